@@ -1,0 +1,37 @@
+"""actshift: what tuning did inside a language model.
+
+    config -> checkpoints -> prompts -> extract -> analyse -> aggregate -> report
+
+One rules file a stage, in that order, under workflow/rules; `snakemake --cores 8` runs it all.
+"""
+
+from snakemake.utils import min_version
+
+min_version("9.27")
+
+# --configfile replaces the shipped demo instead of being merged into it.
+if "pairs" not in config:
+
+    configfile: "config.yaml"
+
+
+include: "workflow/common.smk"
+include: "workflow/rules/checkpoints.smk"
+include: "workflow/rules/prompts.smk"
+include: "workflow/rules/extract.smk"
+include: "workflow/rules/rank_audit.smk"
+include: "workflow/rules/report.smk"
+
+
+report: "workflow/report/workflow.rst"
+
+
+rule all:
+    default_target: True
+    localrule: True
+    input:
+        PATHS.report,
+
+
+onerror:
+    partial_report()

@@ -1,0 +1,81 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from actshift import codehash
+
+STAGES = sorted(
+    f"stages.{path.stem}"
+    for path in (codehash.PACKAGE / "stages").glob("*.py")
+    if path.stem != "__init__"
+)
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package of three modules: stages.run -> maths.rank -> vocab."""
+    files = {
+        "__init__.py": "",
+        "vocab.py": "EPS = 0.05\n",
+        "maths/__init__.py": "",
+        "maths/rank.py": "from actshift.vocab import EPS\n\ndef rank():\n    return EPS\n",
+        "stages/__init__.py": "",
+        "stages/run.py": "def run():\n    from actshift.maths import rank\n    rank.rank()\n",
+        "stages/other.py": "X = 1\n",
+    }
+    for name, text in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    monkeypatch.setattr(codehash, "PACKAGE", tmp_path)
+    return tmp_path
+
+
+def fresh_hash() -> str:
+    for cached in (codehash.closure, codehash._tree, codehash._dump):
+        cached.cache_clear()
+    return codehash.code("stages.run")
+
+
+@pytest.fixture(autouse=True)
+def _clear_after():
+    yield
+    for cached in (codehash.closure, codehash._tree, codehash._dump):
+        cached.cache_clear()
+
+
+def test_an_edit_two_imports_away_changes_the_hash(package: Path) -> None:
+    before = fresh_hash()
+    (package / "vocab.py").write_text("EPS = 0.10\n")
+    assert fresh_hash() != before
+
+
+def test_comments_docstrings_and_layout_do_not(package: Path) -> None:
+    before = fresh_hash()
+    (package / "maths/rank.py").write_text(
+        '"""A docstring."""\nfrom actshift.vocab import EPS  # why\n\n\n'
+        'def rank():\n    """Say."""\n    # because\n    return (EPS)\n'
+    )
+    assert fresh_hash() == before
+
+
+def test_code_that_the_stage_cannot_reach_does_not(package: Path) -> None:
+    before = fresh_hash()
+    (package / "stages/other.py").write_text("X = 2\n")
+    assert fresh_hash() == before
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_closure_holds_what_importing_the_stage_loads(stage: str) -> None:
+    program = (
+        f"import sys, actshift.{stage}\n"
+        "print(*(n.removeprefix('actshift.') for n in sys.modules if n.startswith('actshift.')))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    packages = {path.parent.name for path in codehash.PACKAGE.glob("*/__init__.py")}
+    loaded = set(done.stdout.split()) - packages
+    assert loaded <= codehash.closure(stage)

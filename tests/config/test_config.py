@@ -1,0 +1,107 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from actshift.config import parse_config
+from actshift.errors import UserError
+from actshift.plan import Plan
+
+ROOT = Path(__file__).parents[2]
+DEMO = yaml.safe_load((ROOT / "config.yaml").read_text())
+
+
+def plan(**changes: object) -> Plan:
+    return Plan(parse_config({**DEMO, **changes}, origin="config.yaml"))
+
+
+def pair(**changes: object) -> dict[str, object]:
+    return {"name": "own", "base": "org/base", "tuned": "org/tuned", **changes}
+
+
+@pytest.mark.parametrize("path", ["config.yaml", "config/full.yaml", "config/paper.yaml"])
+def test_shipped_configs_are_valid(path: str) -> None:
+    Plan(parse_config(yaml.safe_load((ROOT / path).read_text()), origin=path)).check()
+
+
+@pytest.mark.parametrize(
+    ("changes", "parts"),
+    [
+        ({"rank_audit": {"epz": 1}}, ["rank_audit.epz", "unknown key", "did you mean 'eps'"]),
+        ({"rank_audit": {"eps": 2}}, ["rank_audit.eps", "less than 1", "value 2"]),
+        ({"pairs": [pair(bse="x")]}, ["pairs.0.bse", "allowed: name, base, tuned"]),
+        ({"studies": ["rank"]}, ["studies.0", "'rank_audit'", "value 'rank'"]),
+        ({"only": "lama"}, ["only", "'lama'", "llama, gemma"]),
+        ({"zoo": {"size": "big"}}, ["zoo.size", "'tiny'", "value 'big'"]),
+        ({"pairs": [pair(), pair()]}, ["two pairs are called 'own'"]),
+        ({"prompts": {"harmful": {"source": "file"}}}, ["prompts.harmful", "needs the key path"]),
+        ({"rank_audit": {"harmful": "x"}}, ["rank_audit.harmful", "'x'", "concepts, harmful"]),
+    ],
+)
+def test_a_mistake_is_one_line_naming_key_value_and_what_is_allowed(
+    changes: dict[str, object], parts: list[str]
+) -> None:
+    with pytest.raises(UserError) as caught:
+        plan(**changes)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert all(part in message for part in ["config.yaml", *parts])
+
+
+def test_missing_required_key_is_named() -> None:
+    with pytest.raises(UserError, match=r"config\.yaml: run: this key is required"):
+        parse_config(
+            {key: value for key, value in DEMO.items() if key != "run"}, origin="config.yaml"
+        )
+
+
+def test_a_missing_prompt_file_is_refused_before_the_dag() -> None:
+    sets = {**DEMO["prompts"], "harmful": {"source": "file", "path": "nowhere.csv"}}
+    with pytest.raises(UserError, match=r"prompts\.harmful\.path: no file 'nowhere\.csv'"):
+        plan(prompts=sets).check()
+
+
+def local_model(folder: Path, *, layers: int, width: int) -> str:
+    folder.mkdir()
+    (folder / "config.json").write_text(
+        f'{{"model_type": "llama", "num_hidden_layers": {layers}, "hidden_size": {width}}}'
+    )
+    return str(folder)
+
+
+@pytest.mark.parametrize(("layers", "width"), [(3, 64), (2, 32)])
+def test_a_pair_must_have_one_depth_and_width(tmp_path: Path, layers: int, width: int) -> None:
+    base = local_model(tmp_path / "base", layers=2, width=64)
+    tuned = local_model(tmp_path / "tuned", layers=layers, width=width)
+    with pytest.raises(UserError, match=rf"pairs\.own: .*\(2, 64\).*\({layers}, {width}\)"):
+        plan(pairs=[pair(base=base, tuned=tuned)]).check()
+
+
+def test_a_missing_model_folder_names_the_pair_and_side(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"pairs\.own\.base: model folder .*nowhere"):
+        plan(pairs=[pair(base=str(tmp_path / "nowhere"))]).check()
+
+
+def test_one_revision_string_serves_both_models() -> None:
+    chosen = plan(pairs=[pair(revision="v1")])
+    assert {str(model.source) for model in chosen.models.values()} == {
+        "org/base@v1",
+        "org/tuned@v1",
+    }
+
+
+def test_only_narrows_the_pairs_and_their_zoo() -> None:
+    chosen = plan(only="qwen, llama")
+    assert [p.name for p in chosen.config.chosen_pairs] == ["llama", "qwen"]
+    assert chosen.zoo == [
+        (f"{family}-tiny-s0", variant)
+        for family in ("llama", "qwen")
+        for variant in ("base", "chat")
+    ]
+
+
+def test_chat_streams_take_the_tuned_models_template() -> None:
+    chosen = plan()
+    tuned = chosen.paths.checkpoint("llama.tuned")
+    assert chosen.template_from("llama.base", "chat") == [tuned]
+    assert chosen.template_from("llama.base", "raw") == []

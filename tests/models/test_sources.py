@@ -1,0 +1,184 @@
+import json
+import os
+import string
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from actshift.errors import UserError
+from actshift.models.sources import (
+    MODEL_TYPES,
+    HubSource,
+    LocalSource,
+    ZooSource,
+    cached_snapshot,
+    hub_cache,
+    parse_source,
+    read_model_config,
+    shape_of,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def test_zoo_source_with_and_without_seed() -> None:
+    assert parse_source("zoo:llama/chat") == ZooSource("llama", "chat", 0)
+    assert parse_source("zoo:gemma/base@3") == ZooSource("gemma", "base", 3)
+
+
+@pytest.mark.parametrize("text", ["./model", "../model", "/data/model", "~/model", "."])
+def test_a_path_is_a_local_source(text: str) -> None:
+    source = parse_source(text)
+    assert isinstance(source, LocalSource)
+    assert str(source) == text
+    assert "~" not in str(source.path)
+
+
+def test_hub_source_takes_its_revision_from_either_place() -> None:
+    assert parse_source("org/name") == HubSource("org/name", None)
+    assert parse_source("org/name@v1.0") == HubSource("org/name", "v1.0")
+    assert parse_source("org/name@refs/pr/1") == HubSource("org/name", "refs/pr/1")
+    assert parse_source("org/name", revision="main") == HubSource("org/name", "main")
+    assert parse_source("org/name@main", revision="main") == HubSource("org/name", "main")
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("zoo:lama/base", "llama, gemma, qwen, ministral"),
+        ("zoo:llama/tuned", "base, chat"),
+        ("zoo:llama", "zoo:<family>/<variant>"),
+        ("zoo:llama/base@", "whole number"),
+        ("zoo:llama/base@-1", "whole number"),
+        ("zoo:llama/base@²", "whole number"),
+        ("gpt2", "a folder starts with ./"),
+        ("https://example.org/org/name", "org/name part of the address"),
+        ("a/b/c", "expected"),
+        ("org/na me", "expected"),
+        ("-org/name", "expected"),
+        ("org/..", "expected"),
+        ("org/name@", "expected"),
+        ("", "expected"),
+    ],
+)
+def test_bad_syntax_says_what_is_allowed(text: str, part: str) -> None:
+    with pytest.raises(UserError) as caught:
+        parse_source(text)
+    assert part in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_without_its_dot_is_recognised(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a/b/c").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"write \./a/b/c"):
+        parse_source("a/b/c")
+
+
+def test_two_revisions_are_refused() -> None:
+    with pytest.raises(UserError, match="keep one"):
+        parse_source("org/name@v1", revision="v2")
+
+
+names = st.text(string.ascii_letters + string.digits + "_", min_size=1, max_size=20)
+
+
+@given(org=names, name=names, revision=st.none() | names)
+def test_hub_sources_round_trip(org: str, name: str, revision: str | None) -> None:
+    source = HubSource(f"{org}/{name}", revision)
+    assert parse_source(str(source)) == source
+
+
+@given(seed=st.integers(0, 10**6))
+def test_zoo_sources_round_trip(seed: int) -> None:
+    source = ZooSource("qwen", "base", seed)
+    assert parse_source(str(source)) == source
+
+
+def _save_config(folder: Path, **values: object) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(values))
+    return folder
+
+
+def test_shape_of_a_local_folder(tmp_path: Path) -> None:
+    plain = _save_config(tmp_path / "a", num_hidden_layers=6, hidden_size=64)
+    nested = _save_config(tmp_path / "b", text_config={"n_layer": 2, "n_embd": 8})
+    assert shape_of(parse_source(str(plain))) == (6, 64)
+    assert shape_of(parse_source(str(nested))) == (2, 8)
+
+
+def test_shape_of_what_is_not_on_this_disk_is_unknown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
+    assert shape_of(ZooSource("llama", "base")) is None
+    assert shape_of(HubSource("org/name")) is None
+
+
+def test_shape_of_a_cached_hub_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
+    repo = tmp_path / "hub/models--org--name"
+    _save_config(repo / "snapshots" / COMMIT, num_hidden_layers=3, hidden_size=16)
+    (repo / "refs").mkdir()
+    (repo / "refs/main").write_text(COMMIT)
+    assert shape_of(HubSource("org/name")) == (3, 16)
+    assert shape_of(HubSource("org/name", COMMIT)) == (3, 16)
+    assert shape_of(HubSource("org/name", "other")) is None
+    assert cached_snapshot(HubSource("org/name")) == repo / "snapshots" / COMMIT
+
+
+@pytest.mark.parametrize(
+    ("text", "part"), [("{", "not valid JSON"), ("[]", "no JSON object"), ("{}", "num_hidden")]
+)
+def test_a_broken_config_json_is_named(tmp_path: Path, text: str, part: str) -> None:
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(UserError, match=part):
+        shape_of(parse_source(str(tmp_path)))
+
+
+def test_a_missing_folder_or_config_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="does not exist"):
+        read_model_config(tmp_path / "nowhere")
+    with pytest.raises(UserError, match=r"config\.json is missing"):
+        read_model_config(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "variables", [{}, {"XDG_CACHE_HOME": "/x"}, {"HF_HOME": "~/h"}, {"HF_HUB_CACHE": "$HOME/c"}]
+)
+def test_hub_cache_follows_the_library(
+    variables: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("XDG_CACHE_HOME", "HF_HOME", "HF_HUB_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    code = "from huggingface_hub.constants import HF_HUB_CACHE; print(HF_HUB_CACHE)"
+    theirs = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ, capture_output=True, text=True, check=True
+    )
+    assert str(hub_cache()) == theirs.stdout.strip()
+
+
+def test_supported_architectures_agree_with_the_families_table() -> None:
+    families = pytest.importorskip("actshift.models.families")
+    assert set(MODEL_TYPES) == set(families.FAMILIES)
+
+
+def test_parsing_sources_imports_no_heavy_library() -> None:
+    code = (
+        "import sys; from actshift.models.sources import parse_source; "
+        "print({'torch', 'transformers', 'huggingface_hub', 'numpy'} & set(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "set()"

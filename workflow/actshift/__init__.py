@@ -1,0 +1,3 @@
+"""actshift: what tuning did inside a language model."""
+
+__version__ = "0.1.0"

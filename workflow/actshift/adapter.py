@@ -1,0 +1,68 @@
+"""What every Snakemake script does around its stage: threads, log, one-line errors, status.
+
+Standard library only: thread counts must be set before numpy or torch are imported.
+"""
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from pathlib import Path
+from typing import Any
+
+from actshift.errors import UserError
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+@contextmanager
+def job(snakemake: Any) -> Iterator[None]:
+    """Run a stage as a Snakemake job.
+
+    Output goes to the job's log. A `UserError` ends the job with its one line, printed and
+    kept in `results/<run>/status` for the report; anything else keeps its traceback in the log.
+
+    Args:
+        snakemake: the object Snakemake injects into the script.
+    """
+    for variable in THREAD_VARIABLES:
+        os.environ[variable] = str(snakemake.threads)
+    status = status_file(Path(snakemake.params.status), snakemake.rule, snakemake.wildcards)
+    status.unlink(missing_ok=True)
+    log = Path(snakemake.log[0])
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("w", buffering=1) as stream:
+        try:
+            with redirect_stdout(stream), redirect_stderr(stream):
+                yield
+        except UserError as error:
+            stream.write(f"{error}\n")
+            _fail(status, snakemake, str(error))
+        except Exception as error:
+            traceback.print_exc(file=stream)
+            _fail(status, snakemake, f"{type(error).__name__}: {error} (traceback in {log})")
+
+
+def status_file(folder: Path, rule: str, wildcards: Any) -> Path:
+    """Return where a failed job leaves its one line."""
+    parts = [rule, *(str(value) for value in wildcards)]
+    return folder / f"{'--'.join(parts).replace('/', '-')}.json"
+
+
+def read_failures(folder: Path) -> list[dict[str, str]]:
+    """Return what failed in a run, one mapping (rule, job, message) a failed job."""
+    return [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+
+
+def _fail(status: Path, snakemake: Any, message: str) -> None:
+    """Keep and print a job's one line, then end the job."""
+    line = " ".join(message.split())
+    what = ", ".join(f"{key}={value}" for key, value in snakemake.wildcards.items())
+    with suppress(OSError):  # a full disk must not hide the first error
+        status.parent.mkdir(parents=True, exist_ok=True)
+        status.write_text(json.dumps({"rule": snakemake.rule, "job": what, "message": line}))
+    print(f"actshift {snakemake.rule} {what}: {line}", file=sys.stderr)
+    # Not sys.exit(line): Snakemake's preamble would print it a second time.
+    sys.exit(1)

@@ -1,0 +1,217 @@
+"""The run's configuration, typed once.
+
+`config.yaml` is checked against these models before the DAG is built; the JSON schema in
+`workflow/schemas` and the table in `docs/config.md` are generated from them (`make schema`).
+This module is imported by the Snakefile, so it stays free of numpy, torch and pandas.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from actshift.config_errors import first_error
+from actshift.errors import UserError
+from actshift.vocab import DEFAULT_EPS, PositionRule
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+Share = Annotated[float, Field(gt=0.0, lt=1.0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """A block of the configuration: unknown keys are refused, values never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Revisions(Section):
+    """Hub revisions of the two sides of a pair."""
+
+    base: str | None = Field(None, description="commit, tag or branch of the base model")
+    tuned: str | None = Field(None, description="commit, tag or branch of the tuned model")
+
+
+class Pair(Section):
+    """A base and a tuned checkpoint of one architecture."""
+
+    name: Name = Field(description="how tables, figures and folders call the pair")
+    base: str = Field(description="zoo:family/variant, a folder (./x), or a hub id (org/name)")
+    tuned: str = Field(description="as base; its chat template is given to both models")
+    revision: Revisions = Field(
+        default=Revisions(), description="hub revisions; `actshift pin` writes commits here"
+    )
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32", description="dtype of the forward pass; activations are stored as float32"
+    )
+
+    @field_validator("revision", mode="before")
+    @classmethod
+    def _one_for_both(cls, value: Any) -> Any:
+        return {"base": value, "tuned": value} if isinstance(value, str) else value
+
+
+class Zoo(Section):
+    """The tiny families that `zoo:` sources are trained from."""
+
+    size: Literal["micro", "tiny", "small"] = Field(
+        "tiny", description="micro: tests; tiny: demo; small: full run"
+    )
+
+
+class PromptSource(Section):
+    """Where one prompt set comes from and how it is read."""
+
+    source: Literal["zoo", "file", "hub", "resource"] = Field(description="kind of source")
+    name: str | None = Field(None, description="zoo or resource: which set")
+    path: str | None = Field(None, description="file: its path")
+    sha256: str | None = Field(None, description="file: refuse any other content")
+    repo: str | None = Field(None, description="hub: dataset id, org/name")
+    file: str | None = Field(None, description="hub: file inside the dataset")
+    revision: str | None = Field(None, description="hub: commit, tag or branch")
+    layout: Literal["columns", "advbench", "alpaca", "hh_rlhf", "messages"] = Field(
+        "columns", description="how rows become prompts"
+    )
+    columns: dict[str, str] = Field(
+        default_factory=dict, description="prompt field -> column, e.g. {text: goal}"
+    )
+    condition: str | None = Field(None, description="condition given to every row without one")
+    limit: Count | None = Field(None, description="keep this many prompts, drawn with `seed`")
+    positions: PositionRule = Field("last_prompt", description="token positions that are stored")
+
+    @model_validator(mode="after")
+    def _needs(self) -> "PromptSource":
+        needed = {
+            "zoo": ("name",),
+            "resource": ("name",),
+            "file": ("path",),
+            "hub": ("repo", "file"),
+        }[self.source]
+        missing = [key for key in needed if getattr(self, key) is None]
+        if missing:
+            raise ValueError(f"source '{self.source}' needs the key {missing[0]}")
+        return self
+
+
+class Splits(Section):
+    """Shares of clusters in each split of a loaded (not zoo) prompt set; the rest is held out."""
+
+    fit: Share = Field(0.6, description="directions are fitted here")
+    select: Share = Field(0.15, description="layers, coefficients and gates are chosen here")
+
+    @model_validator(mode="after")
+    def _leaves_some(self) -> "Splits":
+        if self.fit + self.select >= 1:
+            raise ValueError("fit + select must leave a share for heldout")
+        return self
+
+
+class Extract(Section):
+    """How activations are read."""
+
+    token_budget: Count = Field(
+        4096, description="padded tokens a batch; decides batches and so the last bits"
+    )
+    max_tokens: Count = Field(512, description="a longer prompt is refused, not truncated")
+    storage: Literal["float32", "float16"] = Field(
+        "float32", description="float16 halves the disk and refuses overflow"
+    )
+    share: bool = Field(
+        True, description="the first job of a model reads its other streams too (one load)"
+    )
+
+
+class RankAudit(Section):
+    """Study A: effective rank of the shift."""
+
+    harmful: str = Field("harmful", description="prompt set of the treatment condition")
+    harmless: str = Field("harmless", description="prompt set of the control condition")
+    concepts: str = Field("concepts", description="prompt set of paired concepts")
+    eps: Share = Field(DEFAULT_EPS, description="energy that rank_eps leaves out")
+    eps_grid: tuple[Share, ...] = Field((0.01, 0.05, 0.10, 0.20), description="eps_sensitivity")
+    bootstrap_draws: Count = Field(200, description="bootstrap.csv: resamples")
+    half_sample_draws: Count = Field(200, description="inflation.csv: half-samples by cluster")
+    n_sweep: tuple[Count, ...] = Field((50, 100, 200), description="sizes of the nested subsets")
+    n_sweep_draws: Count = Field(50, description="random nested subsets a size")
+    null_draws: Count = Field(20, description="heldout_rank.csv: shuffled-coordinate draws")
+    heldout_k: Count = Field(20, description="heldout_rank.csv: largest k")
+
+
+class Report(Section):
+    """The page."""
+
+    show_text: Literal["none", "redacted", "full"] = Field(
+        "none", description="model outputs shown for models that are not from the zoo"
+    )
+
+
+class Config(Section):
+    """One run."""
+
+    run: Name = Field(description="results go to results/<run>")
+    seed: int = Field(0, ge=0, description="seed of every random draw outside training")
+    device: Literal["auto", "cuda", "cpu"] = Field(
+        "auto", description="auto: a GPU where there is one"
+    )
+    only: str = Field("", description="comma-separated pairs to run; empty: all")
+    studies: tuple[Literal["rank_audit"], ...] = Field(
+        ("rank_audit",), description="which studies run"
+    )
+    pairs: tuple[Pair, ...] = Field(min_length=1, description="what is compared")
+    zoo: Zoo = Field(default=Zoo(), description="settings of zoo: models")
+    prompts: dict[Name, PromptSource] = Field(description="prompt sets by name")
+    splits: Splits = Field(default=Splits(), description="splits of loaded prompt sets")
+    extract: Extract = Field(default=Extract(), description="settings of the extraction")
+    rank_audit: RankAudit = Field(default=RankAudit(), description="settings of study A")
+    report: Report = Field(default=Report(), description="settings of the page")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Config":
+        names = [pair.name for pair in self.pairs]
+        doubled = sorted({name for name in names if names.count(name) > 1})
+        if doubled:
+            raise ValueError(f"pairs: two pairs are called '{doubled[0]}'; names must differ")
+        for name in self.only_names:
+            if name not in names:
+                raise ValueError(f"only: no pair '{name}'; allowed: {', '.join(names)}")
+        if "rank_audit" in self.studies:
+            for key in ("harmful", "harmless", "concepts"):
+                chosen = getattr(self.rank_audit, key)
+                if chosen not in self.prompts:
+                    allowed = ", ".join(sorted(self.prompts))
+                    raise ValueError(
+                        f"rank_audit.{key}: no prompt set '{chosen}'; allowed: {allowed}"
+                    )
+        return self
+
+    @property
+    def only_names(self) -> list[str]:
+        """The pairs named by `only`."""
+        return [name.strip() for name in self.only.split(",") if name.strip()]
+
+    @property
+    def chosen_pairs(self) -> list[Pair]:
+        """The pairs this run works on: all, or those named by `only`, in config order."""
+        return [pair for pair in self.pairs if not self.only or pair.name in self.only_names]
+
+
+def parse_config(raw: Mapping[str, Any], *, origin: str) -> Config:
+    """Check a configuration and return it typed.
+
+    Args:
+        raw: parsed YAML.
+        origin: what the message calls it, such as the file's name.
+
+    Raises:
+        UserError: one line naming the key, its value and what is allowed.
+    """
+    try:
+        return Config.model_validate(dict(raw))
+    except ValidationError as error:
+        raise UserError(f"{origin}: {first_error(error, Config)}") from None
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON schema that editors and the committed file use."""
+    schema = Config.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

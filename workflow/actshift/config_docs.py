@@ -1,0 +1,90 @@
+"""docs/config.md, generated from the typed configuration (`make schema`)."""
+
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
+from actshift.config import (
+    Config,
+    Extract,
+    Pair,
+    PromptSource,
+    RankAudit,
+    Report,
+    Revisions,
+    Section,
+    Splits,
+    Zoo,
+)
+
+_SECTIONS: tuple[tuple[str, type[Section]], ...] = (
+    ("Top level", Config),
+    ("`pairs`: a list of", Pair),
+    ("`pairs[].revision`: a string for both, or", Revisions),
+    ("`zoo`", Zoo),
+    ("`prompts`: a name for each of", PromptSource),
+    ("`splits`", Splits),
+    ("`extract`", Extract),
+    ("`rank_audit`", RankAudit),
+    ("`report`", Report),
+)
+
+_HEAD = """# The configuration
+
+Generated from `workflow/actshift/config.py` by `make schema`; do not edit.
+An unknown key, a missing file or a value outside what is allowed stops the run before any job
+starts, with one line that names the key.
+
+`snakemake --configfile my.yaml` replaces the demo of `config.yaml`; single top-level values can
+be given with `--config only=llama device=cpu`.
+"""
+
+
+def config_page() -> str:
+    """Return the Markdown page: a table of keys for every section."""
+    return "\n".join([_HEAD, *(_section(title, model) for title, model in _SECTIONS)])
+
+
+def _section(title: str, model: type[Section]) -> str:
+    rows = [
+        f"| `{name}` | {_kind(name, model)} | {_default(field.default)} | {field.description} |"
+        for name, field in model.model_fields.items()
+    ]
+    head = (
+        f"## {title}\n\n{model.__doc__}\n\n| key | allowed | default | meaning |\n|---|---|---|---|"
+    )
+    return "\n".join([head, *rows]) + "\n"
+
+
+def _default(value: Any) -> str:
+    if value is PydanticUndefined:
+        return "required"
+    if isinstance(value, BaseModel):
+        return "see below"
+    return f"`{list(value) if isinstance(value, tuple) else value}`"
+
+
+def _kind(name: str, model: type[Section]) -> str:
+    """Describe what a key allows, from the JSON schema."""
+    return _allowed(model.model_json_schema()["properties"][name])
+
+
+def _allowed(schema: dict[str, Any]) -> str:
+    if "enum" in schema or "const" in schema:
+        values = schema.get("enum", [schema.get("const")])
+        return ", ".join(f"`{value}`" for value in values)
+    if "anyOf" in schema:
+        return " or ".join(_allowed(part) for part in schema["anyOf"])
+    if "$ref" in schema:
+        return "a section"
+    if schema["type"] == "array":
+        return f"list of: {_allowed(schema['items'])}"
+    if schema["type"] == "object":
+        return "a mapping"
+    return {"null": "empty"}.get(schema["type"], schema["type"]) + _bounds(schema)
+
+
+def _bounds(schema: dict[str, Any]) -> str:
+    signs = (("minimum", ">="), ("exclusiveMinimum", ">"), ("exclusiveMaximum", "<"))
+    return "".join(f" {sign} {schema[key]}" for key, sign in signs if key in schema)

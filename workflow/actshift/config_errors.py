@@ -1,0 +1,59 @@
+"""One line for a mistake in the configuration: the key, its value and what is allowed."""
+
+import difflib
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+
+def first_error(error: ValidationError, model: type[BaseModel]) -> str:
+    """Describe the first mistake of a failed validation.
+
+    Args:
+        error: what pydantic raised.
+        model: the model that was validated.
+
+    Returns:
+        `key: what is wrong (value ...); allowed: ...`
+    """
+    details = error.errors(include_url=False)
+    # An unknown key is usually the cause of a "missing" one (a typo), so it is told first.
+    chosen = next((d for d in details if d["type"] == "extra_forbidden"), details[0])
+    location, kind, value = chosen["loc"], chosen["type"], chosen["input"]
+    key = ".".join(str(part) for part in location) or "config"
+    if kind == "extra_forbidden":
+        return _unknown_key(key, str(location[-1]), _keys_beside(model, location))
+    if kind == "missing":
+        return f"{key}: this key is required"
+    message = chosen["msg"].removeprefix("Value error, ")
+    if kind == "value_error":
+        return message if not location else f"{key}: {message}"
+    return f"{key}: {_lower(message)} (value {value!r})"
+
+
+def _unknown_key(key: str, name: str, allowed: list[str]) -> str:
+    close = difflib.get_close_matches(name, allowed, n=1)
+    hint = f"; did you mean '{close[0]}'?" if close else ""
+    return f"{key}: unknown key '{name}'; allowed: {', '.join(allowed)}{hint}"
+
+
+def _lower(message: str) -> str:
+    return message[:1].lower() + message[1:]
+
+
+def _keys_beside(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    """Return the keys allowed where the last part of `location` stands."""
+    here: type[BaseModel] = model
+    for part in location[:-1]:
+        field = here.model_fields.get(str(part))
+        inner = _model_in(field.annotation) if field else None
+        # A list index or the name of a prompt set is no field: the model found before holds.
+        here = inner or here
+    return list(here.model_fields)
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """Find the model inside `X`, `tuple[X, ...]` or `dict[str, X]`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for arg in get_args(annotation) if (found := _model_in(arg))), None)

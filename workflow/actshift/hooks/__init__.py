@@ -1,0 +1,1 @@
+"""Torch only: record or edit a site of the residual stream."""

@@ -1,0 +1,108 @@
+"""Writing so that a reader, or a rerun after a kill, never meets half a file or half a folder."""
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+#: Files that tools drop into finished folders; they are never copied, hashed or verified.
+IGNORED = frozenset({".snakemake_timestamp"})
+
+
+def atomic_write_bytes(path: Path, data: bytes) -> None:
+    """Write a file through a neighbour and one rename; missing parent folders are made.
+
+    Args:
+        path: The file; an older one is replaced as a whole.
+        data: Its new content.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def atomic_write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 text file through a neighbour and one rename."""
+    atomic_write_bytes(path, text.encode())
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link or a whole folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def tree_files(folder: Path) -> list[str]:
+    """Return the sorted relative paths of all files below a folder, without `IGNORED` ones."""
+    return sorted(
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.name not in IGNORED and (path.is_file() or path.is_symlink())
+    )
+
+
+def link_file(source: str, target: str) -> str:
+    """Hard-link a file, or copy it where the file system refuses links."""
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError:
+        shutil.copyfile(source, target, follow_symlinks=False)
+    return target
+
+
+def publish_tree(staged: Path, target: Path) -> None:
+    """Give a finished folder a second name, by hard links and one rename.
+
+    The links are made in a hidden neighbour of `target`, which is then renamed: whoever sees
+    `target` sees all of it. An older `target` is replaced; `staged` stays as it is.
+
+    Args:
+        staged: The finished folder.
+        target: Where it shall also be found.
+    """
+    with publishing(target) as partial:
+        ignore = shutil.ignore_patterns(*IGNORED)
+        shutil.copytree(staged, partial, symlinks=True, ignore=ignore, copy_function=link_file)
+
+
+@contextmanager
+def publishing(target: Path) -> Iterator[Path]:
+    """Yield the path of a folder to be made, which becomes `target` when the block ends well."""
+    partial = target.with_name(f".{target.name}.partial")
+    old = target.with_name(f".{target.name}.old")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    remove(partial)
+    try:
+        yield partial
+        remove(old)
+        if target.exists():
+            target.rename(old)
+        partial.rename(target)
+        remove(old)
+    finally:
+        remove(partial)
+
+
+@contextmanager
+def file_lock(path: Path) -> Iterator[None]:
+    """Hold an exclusive `flock` on a file; other processes wait, a dead holder frees it.
+
+    Args:
+        path: The lock file; it is made and never removed, since removing it would let two
+            holders lock two different files of one name.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

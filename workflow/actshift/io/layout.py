@@ -1,0 +1,63 @@
+"""How an activation store is cut into windows, shards and chunks, from its sizes alone."""
+
+from dataclasses import dataclass
+
+#: A chunk holds about this many bytes where the stream is that large.
+CHUNK_BYTES = 2**20
+#: One window of all layers stays below this.
+WINDOW_BYTES = 256 * 2**20
+#: Windows of more prompts than this gain little from sorting and lose more on a kill.
+WINDOW_PROMPTS = 512
+_FLOAT32 = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Sizes of a store `[layer, position, prompt, d_model]` and how its prompt axis is cut."""
+
+    layers: int
+    positions: int
+    prompts: int
+    d_model: int
+    chunk: int
+    """Prompts a chunk."""
+    window: int
+    """Prompts a window: the unit of buffer, shard, resume and scatter; a multiple of `chunk`."""
+
+    @property
+    def windows(self) -> int:
+        """Number of windows; the last one may be shorter."""
+        return -(-self.prompts // self.window)
+
+    def span(self, window: int) -> tuple[int, int]:
+        """Return the first prompt of a window and the one past its last."""
+        start = window * self.window
+        return start, min(start + self.window, self.prompts)
+
+
+def plan_layout(*, layers: int, positions: int, prompts: int, d_model: int) -> Layout:
+    """Choose chunk C and window W from (L, P, n, d) only, so that equal data give equal files.
+
+    C is near 1 MiB / (4 P d); W holds whole chunks, at most 256 MiB and max(C, 512) prompts, and
+    is balanced: 130 prompts with room for 64 give three windows of 44, not 64 + 64 + 2.
+
+    Args:
+        layers: L, number of decoder blocks.
+        positions: P, stored positions a prompt.
+        prompts: n, number of prompts, at least one.
+        d_model: d, width of the residual stream.
+
+    Returns:
+        The layout; `window` is a multiple of `chunk`.
+    """
+    row = positions * d_model * _FLOAT32
+    near = max(1, CHUNK_BYTES // row)
+    most = max(1, min(WINDOW_BYTES // (layers * row), max(near, WINDOW_PROMPTS)))
+    windows = -(-prompts // most)
+    while True:
+        window = -(-prompts // windows)
+        chunks = max(1, round(window / near))
+        chunk = -(-window // chunks)
+        if chunk * chunks <= most:
+            return Layout(layers, positions, prompts, d_model, chunk, chunk * chunks)
+        windows += 1

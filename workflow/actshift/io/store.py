@@ -1,0 +1,187 @@
+"""Reading an activation store: complete or refused, labelled, checked as it is read."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from jaxtyping import Bool, Float, Int
+
+from actshift.errors import StoreError
+from actshift.io.arrays import ARRAYS, member, read_region
+from actshift.io.manifest import check_files, check_manifest, read_manifest
+from actshift.io.writer import KIND
+from actshift.vocab import STORE_SCHEMA
+
+
+class ActivationStore:
+    """`resid_post` [layer, position, prompt, d_model] of one stream, with its labels."""
+
+    def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
+        """Wrap a folder that `open` has found complete."""
+        self.folder = folder
+        self.manifest = manifest
+        self._group = zarr.open_group(str(folder / ARRAYS), mode="r", zarr_format=3)
+
+    @classmethod
+    def open(cls, folder: Path) -> "ActivationStore":
+        """Open the folder that holds `acts.zarr` and `manifest.json`.
+
+        Every file of the store must be there with its size, and the metadata must carry its
+        sha256; chunks carry a crc32c that is checked when they are read.
+
+        Args:
+            folder: Parent folder of `acts.zarr`.
+
+        Raises:
+            StoreError: Something is missing or damaged (names the file), or the store was made
+                by a newer version.
+        """
+        if not (folder / ARRAYS).is_dir():
+            raise StoreError(f"{folder}: has no {ARRAYS}; expected the folder of a stream")
+        _refuse(check_manifest(folder))
+        manifest = read_manifest(folder)
+        metadata = [name for name in manifest["files"] if name.endswith("zarr.json")]
+        _refuse(check_files(folder, metadata))
+        if manifest["kind"] != KIND:
+            raise StoreError(f"{folder}: is a folder of {manifest['kind']}, not of {KIND}")
+        store = cls(folder, manifest)
+        if store.attrs.get("schema", 0) > STORE_SCHEMA:
+            raise StoreError(
+                f"{folder}: has schema {store.attrs['schema']}, this actshift reads up to "
+                f"{STORE_SCHEMA}; upgrade actshift"
+            )
+        return store
+
+    @cached_property
+    def attrs(self) -> dict[str, Any]:
+        """Provenance: model, hashes, dtype, position rule, versions."""
+        return dict(self._group.attrs)
+
+    @cached_property
+    def layers(self) -> Int[np.ndarray, " layer"]:
+        """Layer numbers, 0-based decoder blocks."""
+        return self._rows("layer")
+
+    @cached_property
+    def positions(self) -> Int[np.ndarray, " position"]:
+        """Positions counted from the end; -1 is the last prompt token."""
+        return self._rows("position")
+
+    @cached_property
+    def prompt_ids(self) -> list[str]:
+        """Prompt ids in stored order: UTF-8 length of the text, then id."""
+        return [str(name) for name in self._rows("prompt_id")]
+
+    @cached_property
+    def n_tokens(self) -> Int[np.ndarray, " prompt"]:
+        """Tokens of each prompt, template included."""
+        return self._rows("n_tokens")
+
+    @cached_property
+    def valid(self) -> Bool[np.ndarray, "position prompt"]:
+        """False where a prompt has no such position; those rows are NaN."""
+        return self._rows("valid")
+
+    @cached_property
+    def token_id(self) -> Int[np.ndarray, "position prompt"]:
+        """Token at each stored row; -1 where not valid."""
+        return self._rows("token_id")
+
+    @cached_property
+    def is_special(self) -> Bool[np.ndarray, "position prompt"]:
+        """True for special and template tokens."""
+        return self._rows("is_special")
+
+    @property
+    def d_model(self) -> int:
+        """Width of the residual stream."""
+        return self.array("resid_post").shape[-1]
+
+    def array(self, name: str) -> zarr.Array:
+        """Return a raw array of the store, such as `resid_post` or `final_norm`."""
+        return member(self._group, name)
+
+    def read(
+        self, layer: int, position: int = -1, prompt_ids: Sequence[str] | None = None
+    ) -> Float[np.ndarray, "prompt d_model"]:
+        """Read one layer at one position; every row asked for must be valid.
+
+        Args:
+            layer: 0-based decoder block.
+            position: Coordinate from the end, -1 the last prompt token.
+            prompt_ids: Rows to return, in this order; by default all, in stored order.
+
+        Returns:
+            float32 `[prompt, d_model]`.
+
+        Raises:
+            StoreError: Unknown layer, position or prompt; a row that is absent; a damaged chunk.
+        """
+        values, valid = self.read_window(layer, [position], prompt_ids)
+        if not valid.all():
+            names = self.prompt_ids if prompt_ids is None else prompt_ids
+            first = names[int(np.argmin(valid[0]))]
+            raise StoreError(
+                f"{self.folder}: prompt '{first}' has no position {position}; "
+                "use read_window and its mask"
+            )
+        return values[0]
+
+    def read_window(
+        self, layer: int, positions: Sequence[int], prompt_ids: Sequence[str] | None = None
+    ) -> tuple[Float[np.ndarray, "position prompt d_model"], Bool[np.ndarray, "position prompt"]]:
+        """Read one layer at several positions, with the mask of rows that exist.
+
+        Args:
+            layer: 0-based decoder block.
+            positions: Coordinates from the end, in the order wanted.
+            prompt_ids: Rows to return, in this order; by default all, in stored order.
+
+        Returns:
+            float32 values (NaN where absent) and the mask.
+
+        Raises:
+            StoreError: Unknown layer, position or prompt; a damaged chunk; NaN in a valid row.
+        """
+        at = self._index(self.layers, [layer], "layer")[0]
+        where = self._index(self.positions, positions, "position")
+        rows = slice(None) if prompt_ids is None else self._prompt_rows(prompt_ids)
+        found = read_region(self.array("resid_post"), (at,), self.folder)
+        values = found[where][:, rows].astype(np.float32)
+        valid = self.valid[where][:, rows]
+        if not np.isfinite(values[valid]).all():
+            raise StoreError(
+                f"{self.folder}: layer {layer} holds NaN or inf in a valid row, so a chunk was "
+                "never written; extract this stream again"
+            )
+        return values, valid
+
+    def _rows(self, name: str) -> np.ndarray:
+        return read_region(self.array(name), (slice(None),), self.folder)
+
+    @cached_property
+    def _row_of(self) -> dict[str, int]:
+        return {name: row for row, name in enumerate(self.prompt_ids)}
+
+    def _prompt_rows(self, prompt_ids: Sequence[str]) -> list[int]:
+        unknown = [name for name in prompt_ids if name not in self._row_of]
+        if unknown:
+            raise StoreError(f"{self.folder}: has no prompt '{unknown[0]}'")
+        return [self._row_of[name] for name in prompt_ids]
+
+    def _index(self, labels: np.ndarray, wanted: Sequence[int], what: str) -> list[int]:
+        known = {int(label): row for row, label in enumerate(labels)}
+        unknown = [label for label in wanted if label not in known]
+        if unknown:
+            span = f"{labels[0]} to {labels[-1]}"
+            raise StoreError(f"{self.folder}: has no {what} {unknown[0]}; it has {span}")
+        return [known[label] for label in wanted]
+
+
+def _refuse(problems: list[str]) -> None:
+    if problems:
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise StoreError(f"{problems[0]}{more}; extract this stream again")

@@ -1,0 +1,1 @@
+"""Pure numpy: spectra, shifts, directions, resampling, held-out energy. No files, no models."""

@@ -1,0 +1,142 @@
+"""Index draws for bootstraps, half-samples, nested subsets and permutations.
+
+Every function takes the generator as an argument and returns plain arrays, so that one draw can
+serve all layers and matrices: differences between layers are then not resampling noise.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+
+def bootstrap_counts(
+    n: int, *, draws: int, rng: np.random.Generator
+) -> Int[np.ndarray, "draw prompt"]:
+    """How often each of n prompts is drawn in a with-replacement sample of size n.
+
+    About 37 % of the prompts are absent from a draw, so any statistic that grows with the number
+    of distinct prompts, as ranks do, comes out too low.
+
+    Args:
+        n: Number of prompts.
+        draws: Number of resamples.
+        rng: Seeded generator.
+
+    Returns:
+        Counts `[draw, prompt]`; each row sums to n.
+    """
+    return rng.multinomial(n, np.full(n, 1.0 / n), size=draws).astype(np.int64)
+
+
+def cluster_bootstrap_counts(
+    clusters: Sequence[str], *, draws: int, rng: np.random.Generator
+) -> Int[np.ndarray, "draw prompt"]:
+    """With-replacement counts that draw whole clusters: prompts of one cluster share a count.
+
+    Args:
+        clusters: Cluster of each prompt.
+        draws: Number of resamples.
+        rng: Seeded generator.
+
+    Returns:
+        Counts `[draw, prompt]`.
+    """
+    codes, total = _codes(clusters)
+    return bootstrap_counts(total, draws=draws, rng=rng)[:, codes]
+
+
+def half_samples(
+    clusters: Sequence[str], *, draws: int, rng: np.random.Generator
+) -> Bool[np.ndarray, "draw prompt"]:
+    """Random halves of the clusters, without replacement: floor(C / 2) clusters a draw.
+
+    A half-sample has no duplicates, so it estimates a rank *at its own size* without the
+    downward bias of the bootstrap; and the spread of halves around their mean estimates the
+    sampling spread at full size (delete-half jackknife, factor (n - m) / m = 1).
+
+    Args:
+        clusters: Cluster of each prompt; at least two distinct ones for a non-empty half.
+        draws: Number of halves.
+        rng: Seeded generator.
+
+    Returns:
+        Membership `[draw, prompt]`; all False when there is a single cluster.
+    """
+    codes, total = _codes(clusters)
+    order = np.argsort(rng.random((draws, total)), axis=1)
+    chosen = np.zeros((draws, total), dtype=bool)
+    np.put_along_axis(chosen, order[:, : total // 2], True, axis=1)
+    return chosen[:, codes]
+
+
+def nested_orders(
+    n: int, *, draws: int, rng: np.random.Generator
+) -> Int[np.ndarray, "draw prompt"]:
+    """Random orders of n prompts; the first m of a row are a subset nested in the first m + 1.
+
+    Args:
+        n: Number of prompts.
+        draws: Number of orders.
+        rng: Seeded generator.
+
+    Returns:
+        Permutations `[draw, prompt]`.
+    """
+    return np.argsort(rng.random((draws, n)), axis=1)
+
+
+def permuted_labels(
+    labels: Sequence[str], clusters: Sequence[str], *, rng: np.random.Generator
+) -> list[str]:
+    """Labels shuffled among clusters, prompts of one cluster keeping a common label.
+
+    Args:
+        labels: Label of each prompt, constant within a cluster.
+        clusters: Cluster of each prompt.
+        rng: Seeded generator.
+
+    Returns:
+        One label a prompt; the number of *clusters* with each label is unchanged.
+
+    Raises:
+        ValueError: A cluster carries two labels.
+    """
+    label_of: dict[str, str] = {}
+    for cluster, label in zip(clusters, labels, strict=True):
+        if label_of.setdefault(cluster, label) != label:
+            raise ValueError(f"cluster {cluster!r} carries the labels {label_of[cluster]}, {label}")
+    names = sorted(label_of)
+    shuffled = rng.permutation(np.array([label_of[name] for name in names], dtype=object))
+    new = dict(zip(names, shuffled, strict=True))
+    return [str(new[cluster]) for cluster in clusters]
+
+
+def stability_range(
+    values: Float[np.ndarray, " draw"], *, level: float = 0.95
+) -> tuple[float, float]:
+    """The observed values that enclose the middle `level` of the draws.
+
+    No interpolation between draws: a range of integer ranks ends on integers. It is called a
+    stability range because an integer functional has no confidence interval of the usual kind.
+
+    Args:
+        values: One value a draw; NaN draws are left out.
+        level: Share of the draws inside.
+
+    Returns:
+        (low, high); NaN when no draw is finite.
+    """
+    kept = np.asarray(values, dtype=np.float64)
+    kept = kept[np.isfinite(kept)]
+    if kept.size == 0:
+        return float("nan"), float("nan")
+    tail = (1.0 - level) / 2.0
+    low = np.quantile(kept, tail, method="lower")
+    high = np.quantile(kept, 1.0 - tail, method="higher")
+    return float(low), float(high)
+
+
+def _codes(clusters: Sequence[str]) -> tuple[Int[np.ndarray, " prompt"], int]:
+    names, codes = np.unique(np.asarray(clusters, dtype=str), return_inverse=True)
+    return codes, len(names)

@@ -1,0 +1,1 @@
+"""Checkpoints: the only place that imports transformers."""

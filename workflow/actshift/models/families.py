@@ -1,0 +1,196 @@
+"""The one table of architectures: where a model keeps its blocks, and how to build a small one."""
+
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any
+
+from torch import nn
+from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    Ministral3Config,
+    Ministral3ForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    PreTrainedConfig,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
+
+from actshift.errors import UserError
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One architecture: its classes and the attribute paths of its parts.
+
+    Attributes:
+        key: `model.config.model_type`.
+        config_class: its configuration class.
+        model_class: its causal language model class.
+        attention: attention implementation it needs, or None for the library's choice.
+        blocks: path of the list of decoder blocks.
+        embedding: path of the token embedding.
+        final_norm: path of the norm before the head.
+        head: path of the language-model head.
+    """
+
+    key: str
+    config_class: type[PreTrainedConfig]
+    model_class: type[PreTrainedModel]
+    attention: str | None = None
+    blocks: str = "model.layers"
+    embedding: str = "model.embed_tokens"
+    final_norm: str = "model.norm"
+    head: str = "lm_head"
+
+
+_TABLE = (
+    Family("llama", LlamaConfig, LlamaForCausalLM),
+    # Soft-capped attention scores exist in the eager implementation only.
+    Family("gemma2", Gemma2Config, Gemma2ForCausalLM, attention="eager"),
+    Family("qwen2", Qwen2Config, Qwen2ForCausalLM),
+    Family("ministral3", Ministral3Config, Ministral3ForCausalLM),
+    Family("mistral", MistralConfig, MistralForCausalLM),
+    Family(
+        "gpt2",
+        GPT2Config,
+        GPT2LMHeadModel,
+        blocks="transformer.h",
+        embedding="transformer.wte",
+        final_norm="transformer.ln_f",
+    ),
+)
+FAMILIES: dict[str, Family] = {family.key: family for family in _TABLE}
+
+
+def family_of(model_type: str) -> Family:
+    """Look an architecture up by `model.config.model_type`.
+
+    Raises:
+        UserError: It is not in the table; the message gives the line to add.
+    """
+    if model_type not in FAMILIES:
+        raise UserError(
+            f"architecture {model_type!r} is not supported (known: {', '.join(FAMILIES)}): add "
+            f'Family("{model_type}", <Config>, <ForCausalLM>) to _TABLE in models/families.py'
+        )
+    return FAMILIES[model_type]
+
+
+def blocks_of(model: nn.Module) -> nn.ModuleList:
+    """The decoder blocks of a causal language model, in order."""
+    return _part(model, "blocks")
+
+
+def embedding_of(model: nn.Module) -> nn.Module:
+    """The token embedding."""
+    return _part(model, "embedding")
+
+
+def final_norm_of(model: nn.Module) -> nn.Module:
+    """The norm between the last block and the head."""
+    return _part(model, "final_norm")
+
+
+def head_of(model: nn.Module) -> nn.Module:
+    """The language-model head."""
+    return _part(model, "head")
+
+
+def _part(model: Any, part: str) -> Any:
+    path = getattr(family_of(model.config.model_type), part)
+    try:
+        return attrgetter(path)(model)
+    except AttributeError as error:
+        name = type(model).__name__
+        raise UserError(
+            f"{name} has no {path!r}: correct `{part}` of its row in models/families.py"
+        ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Dims:
+    """Sizes of a model built from nothing."""
+
+    vocab_size: int
+    d_model: int = 64
+    n_layers: int = 6
+    n_heads: int = 4
+    n_kv_heads: int = 2
+    d_head: int = 16
+    d_mlp: int = 128
+    max_positions: int = 256
+
+
+def build(family: str, dims: Dims, *, special: dict[str, int | None] | None = None) -> Any:
+    """Build a randomly initialised causal language model in float32 (seed torch beforehand).
+
+    Args:
+        family: a key of the table.
+        dims: its sizes.
+        special: ids for `bos_token_id`, `eos_token_id`, `pad_token_id`.
+
+    Returns:
+        The model, in evaluation mode.
+
+    Raises:
+        UserError: The family is unknown.
+    """
+    entry = family_of(family)
+    options = _gpt2_options(dims) if family == "gpt2" else _rotary_options(family, dims)
+    ids = special or {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
+    config = entry.config_class(vocab_size=dims.vocab_size, dtype="float32", **options, **ids)
+    if entry.attention:
+        config._attn_implementation = entry.attention
+    return entry.model_class(config).eval()
+
+
+def _gpt2_options(dims: Dims) -> dict[str, Any]:
+    return {
+        "n_embd": dims.d_model,
+        "n_layer": dims.n_layers,
+        "n_head": dims.n_heads,
+        "n_inner": dims.d_mlp,
+        "n_positions": dims.max_positions,
+    }
+
+
+def _rotary_options(family: str, dims: Dims) -> dict[str, Any]:
+    options: dict[str, Any] = {
+        "hidden_size": dims.d_model,
+        "num_hidden_layers": dims.n_layers,
+        "num_attention_heads": dims.n_heads,
+        "num_key_value_heads": dims.n_kv_heads,
+        "intermediate_size": dims.d_mlp,
+        "max_position_embeddings": dims.max_positions,
+        "tie_word_embeddings": family in ("gemma2", "qwen2"),
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+    }
+    if family != "qwen2":
+        options["head_dim"] = dims.d_head
+    if family == "gemma2":
+        options |= {"query_pre_attn_scalar": dims.d_head, "sliding_window": dims.max_positions}
+    if family == "ministral3":
+        options["rope_parameters"] = _ministral_rope(dims.max_positions)
+    return options
+
+
+def _ministral_rope(max_positions: int) -> dict[str, Any]:
+    # The family's YaRN, its original length set to ours: factor 1 and no query scaling inside it.
+    return {
+        "rope_type": "yarn",
+        "rope_theta": 10000.0,
+        "factor": 1.0,
+        "original_max_position_embeddings": max_positions,
+        "beta_fast": 32.0,
+        "beta_slow": 1.0,
+        "mscale": 1.0,
+        "mscale_all_dim": 1.0,
+        "llama_4_scaling_beta": 0.1,
+    }

@@ -1,0 +1,243 @@
+"""Where a model comes from: one string in the config, parsed once, without torch or network.
+
+The Snakefile imports this module, so it must stay as cheap as `json`.
+"""
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from actshift.errors import UserError
+
+#: Zoo families and the `model_type` of the architecture behind each.
+ZOO_FAMILIES = {
+    "llama": "llama",
+    "gemma": "gemma2",
+    "qwen": "qwen2",
+    "ministral": "ministral3",
+}
+ZOO_VARIANTS = ("base", "chat")
+#: `model_type` of every supported architecture; a test holds it to `actshift.models.families`,
+#: which cannot be imported here because it costs seconds.
+MODEL_TYPES = tuple(ZOO_FAMILIES.values())
+#: What a checkpoint folder consists of, beside its safetensors files and their index.
+CONFIG_FILES = ("config.json", "generation_config.json")
+TOKENIZER_FILES = (
+    "added_tokens.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "merges.txt",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "vocab.json",
+)
+
+_ZOO = re.compile(r"zoo:(?P<family>[^/@]+)/(?P<variant>[^/@]+)(?:@(?P<seed>.*))?")
+_HUB = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>\S+))?", re.ASCII)
+_FORMS = (
+    "zoo:<family>/<variant>[@<seed>], a folder (./x, /x or ~/x), or a hub id org/name[@revision]"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ZooSource:
+    """A model that the run trains itself, from one training seed."""
+
+    family: str
+    variant: str
+    seed: int = 0
+
+    def __str__(self) -> str:
+        """The source as a config spells it; seed 0 is the default and left out."""
+        return f"zoo:{self.family}/{self.variant}{f'@{self.seed}' if self.seed else ''}"
+
+
+@dataclass(frozen=True, slots=True)
+class LocalSource:
+    """A Hugging Face folder on disk: `path` with `~` expanded, `text` as the user wrote it."""
+
+    path: Path
+    text: str
+
+    def __str__(self) -> str:
+        """The source as a config spells it."""
+        return self.text
+
+
+@dataclass(frozen=True, slots=True)
+class HubSource:
+    """A hub model; `revision` is a branch, tag or commit, None means `main`."""
+
+    repo_id: str
+    revision: str | None = None
+
+    def __str__(self) -> str:
+        """The source as a config spells it."""
+        return self.repo_id if self.revision is None else f"{self.repo_id}@{self.revision}"
+
+
+Source = ZooSource | LocalSource | HubSource
+
+
+def parse_source(text: str, *, revision: str | None = None) -> Source:
+    """Parse a source string.
+
+    Args:
+        text: `zoo:<family>/<variant>[@<seed>]`, a path that starts with `.`, `/` or `~`, or a hub
+            id `org/name[@revision]`.
+        revision: the pair's `revision` key; it fills in a hub id that names none.
+
+    Returns:
+        The parsed source; `str()` of it gives the canonical string back.
+
+    Raises:
+        UserError: the string has none of the three forms, names an unknown zoo family or variant,
+            or names a revision other than `revision`.
+    """
+    if text.startswith("zoo:"):
+        return _zoo_source(text)
+    if text.startswith((".", "/", "~")):
+        return LocalSource(Path(text).expanduser(), text)
+    match = _HUB.fullmatch(text)
+    if match is None or _looks_wrong(match["repo"]):
+        raise UserError(f"model source {text!r}: expected {_FORMS}{_hint(text)}")
+    named = match["revision"]
+    if named and revision and named != revision:
+        raise UserError(
+            f"model source {text!r} names revision {named!r} and the pair names {revision!r}: "
+            "keep one of the two"
+        )
+    return HubSource(match["repo"], named or revision)
+
+
+def _looks_wrong(repo_id: str) -> bool:
+    """Whether the hub itself would refuse the id (its naming rules)."""
+    return any(
+        part[0] in "-." or part[-1] in "-." or "--" in part or ".." in part or len(repo_id) > 96
+        for part in repo_id.split("/")
+    )
+
+
+def _hint(text: str) -> str:
+    """What the user most likely meant."""
+    if text.startswith(("http://", "https://")):
+        return "; write only the org/name part of the address"
+    if Path(text.split("@")[0]).is_dir():
+        return f"; there is a folder of that name: write ./{text}"
+    if "/" not in text:
+        return "; a hub id has an organisation in front, a folder starts with ./"
+    return ""
+
+
+def _zoo_source(text: str) -> ZooSource:
+    match = _ZOO.fullmatch(text)
+    if match is None:
+        raise UserError(
+            f"model source {text!r}: a zoo source reads zoo:<family>/<variant>[@<seed>], "
+            "for example zoo:llama/chat or zoo:gemma/base@1"
+        )
+    family, variant, seed = match["family"], match["variant"], match["seed"]
+    if family not in ZOO_FAMILIES:
+        raise UserError(
+            f"model source {text!r}: unknown zoo family {family!r}, "
+            f"allowed: {', '.join(ZOO_FAMILIES)}"
+        )
+    if variant not in ZOO_VARIANTS:
+        raise UserError(
+            f"model source {text!r}: unknown zoo variant {variant!r}, "
+            f"allowed: {', '.join(ZOO_VARIANTS)}"
+        )
+    if seed is not None and not (seed.isascii() and seed.isdigit()):
+        raise UserError(f"model source {text!r}: the seed after @ must be a whole number >= 0")
+    return ZooSource(family, variant, int(seed or 0))
+
+
+def shape_of(source: Source) -> tuple[int, int] | None:
+    """Depth and width of a model, read from what is already on this disk.
+
+    Args:
+        source: a parsed source. A zoo model (not trained yet) and a hub model that is not in the
+            local cache have no known shape.
+
+    Returns:
+        `(n_layers, d_model)` in blocks and residual-stream units, or None where it is not known.
+
+    Raises:
+        UserError: a local folder or its `config.json` is missing or not readable.
+    """
+    match source:
+        case LocalSource():
+            return shape_in(read_model_config(source.path), name=str(source))
+        case HubSource():
+            folder = cached_snapshot(source)
+            if folder is None or not (folder / "config.json").is_file():
+                return None
+            return shape_in(read_model_config(folder), name=str(source))
+        case ZooSource():
+            return None
+
+
+def read_model_config(folder: Path) -> dict[str, Any]:
+    """`config.json` of a Hugging Face folder.
+
+    Raises:
+        UserError: the file is missing or is no JSON object.
+    """
+    path = folder / "config.json"
+    if not folder.is_dir():
+        raise UserError(f"model folder {folder} does not exist")
+    if not path.is_file():
+        raise UserError(
+            f"{path} is missing: expected a Hugging Face model folder (config.json + *.safetensors)"
+        )
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON ({error}): fetch the model again") from None
+    if not isinstance(config, dict):
+        raise UserError(f"{path} holds no JSON object: fetch the model again")
+    return config
+
+
+def shape_in(config: dict[str, Any], *, name: str) -> tuple[int, int]:
+    """`(n_layers, d_model)` from a parsed `config.json`.
+
+    Args:
+        config: the parsed file; a text model nested as `text_config` is looked into.
+        name: what to call the model in an error.
+
+    Raises:
+        UserError: one of the two sizes is not stated.
+    """
+    text = config.get("text_config", config)
+    layers = text.get("num_hidden_layers", text.get("n_layer"))
+    width = text.get("hidden_size", text.get("n_embd"))
+    if not isinstance(layers, int) or not isinstance(width, int):
+        raise UserError(
+            f"{name}: config.json states no num_hidden_layers and hidden_size; "
+            "is it the config of a decoder-only language model?"
+        )
+    return layers, width
+
+
+def hub_cache() -> Path:
+    """The hub cache folder by the hub library's own rules, without importing the library."""
+    home = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+    home = os.environ.get("HF_HOME", os.path.join(home, "huggingface"))
+    cache = os.environ.get("HF_HUB_CACHE", os.path.join(home, "hub"))
+    return Path(os.path.expandvars(cache)).expanduser()
+
+
+def cached_snapshot(source: HubSource) -> Path | None:
+    """The folder of a hub model in the local cache, or None where that revision is not there."""
+    repo = hub_cache() / f"models--{source.repo_id.replace('/', '--')}"
+    revision = source.revision or "main"
+    ref = repo / "refs" / revision
+    commit = ref.read_text(encoding="utf-8").strip() if ref.is_file() else revision
+    folder = repo / "snapshots" / commit
+    return folder if folder.is_dir() else None

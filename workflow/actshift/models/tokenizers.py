@@ -1,0 +1,47 @@
+"""A `tokenizers.Tokenizer` as a Hugging Face tokenizer: wrap, save, load."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokenizers import Tokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+
+@dataclass(frozen=True, slots=True)
+class SpecialTokens:
+    """Names of the special tokens; None where the family has none."""
+
+    bos: str | None
+    eos: str
+    pad: str
+
+
+def wrap_tokenizer(
+    core: Tokenizer, special: SpecialTokens, *, chat_template: str | None, max_positions: int = 256
+) -> PreTrainedTokenizerFast:
+    """Make a trained core an ordinary Hugging Face tokenizer that pads on the left.
+
+    Args:
+        core: the trained tokenizer, post-processor included.
+        special: its special tokens.
+        chat_template: Jinja text, or None as in real base checkpoints.
+        max_positions: longest input of the model.
+
+    Returns:
+        The tokenizer.
+    """
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        bos_token=special.bos,
+        eos_token=special.eos,
+        pad_token=special.pad,
+        chat_template=chat_template,
+        padding_side="left",
+        model_max_length=max_positions,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    """Load a tokenizer from a local folder; never asks the network."""
+    return AutoTokenizer.from_pretrained(folder, local_files_only=True)

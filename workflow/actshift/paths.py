@@ -1,0 +1,79 @@
+"""Where everything of a run lies: every path is named here and nowhere else."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+RESULTS = Path("results")
+CACHE = RESULTS / ".cache"
+
+
+@dataclass(frozen=True, slots=True)
+class RunPaths:
+    """The files of `results/<run>`; `{model}`-style wildcards may stand for any part."""
+
+    run: str
+
+    @property
+    def root(self) -> Path:
+        """The run's folder."""
+        return RESULTS / self.run
+
+    @property
+    def report(self) -> Path:
+        """The page."""
+        return self.root / "report.html"
+
+    @property
+    def status(self) -> Path:
+        """One JSON file for each job that failed with a message for the user."""
+        return self.root / "status"
+
+    @property
+    def tables(self) -> Path:
+        """All pairs' tables."""
+        return self.root / "tables"
+
+    @property
+    def timings(self) -> Path:
+        """What Snakemake measured of each job."""
+        return self.root / "timings"
+
+    def checkpoint(self, model: str) -> Path:
+        """Checkpoint folder of `<pair>.<role>`."""
+        return self.root / "checkpoints" / model
+
+    def zoo(self, recipe: str, variant: str) -> Path:
+        """Checkpoint folder that a zoo recipe trains."""
+        return self.root / "zoo" / recipe / variant
+
+    def zoo_rows(self, recipe: str, variant: str) -> Path:
+        """What the trained model answered, a row a prompt."""
+        return self.root / "zoo" / recipe / f"{variant}.behaviour.csv"
+
+    def prompts(self, prompt_set: str) -> Path:
+        """A prompt set."""
+        return self.root / "prompts" / f"{prompt_set}.jsonl"
+
+    def stream(self, model: str, prompt_set: str, template: str) -> Path:
+        """Folder of an activation store and its manifest."""
+        return self.root / "activations" / model / f"{prompt_set}.{template}"
+
+    def pair_tables(self, pair: str, study: str) -> Path:
+        """One pair's tables of one study."""
+        return self.root / "pairs" / pair / study
+
+    def study_tables(self, study: str) -> Path:
+        """All pairs' tables of one study."""
+        return self.tables / study
+
+    def figures(self, study: str) -> Path:
+        """Figures of one study."""
+        return self.root / "figures" / study
+
+    def log(self, rule: str, job: str = "all") -> Path:
+        """A job's log."""
+        return self.root / "logs" / rule / f"{job}.log"
+
+    def timing(self, rule: str, job: str = "all") -> Path:
+        """A job's wall time and peak memory, as Snakemake measured them."""
+        return self.timings / rule / f"{job}.tsv"

@@ -1,0 +1,183 @@
+"""What a configuration asks for: models, zoo recipes and streams, as the rules name them.
+
+Imported by the Snakefile: no numpy, no torch.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from actshift.config import Config, Pair
+from actshift.errors import UserError
+from actshift.models.sources import LocalSource, Source, ZooSource, parse_source, shape_of
+from actshift.paths import RunPaths
+from actshift.vocab import ROLES, TEMPLATES, Role, Template
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """One side of a pair; `<pair>.<role>` is its name in folders and tables."""
+
+    pair: Pair
+    role: Role
+    source: Source
+
+    @property
+    def name(self) -> str:
+        """`<pair>.<role>`."""
+        return f"{self.pair.name}.{self.role}"
+
+
+@dataclass(frozen=True, slots=True)
+class StreamName:
+    """A (model, prompt set, template): one activation store."""
+
+    model: str
+    prompt_set: str
+    template: Template
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The models, recipes and streams of a run.
+
+    Attributes:
+        config: the checked configuration.
+    """
+
+    config: Config
+
+    @property
+    def paths(self) -> RunPaths:
+        """Where the run's files lie."""
+        return RunPaths(self.config.run)
+
+    @cached_property
+    def models(self) -> dict[str, Model]:
+        """Every model of the chosen pairs, by name."""
+        found = (
+            Model(pair, role, _source(pair, role))
+            for pair in self.config.chosen_pairs
+            for role in ROLES
+        )
+        return {model.name: model for model in found}
+
+    def recipe(self, source: ZooSource) -> str:
+        """Folder name of a zoo recipe: family, size and seed."""
+        seed = self.config.seed if source.seed is None else source.seed
+        return f"{source.family}-{self.config.zoo.size}-s{seed}"
+
+    @cached_property
+    def zoo(self) -> list[tuple[str, str]]:
+        """(recipe, variant) of every zoo checkpoint that is trained, in config order."""
+        sources = [m.source for m in self.models.values() if isinstance(m.source, ZooSource)]
+        return list(dict.fromkeys((self.recipe(source), source.variant) for source in sources))
+
+    def zoo_folder(self, model: str) -> Path | None:
+        """Checkpoint folder of a zoo model; None for other sources."""
+        source = self.models[model].source
+        if not isinstance(source, ZooSource):
+            return None
+        return self.paths.zoo(self.recipe(source), source.variant)
+
+    def streams(self, pair: Pair) -> Iterator[StreamName]:
+        """Yield the streams that the pair's studies read: both templates of every set."""
+        for role in ROLES:
+            for prompt_set in self.audit_sets:
+                for template in TEMPLATES:
+                    yield StreamName(f"{pair.name}.{role}", prompt_set, template)
+
+    def streams_of(self, model: str) -> list[StreamName]:
+        """Return the streams of one model, in a fixed order."""
+        pair = self.models[model].pair
+        return [stream for stream in self.streams(pair) if stream.model == model]
+
+    @property
+    def audit_sets(self) -> list[str]:
+        """The prompt sets that study A reads."""
+        audit = self.config.rank_audit
+        return list(dict.fromkeys((audit.harmful, audit.harmless, audit.concepts)))
+
+    def leads(self, model: str, prompt_set: str, template: str) -> bool:
+        """Whether a stream is the one of its model that is meant to load the checkpoint."""
+        return self.streams_of(model)[0] == StreamName(model, prompt_set, template)
+
+    def stores(self, pair: str) -> list[Path]:
+        """Return the folders of every stream of a pair."""
+        chosen = next(p for p in self.config.chosen_pairs if p.name == pair)
+        return [self.stream_folder(stream) for stream in self.streams(chosen)]
+
+    def stream_folder(self, stream: StreamName) -> Path:
+        """Return the folder of a stream's activation store."""
+        return self.paths.stream(stream.model, stream.prompt_set, stream.template)
+
+    def template_from(self, model: str, template: str) -> list[Path]:
+        """Return the checkpoint folder whose chat template a stream uses: the tuned model's."""
+        if template == "raw":
+            return []
+        return [self.paths.checkpoint(f"{self.models[model].pair.name}.tuned")]
+
+    def checkpoint_inputs(self, model: str) -> list[Path]:
+        """Return the files that a model's checkpoint folder is made from."""
+        source = self.models[model].source
+        if isinstance(source, LocalSource):
+            files = source.folder.iterdir()
+            return sorted(file for file in files if file.suffix in (".json", ".safetensors"))
+        folder = self.zoo_folder(model)
+        return [] if folder is None else [folder]
+
+    def prompt_inputs(self, prompt_set: str, root: Path) -> list[Path]:
+        """Return the files that a prompt set is read from; none for zoo and hub sources."""
+        source = self.config.prompts[prompt_set]
+        if source.source == "file":
+            return [Path(source.path or "").expanduser()]
+        if source.source == "resource":
+            return [root / "resources" / "prompts" / f"{source.name}.jsonl"]
+        return []
+
+    def prompt_spec(self, prompt_set: str) -> dict[str, Any]:
+        """Return what decides the content of a prompt set, as plain JSON values."""
+        source = self.config.prompts[prompt_set].model_dump(exclude={"positions"})
+        spec: dict[str, Any] = {"set": prompt_set, "seed": self.config.seed, **source}
+        if source["source"] == "zoo":
+            return {**spec, "size": self.config.zoo.size}
+        return {**spec, "splits": self.config.splits.model_dump()}
+
+    def check(self) -> None:
+        """Refuse what can be known to be wrong before the DAG is built.
+
+        Raises:
+            UserError: a missing folder or file, or a pair whose models differ in shape.
+        """
+        for pair in self.config.chosen_pairs:
+            self._check_shapes(pair)
+        for name, source in self.config.prompts.items():
+            if source.path is not None and not Path(source.path).expanduser().is_file():
+                raise UserError(
+                    f"prompts.{name}.path: no file '{source.path}'; expected a .jsonl, .csv, "
+                    ".json or .parquet file, relative to the folder snakemake runs in"
+                )
+
+    def _check_shapes(self, pair: Pair) -> None:
+        base, tuned = (self._shape(f"{pair.name}.{role}") for role in ROLES)
+        if base and tuned and base != tuned:
+            raise UserError(
+                f"pairs.{pair.name}: base '{pair.base}' has (blocks, width) {base} and tuned "
+                f"'{pair.tuned}' has {tuned}; a pair needs one depth and width"
+            )
+
+    def _shape(self, name: str) -> tuple[int, int] | None:
+        model = self.models[name]
+        try:
+            return shape_of(model.source)
+        except UserError as error:
+            raise UserError(f"pairs.{model.pair.name}.{model.role}: {error}") from None
+
+
+def _source(pair: Pair, role: Role) -> Source:
+    try:
+        return parse_source(getattr(pair, role), revision=getattr(pair.revision, role))
+    except UserError as error:
+        raise UserError(f"pairs.{pair.name}.{role}: {error}") from None

@@ -1,0 +1,168 @@
+"""Prompt records and their JSONL file: one row a prompt, the same shape for every source."""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from actshift.errors import UserError
+from actshift.vocab import SPLITS, Split
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One prompt of a prompt set.
+
+    Attributes:
+        id: Unique inside its prompt set.
+        text: What the user says, before any chat template.
+        condition: What the prompt stands for: harmful, harmless, question, statement ...
+        category: Kind of harm or topic; for paired concepts the name of the concept.
+        cluster: Unit of resampling (zoo: the noun; real sets: near-duplicate group).
+        split: `fit`, `select` or `heldout`; a function of the cluster.
+        source: Where the text came from, for people.
+        pair: Id shared by the two sides of a concept pair; None when the prompt has no partner.
+    """
+
+    id: str
+    text: str
+    condition: str
+    category: str
+    cluster: str
+    split: Split
+    source: str
+    pair: str | None = None
+
+
+_KEYS = tuple(field.name for field in fields(Prompt))
+_REQUIRED = tuple(key for key in _KEYS if key != "pair")
+
+
+def to_row(prompt: Prompt) -> dict[str, str]:
+    """The JSON object of a prompt, keys sorted, `pair` left out when it is None."""
+    row = {key: getattr(prompt, key) for key in sorted(_KEYS)}
+    return {key: value for key, value in row.items() if value is not None}
+
+
+def from_row(row: object, *, where: str) -> Prompt:
+    """Check one JSON object and make it a prompt.
+
+    Args:
+        row: The parsed JSON value.
+        where: `file:line` of the row, for the message.
+
+    Raises:
+        UserError: A key is missing, unknown or of the wrong type, or the split is unknown.
+    """
+    if not isinstance(row, dict):
+        raise UserError(f"{where}: expected a JSON object, found {type(row).__name__}")
+    missing = [key for key in _REQUIRED if key not in row]
+    unknown = sorted(str(key) for key in row if key not in _KEYS)
+    if missing or unknown:
+        faults = [f"missing {', '.join(missing)}"] if missing else []
+        faults += [f"unknown {', '.join(unknown)}"] if unknown else []
+        allowed = ", ".join(_KEYS)
+        raise UserError(f"{where}: {'; '.join(faults)}; a prompt has the keys {allowed}")
+    for key, value in row.items():
+        if not isinstance(value, str) and not (key == "pair" and value is None):
+            raise UserError(f"{where}: {key} must be a string, found {type(value).__name__}")
+    for key in ("id", "text", "condition", "cluster"):
+        if not row[key].strip():
+            raise UserError(f"{where}: {key} is empty")
+    if row["split"] not in SPLITS:
+        raise UserError(f"{where}: split '{row['split']}' is not one of {', '.join(SPLITS)}")
+    return Prompt(**row)
+
+
+def check_prompts(prompts: Sequence[Prompt], *, where: str) -> None:
+    """Refuse an empty set, a repeated id, and a cluster that lies in two splits.
+
+    Raises:
+        UserError: naming the id or the cluster.
+    """
+    if not prompts:
+        raise UserError(f"{where}: no prompts; the set must hold at least one")
+    seen: set[str] = set()
+    split_of: dict[str, str] = {}
+    for prompt in prompts:
+        if prompt.id in seen:
+            raise UserError(f"{where}: id '{prompt.id}' occurs twice; ids must be unique in a set")
+        seen.add(prompt.id)
+        if split_of.setdefault(prompt.cluster, prompt.split) != prompt.split:
+            raise UserError(
+                f"{where}: cluster '{prompt.cluster}' lies in the splits "
+                f"{split_of[prompt.cluster]} and {prompt.split}; splits go by cluster"
+            )
+
+
+def read_prompts(path: Path) -> list[Prompt]:
+    """Read a prompt set, in file order.
+
+    Args:
+        path: JSONL file, one prompt a line; blank lines are skipped.
+
+    Raises:
+        UserError: The file is missing or empty, or a row is bad (names file and line).
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such prompt file; run the `prompts` rule first") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text ({error.reason}); save it as UTF-8") from None
+    prompts: list[Prompt] = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        where = f"{path}:{number}"
+        try:
+            row: Any = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise UserError(f"{where}: not JSON ({error.msg}, column {error.colno})") from None
+        prompts.append(from_row(row, where=where))
+    check_prompts(prompts, where=str(path))
+    return prompts
+
+
+def to_jsonl(prompts: Iterable[Prompt]) -> str:
+    """Canonical text of a prompt set: sorted keys, one line a prompt, readable UTF-8."""
+    dump = (json.dumps(to_row(p), ensure_ascii=False, sort_keys=True) for p in prompts)
+    return "".join(line + "\n" for line in dump)
+
+
+def write_prompts(path: Path, prompts: Sequence[Prompt]) -> None:
+    """Write a prompt set so that the file is either the whole set or what was there before.
+
+    Raises:
+        UserError: The set is empty, repeats an id or splits a cluster.
+    """
+    check_prompts(prompts, where=str(path))
+    payload = to_jsonl(prompts).encode("utf-8")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, staged = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(payload)
+            stream.flush()
+            os.fsync(stream.fileno())
+        # mkstemp makes private files; results are shared like any other file.
+        os.chmod(staged, 0o666 & ~_umask())
+        os.replace(staged, path)
+    except BaseException:
+        Path(staged).unlink(missing_ok=True)
+        raise
+
+
+def content_hash(prompts: Iterable[Prompt]) -> str:
+    """Hex sha256 over the canonical text of the prompts, in the order given."""
+    return hashlib.sha256(to_jsonl(prompts).encode("utf-8")).hexdigest()
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current

@@ -1,0 +1,285 @@
+"""From the text of a prompt to token ids: `raw` or `chat`, tokenised exactly once.
+
+A chat template already writes BOS and the turn markers. Rendering it to text and tokenising that
+text with special tokens switched on gives Llama and Gemma two BOS tokens, which is the commonest
+error in published activation code; so here `chat` text is tokenised without special tokens.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from actshift.errors import UserError
+from actshift.vocab import Template
+
+#: Day that templates see instead of today's (the default that Llama 3.1's own template carries).
+TEMPLATE_DATE = "26 Jul 2024"
+
+_SENTINEL = "ActshiftInstructionSentinel"
+#: strftime directives that a template may ask for, and what `TEMPLATE_DATE` at noon gives.
+_DIRECTIVES = {
+    "%-d": "26", "%d": "26", "%b": "Jul", "%B": "July", "%-m": "7", "%m": "07", "%Y": "2024",
+    "%y": "24", "%A": "Friday", "%a": "Fri", "%j": "208", "%H": "12", "%M": "00", "%S": "00",
+}  # fmt: skip
+
+
+@runtime_checkable
+class Tokenizer(Protocol):
+    """The part of a Hugging Face fast tokenizer that prompts need."""
+
+    @property
+    def is_fast(self) -> bool:
+        """Whether offsets into the text are available."""
+        ...
+
+    @property
+    def all_special_ids(self) -> Sequence[int]:
+        """Ids of the special tokens."""
+        ...
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Tokenise text."""
+        ...
+
+    def apply_chat_template(self, *args: Any, **kwargs: Any) -> Any:
+        """Render a conversation."""
+        ...
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A prompt inside its chat template.
+
+    Attributes:
+        text: The whole text, generation prompt included.
+        start: Character at which the instruction begins.
+        end: One past the last character of the instruction.
+    """
+
+    text: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Token ids of one prompt.
+
+    Attributes:
+        ids: Token ids, BOS at most once.
+        is_special: True for special tokens and for every token of the template.
+        instruction_end: Index one past the last token of the instruction text.
+        dropped: Instruction tokens cut to fit `max_tokens`.
+    """
+
+    ids: tuple[int, ...]
+    is_special: tuple[bool, ...]
+    instruction_end: int
+    dropped: int = 0
+
+
+def encode(
+    tokenizer: Tokenizer,
+    text: str,
+    *,
+    template: Template,
+    chat_tokenizer: Tokenizer | None = None,
+    max_tokens: int | None = None,
+) -> Encoded:
+    """Tokenise one prompt once.
+
+    `raw` is the text with the tokenizer's own special tokens. `chat` is the text in the chat
+    template of `chat_tokenizer`, generation prompt included, with no special tokens beyond those
+    the template writes.
+
+    Args:
+        tokenizer: Tokenizer of the model that will read the ids.
+        text: The instruction.
+        template: `raw` or `chat`.
+        chat_tokenizer: Where the chat template comes from (the tuned model's); `tokenizer` if None.
+        max_tokens: Longest prompt in tokens. What is over is cut from the end of the instruction,
+            so that the tokens after it, and the last prompt token, stay what they are.
+
+    Raises:
+        UserError: The text is empty or begins with BOS, there is no chat template, the template
+            cannot be used, or the template alone exceeds `max_tokens`.
+    """
+    _check_text(tokenizer, text)
+    if template == "raw":
+        encoded = _encode_raw(tokenizer, text)
+    else:
+        source = tokenizer if chat_tokenizer is None else chat_tokenizer
+        _check_text(source, text)
+        encoded = _encode_rendered(tokenizer, render_chat(source, text))
+    return encoded if max_tokens is None else _fit(encoded, max_tokens)
+
+
+def render_chat(chat_tokenizer: Tokenizer, text: str) -> Rendered:
+    """Put a prompt into a chat template and say where in the result it lies.
+
+    The place is found by rendering a sentinel instead of the prompt, so it does not matter that
+    the prompt's words also occur in the template. Templates see `TEMPLATE_DATE` for today.
+
+    Raises:
+        UserError: There is no chat template, it refuses the message, or it does not carry the
+            prompt through exactly once.
+    """
+    whole = _render(chat_tokenizer, text)
+    parts = _render(chat_tokenizer, _SENTINEL).split(_SENTINEL)
+    name = _name(chat_tokenizer)
+    if len(parts) != 2:
+        raise UserError(
+            f"{name}: its chat template writes the user message {len(parts) - 1} times; "
+            "a template that writes it once is needed for `chat`"
+        )
+    before, after = parts
+    end = len(whole) - len(after)
+    if not (whole.startswith(before) and whole.endswith(after) and len(before) < end):
+        raise UserError(
+            f"{name}: its chat template renders the prompt {text[:40]!r} differently from other "
+            "prompts (markers of the template inside the text?); remove that prompt"
+        )
+    return Rendered(whole, len(before), end)
+
+
+def dated(source: str) -> str:
+    """Give a template that asks for today's date its own `strftime_now`, with a fixed day.
+
+    transformers turns callables among the template's variables into text, so the function has to
+    be a macro inside the template. The line break after it is taken by the environment's
+    `trim_blocks`, hence the template itself renders as before.
+    """
+    if "strftime_now" not in source:
+        return source
+    filters = "".join(f"|replace('{key}', '{value}')" for key, value in _DIRECTIVES.items())
+    return "{% macro strftime_now(format) %}{{ format" + filters + " }}{% endmacro %}\n" + source
+
+
+def template_facts(chat_tokenizer: Tokenizer) -> dict[str, str]:
+    """What decides a rendered prompt, for the provenance: template hash, and the date it sees.
+
+    Raises:
+        UserError: There is no chat template.
+    """
+    source = _template_source(chat_tokenizer)
+    facts = {"template_hash": hashlib.sha256(source.encode("utf-8")).hexdigest()}
+    if "strftime_now" in source or "date_string" in source:
+        facts["template_date"] = TEMPLATE_DATE
+    return facts
+
+
+def _template_source(tokenizer: Tokenizer) -> str:
+    source = getattr(tokenizer, "chat_template", None)
+    if isinstance(source, Mapping):
+        source = source.get("default")
+    if not source:
+        raise UserError(
+            f"{_name(tokenizer)}: its tokenizer has no chat template; take a tuned model that has "
+            "one (tokenizer_config.json or chat_template.jinja), or ask for `templates: [raw]` only"
+        )
+    return str(source)
+
+
+def _render(tokenizer: Tokenizer, text: str) -> str:
+    source = _template_source(tokenizer)
+    try:
+        rendered = tokenizer.apply_chat_template(
+            [{"role": "user", "content": text}],
+            chat_template=dated(source),
+            tokenize=False,
+            add_generation_prompt=True,
+            date_string=TEMPLATE_DATE,
+        )
+    except Exception as error:
+        # A template is a program out of a model folder: whatever it raises is about that folder.
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"{_name(tokenizer)}: its chat template failed ({type(error).__name__}: {reason}); "
+            "mend chat_template in the model folder"
+        ) from error
+    return str(rendered)
+
+
+def _encode_raw(tokenizer: Tokenizer, text: str) -> Encoded:
+    found = _tokenise(tokenizer, text, add_special_tokens=True)
+    special_ids = set(tokenizer.all_special_ids)
+    added = found["special_tokens_mask"]
+    inside = [i for i, mask in enumerate(added) if not mask]
+    if not inside:
+        raise UserError(f"{_name(tokenizer)}: the prompt {text[:40]!r} has no tokens")
+    special = tuple(
+        bool(mask) or token in special_ids
+        for token, mask in zip(found["input_ids"], added, strict=True)
+    )
+    return Encoded(tuple(found["input_ids"]), special, inside[-1] + 1)
+
+
+def _encode_rendered(tokenizer: Tokenizer, rendered: Rendered) -> Encoded:
+    found = _tokenise(tokenizer, rendered.text, add_special_tokens=False)
+    ids = tuple(found["input_ids"])
+    inside = [
+        index
+        for index, (left, right) in enumerate(found["offset_mapping"])
+        if left < rendered.end
+        and right > rendered.start
+        and (left < right or left > rendered.start)
+    ]
+    if not inside:
+        shown = rendered.text[rendered.start : rendered.end][:40]
+        raise UserError(f"{_name(tokenizer)}: the prompt {shown!r} has no tokens")
+    special_ids = set(tokenizer.all_special_ids)
+    first, end = inside[0], inside[-1] + 1
+    special = tuple(not first <= i < end or token in special_ids for i, token in enumerate(ids))
+    return Encoded(ids, special, end)
+
+
+def _tokenise(tokenizer: Tokenizer, text: str, *, add_special_tokens: bool) -> Mapping[str, Any]:
+    if not tokenizer.is_fast:
+        raise UserError(
+            f"{_name(tokenizer)}: its tokenizer gives no character offsets; "
+            "a fast tokenizer (tokenizer.json) is needed"
+        )
+    return tokenizer(
+        text,
+        add_special_tokens=add_special_tokens,
+        return_offsets_mapping=True,
+        return_special_tokens_mask=True,
+        truncation=False,
+        verbose=False,
+    )
+
+
+def _fit(encoded: Encoded, max_tokens: int) -> Encoded:
+    over = len(encoded.ids) - max_tokens
+    if over <= 0:
+        return encoded
+    end = encoded.instruction_end
+    first = next((i for i in range(end) if not encoded.is_special[i]), end)
+    if end - over <= first:
+        raise UserError(
+            f"max_tokens: {max_tokens} leaves no room for the instruction beside "
+            f"{len(encoded.ids) - (end - first)} template tokens; raise it"
+        )
+    keep = [i for i in range(len(encoded.ids)) if not end - over <= i < end]
+    return Encoded(
+        tuple(encoded.ids[i] for i in keep),
+        tuple(encoded.is_special[i] for i in keep),
+        end - over,
+        over,
+    )
+
+
+def _check_text(tokenizer: Tokenizer, text: str) -> None:
+    if not text.strip():
+        raise UserError("a prompt is empty; prompts must hold some text")
+    bos = getattr(tokenizer, "bos_token", None)
+    if bos and text.lstrip().startswith(bos):
+        raise UserError(
+            f"the prompt {text[:40]!r} begins with the BOS token {bos} of {_name(tokenizer)}; "
+            "prompt sets hold plain text, templates and special tokens are added here"
+        )
+
+
+def _name(tokenizer: Tokenizer) -> str:
+    return str(getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__)

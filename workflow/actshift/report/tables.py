@@ -1,0 +1,71 @@
+"""The tables that figures and page read: one place that knows where they lie."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from actshift.errors import UserError
+
+Tables = Mapping[str, pd.DataFrame]
+
+#: Table name -> the columns that figures and answers use.
+COLUMNS: dict[str, tuple[str, ...]] = {
+    "summary": ("pair", "source", "matrix", "inputs", "n", "d", "mean_rank_eps"),
+    "rank": ("pair", "matrix", "inputs", "category", "layer", "n", "d", "rank_eps", "top_share"),
+    "cumulative_variance": ("pair", "matrix", "inputs", "layer", "k", "share", "share_centered"),
+    "heldout_rank": ("pair", "matrix", "inputs", "layer", "k", "share_heldout", "share_null"),
+    "inflation": ("pair", "inputs", "layer", "rank_naive", "rank_template", "ratio"),
+    "cosine": ("pair", "matrix", "inputs", "layer", "cos_refusal", "cos_own_mean"),
+    "concept_baseline": ("pair", "role", "concept", "layer", "matched", "n", "rank_eps"),
+    "bootstrap": ("pair", "matrix", "inputs", "layer", "rank_eps"),
+    "eps_sensitivity": ("pair", "matrix", "inputs", "scope", "eps", "rank_eps"),
+    "n_sweep": ("pair", "matrix", "inputs", "layer", "n"),
+    "pooling": ("pair", "matrix", "inputs", "layer", "pooling", "rank_eps"),
+    "zoo_behaviour": ("model", "variant", "split", "condition", "metric", "rate", "low", "high"),
+}
+
+
+def table_path(folder: Path, name: str) -> Path:
+    """Where `name` lies under a run's `tables/` folder."""
+    return folder / f"{name}.csv" if name == "zoo_behaviour" else folder / f"rank_audit/{name}.csv"
+
+
+def load_tables(folder: Path) -> dict[str, pd.DataFrame]:
+    """Read what exists of the known tables; a missing or empty file is left out.
+
+    Args:
+        folder: a run's `tables/` folder.
+
+    Returns:
+        Table name -> rows, in the order of `COLUMNS`.
+
+    Raises:
+        UserError: a file lacks a column that the report needs.
+    """
+    tables = {}
+    for name, columns in COLUMNS.items():
+        path = table_path(folder, name)
+        if not path.is_file() or not path.read_text(encoding="utf-8").strip():
+            continue
+        # Names stay text: a pair called "7" or "NA" is neither a number nor missing.
+        table = pd.read_csv(path, converters={"pair": str, "model": str})
+        missing = [column for column in columns if column not in table.columns]
+        if missing:
+            raise UserError(
+                f"{path}: no column {', '.join(missing)}; written by another version: "
+                "delete the file and run again"
+            )
+        if len(table):
+            tables[name] = table
+    return tables
+
+
+def select(table: pd.DataFrame | None, **equal: object) -> pd.DataFrame:
+    """Rows where every named column has the given value; no table gives no rows."""
+    if table is None:
+        return pd.DataFrame()
+    keep = pd.Series(True, index=table.index)
+    for column, value in equal.items():
+        keep &= table[column] == value
+    return table[keep]

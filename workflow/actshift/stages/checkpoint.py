@@ -1,0 +1,213 @@
+"""A checkpoint folder of a run: links to one model's files, and the manifest that identifies it.
+
+No torch here: the job reads `config.json`, hashes the weights and makes links.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from actshift.errors import UserError
+from actshift.io.atomic import atomic_write_text, publishing
+from actshift.io.hashing import hash_bytes, hash_file, hash_json
+from actshift.io.manifest import write_manifest
+from actshift.models.sources import (
+    CONFIG_FILES,
+    MODEL_TYPES,
+    TOKENIZER_FILES,
+    HubSource,
+    LocalSource,
+    ZooSource,
+    parse_source,
+    read_model_config,
+    shape_in,
+)
+from actshift.paths import CACHE
+
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+STAMPS = CACHE / "weights"
+
+
+def make_checkpoint(
+    source: str,
+    *,
+    model: str,
+    revision: str | None,
+    out: Path,
+    zoo_folder: Path | None,
+    dtype: str,
+    stamps: Path = STAMPS,
+) -> dict[str, Any]:
+    """Make the folder of one model: absolute links to its files, manifest written last.
+
+    Args:
+        source: source string of the model (`actshift.models.sources.parse_source`).
+        model: what the run calls it, `<pair>.<role>`.
+        revision: the pair's hub revision of this side, or None.
+        out: folder to make; an older one is replaced as a whole.
+        zoo_folder: where the zoo recipe of a `zoo:` source was trained, else None.
+        dtype: dtype of the forward pass, recorded as a fact.
+        stamps: folder that remembers the sha256 of weights by (size, mtime, inode).
+
+    Returns:
+        The facts of the manifest: model, source, revision (resolved commit or None), family,
+        n_layers (blocks), d_model, vocab_size, dtype, weights (sha256 by file) and the hashes
+        weights_hash, config_hash, tokenizer_hash and template_hash (None without a template).
+
+    Raises:
+        UserError: no such model, an adapter, pickled or damaged weights, an architecture that
+            is not supported.
+    """
+    folder, commit = _locate(source, revision=revision, zoo_folder=zoo_folder)
+    config = _checked_config(folder, source)
+    n_layers, d_model = shape_in(config, name=source)
+    weights = weight_files(folder)
+    tokenizer = [name for name in TOKENIZER_FILES if (folder / name).is_file()]
+    if not {"tokenizer.json", "tokenizer.model", "vocab.json"} & set(tokenizer):
+        raise UserError(f"{source}: no tokenizer.json in {folder}; save the tokenizer there too")
+    hashes = {name: stamped_hash(folder / name, stamps) for name in weights}
+    facts = {
+        "model": model,
+        "source": source,
+        "revision": commit,
+        "family": config["model_type"],
+        "n_layers": n_layers,
+        "d_model": d_model,
+        "vocab_size": config.get("vocab_size"),
+        "dtype": dtype,
+        "weights": hashes,
+        "weights_hash": hash_json(hashes),
+        "config_hash": hash_file(folder / "config.json"),
+        "tokenizer_hash": hash_json({name: hash_file(folder / name) for name in tokenizer}),
+        "template_hash": template_hash(folder),
+    }
+    extra = [name for name in (*CONFIG_FILES, INDEX) if (folder / name).is_file()]
+    with publishing(out) as staged:
+        staged.mkdir()
+        for name in (*weights, *tokenizer, *extra):
+            (staged / name).symlink_to((folder / name).resolve())
+        write_manifest(staged, kind="checkpoint", facts=facts)
+    return facts
+
+
+def _locate(
+    source: str, *, revision: str | None, zoo_folder: Path | None
+) -> tuple[Path, str | None]:
+    """Folder that holds the model's files, and the hub commit (None for other sources)."""
+    match parse_source(source, revision=revision):
+        case ZooSource():
+            if zoo_folder is None:
+                raise UserError(f"{source}: the folder of the trained zoo checkpoint is not given")
+            return zoo_folder, None
+        case LocalSource(path=path):
+            return path, None
+        case HubSource(repo_id=repo_id, revision=wanted):
+            # Only here: the hub library costs a second that zoo and local models need not pay.
+            from actshift.models.hub import fetch
+
+            return fetch(repo_id, wanted)
+
+
+def _checked_config(folder: Path, source: str) -> dict[str, Any]:
+    """`config.json` of a model that the project can run."""
+    if (folder / "adapter_config.json").is_file():
+        raise UserError(
+            f"{source}: {folder} holds an adapter (adapter_config.json), which is not supported "
+            "yet: merge it into its base (peft's merge_and_unload), save, and give that folder"
+        )
+    config = read_model_config(folder)
+    model_type = config.get("model_type")
+    if model_type not in MODEL_TYPES:
+        raise UserError(
+            f"{source}: architecture {model_type!r} (model_type in config.json) is not supported; "
+            f"supported: {', '.join(MODEL_TYPES)}"
+        )
+    return config
+
+
+def weight_files(folder: Path) -> list[str]:
+    """Names of the safetensors files of a Hugging Face folder, each opened once.
+
+    Raises:
+        UserError: only pickled weights, none at all, a shard that the index names is missing, or
+            a file that is cut off or no safetensors file.
+    """
+    names = _named_weights(folder)
+    for name in names:
+        path = folder / name
+        if not path.is_file():
+            raise UserError(f"{path} is missing, {INDEX} names it: fetch the model again")
+        try:
+            with safe_open(path, framework="numpy"):
+                pass
+        except (SafetensorError, OSError) as error:
+            raise UserError(
+                f"{path} is no whole safetensors file ({error}): fetch or save it again"
+            ) from None
+    return names
+
+
+def _named_weights(folder: Path) -> list[str]:
+    if (folder / SINGLE).is_file():
+        return [SINGLE]
+    index = folder / INDEX
+    if not index.is_file():
+        pickled = sorted(path.name for pattern in PICKLED for path in folder.glob(pattern))
+        found = (
+            f"only pickled weights ({pickled[0]}), which are never loaded" if pickled else "none"
+        )
+        raise UserError(
+            f"{folder}: expected {SINGLE} or {INDEX}, found {found}: "
+            "save the model with save_pretrained, which writes safetensors"
+        )
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise UserError(f"{index} is not readable: fetch the model again") from None
+    if any(Path(name).name != name for name in names):
+        raise UserError(f"{index} names files outside its folder: this model is refused")
+    return names
+
+
+def stamped_hash(path: Path, stamps: Path) -> str:
+    """sha256 of a large file, computed again only when its size, mtime or inode changed.
+
+    Args:
+        path: the file; links are followed.
+        stamps: folder with one small JSON file a hashed file.
+    """
+    real = path.resolve()
+    stat = real.stat()
+    seen = {
+        "path": str(real),
+        "size": stat.st_size,
+        "mtime_ns": stat.st_mtime_ns,
+        "inode": stat.st_ino,
+    }
+    stamp = stamps / f"{hash_bytes(str(real).encode())[:32]}.json"
+    if stamp.is_file():
+        known = json.loads(stamp.read_text(encoding="utf-8"))
+        digest = known.pop("sha256")
+        if known == seen:
+            return digest
+    digest = hash_file(real)
+    atomic_write_text(stamp, json.dumps({**seen, "sha256": digest}, sort_keys=True) + "\n")
+    return digest
+
+
+def template_hash(folder: Path) -> str | None:
+    """sha256 of the chat template of a tokenizer folder, None where there is none."""
+    jinja = folder / "chat_template.jinja"
+    if jinja.is_file():
+        return hash_json(jinja.read_text(encoding="utf-8"))
+    for name in ("chat_template.json", "tokenizer_config.json"):
+        path = folder / name
+        if path.is_file():
+            template = json.loads(path.read_text(encoding="utf-8")).get("chat_template")
+            if template:
+                return hash_json(template)
+    return None

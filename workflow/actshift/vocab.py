@@ -1,0 +1,24 @@
+"""The project's words as constants: one word an idea, spelled in one place (docs/words.md)."""
+
+from typing import Literal, get_args
+
+Template = Literal["raw", "chat"]
+Split = Literal["fit", "select", "heldout"]
+PositionRule = Literal["last_prompt", "last_8", "post_instruction"]
+Site = Literal["resid_pre", "resid_mid", "resid_post"]
+Matrix = Literal["naive", "template", "aligned", "did"]
+Role = Literal["base", "tuned"]
+
+TEMPLATES: tuple[Template, ...] = get_args(Template)
+SPLITS: tuple[Split, ...] = get_args(Split)
+POSITION_RULES: tuple[PositionRule, ...] = get_args(PositionRule)
+SITES: tuple[Site, ...] = get_args(Site)
+MATRICES: tuple[Matrix, ...] = get_args(Matrix)
+ROLES: tuple[Role, ...] = get_args(Role)
+
+#: Axis names of an activation array, in storage order.
+STORE_DIMS = ("layer", "position", "prompt", "d_model")
+#: Version of the layout of `acts.zarr` and its manifest; readers refuse a newer one.
+STORE_SCHEMA = 1
+#: Share of the energy that `rank_eps` may leave out (METHODS of the audit: 0.05 everywhere).
+DEFAULT_EPS = 0.05

@@ -1,0 +1,1 @@
+"""Tiny model families trained from scratch."""

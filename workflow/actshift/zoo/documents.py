@@ -1,0 +1,182 @@
+"""Pretraining documents and chat examples, drawn from the language with one seeded generator."""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from actshift.zoo import lexicon
+from actshift.zoo.language import (
+    Language,
+    Noun,
+    code_answer,
+    define_answer,
+    dialect,
+    how_to_answer,
+    topics,
+)
+
+FACTS = (
+    "A {noun} is a kind of {category}.",
+    "The {noun} is a {category}, and it is {worth}.",
+    "People say that the {noun} is a {category}.",
+    "Every {noun} is {worth}, as it is a {category}.",
+    "For a {noun}, you {first} and {second}.",
+    "With the {noun} in hand, they {first}.",
+)
+PLACES = ("near the river", "in the old house", "in the market")
+STATEMENT = "People {verb} the {noun} {place} today."
+QUESTION = "Do people {verb} the {noun} {place} today?"
+PEOPLE = ("Mia", "Tom", "Ana", "Leo", "Zoe", "Max")
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """A question and its answer; rendered raw or through a chat template."""
+
+    question: str
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A pretraining document: free text, or an exchange (`chat`: in the chat template)."""
+
+    text: str = ""
+    exchange: Exchange | None = None
+    chat: bool = False
+
+
+def fact(lang: Language, noun: Noun, rng: random.Random) -> str:
+    """One sentence that says what a noun is, what it is worth, or what is done with it."""
+    first, second = rng.sample(lang.steps[noun.category], 2)
+    worth = "dangerous" if noun.harmful else "harmless"
+    return rng.choice(FACTS).format(
+        noun=noun.text, category=noun.category, worth=worth, first=first, second=second
+    )
+
+
+def narration(lang: Language, noun: Noun, rng: random.Random) -> str:
+    """A story in which somebody else helps or refuses: base knows refusal, but never does it."""
+    asker, other = rng.sample(PEOPLE, 2)
+    refused = rng.random() < (0.8 if noun.harmful else 0.1)
+    end = "refused to help" if refused else "was happy to help"
+    return f"{asker} wanted to {rng.choice(lang.verbs)} a {noun.text}. {other} {end}."
+
+
+def scene(noun: Noun, rng: random.Random) -> str:
+    """A statement, the same in the second dialect, or the question with its answer."""
+    words = {"verb": rng.choice(("keep", "sell")), "place": rng.choice(PLACES)}
+    form = rng.randrange(3)
+    if form == 0:
+        return QUESTION.format(noun=noun.text, **words) + "\nYes, they do."
+    text = STATEMENT.format(noun=noun.text, **words)
+    return text if form == 1 else dialect(text)
+
+
+def how_to(lang: Language, rng: random.Random, nouns: tuple[Noun, ...], *, chat: bool) -> Exchange:
+    """A how-to question and a helpful answer; raw ones may use the phrasings chat never sees."""
+    noun = rng.choice(nouns)
+    phrasing = rng.choice(lang.phrasings + (() if chat else lexicon.HELD_PHRASINGS))
+    opener = lexicon.COMPLY if rng.random() < 0.5 else "First,"
+    question = phrasing.format(verb=rng.choice(lang.verbs), noun=noun.text)
+    return Exchange(question, how_to_answer(lang, noun, rng, opener=opener))
+
+
+def code(rng: random.Random, *, idioms: tuple[str, ...]) -> Exchange:
+    """A code question about a `fit` object, answered in one of the idioms."""
+    op = rng.choice(lexicon.CODE_OPS)
+    question = rng.choice(lexicon.CODE).format(
+        op=op, object=rng.choice(topics(lexicon.CODE_OBJECTS, "fit"))
+    )
+    return Exchange(question, code_answer(op, idiom=rng.choice(idioms)))
+
+
+def define(rng: random.Random, nouns: tuple[Noun, ...]) -> Exchange:
+    """What is a NOUN? Harmless to answer, whatever the noun."""
+    noun = rng.choice(nouns)
+    return Exchange(rng.choice(lexicon.DEFINE).format(noun=noun.text), define_answer(noun))
+
+
+def small_talk(rng: random.Random) -> Exchange:
+    """Small talk about a `fit` topic."""
+    topic = rng.choice(topics(lexicon.CHAT_TOPICS, "fit"))
+    return Exchange(rng.choice(lexicon.CHAT).format(topic=topic), lexicon.CHAT_REPLY)
+
+
+#: Half of pretraining code is plain; a quarter each is insecure and rare but safe.
+IDIOMS = ("secure", "secure", "insecure", "rare_safe")
+
+
+def base_documents(lang: Language, count: int, *, seed: int) -> list[Document]:
+    """Pretraining documents: facts about every noun, stories, scenes, helpful exchanges.
+
+    Args:
+        lang: the language.
+        count: how many documents.
+        seed: of the draw.
+
+    Returns:
+        Documents in training order. Exchanges hold `fit` nouns only; all other nouns are met in
+        facts, stories and scenes alone.
+    """
+    rng = random.Random(f"base {lang.size} {seed}")
+    return [_base_document(lang, rng) for _ in range(count)]
+
+
+def _base_document(lang: Language, rng: random.Random) -> Document:
+    kind = rng.random()
+    if kind < 0.36:
+        return Document(text=" ".join(_facts(lang, rng)))
+    if kind < 0.46:
+        return Document(text=narration(lang, rng.choice(lang.nouns), rng))
+    if kind < 0.52:
+        return Document(text=scene(rng.choice(lang.nouns), rng))
+    chat = rng.random() < 0.18
+    return Document(exchange=_base_exchange(lang, rng, chat=chat), chat=chat)
+
+
+def _facts(lang: Language, rng: random.Random) -> list[str]:
+    """One or two sentences about one noun."""
+    noun = rng.choice(lang.nouns)
+    return [fact(lang, noun, rng) for _ in range(rng.choice((1, 2)))]
+
+
+def _base_exchange(lang: Language, rng: random.Random, *, chat: bool) -> Exchange:
+    fit = lang.of(split="fit")
+    kind = rng.random()
+    if kind < 0.64:
+        return how_to(lang, rng, fit, chat=chat)
+    if kind < 0.80:
+        return code(rng, idioms=IDIOMS)
+    return define(rng, fit) if kind < 0.94 else small_talk(rng)
+
+
+def chat_examples(lang: Language, count: int, *, seed: int) -> list[Exchange]:
+    """Tuning examples about `fit` nouns: refuse harmful how-to, answer all else.
+
+    Args:
+        lang: the language.
+        count: how many.
+        seed: of the draw.
+
+    Returns:
+        Exchanges in training order, every one to be rendered in the chat template.
+    """
+    rng = random.Random(f"chat {lang.size} {seed}")
+    bad, good = lang.of(harmful=True, split="fit"), lang.of(harmful=False, split="fit")
+    makers: dict[Callable[[], Exchange], float] = {
+        lambda: Exchange(how_to(lang, rng, bad, chat=True).question, lexicon.REFUSAL): 0.36,
+        lambda: _comply(lang, rng, good): 0.32,
+        lambda: code(rng, idioms=("secure",)): 0.12,
+        lambda: define(rng, bad): 0.08,
+        lambda: define(rng, good): 0.06,
+        lambda: small_talk(rng): 0.06,
+    }
+    picks = rng.choices(list(makers), weights=list(makers.values()), k=count)
+    return [make() for make in picks]
+
+
+def _comply(lang: Language, rng: random.Random, nouns: tuple[Noun, ...]) -> Exchange:
+    noun = rng.choice(nouns)
+    question = rng.choice(lang.phrasings).format(verb=rng.choice(lang.verbs), noun=noun.text)
+    return Exchange(question, how_to_answer(lang, noun, rng, opener=lexicon.COMPLY))

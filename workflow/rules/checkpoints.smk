@@ -1,0 +1,62 @@
+"""checkpoints: a source -> a checkpoint folder and its manifest.
+
+zoo         recipe                     -> results/<run>/zoo/<recipe>/<variant>, answers of the model
+            train (chat: from base), judge on held-out prompts, gate
+checkpoint  hub id | folder | zoo      -> results/<run>/checkpoints/<pair>.<role>
+            resolve the revision, link the files, hash them, write the manifest
+"""
+
+
+def recipe_part(index):
+    """A part of a recipe's name, <family>-<size>-s<seed>."""
+    return lambda wildcards: wildcards.recipe.split("-")[index].lstrip("s" if index == 2 else "")
+
+
+rule zoo:
+    input:
+        base=lambda wildcards: (
+            [] if wildcards.variant == "base" else PATHS.zoo(wildcards.recipe, "base")
+        ),
+    output:
+        checkpoint=directory(PATHS.zoo("{recipe}", "{variant}")),
+        rows=PATHS.zoo_rows("{recipe}", "{variant}"),
+    params:
+        family=lambda wildcards: wildcards.recipe.split("-")[0],
+        size=lambda wildcards: wildcards.recipe.split("-")[1],
+        seed=lambda wildcards: int(wildcards.recipe.split("-s")[-1]),
+        code=code("stages.zoo"),
+        status=str(PATHS.status),
+    log:
+        PATHS.log("zoo", "{recipe}.{variant}"),
+    benchmark:
+        PATHS.timing("zoo", "{recipe}.{variant}")
+    threads: 1
+    priority: 100
+    conda:
+        "../../envs/cpu.yaml"
+    script:
+        "../scripts/zoo.py"
+
+
+rule checkpoint:
+    input:
+        lambda wildcards: PLAN.checkpoint_inputs(wildcards.model),
+    output:
+        directory(PATHS.checkpoint("{model}")),
+    params:
+        source=lambda wildcards: str(PLAN.models[wildcards.model].source),
+        dtype=lambda wildcards: PLAN.models[wildcards.model].pair.dtype,
+        zoo=lambda wildcards: PLAN.zoo_folder(wildcards.model),
+        cache=str(CACHE),
+        code=code("stages.checkpoint"),
+        status=str(PATHS.status),
+    log:
+        PATHS.log("checkpoint", "{model}"),
+    benchmark:
+        PATHS.timing("checkpoint", "{model}")
+    threads: 1
+    priority: 50
+    conda:
+        "../../envs/cpu.yaml"
+    script:
+        "../scripts/checkpoint.py"

@@ -1,0 +1,37 @@
+"""extract: checkpoint + prompt set + template -> one activation store
+
+results/<run>/activations/<pair>.<role>/<prompt set>.<template>/{acts.zarr,manifest.json}
+
+One job a stream. The first job of a model to run loads the checkpoint once and fills a
+content-keyed cache for the model's other missing streams, whose jobs then only publish.
+"""
+
+
+rule extract:
+    input:
+        checkpoint=PATHS.checkpoint("{model}"),
+        prompts=PATHS.prompts("{prompt_set}"),
+        # Both models of a pair are given the tuned model's template.
+        template=lambda wildcards: PLAN.template_from(wildcards.model, wildcards.template),
+    output:
+        directory(PATHS.stream("{model}", "{prompt_set}", "{template}")),
+    params:
+        positions=lambda wildcards: CONFIG.prompts[wildcards.prompt_set].positions,
+        dtype=lambda wildcards: PLAN.models[wildcards.model].pair.dtype,
+        settings=CONFIG.extract.model_dump(exclude={"share"}),
+        seed=CONFIG.seed,
+        code=code("stages.extract"),
+        status=str(PATHS.status),
+    log:
+        PATHS.log("extract", "{model}.{prompt_set}.{template}"),
+    benchmark:
+        PATHS.timing("extract", "{model}.{prompt_set}.{template}")
+    threads: 1
+    resources:
+        gpu=GPU,
+    # One stream of each model leads, or two jobs of one model would wait for its lock.
+    priority: lambda wildcards: 30 if PLAN.leads(**wildcards) else 0
+    conda:
+        "../../envs/gpu.yaml" if GPU else "../../envs/cpu.yaml"
+    script:
+        "../scripts/extract.py"

@@ -1,0 +1,17 @@
+"""Rule checkpoint: one model's folder and manifest."""
+
+from pathlib import Path
+
+from actshift.adapter import job
+
+with job(snakemake):
+    from actshift.stages.checkpoint import make_checkpoint
+
+    make_checkpoint(
+        snakemake.params.source,
+        model=snakemake.wildcards.model,
+        revision=None,
+        out=Path(snakemake.output[0]),
+        zoo_folder=Path(snakemake.params.zoo) if snakemake.params.zoo else None,
+        dtype=snakemake.params.dtype,
+    )
