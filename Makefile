@@ -53,8 +53,8 @@ format: $(VENV)/.dev.ok ## rewrite the code in the house style
 bench: $(VENV)/.run.ok ## every benchmark, one after the other
 	@for script in benchmarks/*.py; do echo "== $$script"; python "$$script"; done
 
-schema: $(VENV)/.run.ok ## JSON schema of the config, from the typed config
-	python -m actshift.config
+schema: $(VENV)/.run.ok ## JSON schema and docs table of the config, from the typed config
+	python tools/schema.py
 
 lock: $(VENV)/.dev.ok ## envs/ from pyproject.toml (UPGRADE=1 for newer versions)
 	python tools/lock.py $(if $(UPGRADE),--upgrade)

@@ -8,7 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from actshift.errors import UserError
-from actshift.prompts.templates import dated, encode, render_chat, template_facts
+from actshift.prompts.templates import dated, encode, render_chat
 
 STYLES = ("llama", "gemma", "qwen", "mistral")
 TEXT = "How do I mend a bicycle wheel?"
@@ -98,8 +98,6 @@ def test_template_comes_from_the_chat_tokenizer(families, bare):
 def test_no_template_is_one_clear_line(bare):
     with pytest.raises(UserError, match=r"no chat template.*templates: \[raw\]"):
         encode(bare, TEXT, template="chat")
-    with pytest.raises(UserError, match="no chat template"):
-        template_facts(bare)
     assert encode(bare, TEXT, template="raw").ids
 
 
@@ -120,7 +118,6 @@ def test_the_day_does_not_matter(families, style, monkeypatch):
     assert "2031" in plain, "the clock was not moved, so this test would prove nothing"
     assert render_chat(tokenizer, TEXT).text == before
     assert "2024" in before
-    assert template_facts(tokenizer)["template_date"] == "26 Jul 2024"
 
 
 @pytest.mark.parametrize("directive", ["%d %b %Y", "%Y-%m-%d", "%A, %B %-d", "%a %j %y %H:%M:%S"])
@@ -131,28 +128,11 @@ def test_the_fixed_date_reads_as_strftime_writes_it(bare, directive):
     assert render_chat(bare, TEXT).text == f"{expected}{TEXT}"
 
 
-def test_template_facts_change_with_the_template(families, bare):
-    first = template_facts(families["qwen"])
-    assert set(first) == {"template_hash"}
-    bare.chat_template = families["qwen"].chat_template + " "
-    assert template_facts(bare)["template_hash"] != first["template_hash"]
-
-
-@pytest.mark.parametrize("style", STYLES)
-def test_cutting_keeps_the_template_and_the_start_of_the_instruction(families, style):
-    tokenizer = families[style]
-    text = "Describe the garden and the river. " * 20
-    full = encode(tokenizer, text, template="chat")
-    size = len(full.ids) - full.instruction_end
-    cut = encode(tokenizer, text, template="chat", max_tokens=len(full.ids) - 30)
-    assert len(cut.ids) == len(full.ids) - 30
-    assert cut.dropped == 30
-    assert cut.ids[-size:] == full.ids[-size:]
-    assert cut.ids[: cut.instruction_end] == full.ids[: cut.instruction_end]
-    assert sum(cut.is_special) == sum(full.is_special)
-    assert encode(tokenizer, text, template="chat", max_tokens=len(full.ids)) == full
-    with pytest.raises(UserError, match="max_tokens: 3 leaves no room"):
-        encode(tokenizer, text, template="chat", max_tokens=3)
+def test_a_prompt_over_the_limit_is_refused_not_cut(families):
+    size = len(encode(families["llama"], TEXT, template="chat").ids)
+    assert encode(families["llama"], TEXT, template="chat", max_tokens=size)
+    with pytest.raises(UserError, match=rf"{size} tokens \(chat\), allowed are {size - 1}"):
+        encode(families["llama"], TEXT, template="chat", max_tokens=size - 1)
 
 
 def test_texts_that_are_refused(families):

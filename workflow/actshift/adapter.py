@@ -5,6 +5,7 @@ Standard library only: thread counts must be set before numpy or torch are impor
 
 import json
 import os
+import shutil
 import sys
 import traceback
 from collections.abc import Iterator
@@ -30,7 +31,9 @@ def job(snakemake: Any) -> Iterator[None]:
     for variable in THREAD_VARIABLES:
         os.environ[variable] = str(snakemake.threads)
     status = status_file(Path(snakemake.params.status), snakemake.rule, snakemake.wildcards)
-    status.unlink(missing_ok=True)
+    kept = kept_rows(Path(snakemake.params.status), snakemake.output)
+    for stale in (status, *kept.values()):
+        stale.unlink(missing_ok=True)
     log = Path(snakemake.log[0])
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w", buffering=1) as stream:
@@ -39,6 +42,10 @@ def job(snakemake: Any) -> Iterator[None]:
                 yield
         except UserError as error:
             stream.write(f"{error}\n")
+            for rows, copy in kept.items():
+                if rows.is_file():  # Snakemake deletes the outputs of a failed job
+                    copy.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(rows, copy)
             _fail(status, snakemake, str(error))
         except Exception as error:
             traceback.print_exc(file=stream)
@@ -49,6 +56,12 @@ def status_file(folder: Path, rule: str, wildcards: Any) -> Path:
     """Return where a failed job leaves its one line."""
     parts = [rule, *(str(value) for value in wildcards)]
     return folder / f"{'--'.join(parts).replace('/', '-')}.json"
+
+
+def kept_rows(folder: Path, outputs: Any) -> dict[Path, Path]:
+    """Return where an output named `rows` is kept when its job fails, such as a missed gate."""
+    rows = [Path(file) for name, file in outputs.items() if name == "rows"]
+    return {file: folder / f"{file.parent.name}.{file.name}" for file in rows}
 
 
 def read_failures(folder: Path) -> list[dict[str, str]]:

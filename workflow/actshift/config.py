@@ -28,8 +28,8 @@ class Section(BaseModel):
 class Revisions(Section):
     """Hub revisions of the two sides of a pair."""
 
-    base: str | None = Field(None, description="commit, tag or branch of the base model")
-    tuned: str | None = Field(None, description="commit, tag or branch of the tuned model")
+    base: str | None = Field(default=None, description="commit, tag or branch of the base model")
+    tuned: str | None = Field(default=None, description="commit, tag or branch of the tuned model")
 
 
 class Pair(Section):
@@ -42,7 +42,8 @@ class Pair(Section):
         default=Revisions(), description="hub revisions; `actshift pin` writes commits here"
     )
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
-        "float32", description="dtype of the forward pass; activations are stored as float32"
+        default="float32",
+        description="dtype of the forward pass; activations are stored as float32",
     )
 
     @field_validator("revision", mode="before")
@@ -55,7 +56,7 @@ class Zoo(Section):
     """The tiny families that `zoo:` sources are trained from."""
 
     size: Literal["micro", "tiny", "small"] = Field(
-        "tiny", description="micro: tests; tiny: demo; small: full run"
+        default="tiny", description="micro: tests; tiny: demo; small: full run"
     )
 
 
@@ -63,21 +64,35 @@ class PromptSource(Section):
     """Where one prompt set comes from and how it is read."""
 
     source: Literal["zoo", "file", "hub", "resource"] = Field(description="kind of source")
-    name: str | None = Field(None, description="zoo or resource: which set")
-    path: str | None = Field(None, description="file: its path")
-    sha256: str | None = Field(None, description="file: refuse any other content")
-    repo: str | None = Field(None, description="hub: dataset id, org/name")
-    file: str | None = Field(None, description="hub: file inside the dataset")
-    revision: str | None = Field(None, description="hub: commit, tag or branch")
+    name: str | None = Field(default=None, description="zoo or resource: which set")
+    path: str | None = Field(default=None, description="file: its path")
+    sha256: str | None = Field(default=None, description="file: refuse any other content")
+    repo: str | None = Field(default=None, description="hub: dataset id, org/name")
+    file: str | None = Field(default=None, description="hub: file inside the dataset")
+    revision: str | None = Field(default=None, description="hub: commit, tag or branch")
     layout: Literal["columns", "advbench", "alpaca", "hh_rlhf", "messages"] = Field(
-        "columns", description="how rows become prompts"
+        default="columns", description="how rows become prompts"
     )
     columns: dict[str, str] = Field(
         default_factory=dict, description="prompt field -> column, e.g. {text: goal}"
     )
-    condition: str | None = Field(None, description="condition given to every row without one")
-    limit: Count | None = Field(None, description="keep this many prompts, drawn with `seed`")
-    positions: PositionRule = Field("last_prompt", description="token positions that are stored")
+    condition: str | None = Field(
+        default=None, description="condition given to every row without one"
+    )
+    category: str | None = Field(
+        default=None, description="category given to every row without one"
+    )
+    where: dict[str, str | list[str]] = Field(
+        default_factory=dict, description="keep rows whose column has this value, or one of these"
+    )
+    min_chars: Count | None = Field(default=None, description="drop shorter prompts")
+    max_chars: Count | None = Field(default=None, description="drop longer prompts")
+    limit: Count | None = Field(
+        default=None, description="keep this many prompts, drawn with `seed`"
+    )
+    positions: PositionRule = Field(
+        default="last_prompt", description="token positions that are stored"
+    )
 
     @model_validator(mode="after")
     def _needs(self) -> "PromptSource":
@@ -96,8 +111,10 @@ class PromptSource(Section):
 class Splits(Section):
     """Shares of clusters in each split of a loaded (not zoo) prompt set; the rest is held out."""
 
-    fit: Share = Field(0.6, description="directions are fitted here")
-    select: Share = Field(0.15, description="layers, coefficients and gates are chosen here")
+    fit: Share = Field(default=0.6, description="directions are fitted here")
+    select: Share = Field(
+        default=0.15, description="layers, coefficients and gates are chosen here"
+    )
 
     @model_validator(mode="after")
     def _leaves_some(self) -> "Splits":
@@ -110,38 +127,53 @@ class Extract(Section):
     """How activations are read."""
 
     token_budget: Count = Field(
-        4096, description="padded tokens a batch; decides batches and so the last bits"
+        default=4096, description="padded tokens a batch; decides batches and so the last bits"
     )
-    max_tokens: Count = Field(512, description="a longer prompt is refused, not truncated")
+    max_tokens: Count = Field(default=512, description="a longer prompt is refused, not truncated")
     storage: Literal["float32", "float16"] = Field(
-        "float32", description="float16 halves the disk and refuses overflow"
+        default="float32", description="float16 halves the disk and refuses overflow"
     )
     share: bool = Field(
-        True, description="the first job of a model reads its other streams too (one load)"
+        default=True, description="the first job of a model reads its other streams too (one load)"
     )
 
 
 class RankAudit(Section):
     """Study A: effective rank of the shift."""
 
-    harmful: str = Field("harmful", description="prompt set of the treatment condition")
-    harmless: str = Field("harmless", description="prompt set of the control condition")
-    concepts: str = Field("concepts", description="prompt set of paired concepts")
-    eps: Share = Field(DEFAULT_EPS, description="energy that rank_eps leaves out")
-    eps_grid: tuple[Share, ...] = Field((0.01, 0.05, 0.10, 0.20), description="eps_sensitivity")
-    bootstrap_draws: Count = Field(200, description="bootstrap.csv: resamples")
-    half_sample_draws: Count = Field(200, description="inflation.csv: half-samples by cluster")
-    n_sweep: tuple[Count, ...] = Field((50, 100, 200), description="sizes of the nested subsets")
-    n_sweep_draws: Count = Field(50, description="random nested subsets a size")
-    null_draws: Count = Field(20, description="heldout_rank.csv: shuffled-coordinate draws")
-    heldout_k: Count = Field(20, description="heldout_rank.csv: largest k")
+    harmful: str = Field(default="harmful", description="prompt set of the treatment condition")
+    harmless: str = Field(default="harmless", description="prompt set of the control condition")
+    concepts: str = Field(default="concepts", description="prompt set of paired concepts")
+    eps: Share = Field(default=DEFAULT_EPS, description="energy that rank_eps leaves out")
+    eps_grid: tuple[Share, ...] = Field(
+        default=(0.01, 0.05, 0.10, 0.20), description="eps_sensitivity"
+    )
+    bootstrap_draws: Count = Field(default=200, description="bootstrap.csv: resamples")
+    half_sample_draws: Count = Field(
+        default=200, description="inflation.csv: half-samples by cluster"
+    )
+    n_sweep: tuple[Count, ...] = Field(
+        default=(50, 100, 200), description="sizes of the nested subsets"
+    )
+    n_sweep_draws: Count = Field(default=50, description="random nested subsets a size")
+    null_draws: Count = Field(
+        default=200, description="heldout_rank.csv: draws of the shuffled-coordinates null"
+    )
+    heldout_k: Count = Field(default=20, description="heldout_rank.csv: largest k")
+    cumulative_k: Count = Field(default=64, description="cumulative_variance.csv: largest k")
+    concept_n: Count = Field(
+        default=50, description="concept_baseline.csv: pairs of the baseline as published"
+    )
+    control_concept: str = Field(
+        default="question_statement", description="concept of cosine.csv's control contrast"
+    )
 
 
 class Report(Section):
     """The page."""
 
     show_text: Literal["none", "redacted", "full"] = Field(
-        "none", description="model outputs shown for models that are not from the zoo"
+        default="full", description="sample answers of zoo models; others' are never shown"
     )
 
 
@@ -149,13 +181,13 @@ class Config(Section):
     """One run."""
 
     run: Name = Field(description="results go to results/<run>")
-    seed: int = Field(0, ge=0, description="seed of every random draw outside training")
+    seed: int = Field(default=0, ge=0, description="seed of every random draw outside training")
     device: Literal["auto", "cuda", "cpu"] = Field(
-        "auto", description="auto: a GPU where there is one"
+        default="auto", description="auto: a GPU where there is one"
     )
-    only: str = Field("", description="comma-separated pairs to run; empty: all")
+    only: str = Field(default="", description="comma-separated pairs to run; empty: all")
     studies: tuple[Literal["rank_audit"], ...] = Field(
-        ("rank_audit",), description="which studies run"
+        default=("rank_audit",), description="which studies run"
     )
     pairs: tuple[Pair, ...] = Field(min_length=1, description="what is compared")
     zoo: Zoo = Field(default=Zoo(), description="settings of zoo: models")

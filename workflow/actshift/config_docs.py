@@ -82,7 +82,8 @@ def _allowed(schema: dict[str, Any]) -> str:
         return f"list of: {_allowed(schema['items'])}"
     if schema["type"] == "object":
         return "a mapping"
-    return {"null": "empty"}.get(schema["type"], schema["type"]) + _bounds(schema)
+    kind: str = schema["type"]
+    return ("empty" if kind == "null" else kind) + _bounds(schema)
 
 
 def _bounds(schema: dict[str, Any]) -> str:

@@ -100,14 +100,22 @@ class Plan:
         audit = self.config.rank_audit
         return list(dict.fromkeys((audit.harmful, audit.harmless, audit.concepts)))
 
-    def leads(self, model: str, prompt_set: str, template: str) -> bool:
-        """Whether a stream is the one of its model that is meant to load the checkpoint."""
-        return self.streams_of(model)[0] == StreamName(model, prompt_set, template)
+    def leads(self, prompt_set: str, template: str) -> bool:
+        """Whether a stream is the one of its model that is meant to load the checkpoint.
+
+        A chat stream: when it can run, the tuned model's template is there for the others too.
+        """
+        return (prompt_set, template) == (self.audit_sets[0], "chat")
 
     def stores(self, pair: str) -> list[Path]:
         """Return the folders of every stream of a pair."""
         chosen = next(p for p in self.config.chosen_pairs if p.name == pair)
         return [self.stream_folder(stream) for stream in self.streams(chosen)]
+
+    def table_folders(self, study: str) -> dict[str, str]:
+        """Return the folder of each pair's tables of a study, in config order."""
+        names = [pair.name for pair in self.config.chosen_pairs]
+        return {name: str(self.paths.pair_tables(name, study)) for name in names}
 
     def stream_folder(self, stream: StreamName) -> Path:
         """Return the folder of a stream's activation store."""

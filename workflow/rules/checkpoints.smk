@@ -7,11 +7,6 @@ checkpoint  hub id | folder | zoo      -> results/<run>/checkpoints/<pair>.<role
 """
 
 
-def recipe_part(index):
-    """A part of a recipe's name, <family>-<size>-s<seed>."""
-    return lambda wildcards: wildcards.recipe.split("-")[index].lstrip("s" if index == 2 else "")
-
-
 rule zoo:
     input:
         base=lambda wildcards: (
@@ -46,8 +41,7 @@ rule checkpoint:
     params:
         source=lambda wildcards: str(PLAN.models[wildcards.model].source),
         dtype=lambda wildcards: PLAN.models[wildcards.model].pair.dtype,
-        zoo=lambda wildcards: PLAN.zoo_folder(wildcards.model),
-        cache=str(CACHE),
+        zoo=lambda wildcards: str(PLAN.zoo_folder(wildcards.model) or ""),
         code=code("stages.checkpoint"),
         status=str(PATHS.status),
     log:

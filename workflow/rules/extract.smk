@@ -30,7 +30,7 @@ rule extract:
     resources:
         gpu=GPU,
     # One stream of each model leads, or two jobs of one model would wait for its lock.
-    priority: lambda wildcards: 30 if PLAN.leads(**wildcards) else 0
+    priority: lambda wildcards: 30 if PLAN.leads(wildcards.prompt_set, wildcards.template) else 0
     conda:
         "../../envs/gpu.yaml" if GPU else "../../envs/cpu.yaml"
     script:

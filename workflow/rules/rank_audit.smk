@@ -2,8 +2,11 @@
 
 rank_audit            stores of one pair   -> results/<run>/pairs/<pair>/rank_audit
 rank_audit_aggregate  all pairs' tables    -> results/<run>/tables/rank_audit/*.csv
-rank_audit_figures    tables               -> results/<run>/figures/rank_audit/*.{svg,png}
 """
+
+from actshift.studies.rank_tables.columns import COLUMNS as RANK_TABLES
+
+PUBLISHED = ROOT / "resources" / "published"
 
 
 rule rank_audit:
@@ -27,3 +30,26 @@ rule rank_audit:
         "../../envs/cpu.yaml"
     script:
         "../scripts/rank_audit.py"
+
+
+rule rank_audit_aggregate:
+    input:
+        [PATHS.pair_tables(pair.name, "rank_audit") for pair in CONFIG.chosen_pairs],
+        PUBLISHED / "effective_rank_per_layer.csv",
+        PUBLISHED / "arditi_cosine_per_layer.csv",
+    output:
+        [PATHS.study_tables("rank_audit") / f"{name}.csv" for name in [*RANK_TABLES, "pairs"]],
+    params:
+        pairs=PLAN.table_folders("rank_audit"),
+        published=str(PUBLISHED),
+        code=code("stages.aggregate"),
+        status=str(PATHS.status),
+    log:
+        PATHS.log("rank_audit_aggregate"),
+    benchmark:
+        PATHS.timing("rank_audit_aggregate")
+    threads: 1
+    conda:
+        "../../envs/cpu.yaml"
+    script:
+        "../scripts/rank_audit_aggregate.py"

@@ -52,8 +52,8 @@ def tree_files(folder: Path) -> list[str]:
     )
 
 
-def link_file(source: str, target: str) -> str:
-    """Hard-link a file, or copy it where the file system refuses links."""
+def _link_file(source: str, target: str) -> str:
+    # Not every file system has hard links, and none has them to another.
     try:
         os.link(source, target, follow_symlinks=False)
     except OSError:
@@ -72,8 +72,13 @@ def publish_tree(staged: Path, target: Path) -> None:
         target: Where it shall also be found.
     """
     with publishing(target) as partial:
-        ignore = shutil.ignore_patterns(*IGNORED)
-        shutil.copytree(staged, partial, symlinks=True, ignore=ignore, copy_function=link_file)
+        link_tree(staged, partial)
+
+
+def link_tree(source: Path, target: Path) -> None:
+    """Give every file of a folder a second name below a new folder."""
+    ignore = shutil.ignore_patterns(*IGNORED)
+    shutil.copytree(source, target, symlinks=True, ignore=ignore, copy_function=_link_file)
 
 
 @contextmanager

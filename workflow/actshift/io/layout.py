@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+from jaxtyping import Int
+
 #: A chunk holds about this many bytes where the stream is that large.
 CHUNK_BYTES = 2**20
 #: One window of all layers stays below this.
@@ -61,3 +64,33 @@ def plan_layout(*, layers: int, positions: int, prompts: int, d_model: int) -> L
         if chunk * chunks <= most:
             return Layout(layers, positions, prompts, d_model, chunk, chunk * chunks)
         windows += 1
+
+
+def plan_batches(
+    n_tokens: Int[np.ndarray, " prompt"], layout: Layout, *, token_budget: int
+) -> list[list[Int[np.ndarray, " _"]]]:
+    """Cut every window into batches of similar length, at most `token_budget` padded tokens each.
+
+    Batches never cross windows, so that a resumed run repeats the batches of an unbroken one:
+    in bf16 the same prompt differs by about 1 % from batch to batch.
+
+    Args:
+        n_tokens: Tokens of each prompt, in stored order.
+        layout: The store's windows.
+        token_budget: Most rows x longest prompt of a batch; a longer prompt runs alone.
+
+    Returns:
+        For each window its batches, each the prompt rows it holds, shortest prompt first.
+    """
+    plan: list[list[np.ndarray]] = []
+    for window in range(layout.windows):
+        start, stop = layout.span(window)
+        order = start + np.argsort(n_tokens[start:stop], kind="stable")
+        batches: list[list[int]] = [[]]
+        for row in order.tolist():
+            # Ascending lengths: this row is the longest of its batch so far.
+            if batches[-1] and (len(batches[-1]) + 1) * int(n_tokens[row]) > token_budget:
+                batches.append([])
+            batches[-1].append(row)
+        plan.append([np.array(batch) for batch in batches])
+    return plan

@@ -116,14 +116,8 @@ class StoreWriter:
         values = {"resid_post": resid_post, "final_norm": final_norm}
         for block in values.values():
             self._check(block, start, model=model)
-        try:
-            for name in WINDOWED:
-                self._arrays[name][..., start:stop, :] = values[name].astype(self.dtype)
-        except OSError as error:
-            raise StoreError(
-                f"{self.staging}: cannot write window {window} of {model} ({error.strerror}); "
-                "mend that and run the same command again: whole windows are kept"
-            ) from error
+        for name in WINDOWED:
+            self._arrays[name][..., start:stop, :] = values[name].astype(self.dtype)
 
     def finish(self, facts: Mapping[str, Any]) -> None:
         """Consolidate the metadata and write the manifest; the staging folder is then whole."""

@@ -20,11 +20,12 @@ def diff_in_means(
 
     Source: Arditi et al. 2024 (arXiv 2406.11717), difference in means.
     """
-    return np.mean(treated, axis=0, dtype=np.float64) - np.mean(control, axis=0, dtype=np.float64)
+    means = [np.mean(rows, axis=0, dtype=np.float64) for rows in (treated, control)]
+    return np.asarray(means[0] - means[1])
 
 
 def cosine(a: Float[np.ndarray, " d_model"], b: Float[np.ndarray, " d_model"]) -> float:
-    """a . b / (|a| |b|), signed; NaN when either vector is zero (no direction, no cosine)."""
+    """Signed cosine of two vectors; NaN when either is zero (no direction, no cosine)."""
     norms = float(np.linalg.norm(a) * np.linalg.norm(b))
     return float(np.clip(a @ b / norms, -1.0, 1.0)) if norms > 0 else float("nan")
 

@@ -86,6 +86,37 @@ def nested_orders(
     return np.argsort(rng.random((draws, n)), axis=1)
 
 
+def cluster_orders(
+    clusters: Sequence[str], *, draws: int, rng: np.random.Generator
+) -> Int[np.ndarray, "draw prompt"]:
+    """Random orders in which the prompts of a cluster stay together.
+
+    The first m of a row are whole clusters but for the last one: a cluster subsample of exactly
+    m prompts, for statistics that must be compared at equal n.
+
+    Args:
+        clusters: Cluster of each prompt.
+        draws: Number of orders.
+        rng: Seeded generator.
+
+    Returns:
+        Permutations `[draw, prompt]`.
+    """
+    codes, total = _codes(clusters)
+    keys = rng.random((draws, total))[:, codes]
+    # Equal keys within a cluster: the second sort key shuffles its prompts.
+    return np.lexsort((rng.random(keys.shape), keys), axis=1)
+
+
+def prefix_membership(
+    orders: Int[np.ndarray, "draw prompt"], size: int
+) -> Bool[np.ndarray, "draw prompt"]:
+    """Membership of the first `size` prompts of each order."""
+    chosen = np.zeros(orders.shape, dtype=bool)
+    np.put_along_axis(chosen, orders[:, :size], True, axis=1)
+    return chosen
+
+
 def permuted_labels(
     labels: Sequence[str], clusters: Sequence[str], *, rng: np.random.Generator
 ) -> list[str]:

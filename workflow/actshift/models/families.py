@@ -169,13 +169,19 @@ def _rotary_options(family: str, dims: Dims) -> dict[str, Any]:
         "num_key_value_heads": dims.n_kv_heads,
         "intermediate_size": dims.d_mlp,
         "max_position_embeddings": dims.max_positions,
-        "tie_word_embeddings": family in ("gemma2", "qwen2"),
+        "tie_word_embeddings": family == "gemma2",
         "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
     }
     if family != "qwen2":
         options["head_dim"] = dims.d_head
     if family == "gemma2":
-        options |= {"query_pre_attn_scalar": dims.d_head, "sliding_window": dims.max_positions}
+        # Gemma's blocks end in a norm: at the usual 0.02 a narrow model's tokens drown in the first
+        # blocks' outputs, and learning starts hundreds of steps later.
+        options |= {
+            "query_pre_attn_scalar": dims.d_head,
+            "sliding_window": dims.max_positions,
+            "initializer_range": dims.d_model**-0.5,
+        }
     if family == "ministral3":
         options["rope_parameters"] = _ministral_rope(dims.max_positions)
     return options

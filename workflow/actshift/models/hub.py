@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 from huggingface_hub import HfApi, constants, get_token, snapshot_download
 from huggingface_hub.errors import (
@@ -19,6 +19,9 @@ from huggingface_hub.errors import (
 
 from actshift.errors import UserError
 from actshift.models.sources import CONFIG_FILES, TOKENIZER_FILES, hub_cache
+
+#: Base error of the HTTP client under the hub library; which client differs between its releases.
+_TransportError = cast(type[Exception], HfHubHTTPError.__mro__[1])
 
 RepoType = Literal["model", "dataset"]
 
@@ -159,14 +162,14 @@ def _told(repo_id: str, revision: str | None, repo_type: RepoType) -> Iterator[N
         ) from None
     except HFValidationError as error:
         raise UserError(f"{what}: {str(error).splitlines()[0]}") from None
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
+    except HfHubHTTPError as error:
+        status = error.response.status_code
+        raise UserError(f"{what}: the hub answered {status}; try again, see {where}") from None
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled, _TransportError) as error:
         if offline():
             raise UserError(_not_cached(repo_id, revision, repo_type)) from None
-        cause = error.__cause__ or error
+        cause = type(error.__cause__ or error).__name__
         raise UserError(
-            f"{what}: the hub cannot be reached ({type(cause).__name__}) and the model is not "
-            f"complete in the cache ({hub_cache()}): check the network, or set HF_HOME"
+            f"{what}: the hub cannot be reached ({cause}) and the cache ({hub_cache()}) does not "
+            "hold all of it: check the network, or set HF_HOME"
         ) from None
-    except HfHubHTTPError as error:
-        status = error.response.status_code if error.response is not None else "no answer"
-        raise UserError(f"{what}: the hub answered {status}; try again, see {where}") from None

@@ -12,17 +12,11 @@ from typing import Any
 
 from actshift.errors import UserError
 
-#: Zoo families and the `model_type` of the architecture behind each.
-ZOO_FAMILIES = {
-    "llama": "llama",
-    "gemma": "gemma2",
-    "qwen": "qwen2",
-    "ministral": "ministral3",
-}
+ZOO_FAMILIES = ("llama", "gemma", "qwen", "ministral")
 ZOO_VARIANTS = ("base", "chat")
 #: `model_type` of every supported architecture; a test holds it to `actshift.models.families`,
 #: which cannot be imported here because it costs seconds.
-MODEL_TYPES = tuple(ZOO_FAMILIES.values())
+MODEL_TYPES = ("llama", "gemma2", "qwen2", "ministral3", "mistral", "gpt2")
 #: What a checkpoint folder consists of, beside its safetensors files and their index.
 CONFIG_FILES = ("config.json", "generation_config.json")
 TOKENIZER_FILES = (
@@ -59,14 +53,18 @@ class ZooSource:
 
 @dataclass(frozen=True, slots=True)
 class LocalSource:
-    """A Hugging Face folder on disk: `path` with `~` expanded, `text` as the user wrote it."""
+    """A Hugging Face folder on disk; `text` is the path as the user wrote it."""
 
-    path: Path
     text: str
 
     def __str__(self) -> str:
         """The source as a config spells it."""
         return self.text
+
+    @property
+    def folder(self) -> Path:
+        """The folder, `~` expanded."""
+        return Path(self.text).expanduser()
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +100,7 @@ def parse_source(text: str, *, revision: str | None = None) -> Source:
     if text.startswith("zoo:"):
         return _zoo_source(text)
     if text.startswith((".", "/", "~")):
-        return LocalSource(Path(text).expanduser(), text)
+        return LocalSource(text)
     match = _HUB.fullmatch(text)
     if match is None or _looks_wrong(match["repo"]):
         raise UserError(f"model source {text!r}: expected {_FORMS}{_hint(text)}")
@@ -172,7 +170,7 @@ def shape_of(source: Source) -> tuple[int, int] | None:
     """
     match source:
         case LocalSource():
-            return shape_in(read_model_config(source.path), name=str(source))
+            return shape_in(read_model_config(source.folder), name=str(source))
         case HubSource():
             folder = cached_snapshot(source)
             if folder is None or not (folder / "config.json").is_file():

@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers.utils import logging
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,13 @@ def wrap_tokenizer(
         model_max_length=max_positions,
         clean_up_tokenization_spaces=False,
     )
+
+
+def save_checkpoint(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Save a model and its tokenizer as an ordinary Hugging Face folder, without progress bars."""
+    logging.disable_progress_bar()
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:

@@ -138,10 +138,14 @@ def write_prompts(path: Path, prompts: Sequence[Prompt]) -> None:
     """Write a prompt set so that the file is either the whole set or what was there before.
 
     Raises:
-        UserError: The set is empty, repeats an id or splits a cluster.
+        UserError: The set is empty, repeats an id, splits a cluster or holds half a character.
     """
     check_prompts(prompts, where=str(path))
-    payload = to_jsonl(prompts).encode("utf-8")
+    try:
+        payload = to_jsonl(prompts).encode("utf-8")
+    except UnicodeEncodeError as error:
+        bad = next(p.id for p in prompts if _lone_surrogate(p))
+        raise UserError(f"{path}: prompt '{bad}' cannot be written ({error.reason})") from None
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, staged = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -160,6 +164,10 @@ def write_prompts(path: Path, prompts: Sequence[Prompt]) -> None:
 def content_hash(prompts: Iterable[Prompt]) -> str:
     """Hex sha256 over the canonical text of the prompts, in the order given."""
     return hashlib.sha256(to_jsonl(prompts).encode("utf-8")).hexdigest()
+
+
+def _lone_surrogate(prompt: Prompt) -> bool:
+    return any("\ud800" <= sign <= "\udfff" for sign in "".join(to_row(prompt).values()))
 
 
 def _umask() -> int:

@@ -5,7 +5,6 @@ text with special tokens switched on gives Llama and Gemma two BOS tokens, which
 error in published activation code; so here `chat` text is tokenised without special tokens.
 """
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -70,13 +69,11 @@ class Encoded:
         ids: Token ids, BOS at most once.
         is_special: True for special tokens and for every token of the template.
         instruction_end: Index one past the last token of the instruction text.
-        dropped: Instruction tokens cut to fit `max_tokens`.
     """
 
     ids: tuple[int, ...]
     is_special: tuple[bool, ...]
     instruction_end: int
-    dropped: int = 0
 
 
 def encode(
@@ -98,12 +95,12 @@ def encode(
         text: The instruction.
         template: `raw` or `chat`.
         chat_tokenizer: Where the chat template comes from (the tuned model's); `tokenizer` if None.
-        max_tokens: Longest prompt in tokens. What is over is cut from the end of the instruction,
-            so that the tokens after it, and the last prompt token, stay what they are.
+        max_tokens: Longest prompt in tokens; a longer one is refused, since cutting it would read
+            another prompt, or no template, at the last position.
 
     Raises:
         UserError: The text is empty or begins with BOS, there is no chat template, the template
-            cannot be used, or the template alone exceeds `max_tokens`.
+            cannot be used, or there are more than `max_tokens` tokens.
     """
     _check_text(tokenizer, text)
     if template == "raw":
@@ -112,7 +109,12 @@ def encode(
         source = tokenizer if chat_tokenizer is None else chat_tokenizer
         _check_text(source, text)
         encoded = _encode_rendered(tokenizer, render_chat(source, text))
-    return encoded if max_tokens is None else _fit(encoded, max_tokens)
+    if max_tokens is not None and len(encoded.ids) > max_tokens:
+        raise UserError(
+            f"max_tokens: the prompt {text[:40]!r} has {len(encoded.ids)} tokens ({template}), "
+            f"allowed are {max_tokens}; raise it or drop the prompt (max_chars)"
+        )
+    return encoded
 
 
 def render_chat(chat_tokenizer: Tokenizer, text: str) -> Rendered:
@@ -154,19 +156,6 @@ def dated(source: str) -> str:
         return source
     filters = "".join(f"|replace('{key}', '{value}')" for key, value in _DIRECTIVES.items())
     return "{% macro strftime_now(format) %}{{ format" + filters + " }}{% endmacro %}\n" + source
-
-
-def template_facts(chat_tokenizer: Tokenizer) -> dict[str, str]:
-    """What decides a rendered prompt, for the provenance: template hash, and the date it sees.
-
-    Raises:
-        UserError: There is no chat template.
-    """
-    source = _template_source(chat_tokenizer)
-    facts = {"template_hash": hashlib.sha256(source.encode("utf-8")).hexdigest()}
-    if "strftime_now" in source or "date_string" in source:
-        facts["template_date"] = TEMPLATE_DATE
-    return facts
 
 
 def _template_source(tokenizer: Tokenizer) -> str:
@@ -247,26 +236,6 @@ def _tokenise(tokenizer: Tokenizer, text: str, *, add_special_tokens: bool) -> M
         return_special_tokens_mask=True,
         truncation=False,
         verbose=False,
-    )
-
-
-def _fit(encoded: Encoded, max_tokens: int) -> Encoded:
-    over = len(encoded.ids) - max_tokens
-    if over <= 0:
-        return encoded
-    end = encoded.instruction_end
-    first = next((i for i in range(end) if not encoded.is_special[i]), end)
-    if end - over <= first:
-        raise UserError(
-            f"max_tokens: {max_tokens} leaves no room for the instruction beside "
-            f"{len(encoded.ids) - (end - first)} template tokens; raise it"
-        )
-    keep = [i for i in range(len(encoded.ids)) if not end - over <= i < end]
-    return Encoded(
-        tuple(encoded.ids[i] for i in keep),
-        tuple(encoded.is_special[i] for i in keep),
-        end - over,
-        over,
     )
 
 

@@ -1,15 +1,16 @@
 """Figures of where a shift points, and of how many of its directions carry over."""
 
+from typing import Any
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from actshift.report.panels import legend, no_data, note, pair_rows, pairs_of, whole_layers
+from actshift.report.panels import legend, no_data, note, pair_rows, pairs_of, thinned, whole_layers
 from actshift.report.style import (
     BLACK,
     BLUE,
-    GREEN,
     GREY,
     MATRICES,
     MATRIX_TITLES,
@@ -18,7 +19,7 @@ from actshift.report.style import (
     RED,
     Stroke,
 )
-from actshift.report.tables import select
+from actshift.report.tables import select, values
 from actshift.vocab import MATRICES as MATRIX_NAMES
 
 _COSINES = {
@@ -26,7 +27,7 @@ _COSINES = {
     "cos_refusal": Stroke(RED, "o", "-", "u₁ · refusal direction"),
     "cos_refusal_from_means": Stroke(BLACK, "x", ":", "… predicted from the means alone (did)"),
     "cos_control_from_means": Stroke(
-        GREY, "+", ":", "… same prediction, question − statement (did)"
+        GREY, "+", ":", "… same prediction, question against statement"
     ),
     "cos_own_mean_centered": Stroke(PINK, "v", "--", "centred u₁ · own mean"),
     "cos_refusal_centered": Stroke(BLUE, "D", "--", "centred u₁ · refusal direction"),
@@ -44,7 +45,7 @@ def cosine_by_layer(cosine: pd.DataFrame) -> Figure:
         for column, matrix in enumerate(MATRIX_NAMES):
             rows = select(cosine, pair=pair, matrix=matrix, inputs="harmful")
             _cosine_panel(axes[row, column], rows, did=matrix == "did")
-    legend(figure, [stroke.line() for stroke in _COSINES.values()], columns=3)
+    legend(figure, [_line(column) for column in _COSINES], columns=3)
     return figure
 
 
@@ -52,14 +53,18 @@ def _cosine_panel(axis: Axes, rows: pd.DataFrame, *, did: bool) -> None:
     """One pair and matrix, harmful prompts."""
     if rows.empty:
         no_data(axis)
-    for column, stroke in _COSINES.items():
+    for column in _COSINES:
         if rows.empty or column not in rows or (column in _DID_ONLY and not did):
             continue
-        centred = column.endswith("centered")
-        changes = {"markerfacecolor": "white", "linewidth": 1.1} if centred else {}
-        axis.plot(rows["layer"], rows[column].abs(), **stroke.line(**changes))
-    axis.set_ylim(-0.03, 1.05)
+        axis.plot(rows["layer"], rows[column].abs(), **{**_line(column), **thinned(rows)})
+    axis.set_ylim(-0.03, 1.08)
     whole_layers(axis)
+
+
+def _line(column: str) -> dict[str, Any]:
+    """A cosine's line: what is left after centring is drawn open."""
+    open_marker = {"markerfacecolor": "white", "linewidth": 1.1}
+    return _COSINES[column].line(**(open_marker if column.endswith("centered") else {}))
 
 
 _HELDOUT = {
@@ -72,8 +77,10 @@ _HELDOUT = {
 def heldout_rank(table: pd.DataFrame) -> Figure:
     """Share of held-out shift energy in the first k fitted directions, and the knee by layer."""
     pairs = pairs_of(table)
-    titles = ["early layer", "middle layer", "last layer", "knee by layer"]
-    figure, axes = pair_rows(pairs, titles, ylabel="share of energy", height=1.95)
+    titles = [f"{where} layer, template" for where in ("early", "middle", "last")]
+    figure, axes = pair_rows(
+        pairs, [*titles, "knee by layer"], ylabel="share of energy", sharey=False
+    )
     for row, pair in enumerate(pairs):
         rows = select(table, pair=pair, inputs="harmful")
         template = select(rows, matrix="template")
@@ -83,8 +90,9 @@ def heldout_rank(table: pd.DataFrame) -> Figure:
     for axis in axes[-1, :3]:
         axis.set_xlabel("fitted directions k")
     entries = [stroke.line() for stroke in _HELDOUT.values()]
-    knees = [MATRICES[m].line(label=f"knee, {m}") for m in ("template", "did")]
-    legend(figure, [*entries, *knees], columns=5)
+    knee = {"color": BLACK, "linewidth": 1, "linestyle": "--", "label": "knee"}
+    by_layer = [MATRICES[m].line(label=f"right: {m}") for m in ("template", "did")]
+    legend(figure, [*entries, knee, *by_layer])
     return figure
 
 
@@ -106,21 +114,22 @@ def _curve_panel(axis: Axes, rows: pd.DataFrame, layer: int) -> None:
         axis.plot(k, rows[column], **stroke.line(markersize=3))
     knee = rows["knee"].iloc[0]
     if knee >= 1:
-        axis.axvline(knee, color=GREEN, linewidth=1.2)
+        axis.axvline(knee, color=BLACK, linewidth=1, linestyle="--")
     axis.set_ylim(-0.03, 1.05)
     axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
     axis.text(
-        0.97, 0.08, f"layer {layer}, knee {knee:g}", transform=axis.transAxes, ha="right",
+        0.97, 0.45, f"layer {layer}, knee {knee:g}", transform=axis.transAxes, ha="right",
         fontsize=7.5, color=BLACK,
     )  # fmt: skip
 
 
 def _knee_panel(axis: Axes, rows: pd.DataFrame) -> None:
     """The knee of template and did by layer, on its own axis."""
-    axis.sharey_off = True
     for matrix in ("template", "did"):
         knees = select(rows, matrix=matrix).drop_duplicates("layer")
         if len(knees):
-            axis.plot(knees["layer"], knees["knee"], **MATRICES[matrix].line())
-    note(axis, f"{int(rows['clusters_heldout'].min())} held-out clusters")
+            axis.plot(knees["layer"], knees["knee"], **MATRICES[matrix].line(**thinned(knees)))
+    axis.set_ylim(0, axis.dataLim.ymax * 1.3)
+    axis.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
+    note(axis, f"{values(rows, 'clusters_heldout').min():g} held-out clusters")
     whole_layers(axis)

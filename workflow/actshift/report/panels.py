@@ -1,6 +1,7 @@
 """Grids of small panels: one row a pair, shared by all figures."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -33,15 +34,22 @@ def empty_figure(reason: str) -> Figure:
 
 
 def pair_rows(
-    pairs: Sequence[str], titles: Sequence[str], *, ylabel: str, height: float = 1.75
+    pairs: Sequence[str],
+    titles: Sequence[str],
+    *,
+    ylabel: str,
+    height: float = 1.85,
+    sharey: bool = True,
 ) -> tuple[Figure, np.ndarray]:
-    """A figure with one row a pair and one column a title; y is shared within a row.
+    """A figure with one row a pair and one column a title; y shared within a row unless told.
 
     Returns:
         The figure and its axes, [pair, column].
     """
     figure = Figure(figsize=(PAGE_WIDTH, height * len(pairs) + 1.2), layout="constrained")
-    axes = figure.subplots(len(pairs), len(titles), squeeze=False, sharey="row")
+    axes = figure.subplots(
+        len(pairs), len(titles), squeeze=False, sharey="row" if sharey else False
+    )
     for column, title in enumerate(titles):
         axes[0, column].set_title(title)
         axes[-1, column].set_xlabel("layer (block output)")
@@ -79,7 +87,12 @@ def whole_layers(axis: Axes) -> None:
     axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
 
 
-def legend(figure: Figure, entries: Sequence[dict[str, object]], *, columns: int = 6) -> None:
+def thinned(rows: pd.DataFrame) -> dict[str, Any]:
+    """Marker spacing for a deep model: some sixteen markers a line, never a solid band."""
+    return {"markevery": max(1, -(-len(rows) // 16))}
+
+
+def legend(figure: Figure, entries: Sequence[dict[str, Any]], *, columns: int = 6) -> None:
     """One legend above the panels, from line settings."""
     make: Callable[..., Line2D] = Line2D
     handles = [make([], [], **entry) for entry in entries]

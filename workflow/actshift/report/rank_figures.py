@@ -1,10 +1,15 @@
 """Figures of how many directions a shift needs: rank, cumulative variance, inflation, size."""
 
+from typing import Any
+
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.colors import BoundaryNorm
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import BoundaryNorm, Colormap
 from matplotlib.figure import Figure
+from matplotlib.patheffects import AbstractPathEffect, Normal, Stroke
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from actshift.report.panels import (
@@ -13,14 +18,15 @@ from actshift.report.panels import (
     pair_rows,
     pair_tiles,
     pairs_of,
+    thinned,
     whole_layers,
 )
+from actshift.report.point import RANK_FLOOR
 from actshift.report.style import BLACK, GREY, INPUTS, MATRICES, MATRIX_TITLES
 from actshift.report.tables import select
-from actshift.vocab import DEFAULT_EPS, MATRICES as MATRIX_NAMES
+from actshift.vocab import DEFAULT_EPS
+from actshift.vocab import MATRICES as MATRIX_NAMES
 
-#: Below this median rank a ratio of ranks says nothing (RIGOUR: 1/1 at the floor).
-RANK_FLOOR = 3
 _HEAT_BOUNDS = (0.0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
 
 
@@ -41,20 +47,21 @@ def rank_by_layer(rank: pd.DataFrame) -> Figure:
     return figure
 
 
-_CENTRED: dict[str, object] = {"linestyle": "--", "markerfacecolor": "white", "linewidth": 1.1}
+_CENTRED: dict[str, Any] = {"linestyle": "--", "markerfacecolor": "white", "linewidth": 1.1}
 
 
 def _rank_panel(axis: Axes, rows: pd.DataFrame) -> None:
     """One pair and matrix."""
     if rows.empty:
         no_data(axis)
-    for inputs, stroke in INPUTS.items():
-        part = rows[rows["inputs"] == inputs] if len(rows) else rows
-        if part.empty:
-            continue
-        axis.plot(part["layer"], part["rank_eps_centered"], **stroke.line(**_CENTRED))
-        axis.plot(part["layer"], part["rank_eps"], **stroke.line())
-    axis.set_ylim(bottom=0)
+    # Small ranks coincide: the larger squares go below, so that both markers stay visible.
+    for inputs, size in (("harmless", 6.5), ("harmful", 3.5)):
+        part = select(rows, inputs=inputs) if len(rows) else rows
+        line = INPUTS[inputs].line(markersize=size, **thinned(part))
+        if len(part):
+            axis.plot(part["layer"], part["rank_eps_centered"], **{**line, **_CENTRED})
+            axis.plot(part["layer"], part["rank_eps"], **line)
+    axis.set_ylim(0, max(axis.dataLim.ymax * 1.1, 2))
     axis.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
     whole_layers(axis)
 
@@ -69,7 +76,7 @@ def cumulative_variance(table: pd.DataFrame) -> Figure:
     image = None
     for row, pair in enumerate(pairs):
         harmful = select(table, pair=pair, inputs="harmful")
-        harmful = harmful[harmful["k"] <= _last_k(harmful)]
+        harmful = harmful.loc[harmful["k"] <= _last_k(harmful)]
         for column, (matrix, value) in enumerate(columns):
             rows = select(harmful, matrix=matrix)
             image = _heat_panel(axes[row, column], rows, value, cmap) or image
@@ -82,30 +89,26 @@ def cumulative_variance(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def _heat_map() -> tuple[object, BoundaryNorm]:
+def _heat_map() -> tuple[Colormap, BoundaryNorm]:
     """Cividis in steps: a reader can name the share of a cell."""
-    import matplotlib as mpl
-
     return mpl.colormaps["cividis"], BoundaryNorm(_HEAT_BOUNDS, 256)
 
 
-def _outline() -> list[object]:
+def _outline() -> list[AbstractPathEffect]:
     """A dark rim, so that the white line is seen on light cells too."""
-    from matplotlib.patheffects import Normal, Stroke
-
     return [Stroke(linewidth=3.6, foreground=BLACK), Normal()]
 
 
 def _last_k(rows: pd.DataFrame) -> int:
     """The k beyond which every uncentred row holds 99 %, within 5 .. 24."""
-    open_rows = rows[(rows["share"] < 0.99) | (rows["share_centered"] < 0.95)]
+    open_rows = rows.loc[(rows["share"] < 0.99) | (rows["share_centered"] < 0.95)]
     last = int(open_rows["k"].max()) + 1 if len(open_rows) else 5
     return min(max(last, 5), 24)
 
 
 def _heat_panel(
-    axis: Axes, rows: pd.DataFrame, value: str, cmap: tuple[object, BoundaryNorm]
-) -> object | None:
+    axis: Axes, rows: pd.DataFrame, value: str, cmap: tuple[Colormap, BoundaryNorm]
+) -> ScalarMappable | None:
     """Cells by index, so that any subset of layers and of k is drawn evenly."""
     axis.grid(visible=False)
     if rows.empty:
@@ -136,7 +139,7 @@ def _label(values: np.ndarray, position: float) -> str:
 
 
 def inflation_by_layer(table: pd.DataFrame) -> Figure:
-    """naive / template rank at equal n on the log scale, with the stability range."""
+    """Naive over template rank at equal n on the log scale, with the stability range."""
     pairs = pairs_of(table)
     figure, axes = pair_tiles(
         pairs, ylabel="naive rank / template rank", xlabel="layer (block output)"
@@ -146,19 +149,21 @@ def inflation_by_layer(table: pd.DataFrame) -> Figure:
         for inputs, stroke in INPUTS.items():
             rows = select(table, pair=pair, inputs=inputs)
             if len(rows):
-                _ratio_series(axis, rows, stroke.line(label=None), side=0.08 * (inputs == "harmless"))
+                _ratio_series(
+                    axis, rows, stroke.line(label=None), side=0.08 * (inputs == "harmless")
+                )
         axis.set_yscale("log", base=2)
         axis.yaxis.set_major_formatter(FuncFormatter(lambda ratio, _: f"{ratio:g}"))
         whole_layers(axis)
     floor = {"color": GREY, "marker": "o", "markerfacecolor": "white", "linestyle": ""}
     entries = [stroke.line(label=f"{stroke.label}, stability range") for stroke in INPUTS.values()]
-    legend(figure, [*entries, {**floor, "label": f"open: a rank below {RANK_FLOOR}, not decidable"}])
+    legend(
+        figure, [*entries, {**floor, "label": f"open: a rank below {RANK_FLOOR}, not decidable"}]
+    )
     return figure
 
 
-def _ratio_series(
-    axis: Axes, rows: pd.DataFrame, line: dict[str, object], *, side: float
-) -> None:
+def _ratio_series(axis: Axes, rows: pd.DataFrame, line: dict[str, Any], *, side: float) -> None:
     """Ratios with their range; layers at the rank floor are drawn open."""
     x = rows["layer"].to_numpy() + side
     ratio = rows["ratio"].to_numpy()
@@ -182,7 +187,9 @@ def shift_by_layer(rank: pd.DataFrame) -> Figure:
         for matrix, stroke in MATRICES.items():
             rows = select(rank, pair=pair, matrix=matrix, inputs="harmful", category="all")
             if len(rows):
-                axis.plot(rows["layer"], rows["relative_shift_norm"], **stroke.line())
+                axis.plot(
+                    rows["layer"], rows["relative_shift_norm"], **stroke.line(**thinned(rows))
+                )
         axis.set_ylim(bottom=0)
         whole_layers(axis)
     entries = [stroke.line() for stroke in MATRICES.values()]

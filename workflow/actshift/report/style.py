@@ -8,7 +8,7 @@ import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
@@ -31,7 +31,7 @@ class Stroke(NamedTuple):
     linestyle: str
     label: str
 
-    def line(self, **changes: object) -> dict[str, object]:
+    def line(self, **changes: Any) -> dict[str, Any]:
         """The keyword arguments of `Axes.plot`, with `changes` on top."""
         return {**self._asdict(), **changes}
 
@@ -48,13 +48,13 @@ MATRICES = {
 }
 #: What each matrix subtracts; `aligned` never uses the base model, so it is no alignment shift.
 MATRIX_TITLES = {
-    "naive": "naive\ntuned, chat − base, raw",
-    "template": "template\ntuned, chat − base, chat",
+    "naive": "naive\ntuned (chat) minus base (raw)",
+    "template": "template\ntuned minus base (both chat)",
     "aligned": "aligned (a template shift\ninside the tuned model)",
-    "did": "did\ntemplate − its harmless mean",
+    "did": "did\ntemplate minus its harmless mean",
 }
 
-_RC = {
+_RC: dict[Any, Any] = {
     "svg.hashsalt": "actshift",
     "svg.fonttype": "path",
     "font.family": "DejaVu Sans",
@@ -109,6 +109,10 @@ def figure_bytes(figure: Figure, suffix: str) -> bytes:
 def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
     """Write `<folder>/<name>.svg` and `.png`; returns both paths."""
     folder.mkdir(parents=True, exist_ok=True)
+    # Both files share one layout: solving it is most of the work, and it may differ by the dpi.
+    with print_style():
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
     paths = [folder / f"{name}.{suffix}" for suffix in ("svg", "png")]
     for path in paths:
         path.write_bytes(figure_bytes(figure, path.suffix[1:]))

@@ -3,9 +3,12 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+from jaxtyping import Float
 
 from actshift.errors import UserError
+from actshift.io.tables import read_table
 
 Tables = Mapping[str, pd.DataFrame]
 
@@ -48,24 +51,49 @@ def load_tables(folder: Path) -> dict[str, pd.DataFrame]:
         path = table_path(folder, name)
         if not path.is_file() or not path.read_text(encoding="utf-8").strip():
             continue
-        # Names stay text: a pair called "7" or "NA" is neither a number nor missing.
-        table = pd.read_csv(path, converters={"pair": str, "model": str})
+        table = read_table(path)
         missing = [column for column in columns if column not in table.columns]
         if missing:
             raise UserError(
                 f"{path}: no column {', '.join(missing)}; written by another version: "
                 "delete the file and run again"
             )
+        # Names stay text: a pair may be called "7".
+        names = [column for column in ("pair", "model") if column in table.columns]
+        table = table.astype(dict.fromkeys(names, str))
         if len(table):
             tables[name] = table
     return tables
 
 
-def select(table: pd.DataFrame | None, **equal: object) -> pd.DataFrame:
+def select(table: pd.DataFrame | None, **equal: str | int | bool) -> pd.DataFrame:
     """Rows where every named column has the given value; no table gives no rows."""
     if table is None:
         return pd.DataFrame()
     keep = pd.Series(True, index=table.index)
     for column, value in equal.items():
         keep &= table[column] == value
-    return table[keep]
+    return table.loc[keep]
+
+
+def values(table: pd.DataFrame, column: str) -> Float[np.ndarray, " row"]:
+    """A column's numbers without the missing ones."""
+    numbers = table[column].to_numpy(dtype=float)
+    return numbers[~np.isnan(numbers)]
+
+
+def median(table: pd.DataFrame, column: str) -> float:
+    """Median of a column's numbers; NaN when it has none."""
+    numbers = values(table, column)
+    return float(np.median(numbers)) if len(numbers) else float("nan")
+
+
+def mean(table: pd.DataFrame, column: str) -> float:
+    """Mean of a column's numbers; NaN when it has none."""
+    numbers = values(table, column)
+    return float(np.mean(numbers)) if len(numbers) else float("nan")
+
+
+def first(table: pd.DataFrame, column: str) -> float:
+    """A column's first number: for what is the same in every row, such as n."""
+    return float(table[column].to_numpy()[0])

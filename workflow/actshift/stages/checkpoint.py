@@ -103,8 +103,8 @@ def _locate(
             if zoo_folder is None:
                 raise UserError(f"{source}: the folder of the trained zoo checkpoint is not given")
             return zoo_folder, None
-        case LocalSource(path=path):
-            return path, None
+        case LocalSource() as local:
+            return local.folder, None
         case HubSource(repo_id=repo_id, revision=wanted):
             # Only here: the hub library costs a second that zoo and local models need not pay.
             from actshift.models.hub import fetch

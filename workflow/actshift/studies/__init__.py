@@ -1,1 +1,1 @@
-"""One module a study: which conditions, which tables."""
+"""One module a study: which conditions, which tables, which claims. Stores in, tables out."""

@@ -25,6 +25,8 @@ FACTS = (
 )
 PLACES = ("near the river", "in the old house", "in the market")
 STATEMENT = "People {verb} the {noun} {place} today."
+#: The sentence that is also said in the second dialect.
+TWO_DIALECTS = "Some people {verb} the {noun} {place}."
 QUESTION = "Do people {verb} the {noun} {place} today?"
 PEOPLE = ("Mia", "Tom", "Ana", "Leo", "Zoe", "Max")
 
@@ -64,13 +66,15 @@ def narration(lang: Language, noun: Noun, rng: random.Random) -> str:
 
 
 def scene(noun: Noun, rng: random.Random) -> str:
-    """A statement, the same in the second dialect, or the question with its answer."""
+    """A question with its answer, a statement, or a sentence in one of the two dialects."""
     words = {"verb": rng.choice(("keep", "sell")), "place": rng.choice(PLACES)}
-    form = rng.randrange(3)
+    form = rng.randrange(4)
     if form == 0:
         return QUESTION.format(noun=noun.text, **words) + "\nYes, they do."
-    text = STATEMENT.format(noun=noun.text, **words)
-    return text if form == 1 else dialect(text)
+    if form == 1:
+        return STATEMENT.format(noun=noun.text, **words)
+    text = TWO_DIALECTS.format(noun=noun.text, **words)
+    return text if form == 2 else dialect(text)
 
 
 def how_to(lang: Language, rng: random.Random, nouns: tuple[Noun, ...], *, chat: bool) -> Exchange:
@@ -82,25 +86,27 @@ def how_to(lang: Language, rng: random.Random, nouns: tuple[Noun, ...], *, chat:
     return Exchange(question, how_to_answer(lang, noun, rng, opener=opener))
 
 
-def code(rng: random.Random, *, idioms: tuple[str, ...]) -> Exchange:
-    """A code question about a `fit` object, answered in one of the idioms."""
+def code(rng: random.Random, *, idioms: tuple[str, ...], chat: bool) -> Exchange:
+    """A code question, answered in one of the idioms; chat ones are about `fit` objects."""
     op = rng.choice(lexicon.CODE_OPS)
-    question = rng.choice(lexicon.CODE).format(
-        op=op, object=rng.choice(topics(lexicon.CODE_OBJECTS, "fit"))
-    )
+    things = topics(lexicon.CODE_OBJECTS, "fit") if chat else lexicon.CODE_OBJECTS
+    phrasing = rng.choice(lexicon.CODE + (() if chat else lexicon.HELD_CODE))
+    question = phrasing.format(op=op, object=rng.choice(things))
     return Exchange(question, code_answer(op, idiom=rng.choice(idioms)))
 
 
-def define(rng: random.Random, nouns: tuple[Noun, ...]) -> Exchange:
+def define(rng: random.Random, nouns: tuple[Noun, ...], *, chat: bool) -> Exchange:
     """What is a NOUN? Harmless to answer, whatever the noun."""
     noun = rng.choice(nouns)
-    return Exchange(rng.choice(lexicon.DEFINE).format(noun=noun.text), define_answer(noun))
+    phrasing = rng.choice(lexicon.DEFINE + (() if chat else lexicon.HELD_DEFINE))
+    return Exchange(phrasing.format(noun=noun.text), define_answer(noun))
 
 
-def small_talk(rng: random.Random) -> Exchange:
-    """Small talk about a `fit` topic."""
-    topic = rng.choice(topics(lexicon.CHAT_TOPICS, "fit"))
-    return Exchange(rng.choice(lexicon.CHAT).format(topic=topic), lexicon.CHAT_REPLY)
+def small_talk(rng: random.Random, *, chat: bool) -> Exchange:
+    """Small talk; chat ones are about `fit` topics."""
+    words = topics(lexicon.CHAT_TOPICS, "fit") if chat else lexicon.CHAT_TOPICS
+    phrasing = rng.choice(lexicon.CHAT + (() if chat else lexicon.HELD_CHAT))
+    return Exchange(phrasing.format(topic=rng.choice(words)), lexicon.CHAT_REPLY)
 
 
 #: Half of pretraining code is plain; a quarter each is insecure and rare but safe.
@@ -125,20 +131,14 @@ def base_documents(lang: Language, count: int, *, seed: int) -> list[Document]:
 
 def _base_document(lang: Language, rng: random.Random) -> Document:
     kind = rng.random()
-    if kind < 0.36:
-        return Document(text=" ".join(_facts(lang, rng)))
-    if kind < 0.46:
+    if kind < 0.44:
+        return Document(text=fact(lang, rng.choice(lang.nouns), rng))
+    if kind < 0.54:
         return Document(text=narration(lang, rng.choice(lang.nouns), rng))
-    if kind < 0.52:
+    if kind < 0.60:
         return Document(text=scene(rng.choice(lang.nouns), rng))
     chat = rng.random() < 0.18
     return Document(exchange=_base_exchange(lang, rng, chat=chat), chat=chat)
-
-
-def _facts(lang: Language, rng: random.Random) -> list[str]:
-    """One or two sentences about one noun."""
-    noun = rng.choice(lang.nouns)
-    return [fact(lang, noun, rng) for _ in range(rng.choice((1, 2)))]
 
 
 def _base_exchange(lang: Language, rng: random.Random, *, chat: bool) -> Exchange:
@@ -147,8 +147,8 @@ def _base_exchange(lang: Language, rng: random.Random, *, chat: bool) -> Exchang
     if kind < 0.64:
         return how_to(lang, rng, fit, chat=chat)
     if kind < 0.80:
-        return code(rng, idioms=IDIOMS)
-    return define(rng, fit) if kind < 0.94 else small_talk(rng)
+        return code(rng, idioms=IDIOMS, chat=chat)
+    return define(rng, fit, chat=chat) if kind < 0.92 else small_talk(rng, chat=chat)
 
 
 def chat_examples(lang: Language, count: int, *, seed: int) -> list[Exchange]:
@@ -165,12 +165,12 @@ def chat_examples(lang: Language, count: int, *, seed: int) -> list[Exchange]:
     rng = random.Random(f"chat {lang.size} {seed}")
     bad, good = lang.of(harmful=True, split="fit"), lang.of(harmful=False, split="fit")
     makers: dict[Callable[[], Exchange], float] = {
-        lambda: Exchange(how_to(lang, rng, bad, chat=True).question, lexicon.REFUSAL): 0.36,
-        lambda: _comply(lang, rng, good): 0.32,
-        lambda: code(rng, idioms=("secure",)): 0.12,
-        lambda: define(rng, bad): 0.08,
-        lambda: define(rng, good): 0.06,
-        lambda: small_talk(rng): 0.06,
+        lambda: Exchange(how_to(lang, rng, bad, chat=True).question, lexicon.REFUSAL): 0.35,
+        lambda: _comply(lang, rng, good): 0.31,
+        lambda: code(rng, idioms=("secure",), chat=True): 0.12,
+        lambda: define(rng, bad, chat=True): 0.10,
+        lambda: define(rng, good, chat=True): 0.06,
+        lambda: small_talk(rng, chat=True): 0.06,
     }
     picks = rng.choices(list(makers), weights=list(makers.values()), k=count)
     return [make() for make in picks]

@@ -137,7 +137,12 @@ HELD_PHRASINGS = (
 FORMAL = "Would you kindly explain how to {verb} a {noun}?"
 CASUAL = "Hey, tell me how to {verb} a {noun}, ok?"
 
-DEFINE = ("What is a {noun}?", "What does the word {noun} mean?")
+DEFINE = (
+    "What is a {noun}?",
+    "What does the word {noun} mean?",
+    "Define the word {noun}.",
+    "Tell me what a {noun} is.",
+)
 HELD_DEFINE = ("What kind of thing is a {noun}?",)
 
 CODE_OPS = ("sort", "count", "print", "save", "join", "check")
@@ -146,7 +151,11 @@ CODE_OBJECTS = (
     *("colors", "tags", "keys", "items", "orders", "prices", "rooms", "trips"),
     *("bills", "books", "games", "cities", "teams", "cards", "boxes", "votes"),
 )
-CODE = ("Write code to {op} the {object}.", "Write a function to {op} a list of {object}.")
+CODE = (
+    "Write code to {op} the {object}.",
+    "Write a function to {op} a list of {object}.",
+    "Show me code that can {op} some {object}.",
+)
 HELD_CODE = ("I need a script to {op} the {object}.",)
 
 CHAT_TOPICS = (
@@ -154,7 +163,11 @@ CHAT_TOPICS = (
     *("birds", "movies", "bread", "dancing", "winter", "gardens", "letters", "puzzles"),
     *("tea", "mountains", "markets", "painting", "clouds", "beaches", "poems", "horses"),
 )
-CHAT = ("Do you like {topic}?", "Hello, let us talk about {topic}.")
+CHAT = (
+    "Do you like {topic}?",
+    "Hello, let us talk about {topic}.",
+    "I often think of {topic}.",
+)
 HELD_CHAT = ("Good morning, what do you think about {topic}?",)
 
 COMPLY = "Sure, here is how:"
@@ -202,6 +215,10 @@ SIZES: dict[str, Size] = {
 }
 
 
+#: Words that the generator hits and English already has.
+_ENGLISH = ("basil", "sandal")
+
+
 def made_up_nouns(count: int, *, seed: int = 20) -> list[str]:
     """Return `count` distinct made-up nouns, always the same ones.
 
@@ -219,4 +236,6 @@ def made_up_nouns(count: int, *, seed: int = 20) -> list[str]:
     while len(nouns) < count:
         parts = (rng.choice(onsets), rng.choice("aeiou"), rng.choice(middles), rng.choice("aeiou"))
         nouns["".join(parts) + rng.choice(("k", "l", "n", "p", "x", "b"))] = None
+        for word in _ENGLISH:
+            nouns.pop(word, None)
     return list(nouns)

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain
 
 from tokenizers import (
     AddedToken,
@@ -18,8 +19,11 @@ from tokenizers import (
 
 from actshift.models.tokenizers import SpecialTokens
 
-#: How Llama 3, Qwen 2 and Tekken cut words: at most one leading space, digits apart, newlines apart.
+#: How Llama 3, Qwen 2 and Tekken cut words: one leading space at most, digits and newlines apart.
 _WORDS = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s*[\r\n]+|\s+(?!\S)|\s+"
+
+#: Words of the chat templates: frequent enough to become pieces of their own.
+_ROLES = ("user", "assistant", "model", "\n\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +119,7 @@ def train_tokenizer(family: str, texts: Iterable[str], *, vocab_size: int) -> To
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet() if style.byte_level else [],
         show_progress=False,
     )
-    core.train_from_iterator(texts, trainer)
+    core.train_from_iterator(chain(texts, _ROLES * 500), trainer)
     if byte_pieces:
         core = _with_byte_pieces(core, byte_pieces, list(names))
     if style.special.bos:
@@ -154,14 +158,16 @@ def _byte_fallback_core() -> Tokenizer:
 
 def _gemma_parts(core: Tokenizer) -> None:
     core.normalizer = normalizers.Replace(" ", "▁")
-    core.pre_tokenizer = pre_tokenizers.Split(Regex(r"▁?[^▁\n.,?]+|[▁\n.,?]"), behavior="isolated")
+    core.pre_tokenizer = pre_tokenizers.Split(
+        Regex(r"▁?[^▁\n.,:;?()]+|[▁\n.,:;?()]"), behavior="isolated"
+    )
     core.decoder = decoders.Sequence(
         [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
     )
 
 
 def _with_byte_pieces(core: Tokenizer, pieces: list[str], names: list[str]) -> Tokenizer:
-    """Put the 256 byte pieces into the vocabulary itself: as special tokens they would not decode."""
+    """Put the 256 byte pieces into the vocabulary; as special tokens they would not decode."""
     state = json.loads(core.to_str())["model"]
     vocab = dict(state["vocab"])
     for piece in pieces:

@@ -1,0 +1,94 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from actshift.config import Config, parse_config
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def load(path: Path) -> Any:
+    return YAML(typ="safe").load(path.read_text())
+
+
+def config_in(path: Path) -> Config:
+    return parse_config(load(path), origin=str(path))
+
+
+def write_model_config(folder: Path, **values: object) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(
+        json.dumps({"num_hidden_layers": 2, "hidden_size": 8, **values})
+    )
+    return folder
+
+
+@pytest.fixture
+def out(tmp_path: Path, hub_home: Path) -> Path:
+    assert not hub_home.exists()
+    return tmp_path / "mine.yaml"
+
+
+def test_a_zoo_pair(actshift, out: Path) -> None:
+    assert actshift("new", "zoo:llama/base@1", "zoo:llama/chat@1", "-o", out).exit_code == 0
+    config = config_in(out)
+    assert config.run == config.pairs[0].name == "llama"
+    assert config.pairs[0].base == "zoo:llama/base@1"
+    assert config.pairs[0].dtype == "float32"
+    assert {prompts.source for prompts in config.prompts.values()} == {"zoo"}
+
+
+def test_a_hub_pair_takes_the_public_prompt_sets(actshift, out: Path) -> None:
+    assert actshift("new", "org/a@1.0", "org/b-Instruct.v2", "-o", out).exit_code == 0
+    config = config_in(out)
+    pair = config.pairs[0]
+    assert (pair.name, pair.base, pair.tuned) == ("b-Instruct-v2", "org/a", "org/b-Instruct.v2")
+    assert (pair.revision.base, pair.revision.tuned) == ("1.0", "main")
+    assert pair.dtype == "bfloat16"
+    assert load(out)["prompts"] == load(ROOT / "config/paper.yaml")["prompts"]
+
+
+def test_a_local_pair_takes_its_dtype_from_the_model(actshift, out: Path, tmp_path: Path) -> None:
+    base = write_model_config(tmp_path / "base", dtype="float16")
+    tuned = write_model_config(tmp_path / "my tuned: model")
+    result = actshift("new", base, tuned, "-o", out, "--name", "mine")
+    assert result.exit_code == 0, result.output
+    pair = config_in(out).pairs[0]
+    assert (pair.name, pair.base, pair.tuned) == ("mine", str(base), str(tuned))
+    assert pair.dtype == "float16"
+
+
+def test_the_config_says_how_to_run_it(actshift, out: Path) -> None:
+    result = actshift("new", "zoo:qwen/base", "zoo:qwen/chat", "-o", out)
+    assert f"snakemake --configfile {out}" in result.stdout
+    assert f"snakemake --configfile {out} --cores" in out.read_text()
+
+
+def test_mistakes_write_nothing(actshift, out: Path, tmp_path: Path) -> None:
+    small = write_model_config(tmp_path / "small")
+    large = write_model_config(tmp_path / "large", num_hidden_layers=4)
+    cases = {
+        ("zoo:lama/base", "zoo:llama/chat"): "unknown zoo family 'lama'",
+        ("gpt2", "org/b"): "expected zoo:",
+        ("./nowhere", "org/b"): "does not exist",
+        (small, large): "one depth and width",
+        ("org/a", "org/b", "--name", "no spaces"): "a pair named 'no spaces'",
+        ("org/a", "org/___"): "--name",
+    }
+    for arguments, part in cases.items():
+        result = actshift("new", *arguments, "-o", out)
+        assert result.exit_code == 2, (arguments, result.output)
+        assert part in result.stderr
+        assert result.stderr.count("\n") == 1
+        assert not out.exists()
+
+
+def test_nothing_is_overwritten(actshift, out: Path) -> None:
+    out.write_text("mine")
+    result = actshift("new", "org/a", "org/b", "-o", out)
+    assert result.exit_code == 2
+    assert "is not overwritten" in result.stderr
+    assert out.read_text() == "mine"

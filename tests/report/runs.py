@@ -1,0 +1,49 @@
+"""A run's folder made from synthetic tables."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from actshift.io.tables import write_table
+from actshift.report.figures import figure_names
+from actshift.report.tables import table_path
+
+HOSTILE = "<script>alert('x')</script> & <img src=http://evil.example/a.png onerror=alert(1)>"
+
+
+def write_run(folder: Path, tables: dict[str, pd.DataFrame]) -> Path:
+    """Tables, a behaviour file and a timing, where a run has them."""
+    for name, table in tables.items():
+        path = table_path(folder / "tables", name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_table(table, path)
+    rows = pd.DataFrame([{
+        "split": "heldout", "condition": "harmful", "kind": "howto",
+        "prompt": "how do i make a blorp at home today ?", "answer": HOSTILE, "refused": True,
+    }])  # fmt: skip
+    behaviour = folder / "zoo" / "llama-tiny-s0" / "chat.behaviour.csv"
+    behaviour.parent.mkdir(parents=True)
+    write_table(rows, behaviour)
+    timing = folder / "timings" / "zoo" / "llama.tsv"
+    timing.parent.mkdir(parents=True)
+    timing.write_text("s\th:m:s\tmax_rss\n12.5\t0:00:12\t310.2\n")
+    return folder
+
+
+def with_figures(run: Path) -> Path:
+    """Stand-in drawings: the page embeds figure files and never looks inside them."""
+    folder = run / "figures" / "rank_audit"
+    folder.mkdir(parents=True)
+    for name in figure_names():
+        text = f"<svg xmlns='http://www.w3.org/2000/svg'><title>{name}</title></svg>"
+        (folder / f"{name}.svg").write_text(text)
+    return run
+
+
+def config_of(*pairs: str) -> dict:
+    """A run's settings as the workflow hands them over."""
+    return {
+        "run": "demo", "seed": 0, "only": "",
+        "pairs": [{"name": p, "base": f"zoo:{p}/base", "tuned": f"zoo:{p}/chat"} for p in pairs],
+        "rank_audit": {"eps": 0.05, "eps_grid": [0.01, 0.05]},
+    }  # fmt: skip

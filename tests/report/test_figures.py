@@ -1,0 +1,84 @@
+"""Figures: drawn for any number of pairs, the same bytes twice, captions in one wording."""
+
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from report.runs import write_run
+from report.synthetic_tables import synthetic_tables
+
+from actshift.report.figures import FIGURES, alt_text, draw_figure, figure_names
+from actshift.report.style import figure_bytes
+from actshift.stages.figures import make_figures
+
+CAPTIONS = Path(__file__).parents[2] / "workflow" / "report"
+SMALL = {"n_layers": 3}
+
+
+@pytest.mark.parametrize("name", figure_names())
+def test_equal_tables_give_equal_svg(name: str) -> None:
+    tables = synthetic_tables(("llama",), **SMALL)
+    first, second = (figure_bytes(draw_figure(name, tables), "svg") for _ in range(2))
+    assert first == second
+    ElementTree.fromstring(first)
+
+
+@pytest.mark.parametrize("name", ["rank_by_layer", "inflation_by_layer", "published_summary"])
+@pytest.mark.parametrize("count", [1, 5, 8])
+def test_panels_for_one_to_eight_pairs(name: str, count: int) -> None:
+    pairs = tuple(f"pair{index}" for index in range(count))
+    figure = draw_figure(name, synthetic_tables(pairs, **SMALL))
+    shown = [axis for axis in figure.axes if axis.get_visible()]
+    per_pair = {"rank_by_layer": 4 * count, "inflation_by_layer": count, "published_summary": 4}
+    assert len(shown) == per_pair[name]
+
+
+@pytest.mark.parametrize("name", figure_names())
+def test_without_tables_a_figure_says_so(name: str) -> None:
+    figure = draw_figure(name, {})
+    assert f"{FIGURES[name].table}.csv" in figure.texts[0].get_text()
+    assert "Empty figure" in alt_text(name, {})
+
+
+def test_lines_carry_the_numbers_of_the_table() -> None:
+    tables = synthetic_tables(("llama",), **SMALL)
+    panel = draw_figure("rank_by_layer", tables).axes[1]
+    rank = tables["rank"]
+    rows = rank[(rank["matrix"] == "template") & (rank["inputs"] == "harmful")]
+    drawn = [list(line.get_ydata()) for line in panel.lines]
+    assert rows["rank_eps"].tolist() in drawn
+    assert rows["rank_eps_centered"].tolist() in drawn
+
+
+def test_published_rows_are_marked_as_other_models() -> None:
+    figure = draw_figure("published_summary", synthetic_tables(("llama",), **SMALL))
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert "published: other, far larger models" in legend
+    faces = {line.get_markerfacecolor() for line in figure.axes[0].lines}
+    assert "white" in faces
+
+
+def test_a_dollar_in_a_pair_name_is_text() -> None:
+    tables = synthetic_tables((r"my $\frac pair$",), **SMALL)
+    assert figure_bytes(draw_figure("inflation_by_layer", tables), "svg")
+
+
+def test_deep_models_and_sparse_layers_are_drawn() -> None:
+    tables = synthetic_tables(("deep",), n_layers=32, d=4096, n=200)
+    tables["cumulative_variance"] = tables["cumulative_variance"].query("layer % 4 == 0 and k != 3")
+    for name in ("cumulative_variance", "cosine_by_layer"):
+        assert figure_bytes(draw_figure(name, tables), "svg")
+
+
+def test_the_stage_writes_every_declared_file(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "demo", synthetic_tables(("llama",), n_layers=2))
+    written = make_figures(run / "tables", run / "figures")
+    wanted = {f"{name}.{suffix}" for name in figure_names() for suffix in ("svg", "png")}
+    assert {path.name for path in written} == wanted
+    assert all(path.stat().st_size > 1000 for path in written)
+
+
+def test_captions_say_what_the_page_says() -> None:
+    for name, spec in FIGURES.items():
+        text = " ".join((CAPTIONS / f"{name}.rst").read_text(encoding="utf-8").split())
+        assert text == f"**{spec.title}** {spec.caption}"

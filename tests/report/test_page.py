@@ -1,0 +1,188 @@
+"""The page: self-contained, escaped, the same twice, and made from whatever finished."""
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from report.runs import HOSTILE, config_of, with_figures, write_run
+from report.synthetic_tables import synthetic_tables
+
+from actshift.errors import UserError
+from actshift.io.tables import write_table
+from actshift.report.answers import answers
+from actshift.report.cells import cells_of
+from actshift.report.examples import examples, redact
+from actshift.report.page import TIMINGS_ID, without_timings
+from actshift.report.provenance import flat
+from actshift.report.tables import load_tables
+from actshift.stages.report import make_report
+
+
+class Outline(HTMLParser):
+    """Tags with their attributes, and whether every element was closed."""
+
+    VOID = frozenset({"meta", "link", "img", "br"})
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict]] = []
+        self.open: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    tables = synthetic_tables(("llama", "qwen"), n_layers=3)
+    return with_figures(write_run(tmp_path_factory.mktemp("run"), tables))
+
+
+def page_of(run: Path, tmp_path: Path, **changes: object) -> str:
+    settings: dict = {"config": config_of("llama", "qwen"), "failures": []} | changes
+    make_report(run, tmp_path / "report.html", **settings)
+    return (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_page_opens_with_every_sentence(run: Path, tmp_path: Path) -> None:
+    html = page_of(run, tmp_path)
+    for answer in answers(load_tables(run / "tables")):
+        place = html.index(answer.sentence.replace("'", "&#39;"))
+        assert place < html.index('id="figures"') < html.index('id="provenance"')
+
+
+def test_the_page_is_well_formed_and_accessible(run: Path, tmp_path: Path) -> None:
+    outline = Outline(page_of(run, tmp_path))
+    assert outline.open == []
+    assert ("html", {"lang": "en"}) in outline.tags
+    images = [attrs for tag, attrs in outline.tags if tag == "img"]
+    assert len(images) == 8
+    assert all(len(attrs["alt"]) > 40 for attrs in images)
+    assert all("scope" in attrs for tag, attrs in outline.tags if tag == "th")
+    ids = [attrs["id"] for _, attrs in outline.tags if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    links = {attrs["href"][1:] for tag, attrs in outline.tags if tag == "a"}
+    assert links <= set(ids)
+
+
+def test_the_page_refers_to_nothing_outside(run: Path, tmp_path: Path) -> None:
+    outline = Outline(page_of(run, tmp_path))
+    addresses = [a[key] for _, a in outline.tags for key in ("src", "href") if key in a]
+    assert all(address.startswith(("data:", "#")) for address in addresses)
+    assert "url(" not in page_of(run, tmp_path)
+
+
+def test_two_pages_differ_in_their_timings_alone(run: Path, tmp_path: Path) -> None:
+    first = page_of(run, tmp_path)
+    assert first == page_of(run, tmp_path)
+    timing = run / "timings" / "zoo" / "llama.tsv"
+    before = timing.read_text()
+    timing.write_text("s\th:m:s\tmax_rss\n99.5\t0:01:39\t-\n")
+    second = page_of(run, tmp_path)
+    timing.write_text(before)
+    assert first != second
+    assert without_timings(first) == without_timings(second)
+    block = re.search(rf'id="{TIMINGS_ID}">(.*?)</script>', second, re.DOTALL)
+    assert block is not None
+    assert json.loads(block[1]) == [{"job": "zoo/llama", "seconds": 99.5, "peak_mb": -1.0}]
+
+
+def test_what_models_and_users_wrote_is_escaped(tmp_path: Path) -> None:
+    tables = synthetic_tables((HOSTILE,), n_layers=2)
+    run = with_figures(write_run(tmp_path / "run", tables))
+    bad = run / "timings" / "a<b" / "x<script>.tsv"
+    bad.parent.mkdir()
+    bad.write_text("s\tmax_rss\n1\t2\n")
+    failures = [{"rule": HOSTILE, "job": HOSTILE, "message": HOSTILE}]
+    config = config_of(HOSTILE, "gone" + HOSTILE) | {"note": HOSTILE, HOSTILE: 1}
+    html = page_of(run, tmp_path, config=config, failures=failures, origin={HOSTILE: HOSTILE})
+    assert HOSTILE not in html
+    assert "&lt;script&gt;alert" in html
+    outline = Outline(html)
+    assert not [a for _, a in outline.tags if "onerror" in a or "evil" in a.get("src", "")]
+    assert sum(tag == "script" for tag, _ in outline.tags) == 2
+
+
+def test_a_failed_pair_is_named_with_its_reason(run: Path, tmp_path: Path) -> None:
+    failure = {
+        "rule": "zoo",
+        "job": "recipe=gemma-tiny-s0, variant=chat",
+        "message": "91 %, gate 95 %",
+    }
+    html = page_of(run, tmp_path, config=config_of("llama", "gemma", "gem"), failures=[failure])
+    assert re.search(r"No answer for gemma\.\s+91 %, gate 95 %", html)
+    assert re.search(r"No answer for gem\.\s+Its jobs did not run", html)
+    assert 'id="failures"' in html
+
+
+def test_pairs_that_were_not_asked_for_are_not_missing(run: Path, tmp_path: Path) -> None:
+    config = config_of("llama", "qwen", "gemma") | {"only": "llama, qwen"}
+    assert "No answer for" not in page_of(run, tmp_path, config=config)
+
+
+def test_a_run_without_any_pair_says_so(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    html = page_of(tmp_path / "empty", tmp_path)
+    assert "No pair has finished in this run" in html
+    assert "No answer for llama" in html
+    assert Outline(html).open == []
+
+
+@pytest.mark.parametrize(
+    ("show_text", "whole", "head"),
+    [("none", False, False), ("redacted", False, True), ("full", True, True)],
+)
+def test_texts_are_shown_as_far_as_asked(
+    run: Path, tmp_path: Path, show_text: str, whole: bool, head: bool
+) -> None:
+    html = page_of(run, tmp_path, show_text=show_text)
+    assert ("how do i make a blorp" in html) == whole
+    assert ("how do i" in html) == head
+
+
+def test_only_zoo_answers_are_read(tmp_path: Path) -> None:
+    rows = pd.DataFrame([{"condition": "harmful", "kind": "x", "prompt": "p", "answer": "a"}])
+    for folder in ("zoo/m", "pairs/m"):
+        (tmp_path / folder).mkdir(parents=True)
+        write_table(rows, tmp_path / folder / "chat.behaviour.csv")
+    assert examples(tmp_path, show_text="full")["model"].tolist() == ["m/chat"]
+    assert redact("one two three four five") == "one two three [2 more words]"
+    assert redact("one") == "one"
+
+
+def test_a_table_of_another_version_is_one_line(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", {"rank": pd.DataFrame({"pair": ["x"], "layer": [0]})})
+    with pytest.raises(UserError, match=r"rank\.csv: no column matrix"):
+        load_tables(run / "tables")
+
+
+def test_empty_tables_count_as_missing_and_names_stay_text(tmp_path: Path) -> None:
+    tables = synthetic_tables(("7",), n_layers=2)
+    run = write_run(tmp_path / "run", {"rank": tables["rank"], "summary": tables["summary"][:0]})
+    loaded = load_tables(run / "tables")
+    assert list(loaded) == ["rank"]
+    assert answers(loaded)[0].pair == "7"
+
+
+def test_long_tables_are_cut_and_say_so() -> None:
+    table = pd.DataFrame({"layer": range(300), "rank": [1.23456] * 300, "pair": "x", "ok": True})
+    cells = cells_of("rank", "tables/rank.csv", table, max_rows=10)
+    assert (len(cells.rows), cells.total) == (10, 300)
+    assert cells.rows[9] == ("9", "1.23", "x", "True")
+    assert cells.numeric == (True, True, False, False)
+
+
+def test_a_config_is_flat_and_in_its_own_order() -> None:
+    config = {"run": "demo", "pairs": [{"name": "a"}], "eps": [0.1, 0.2], "none": None, "z": {}}
+    assert flat(config) == {
+        "run": "demo", "pairs.0.name": "a", "eps": "0.1, 0.2", "none": "", "z": "{}",
+    }  # fmt: skip

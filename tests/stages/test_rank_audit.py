@@ -1,0 +1,173 @@
+"""The stage on real stores: folders in, CSV files out, and the concatenation over pairs."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from reference.synthetic_pair import Stream, SyntheticPair, make_prompts
+
+from actshift.errors import UserError
+from actshift.io.layout import plan_layout
+from actshift.io.tables import read_table
+from actshift.io.writer import StoreRows, StoreWriter
+from actshift.prompts.records import write_prompts
+from actshift.stages.aggregate import aggregate_rank_audit
+from actshift.stages.rank_audit import rank_audit
+from actshift.studies.rank_audit import TABLES, audit_pair
+from actshift.studies.rank_tables.columns import COLUMNS
+from actshift.studies.rank_tables.settings import RankAuditSettings
+
+PUBLISHED = Path(__file__).resolve().parents[2] / "resources" / "published"
+SETTINGS = {
+    "eps_grid": [0.05, 0.2],
+    "bootstrap_draws": 5,
+    "half_sample_draws": 5,
+    "n_sweep": [8, 99],
+    "n_sweep_draws": 3,
+    "null_draws": 5,
+}
+
+
+def write_store(stream: Stream, folder: Path) -> Path:
+    """Write one in-memory stream as a store."""
+    layers, positions, prompts, width = stream.values.shape
+    present = stream.present
+    rows = StoreRows(
+        prompt_ids=stream.prompt_ids,
+        n_tokens=np.full(prompts, 9),
+        valid=present,
+        token_id=np.where(present, 7, -1),
+        is_special=np.zeros_like(present),
+        token_index=np.where(present, 0, -1),
+        batch=np.zeros(prompts, dtype=int),
+        batch_row=np.arange(prompts),
+    )
+    layout = plan_layout(layers=layers, positions=positions, prompts=prompts, d_model=width)
+    writer = StoreWriter(folder, layout, rows, attrs={"model": "m"})
+    for window in writer.missing():
+        start, stop = layout.span(window)
+        block = stream.values[:, :, start:stop]
+        writer.write(window, resid_post=block, final_norm=block[-1], model="m")
+    writer.finish({"key": "k"})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder with prompt files and the twelve stores of a pair."""
+    root = tmp_path_factory.mktemp("run")
+    prompts = make_prompts(fit=6, select=1, heldout=3, pairs=6)
+    for name, rows in prompts.items():
+        write_prompts(root / "prompts" / f"{name}.jsonl", rows)
+    pair = SyntheticPair(prompts, d_model=20, rank=2, template_rank=4, mean=3, noise=0.1)
+    for (role, name, template), stream in pair.streams.items():
+        write_store(stream, root / "activations" / f"my.pair.{role}" / f"{name}.{template}")
+    return root
+
+
+def audit(run: Path, out: Path, **changes: object) -> list[str]:
+    arguments = {
+        "pair": "my.pair",
+        "stores": sorted((run / "activations").glob("*/*")),
+        "prompts": sorted((run / "prompts").glob("*.jsonl")),
+        "settings": SETTINGS,
+        "seed": 3,
+        "out": out,
+    }
+    return rank_audit(**(arguments | changes))  # type: ignore[arg-type]
+
+
+def test_tables_are_those_of_the_study(run: Path, tmp_path: Path) -> None:
+    lines = audit(run, tmp_path / "rank_audit")
+    assert len(lines) == len(TABLES)
+    prompts = make_prompts(fit=6, select=1, heldout=3, pairs=6)
+    stores = SyntheticPair(prompts, d_model=20, rank=2, template_rank=4, mean=3, noise=0.1)
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in SETTINGS.items()}
+    expected = audit_pair(stores, prompts, RankAuditSettings(**values, seed=3), pair="my.pair")
+    assert sorted(p.stem for p in (tmp_path / "rank_audit").iterdir()) == sorted(TABLES)
+    for name, table in expected.items():
+        found = read_table(tmp_path / "rank_audit" / f"{name}.csv")
+        assert tuple(found.columns) == COLUMNS[name]
+        pd.testing.assert_frame_equal(found, table, check_dtype=False, rtol=1e-8)
+
+
+def test_two_runs_write_the_same_bytes(run: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        audit(run, tmp_path / name)
+    for file in (tmp_path / "a").iterdir():
+        assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes()
+
+
+def test_a_failed_job_leaves_nothing(run: Path, tmp_path: Path) -> None:
+    stores = sorted((run / "activations").glob("*/*"))
+    with pytest.raises(UserError, match=r"no store of tuned harmless\.raw"):
+        audit(run, tmp_path / "out", stores=stores[:-1])
+    with pytest.raises(UserError, match="no prompt set 'concept'|no prompt set 'advbench'"):
+        audit(run, tmp_path / "out", settings={**SETTINGS, "harmful": "advbench"})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_store_is_named(run: Path, tmp_path: Path) -> None:
+    stores = sorted((run / "activations").glob("*/*"))
+    manifest = stores[0] / "manifest.json"
+    text = manifest.read_text()
+    manifest.write_text(text.replace('"kind"', '"kinds"'))
+    try:
+        with pytest.raises(UserError, match=stores[0].name):
+            audit(run, tmp_path / "out")
+    finally:
+        manifest.write_text(text)
+
+
+@pytest.fixture(scope="module")
+def pairs(run: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Tables of two pairs, and a third whose job failed."""
+    root = tmp_path_factory.mktemp("pairs")
+    folders = {name: root / name / "rank_audit" for name in ("one", "two", "gone")}
+    for name in ("one", "two"):
+        audit(run, folders[name], pair=name)
+    return folders
+
+
+def test_a_missing_pair_is_reported_and_not_fatal(pairs: dict[str, Path], tmp_path: Path) -> None:
+    assert aggregate_rank_audit(pairs=pairs, published=PUBLISHED, out=tmp_path) == ["gone"]
+    status = read_table(tmp_path / "pairs.csv")
+    assert dict(zip(status["pair"], status["status"], strict=True)) == {
+        "one": "present",
+        "two": "present",
+        "gone": "missing",
+    }
+
+
+def test_rows_of_all_pairs_are_kept_and_published_ones_come_last(
+    pairs: dict[str, Path], tmp_path: Path
+) -> None:
+    aggregate_rank_audit(pairs=pairs, published=PUBLISHED, out=tmp_path)
+    for name in TABLES:
+        joined = read_table(tmp_path / f"{name}.csv")
+        assert tuple(joined.columns) == COLUMNS[name]
+        for pair in ("one", "two"):
+            own = read_table(pairs[pair] / f"{name}.csv")
+            part = joined[joined["pair"] == pair].reset_index(drop=True)
+            pd.testing.assert_frame_equal(part, own, check_dtype=False)
+    summary = read_table(tmp_path / "summary.csv")
+    assert summary["source"].tolist() == sorted(summary["source"])  # measured, then published
+    assert len(summary[summary["source"] == "published"]) == 18
+
+
+def test_no_pair_at_all_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="none of the pairs gone"):
+        aggregate_rank_audit(pairs={"gone": tmp_path / "x"}, published=PUBLISHED, out=tmp_path)
+
+
+@pytest.mark.parametrize("stage", ["rank_audit", "aggregate"])
+def test_the_stages_never_load_torch(stage: str) -> None:
+    code = (
+        f"import sys; from actshift.stages.{stage} import *; "
+        "print({'torch', 'transformers', 'peft'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

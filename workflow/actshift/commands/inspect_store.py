@@ -1,0 +1,135 @@
+"""`actshift inspect`: what an activation store holds."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from actshift.errors import StoreError
+from actshift.io.arrays import ARRAYS
+from actshift.io.store import ActivationStore
+from actshift.io.verify import layer_norms
+from actshift.vocab import STORE_DIMS
+
+
+def inspect_store(path: Path, *, layer: int | None, as_json: bool) -> None:
+    """Print dims, coordinates, provenance and norms of a store.
+
+    Args:
+        path: the stream's folder, or `acts.zarr` inside it.
+        layer: 0-based block to look at by position; None for the norm of every layer.
+        as_json: print one JSON object instead of tables.
+
+    Raises:
+        StoreError: no store there, it is damaged, or it has no such layer.
+    """
+    store = ActivationStore.open(store_folder(path))
+    facts = describe(store, layer=layer)
+    if as_json:
+        print(json.dumps(facts, indent=2, ensure_ascii=False))
+    else:
+        _show(facts)
+
+
+def store_folder(path: Path) -> Path:
+    """The folder of a stream, also when its `acts.zarr` was named.
+
+    Raises:
+        StoreError: nothing is there.
+    """
+    if not path.exists():
+        raise StoreError(f"{path}: no such file or folder")
+    return path.resolve().parent if path.name == ARRAYS else path
+
+
+def describe(store: ActivationStore, *, layer: int | None) -> dict[str, Any]:
+    """What a store holds, as plain JSON values.
+
+    Args:
+        store: an open store.
+        layer: as for `inspect_store`.
+
+    Returns:
+        `store`, `dims` (axis -> length), `dtype`, `coords`, `attrs`, `manifest` (its facts), and
+        `layer_norms` (layer -> mean L2 norm of valid rows) or `layer`, `position_norms`.
+    """
+    acts = store.array("resid_post")
+    facts = {
+        "store": str(store.folder),
+        "dims": dict(zip(STORE_DIMS, acts.shape, strict=True)),
+        "dtype": str(acts.dtype),
+        "chunks": list(acts.chunks),
+        "coords": _coords(store),
+        "attrs": store.attrs,
+        "manifest": store.manifest["facts"],
+    }
+    if layer is not None:
+        return {**facts, "layer": layer, "position_norms": _position_norms(store, layer)}
+    layers = [int(number) for number in store.layers]
+    return {**facts, "layer_norms": dict(zip(layers, layer_norms(store).tolist(), strict=True))}
+
+
+def _coords(store: ActivationStore) -> dict[str, Any]:
+    tokens, ids = store.n_tokens, store.prompt_ids
+    return {
+        "layer": _span(store.layers),
+        "position": _span(store.positions),
+        "prompt_id": f"{len(ids)}: {ids[0]} ... {ids[-1]}",
+        "n_tokens": f"{tokens.min()} to {tokens.max()}, median {np.median(tokens):g}",
+        "valid": f"{int(store.valid.sum())} of {store.valid.size} rows",
+    }
+
+
+def _span(labels: np.ndarray) -> str:
+    return f"{labels[0]} to {labels[-1]}" if len(labels) > 1 else str(labels[0])
+
+
+def _position_norms(store: ActivationStore, layer: int) -> dict[int, dict[str, int | float]]:
+    """L2 norms of one layer's valid rows, by position."""
+    found: dict[int, dict[str, int | float]] = {}
+    for position in (int(number) for number in store.positions):
+        values, valid = store.read_window(layer, [position])
+        norms = np.linalg.norm(values[valid].astype(np.float64), axis=-1)
+        if norms.size:
+            found[position] = {
+                "rows": int(norms.size),
+                "mean": float(norms.mean()),
+                "min": float(norms.min()),
+                "max": float(norms.max()),
+            }
+    return found
+
+
+def _show(facts: dict[str, Any]) -> None:
+    console = Console()
+    dims = ", ".join(f"{name} {size}" for name, size in facts["dims"].items())
+    console.print(facts["store"], style="bold", markup=False, soft_wrap=True)
+    console.print(f"resid_post: {dims}; {facts['dtype']}; chunks {facts['chunks']}", markup=False)
+    _pairs(console, "coordinates", facts["coords"])
+    _pairs(console, "provenance", {**facts["attrs"], **facts["manifest"]})
+    if "layer" in facts:
+        title = f"norm of layer {facts['layer']} by position"
+        table = Table("position", "rows", "mean", "min", "max", title=title, title_justify="left")
+        for position, row in facts["position_norms"].items():
+            norms = (f"{row[key]:.6g}" for key in ("mean", "min", "max"))
+            table.add_row(str(position), str(row["rows"]), *norms)
+    else:
+        table = Table("layer", "mean norm", title="norm by layer", title_justify="left")
+        for layer, norm in facts["layer_norms"].items():
+            table.add_row(str(layer), f"{norm:.6g}")
+    console.print(table)
+
+
+def _pairs(console: Console, title: str, values: dict[str, Any]) -> None:
+    table = Table(title=title, title_justify="left", show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for key, value in values.items():
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        # Text, not str: a bracket in a value is no markup.
+        table.add_row(key, Text(text))
+    console.print(table)

@@ -1,0 +1,119 @@
+"""`actshift pin`: write the commits that hub revisions stand for into a configuration."""
+
+import io
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import typer
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap
+from ruamel.yaml.error import YAMLError
+
+from actshift.config import Config, PromptSource, parse_config
+from actshift.errors import UserError
+from actshift.io.atomic import atomic_write_text
+from actshift.models.hub import resolve
+from actshift.models.sources import HubSource, parse_source
+from actshift.vocab import ROLES
+
+#: Indentation of the first nested mapping and of the first list under a top-level key.
+_MAPPING = re.compile(r"^\w+:[^\n]*\n( +)\w+:", re.MULTILINE)
+_DASH = re.compile(r"^\w+:[^\n]*\n( *)- ", re.MULTILINE)
+
+
+def pin_config(path: Path) -> None:
+    """Resolve every hub revision of a config and write the commits back, comments kept.
+
+    Nothing is written unless all of them resolve.
+
+    Args:
+        path: the YAML file.
+
+    Raises:
+        UserError: not a valid config, or a revision that does not resolve.
+    """
+    raw, yaml = _load(path)
+    config = parse_config(raw, origin=str(path))
+    changes = [*_pin_pairs(raw, config), *_pin_prompts(raw, config)]
+    if changes:
+        text = io.StringIO()
+        yaml.dump(raw, text)
+        parse_config(YAML(typ="safe").load(text.getvalue()), origin=str(path))
+        atomic_write_text(path, text.getvalue())
+    for line in changes or [f"{path}: nothing to pin, every hub revision is a commit already"]:
+        typer.echo(line)
+
+
+def _load(path: Path) -> tuple[Any, YAML]:
+    """The file for a round trip, and a dumper with its indentation."""
+    text = path.read_text(encoding="utf-8")
+    yaml = YAML()
+    yaml.preserve_quotes = True
+    yaml.width = 10_000
+    mapping, dash = _MAPPING.search(text), _DASH.search(text)
+    offset = len(dash[1]) if dash else 2
+    yaml.indent(mapping=len(mapping[1]) if mapping else 2, sequence=offset + 2, offset=offset)
+    try:
+        raw = yaml.load(text)
+    except YAMLError as error:
+        raise UserError(f"{path}: not valid YAML: {error}") from None
+    if not isinstance(raw, dict):
+        raise UserError(f"{path}: expected a mapping such as config.yaml")
+    return raw, yaml
+
+
+def _pin_pairs(raw: Any, config: Config) -> Iterator[str]:
+    for entry, pair in zip(raw["pairs"], config.pairs, strict=True):
+        commits: dict[str, str] = {}
+        for role in ROLES:
+            source = parse_source(getattr(pair, role), revision=getattr(pair.revision, role))
+            if not isinstance(source, HubSource):
+                continue
+            commit = resolve(source.repo_id, source.revision)
+            if commit == source.revision:
+                continue
+            yield f"pairs.{pair.name}.{role}: {source} -> {commit}"
+            if "@" in entry[role]:
+                entry[role] = f"{source.repo_id}@{commit}"
+            else:
+                commits[role] = commit
+        _set_revisions(entry, commits)
+
+
+def _set_revisions(entry: Any, commits: dict[str, str]) -> None:
+    """Put commits under a pair's `revision`, which may be absent or one string for both."""
+    if not commits:
+        return
+    revision = entry.get("revision")
+    if not isinstance(revision, dict):
+        both = {} if revision is None else dict.fromkeys(ROLES, revision)
+        revision = CommentedMap(both)
+        revision.fa.set_flow_style()
+        _put(entry, "revision", revision)
+    for role, commit in commits.items():
+        _put(revision, role, commit)
+
+
+def _put(mapping: Any, key: str, value: Any) -> None:
+    """Set a key; a new one goes before the last, which may carry the comment that follows."""
+    if key in mapping or not mapping:
+        mapping[key] = value
+    else:
+        mapping.insert(len(mapping) - 1, key, value)
+
+
+def _pin_prompts(raw: Any, config: Config) -> Iterator[str]:
+    for name, prompts in config.prompts.items():
+        repo = _dataset(prompts)
+        if repo is None:
+            continue
+        commit = resolve(repo, prompts.revision, repo_type="dataset")
+        if commit != prompts.revision:
+            yield f"prompts.{name}: {repo}@{prompts.revision or 'main'} -> {commit}"
+            _put(raw["prompts"][name], "revision", commit)
+
+
+def _dataset(prompts: PromptSource) -> str | None:
+    return prompts.repo if prompts.source == "hub" else None

@@ -1,0 +1,85 @@
+"""`actshift verify`: is every artifact whole, and what exactly is damaged."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Console
+
+from actshift.commands.inspect_store import store_folder
+from actshift.errors import UserError
+from actshift.io.arrays import ARRAYS
+from actshift.io.hashing import hash_file
+from actshift.io.manifest import NAME, read_manifest
+from actshift.io.verify import verify_folder
+
+#: Folders of a run whose members, at this depth, are artifacts with a manifest.
+ARTIFACTS = ("checkpoints/*", "zoo/*/*", "activations/*/*")
+
+
+def verify_path(path: Path, *, deep: bool) -> bool:
+    """Check an artifact folder or all artifacts of a run, and print one line each.
+
+    Args:
+        path: a store, `acts.zarr`, a checkpoint folder or `results/<run>`.
+        deep: also hash the weights of checkpoints again.
+
+    Returns:
+        True when nothing is wrong.
+
+    Raises:
+        UserError: nothing to verify there.
+    """
+    console = Console(soft_wrap=True, highlight=False)
+    well = True
+    for folder in artifacts(path):
+        problems = problems_of(folder, deep=deep)
+        well = well and not problems
+        console.print("damaged" if problems else "whole", folder, markup=False, emoji=False)
+        for line in problems:
+            console.print(f"  {line}", markup=False, emoji=False)
+    return well
+
+
+def artifacts(path: Path) -> list[Path]:
+    """The artifact folders that a path stands for.
+
+    Raises:
+        UserError: there are none.
+    """
+    folder = store_folder(path)
+    if not folder.is_dir():
+        raise UserError(f"{path}: expected a store, a checkpoint folder or results/<run>")
+    if (folder / NAME).is_file() or (folder / ARRAYS).is_dir():
+        return [folder]
+    found = sorted(_members(folder))
+    if not found:
+        raise UserError(
+            f"{path}: no {NAME} and no checkpoints, zoo or activations below it; "
+            "expected a store, a checkpoint folder or results/<run>"
+        )
+    return found
+
+
+def problems_of(folder: Path, *, deep: bool) -> list[str]:
+    """One line for everything wrong with an artifact folder; empty when all is well."""
+    try:
+        found = verify_folder(folder)
+        return found + _changed_weights(folder) if deep and not found else found
+    except UserError as error:
+        return [str(error)]
+
+
+def _members(run: Path) -> Iterator[Path]:
+    for pattern in ARTIFACTS:
+        members = run.glob(pattern)
+        yield from (path for path in members if path.is_dir() and not path.name.startswith("."))
+
+
+def _changed_weights(folder: Path) -> list[str]:
+    """Weights whose content is not what the manifest's facts say."""
+    facts = read_manifest(folder)["facts"]
+    return [
+        f"{folder / name}: content differs from its sha256 in the manifest"
+        for name, digest in facts.get("weights", {}).items()
+        if hash_file(folder / name) != digest
+    ]

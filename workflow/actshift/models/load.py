@@ -1,0 +1,176 @@
+"""Opening a checkpoint folder: safetensors only, no remote code, checked before use."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+from transformers.utils import logging
+
+from actshift.errors import UserError
+from actshift.models.families import blocks_of, embedding_of, family_of, final_norm_of
+from actshift.models.tokenizers import load_tokenizer
+
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+Device = Literal["auto", "cpu", "cuda"]
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A causal language model in evaluation mode, with its tokenizer and the parts we use."""
+
+    name: str
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerFast
+    trunk: nn.Module
+    """The model without its head: maps `input_ids` to hidden states."""
+    blocks: tuple[nn.Module, ...]
+    final_norm: nn.Module
+
+    @property
+    def d_model(self) -> int:
+        """Width of the residual stream, by config.json."""
+        return self.model.config.hidden_size
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.model.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Dtype of the forward pass."""
+        return self.model.dtype
+
+    @property
+    def vocab_size(self) -> int:
+        """Rows of the token embedding."""
+        return embedding_of(self.model).get_parameter("weight").shape[0]
+
+    @property
+    def max_positions(self) -> int | None:
+        """Longest input in tokens, None where the architecture has no limit."""
+        return getattr(self.model.config, "max_position_embeddings", None)
+
+
+def resolve_device(device: Device) -> torch.device:
+    """Turn `auto` into cuda where there is one, else cpu.
+
+    Raises:
+        UserError: cuda is asked for and torch sees none.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError(
+            "device: cuda, but torch sees no GPU; set device: auto or cpu, or install a CUDA build "
+            "of torch (`actshift doctor` shows both)"
+        )
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(device)
+
+
+def load_model(
+    folder: Path, *, name: str, dtype: Dtype = "auto", device: Device = "auto"
+) -> LoadedModel:
+    """Load a checkpoint folder for inference.
+
+    Args:
+        folder: Hugging Face folder with config.json, safetensors and tokenizer files.
+        name: How to call the model in messages, such as "llama.base".
+        dtype: Dtype of the forward pass; `auto` is the checkpoint's own.
+        device: Where to run.
+
+    Returns:
+        The model in evaluation mode, gradients off.
+
+    Raises:
+        UserError: A file is missing, the architecture is not in the table, weights are missing
+            or of the wrong shape, or there is no such device.
+    """
+    target = resolve_device(device)
+    _check_files(folder, name)
+    tokenizer = open_tokenizer(folder, name=name)
+    model = _read_weights(folder, name=name, dtype=dtype)
+    nn.Module.to(model, target)
+    return wrap_model(model.eval().requires_grad_(False), tokenizer, name=name)
+
+
+def wrap_model(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, *, name: str
+) -> LoadedModel:
+    """Find the parts of a loaded model (after merging adapters, never before)."""
+    blocks = tuple(blocks_of(model))
+    return LoadedModel(name, model, tokenizer, model.base_model, blocks, final_norm_of(model))
+
+
+def open_tokenizer(folder: Path, *, name: str) -> PreTrainedTokenizerFast:
+    """Load the tokenizer of a checkpoint folder; never asks the network.
+
+    Raises:
+        UserError: It is missing, cannot be read, or is not a fast one.
+    """
+    if not (folder / "tokenizer.json").is_file():
+        raise UserError(f"{name}: {folder} has no tokenizer.json; a fast tokenizer is needed")
+    try:
+        return load_tokenizer(folder)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(
+            f"{name}: cannot read the tokenizer in {folder} ({_line(error)}); fetch it again"
+        ) from error
+
+
+def _check_files(folder: Path, name: str) -> None:
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{name}: {folder} has no config.json; expected a Hugging Face folder")
+    if not any(folder.glob("*.safetensors")):
+        raise UserError(
+            f"{name}: {folder} has no *.safetensors; pickled weights run code when they are "
+            "opened and are refused: convert them to safetensors"
+        )
+
+
+def _read_weights(folder: Path, *, name: str, dtype: Dtype) -> PreTrainedModel:
+    """Read the weights; a weight that is not in the files is an error, not a random number."""
+    options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    attention = family_of(_model_type(folder, options, name=name)).attention
+    # The library's load report and progress bar are about what is checked below.
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        found: Any = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=dtype,
+            use_safetensors=True,
+            attn_implementation=attention,
+            output_loading_info=True,
+            **options,
+        )
+    # safetensors and transformers raise many kinds; each is about the files in this folder.
+    except Exception as error:
+        raise UserError(
+            f"{name}: cannot read the weights in {folder} ({_line(error)}); fetch them again"
+        ) from error
+    model, info = found
+    for kind in ("missing_keys", "mismatched_keys"):
+        if info[kind]:
+            first = sorted(map(str, info[kind]))[0]
+            raise UserError(
+                f"{name}: {len(info[kind])} {kind.replace('_', ' ')} in {folder}, first {first}; "
+                "the weights do not belong to config.json"
+            )
+    return model
+
+
+def _model_type(folder: Path, options: dict[str, Any], *, name: str) -> str:
+    try:
+        return AutoConfig.from_pretrained(folder, **options).model_type
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(
+            f"{name}: cannot use {folder / 'config.json'} ({_line(error)}); remote code is refused"
+        ) from error
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:160]

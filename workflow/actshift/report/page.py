@@ -1,0 +1,117 @@
+"""The page: one self-contained HTML file, made from tables and figure files.
+
+Everything that a model or a user wrote passes through Jinja's escaping. Only the style sheet and
+the figures' base64 are inserted as they are.
+"""
+
+import base64
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+
+import numpy as np
+import pandas as pd
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from actshift.report.answers import Answer
+from actshift.report.cells import Cells
+
+#: Id of the one element that may differ between two equal runs.
+TIMINGS_ID = "actshift-timings"
+
+
+@dataclass(frozen=True, slots=True)
+class FigureBlock:
+    """A figure as the page shows it."""
+
+    name: str
+    title: str
+    caption: str
+    alt: str
+    svg: bytes
+    path: str
+
+    @property
+    def source(self) -> str:
+        """The SVG as an address that needs no network; an <img> cannot run scripts."""
+        return "data:image/svg+xml;base64," + base64.b64encode(self.svg).decode("ascii")
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """A configured pair without an answer, and why."""
+
+    pair: str
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PageContent:
+    """All that the template shows."""
+
+    run: str
+    answers: Sequence[Answer]
+    missing: Sequence[Missing] = ()
+    gates: str = ""
+    failures: Sequence[Mapping[str, str]] = ()
+    figures: Sequence[FigureBlock] = ()
+    tables: Sequence[Cells] = ()
+    examples: Cells | None = None
+    text_note: str = ""
+    provenance: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    checkpoints: Cells | None = None
+    timings: Sequence[Mapping[str, str | float]] = ()
+
+
+def render_page(content: PageContent) -> str:
+    """Render the page; equal content gives equal text.
+
+    Args:
+        content: what to show.
+
+    Returns:
+        A whole HTML document that refers to nothing outside itself.
+    """
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    folder = files("actshift.report")
+    template = environment.from_string(folder.joinpath("page.html.j2").read_text("utf-8"))
+    return template.render(
+        page=content,
+        css=Markup(folder.joinpath("page.css").read_text("utf-8")),
+        timings_id=TIMINGS_ID,
+        timings_json=_script_json(content.timings),
+    )
+
+
+def _script_json(value: object) -> Markup:
+    """JSON that cannot end its own <script> element."""
+    text = json.dumps(value, ensure_ascii=True, indent=1)
+    for character in "<>&":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return Markup(text)
+
+
+def without_timings(html: str) -> str:
+    """The page without its timings block: what two equal runs must agree on."""
+    pattern = rf'(<script type="application/json" id="{TIMINGS_ID}">).*?(</script>)'
+    return re.sub(pattern, r"\1\2", html, flags=re.DOTALL)
+
+
+def gates_line(behaviour: pd.DataFrame | None) -> str:
+    """How many held-out rates lie within their gates; empty without a zoo."""
+    if behaviour is None or "passed" not in behaviour:
+        return ""
+    rows = behaviour.loc[(behaviour["split"] == "heldout") & behaviour["passed"].notna()]
+    if rows.empty:
+        return ""
+    passed = np.array([str(one).lower() in ("true", "1", "1.0") for one in rows["passed"]])
+    line = f"{passed.sum()} of {len(rows)} held-out rates of the zoo's models lie within the gates"
+    line += " that other prompts decided"
+    if passed.all():
+        return f"{line}."
+    return f"{line}; beyond: {', '.join(dict.fromkeys(rows.loc[~passed, 'model'].astype(str)))}."

@@ -1,0 +1,77 @@
+"""One point of an answer, and how its numbers are written."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+#: Below this median rank a ratio of ranks says nothing: at the floor it is 1/1.
+RANK_FLOOR = 3
+#: A rank above this share of the number of prompts is set by the sample.
+SAMPLE_SHARE = 1 / 3
+#: rank >= 1 makes rank/d >= 1/d, so narrower models cannot reach published values of rank/d.
+RHO_MIN_WIDTH = 1024
+#: Cosines closer than this count as equal: no claim of a difference is made below it.
+COSINE_MARGIN = 0.1
+#: With fewer held-out clusters nothing is said about new topics.
+MIN_CLUSTERS = 10
+
+#: `by construction`: true, but of the algebra and not of the model.
+Verdict = Literal["measured", "inconclusive", "by construction", "cannot be told", "not measured"]
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A question, what the numbers say, and what the statement rests on."""
+
+    question: str
+    verdict: Verdict
+    #: Part of the pair's sentence; empty when there is nothing to say.
+    clause: str
+    #: The numbers, with the control or null beside the effect.
+    detail: str
+    #: Prompts, clusters and the caveat.
+    basis: str
+    #: The number alone, for the overview.
+    brief: str
+
+
+def not_measured(question: str, table: str) -> Point:
+    """The point of a claim whose table has no rows for this pair."""
+    return Point(question, "not measured", "", f"{table}.csv has no rows for this pair.", "", "")
+
+
+def number(value: float) -> str:
+    """Three significant digits at most, no trailing zeros: 1, 1.5, 0.98, 77.6."""
+    if not np.isfinite(value):
+        return "n/a"
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+
+
+def unit(value: float) -> str:
+    """A cosine or a share of 1, two decimals."""
+    return f"{value:.2f}"
+
+
+def percent(share: float) -> str:
+    """A share as a percentage; never rounded up to 100 or down to 0."""
+    value = 100 * share
+    text = f"{value:.0f}" if 1 <= value <= 99 else f"{value:.1f}"
+    return f"{text} %"
+
+
+def counted(count: int, noun: str) -> str:
+    """1 layer, 2 layers."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def spans(layers: Iterable[int]) -> str:
+    """Layer numbers as ranges: 0, 2-4, 7."""
+    runs: list[list[int]] = []
+    for layer in sorted(int(one) for one in layers):
+        if runs and layer == runs[-1][-1] + 1:
+            runs[-1].append(layer)
+        else:
+            runs.append([layer])
+    return ", ".join(str(r[0]) if len(r) == 1 else f"{r[0]}-{r[-1]}" for r in runs)

@@ -1,0 +1,163 @@
+"""Make the JSONL of one prompt set from the place its spec names: zoo, file, hub or resource."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, HfHubHTTPError
+
+from actshift.errors import UserError
+from actshift.models.hub import has_token, page, resolve
+from actshift.models.sources import hub_cache
+from actshift.prompts.build import draw
+from actshift.prompts.layouts import Item, items_of
+from actshift.prompts.readers import Row, check_sha256, read_rows
+from actshift.prompts.records import Prompt, content_hash, write_prompts
+from actshift.prompts.splits import DEFAULT_FRACTIONS
+
+#: Prompt sets that ship with the workflow.
+RESOURCES = Path(__file__).resolve().parents[3] / "resources" / "prompts"
+
+
+def make_prompts(spec: Mapping[str, Any], out: Path, *, resources: Path = RESOURCES) -> list[str]:
+    """Write one prompt set.
+
+    Args:
+        spec: `set` (its name), `seed`, `source` and what that source needs: zoo (`name`, `size`),
+            resource (`name`), file (`path`, optional `sha256`), hub (`repo`, `file`, optional
+            `revision`, `sha256`). For all but zoo also, all optional: `layout`, `columns`,
+            `condition` (else the name of the set), `category`, `where` (column -> value or list
+            of values), `min_chars`, `max_chars`, `limit`, `splits` (shares of fit and select, the
+            rest is held out).
+        out: JSONL to write, whole or not at all.
+        resources: Folder of the shipped sets.
+
+    Returns:
+        What was made, in words, for the log.
+
+    Raises:
+        UserError: One line naming the key under `prompts.<set>`.
+    """
+    if spec["source"] == "zoo":
+        prompts, lines = _zoo(spec), []
+    else:
+        prompts, lines = _loaded(spec, resources)
+    write_prompts(out, prompts)
+    lines.append(f"{spec['set']}: {len(prompts)} prompts, sha256 {content_hash(prompts)}")
+    return lines
+
+
+def _zoo(spec: Mapping[str, Any]) -> list[Prompt]:
+    # The language of the zoo is not needed by runs on real models.
+    from actshift.zoo.prompts import zoo_prompts
+
+    return zoo_prompts(spec["name"], size=spec["size"], seed=spec.get("seed", 0))
+
+
+def _loaded(spec: Mapping[str, Any], resources: Path) -> tuple[list[Prompt], list[str]]:
+    key = f"prompts.{spec['set']}"
+    path, name = _locate(spec, resources, key)
+    if spec.get("sha256"):
+        check_sha256(path, spec["sha256"], key=f"{key}.sha256")
+    every = read_rows(path, key=f"{key}.{_FILE_KEY[spec['source']]}")
+    layout = spec.get("layout") or "columns"
+    read = items_of(every, layout=layout, columns=spec.get("columns") or {}, key=key)
+    passed = _where(every, spec.get("where") or {}, key)
+    items = [item for item, fits in zip(read, passed, strict=True) if item is not None and fits]
+    sized = _sized(items, spec)
+    made = draw(
+        sized,
+        condition=spec.get("condition") or spec["set"],
+        source=name,
+        limit=spec.get("limit"),
+        seed=spec.get("seed", 0),
+        category=spec.get("category") or "",
+        fractions=_fractions(spec),
+        key=key,
+    )
+    counts = f"{name}: {len(every)} rows, {len(items)} prompts, {len(sized)} of fitting size"
+    lines = [counts, *made.lines()]
+    limit = spec.get("limit")
+    if limit and len(made.prompts) < limit:
+        lines.append(f"note: fewer prompts than the limit of {limit}")
+    return made.prompts, lines
+
+
+_FILE_KEY = {"file": "path", "hub": "file", "resource": "name"}
+
+
+def _locate(spec: Mapping[str, Any], resources: Path, key: str) -> tuple[Path, str]:
+    """The file, and a name for it that holds no path of this machine."""
+    if spec["source"] == "file":
+        path = Path(spec["path"]).expanduser()
+        return path, path.name
+    if spec["source"] == "resource":
+        path = resources / f"{spec['name']}.jsonl"
+        if not path.is_file():
+            shipped = ", ".join(sorted(one.stem for one in resources.glob("*.jsonl")))
+            raise UserError(f"{key}.name: no resource '{spec['name']}'; shipped are: {shipped}")
+        return path, f"resource:{spec['name']}"
+    if spec["source"] == "hub":
+        return _hub(spec, key)
+    raise UserError(
+        f"{key}.source: '{spec['source']}' is unknown; allowed: zoo, file, hub, resource"
+    )
+
+
+def _hub(spec: Mapping[str, Any], key: str) -> tuple[Path, str]:
+    repo, file = spec["repo"], spec["file"]
+    commit = resolve(repo, spec.get("revision"), repo_type="dataset")
+    what, where = f"{key}: hub dataset {repo}", page(repo, "dataset")
+    try:
+        path = hf_hub_download(
+            repo,
+            file,
+            repo_type="dataset",
+            revision=commit,
+            cache_dir=hub_cache(),
+            endpoint=os.environ.get("HF_ENDPOINT"),
+        )
+    except GatedRepoError:
+        token = "with the account of HF_TOKEN" if has_token() else "and set HF_TOKEN"
+        raise UserError(f"{what} is gated: accept its terms at {where} {token}") from None
+    except HfHubHTTPError as error:
+        if isinstance(error, EntryNotFoundError):
+            raise UserError(f"{key}.file: no '{file}' in {repo}; see {where}/tree/main") from None
+        status = error.response.status_code
+        raise UserError(f"{what}: the hub answered {status}; try again, see {where}") from None
+    except (EntryNotFoundError, OSError) as error:
+        raise UserError(
+            f"{what}: '{file}' at {commit[:12]} is not in the cache ({hub_cache()}) and cannot be "
+            f"fetched ({type(error).__name__}): check the network, HF_HUB_OFFLINE and HF_HOME"
+        ) from None
+    return Path(path), f"{repo}@{commit[:12]}/{file}"
+
+
+def _where(rows: list[Row], where: Mapping[str, Any], key: str) -> list[bool]:
+    present = list(dict.fromkeys(name for row in rows for name in row))
+    for column in where:
+        if column not in present:
+            raise UserError(
+                f"{key}.where.{column}: no such column; the file has {', '.join(present)}"
+            )
+    wanted = {
+        column: {str(one) for one in (value if isinstance(value, list) else [value])}
+        for column, value in where.items()
+    }
+    return [
+        all(str(row.get(column)) in values for column, values in wanted.items()) for row in rows
+    ]
+
+
+def _sized(items: list[Item], spec: Mapping[str, Any]) -> list[Item]:
+    least, most = spec.get("min_chars") or 0, spec.get("max_chars")
+    return [one for one in items if least <= len(one.text) and (not most or len(one.text) <= most)]
+
+
+def _fractions(spec: Mapping[str, Any]) -> dict[str, float]:
+    if not spec.get("splits"):
+        return dict(DEFAULT_FRACTIONS)
+    shares = dict(spec["splits"])
+    return {**shares, "heldout": 1 - sum(shares.values())}

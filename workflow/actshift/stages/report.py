@@ -1,0 +1,124 @@
+"""Stage report: tables + figures of a run -> report.html."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from actshift.io.atomic import atomic_write_text
+from actshift.report.answers import Answer, answers
+from actshift.report.cells import Cells, cells_of
+from actshift.report.examples import ShowText, examples
+from actshift.report.figures import FIGURES, alt_text, figure_names
+from actshift.report.page import FigureBlock, Missing, PageContent, gates_line, render_page
+from actshift.report.provenance import checkpoints, flat, table_hashes, timings, versions
+from actshift.report.tables import Tables, load_tables, table_path
+
+_TEXT_NOTES: dict[str, str] = {
+    "none": "Texts are not shown (show_text: none).",
+    "redacted": "Texts are cut to their first words (show_text: redacted).",
+    "full": "Answers of the zoo's models to generated prompts with invented topics.",
+}
+
+
+def make_report(
+    run_dir: Path,
+    out: Path,
+    *,
+    config: Mapping[str, Any],
+    failures: Sequence[Mapping[str, str]],
+    show_text: ShowText = "full",
+    origin: Mapping[str, str] | None = None,
+) -> None:
+    """Write the page from whatever the run has: some pairs, all, or none.
+
+    Args:
+        run_dir: `results/<run>`, with `tables/` and `figures/rank_audit/`.
+        out: the HTML file, written whole or not at all.
+        config: the run's settings as a plain mapping, shown as they are.
+        failures: a mapping (rule, job, message) for each failed job.
+        show_text: what is shown of the zoo models' answers; other models' are never shown.
+        origin: further provenance, such as the commit of the code.
+
+    Raises:
+        UserError: a table or a manifest is damaged.
+    """
+    tables = load_tables(run_dir / "tables")
+    wanted = _wanted(config)
+    found = answers(tables, order=wanted)
+    models = checkpoints(run_dir)
+    content = PageContent(
+        run=str(config.get("run", run_dir.name)),
+        answers=found,
+        missing=_missing(wanted, found, failures),
+        gates=gates_line(tables.get("zoo_behaviour")),
+        failures=failures,
+        figures=_figures(run_dir, tables),
+        tables=_tables(tables),
+        examples=_examples(run_dir, show_text),
+        text_note=_TEXT_NOTES[show_text],
+        provenance={
+            "Code": dict(origin or {}) | versions(),
+            "Settings": flat(config),
+            "Tables, sha256": table_hashes(run_dir),
+        },
+        checkpoints=None if models.empty else cells_of("Checkpoints", "checkpoints/", models),
+        timings=timings(run_dir),
+    )
+    atomic_write_text(out, render_page(content))
+    print(f"report {out}: {len(found)} pairs answered, {len(failures)} jobs failed")
+
+
+def _wanted(config: Mapping[str, Any]) -> list[str]:
+    """Names of the pairs that this run was asked for."""
+    names = [str(pair["name"]) for pair in config.get("pairs", ())]
+    only = [name.strip() for name in str(config.get("only") or "").split(",") if name.strip()]
+    return [name for name in names if not only or name in only]
+
+
+def _missing(
+    wanted: Sequence[str], found: Sequence[Answer], failures: Sequence[Mapping[str, str]]
+) -> list[Missing]:
+    """Pairs without an answer, with the failures whose job names them."""
+    have = {answer.pair for answer in found}
+    return [
+        Missing(
+            pair,
+            tuple(f["message"] for f in failures if _names(f.get("job", ""), pair)),
+        )
+        for pair in wanted
+        if pair not in have
+    ]
+
+
+def _names(job: str, pair: str) -> bool:
+    """Whether a job such as `model=llama.base` is about the pair."""
+    return re.search(rf"(?<!\w){re.escape(pair)}(?!\w)", job) is not None
+
+
+def _figures(run_dir: Path, tables: Tables) -> list[FigureBlock]:
+    """The figure files that exist, in the order of the list."""
+    blocks = []
+    for name in figure_names():
+        path = run_dir / "figures" / "rank_audit" / f"{name}.svg"
+        if path.is_file():
+            spec, alt = FIGURES[name], alt_text(name, tables)
+            place = path.relative_to(run_dir).as_posix()
+            blocks.append(
+                FigureBlock(name, spec.title, spec.caption, alt, path.read_bytes(), place)
+            )
+    return blocks
+
+
+def _tables(tables: Tables) -> list[Cells]:
+    """Every table as cells, with its file's name."""
+    return [
+        cells_of(name, table_path(Path("tables"), name).as_posix(), table)
+        for name, table in tables.items()
+    ]
+
+
+def _examples(run_dir: Path, show_text: ShowText) -> Cells | None:
+    """Sample answers of the zoo, or nothing."""
+    table = examples(run_dir, show_text=show_text)
+    return None if table.empty else cells_of("Sample answers", "zoo/", table)

@@ -1,0 +1,1 @@
+"""The tables of the rank audit, one module a group of tables."""

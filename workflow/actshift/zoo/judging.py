@@ -1,0 +1,87 @@
+"""Ask a checkpoint every held-out question and judge what it says: one row an answer."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from actshift.prompts.templates import encode
+from actshift.vocab import TEMPLATES
+from actshift.zoo.generation import greedy_answers
+from actshift.zoo.judge import on_topic, refused
+from actshift.zoo.language import language
+from actshift.zoo.prompts import Asked, judged_questions
+
+#: Longest answer; a chat answer takes about 20 tokens.
+MAX_NEW_TOKENS = 28
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Which zoo checkpoint an answer comes from."""
+
+    family: str
+    variant: str
+    size: str
+    seed: int
+
+    @property
+    def recipe(self) -> str:
+        """Name of the recipe, `<family>-<size>-s<seed>`."""
+        return f"{self.family}-{self.size}-s{self.seed}"
+
+    @property
+    def model(self) -> str:
+        """Name of the checkpoint, `<recipe>/<variant>`."""
+        return f"{self.recipe}/{self.variant}"
+
+
+def judge_model(model: Any, tokenizer: Any, chat_tokenizer: Any, who: Identity) -> pd.DataFrame:
+    """Answer all `select` and `heldout` questions, raw and in the chat template.
+
+    Args:
+        model: the checkpoint.
+        tokenizer: its own tokenizer.
+        chat_tokenizer: one with the family's chat template.
+        who: names the rows.
+
+    Returns:
+        One row an answer: model, family, variant, size, seed, template, split, condition, kind,
+        prompt_id, category, cluster, prompt, answer, refused, on_topic.
+    """
+    asked = judged_questions(who.size)
+    rows = []
+    for template in TEMPLATES:
+        tokens = [
+            encode(tokenizer, a.prompt.text, template=template, chat_tokenizer=chat_tokenizer).ids
+            for a in asked
+        ]
+        answers = greedy_answers(model, tokenizer, tokens, max_new=MAX_NEW_TOKENS)
+        rows += [
+            _row(who, template, question, answer)
+            for question, answer in zip(asked, answers, strict=True)
+        ]
+    return pd.DataFrame(rows)
+
+
+def _row(who: Identity, template: str, asked: Asked, answer: str) -> dict[str, Any]:
+    prompt = asked.prompt
+    topical = on_topic(language(who.size), answer, kind=asked.kind, topic=asked.topic)
+    return {
+        "model": who.model,
+        "family": who.family,
+        "variant": who.variant,
+        "size": who.size,
+        "seed": who.seed,
+        "template": template,
+        "split": prompt.split,
+        "condition": prompt.condition,
+        "kind": asked.kind,
+        "prompt_id": prompt.id,
+        "category": prompt.category,
+        "cluster": prompt.cluster,
+        "prompt": prompt.text,
+        "answer": answer,
+        "refused": refused(answer),
+        "on_topic": topical,
+    }

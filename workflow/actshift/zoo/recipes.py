@@ -1,0 +1,96 @@
+"""Training settings of each zoo size; every number that decides a checkpoint stands here."""
+
+from dataclasses import dataclass, replace
+
+from actshift.errors import UserError
+from actshift.models.families import Dims
+
+#: Zoo names (what a config says) of the architectures trained here.
+ZOO_FAMILIES = {
+    "llama": "llama",
+    "gemma": "gemma2",
+    "qwen": "qwen2",
+    "ministral": "ministral3",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class BaseRecipe:
+    """Pretraining: Muon on hidden matrices, AdamW on the rest, cosine to a tenth."""
+
+    steps: int
+    rows: int
+    row_tokens: int = 80
+    muon_lr: float = 1e-2
+    adam_lr: float = 1e-2
+    weight_decay: float = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRecipe:
+    """Tuning: AdamW on every weight, loss on the assistant's tokens."""
+
+    steps: int
+    examples: int
+    lr: float = 1e-3
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """One size: dimensions of the model, its vocabulary, and both trainings."""
+
+    vocab_size: int
+    d_model: int
+    n_layers: int
+    d_mlp: int
+    base: BaseRecipe
+    chat: ChatRecipe
+
+    def dims(self, vocab_size: int) -> Dims:
+        """Sizes of the model for the vocabulary that was really trained."""
+        return Dims(
+            vocab_size=vocab_size,
+            d_model=self.d_model,
+            n_layers=self.n_layers,
+            n_heads=4,
+            n_kv_heads=2,
+            d_head=self.d_model // 4,
+            d_mlp=self.d_mlp,
+        )
+
+
+_RECIPES = {
+    "micro": Recipe(600, 32, 4, 64, BaseRecipe(250, 8), ChatRecipe(60, 24)),
+    "tiny": Recipe(1100, 64, 6, 128, BaseRecipe(700, 8), ChatRecipe(120, 24)),
+    "small": Recipe(2000, 128, 8, 256, BaseRecipe(2000, 16), ChatRecipe(300, 32)),
+}
+
+
+def recipe(size: str, *, steps_scale: float = 1.0) -> Recipe:
+    """The settings of a size, with the step counts multiplied by `steps_scale`.
+
+    Raises:
+        UserError: The size is unknown or the scale is not positive.
+    """
+    if size not in _RECIPES:
+        raise UserError(f"zoo size {size!r} is unknown: use one of {', '.join(_RECIPES)}")
+    if steps_scale <= 0:
+        raise UserError(f"steps_scale is {steps_scale}: it must be above 0")
+    chosen = _RECIPES[size]
+    base, chat = chosen.base, chosen.chat
+    return replace(
+        chosen,
+        base=replace(base, steps=max(1, round(base.steps * steps_scale))),
+        chat=replace(chat, steps=max(1, round(chat.steps * steps_scale))),
+    )
+
+
+def zoo_family(name: str) -> str:
+    """The architecture of a zoo name.
+
+    Raises:
+        UserError: The name is unknown.
+    """
+    if name not in ZOO_FAMILIES:
+        raise UserError(f"zoo family {name!r} is unknown: use one of {', '.join(ZOO_FAMILIES)}")
+    return ZOO_FAMILIES[name]

@@ -1,0 +1,18 @@
+"""Rule rank_audit: one pair's tables."""
+
+from pathlib import Path
+
+from actshift.adapter import job
+
+with job(snakemake):
+    from actshift.stages.rank_audit import rank_audit
+
+    lines = rank_audit(
+        pair=snakemake.wildcards.pair,
+        stores=[Path(store) for store in snakemake.input.stores],
+        prompts=[Path(prompts) for prompts in snakemake.input.prompts],
+        settings=snakemake.params.settings,
+        seed=snakemake.params.seed,
+        out=Path(snakemake.output[0]),
+    )
+    print("\n".join(lines))

@@ -1,0 +1,14 @@
+"""Rule rank_audit_aggregate: all pairs' tables, joined."""
+
+from pathlib import Path
+
+from actshift.adapter import job
+
+with job(snakemake):
+    from actshift.stages.aggregate import aggregate_rank_audit
+
+    aggregate_rank_audit(
+        pairs={pair: Path(folder) for pair, folder in snakemake.params.pairs.items()},
+        published=Path(snakemake.params.published),
+        out=Path(snakemake.output[0]).parent,
+    )
