@@ -28,9 +28,10 @@ report: "workflow/report/workflow.rst"
 
 rule all:
     default_target: True
-    localrule: True
     input:
         PATHS.report,
+        PLAN.all_stores(),
+    localrule: True
 
 
 onerror:

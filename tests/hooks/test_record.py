@@ -82,7 +82,8 @@ def test_run_batch_pads_masks_and_widens():
     model = Stack().bfloat16()
     trunk = Trunk(model, list(model.blocks), model.norm, 4)
     ids = [np.array([5, 6, 7]), np.array([9])]
-    resid, norm = run_batch(trunk, ids, np.array([[0, -1], [2, 0]]))
+    *resid, norm = run_batch(trunk, ids, np.array([[0, -1], [2, 0]]))
+    resid = np.stack(resid)
     assert resid.dtype == norm.dtype == np.float32
     np.testing.assert_array_equal(resid[:, 1, :, 0], [[8, 10], [9, 11]])
     assert np.isnan(resid[:, 0, 1]).all()

@@ -2,7 +2,12 @@ import numpy as np
 import pytest
 from reference import spectrum as slow
 
-from actshift.maths.heldout import HeldoutShares, heldout_energy, heldout_shares
+from actshift.maths.heldout import (
+    HeldoutShares,
+    _conditional_energy,
+    heldout_energy,
+    heldout_shares,
+)
 from actshift.maths.spectrum import spectrum
 
 D = 40
@@ -68,8 +73,6 @@ def test_range_over_clusters_encloses_the_share() -> None:
 
 def test_conditional_null_is_projection_by_hand() -> None:
     """The algebra of the null gain against explicit projections of one shuffled direction."""
-    from actshift.maths.heldout import _conditional_energy
-
     fit, heldout = planted(30, 6, 1, noise=0.5), planted(20, 6, 2, noise=0.5)
     left = spectrum(fit, k=5).left
     shuffled = left[np.random.default_rng(0).permutation(D)]

@@ -121,7 +121,8 @@ def _concepts(rank: pd.DataFrame, n: int) -> pd.DataFrame:
         {"pair": row.pair, "role": role, "concept": concept, "layer": row.layer,
          "matched": matched, "n": 24 if matched else n, "d": row.d, "rank_eps": 6,
          "rank_eps_centered": 7, "rank_over_min_dn": 0.25, "rank_template": row.rank_eps,
-         "low": 5, "high": 7}
+         "low": 5, "high": 7,
+         "log_ratio_low": np.log(5 / row.rank_eps), "log_ratio_high": np.log(7 / row.rank_eps)}
         for row in template.itertuples() for role in ("base", "tuned")
         for concept in ("question_statement", "polite_plain") for matched in (True, False)
     ]  # fmt: skip

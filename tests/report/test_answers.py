@@ -128,7 +128,8 @@ def test_concepts_are_compared_between_floor_and_sample(
     rank: int, shift: int, verdict: str
 ) -> None:
     tables = synthetic_tables(("x",))
-    new = {"rank_eps": rank, "low": rank - 1, "rank_template": shift}
+    low = np.log((rank - 1) / shift)
+    new = {"rank_eps": rank, "rank_template": shift, "log_ratio_low": low}
     tables["concept_baseline"] = tables["concept_baseline"].assign(**new)
     assert point(tables, "concepts").verdict == verdict
 

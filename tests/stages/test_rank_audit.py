@@ -91,6 +91,9 @@ def test_tables_are_those_of_the_study(run: Path, tmp_path: Path) -> None:
     for name, table in expected.items():
         found = read_table(tmp_path / "rank_audit" / f"{name}.csv")
         assert tuple(found.columns) == COLUMNS[name]
+        if "layer" in table:
+            # A band row has no layer: <NA> here, an empty cell and so NaN in the file.
+            table = table.assign(layer=table["layer"].astype(float))
         pd.testing.assert_frame_equal(found, table, check_dtype=False, rtol=1e-8)
 
 
@@ -105,7 +108,7 @@ def test_a_failed_job_leaves_nothing(run: Path, tmp_path: Path) -> None:
     stores = sorted((run / "activations").glob("*/*"))
     with pytest.raises(UserError, match=r"no store of tuned harmless\.raw"):
         audit(run, tmp_path / "out", stores=stores[:-1])
-    with pytest.raises(UserError, match="no prompt set 'concept'|no prompt set 'advbench'"):
+    with pytest.raises(UserError, match="no prompt set 'advbench'"):
         audit(run, tmp_path / "out", settings={**SETTINGS, "harmful": "advbench"})
     assert list(tmp_path.iterdir()) == []
 
@@ -163,10 +166,9 @@ def test_no_pair_at_all_is_an_error(tmp_path: Path) -> None:
         aggregate_rank_audit(pairs={"gone": tmp_path / "x"}, published=PUBLISHED, out=tmp_path)
 
 
-@pytest.mark.parametrize("stage", ["rank_audit", "aggregate"])
-def test_the_stages_never_load_torch(stage: str) -> None:
+def test_the_stages_never_load_torch() -> None:
     code = (
-        f"import sys; from actshift.stages.{stage} import *; "
+        "import sys; from actshift.stages import aggregate, rank_audit; "
         "print({'torch', 'transformers', 'peft'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -6,13 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from reference import spectrum as slow
-from reference.synthetic_pair import CATEGORIES, Stream, SyntheticPair, make_prompts
+from reference.synthetic_pair import CATEGORIES, SyntheticPair, make_prompts
 
-from actshift.errors import UserError
 from actshift.prompts.records import Prompt
 from actshift.studies.rank_audit import TABLES, audit_pair
 from actshift.studies.rank_tables.columns import COLUMNS
-from actshift.studies.rank_tables.inputs import required_streams, select
 from actshift.studies.rank_tables.settings import RankAuditSettings, band_layers
 
 SETTINGS = RankAuditSettings(
@@ -231,29 +229,6 @@ def test_only_the_heldout_table_sees_heldout_prompts(prompts: dict[str, list[Pro
     assert not np.allclose(a["share_heldout"], b["share_heldout"])
 
 
-def test_select_prompts_are_never_read(prompts: dict[str, list[Prompt]]) -> None:
-    pair = SyntheticPair(prompts)
-    audit_pair(pair, prompts, QUICK, pair="p")
-    chosen = {row.id for rows in prompts.values() for row in rows if row.split == "select"}
-    assert chosen
-    for stream in pair.streams.values():
-        assert not chosen & set(stream.asked)
-
-
-def test_selection_keeps_the_splits_apart(prompts: dict[str, list[Prompt]]) -> None:
-    found = select(prompts, SETTINGS)
-    heldout = {i for rows in found.heldout.values() for i in rows.ids}
-    fitted = {i for rows in found.fit.values() for i in rows.ids}
-    concepts = {i for c in found.concepts for i in (*c.first, *c.second)}
-    assert heldout == {
-        row.id
-        for name in ("harmful", "harmless")
-        for row in prompts[name]
-        if row.split == "heldout"
-    }
-    assert not heldout & (fitted | concepts)
-
-
 def test_one_seed_one_result(stores: SyntheticPair, prompts: dict[str, list[Prompt]]) -> None:
     a, b = (audit_pair(stores, prompts, QUICK, pair="p") for _ in range(2))
     for name in TABLES:
@@ -279,52 +254,3 @@ def test_no_concepts_no_baseline(prompts: dict[str, list[Prompt]]) -> None:
     assert len(found["concept_baseline"]) == 0
     assert tuple(found["concept_baseline"].columns) == COLUMNS["concept_baseline"]
     assert found["cosine"]["cos_control_from_means"].isna().all()
-
-
-def test_required_streams_are_all_that_is_opened(prompts: dict[str, list[Prompt]]) -> None:
-    assert required_streams(prompts, SETTINGS) == [
-        (name, template)
-        for name in ("concepts", "harmful", "harmless")
-        for template in ("chat", "raw")
-    ]
-
-
-def test_a_set_of_its_own_condition_name_is_taken_whole(prompts: dict[str, list[Prompt]]) -> None:
-    renamed = [dataclasses.replace(row, condition="advbench") for row in prompts["harmful"]]
-    settings = dataclasses.replace(SETTINGS, harmful="advbench")
-    found = select({**prompts, "advbench": renamed}, settings)
-    assert found.fit["harmful"].prompt_set == "advbench"
-
-
-def test_streams_that_do_not_line_up_are_refused(prompts: dict[str, list[Prompt]]) -> None:
-    def broken(change: object) -> SyntheticPair:
-        pair = SyntheticPair(prompts)
-        old = pair.streams["base", "harmful", "chat"]
-        pair.streams["base", "harmful", "chat"] = change(old)  # type: ignore[operator]
-        return pair
-
-    cases = {
-        "depth": lambda s: Stream(s.values[:1], s.prompt_ids),
-        "other prompts": lambda s: Stream(s.values, s.prompt_ids[::-1]),
-        "width": lambda s: Stream(s.values[..., :-1], s.prompt_ids),
-    }
-    for message, change in cases.items():
-        with pytest.raises(UserError, match=message):
-            audit_pair(broken(change), prompts, QUICK, pair="p")
-
-
-def test_prompts_that_cannot_be_audited_are_refused(prompts: dict[str, list[Prompt]]) -> None:
-    leak = [
-        dataclasses.replace(row, cluster="same") if row.split != "select" else row
-        for row in prompts["harmful"]
-    ]
-    one_sided = [row for row in prompts["concepts"] if row.id != "question-003"]
-    cases = {
-        "no prompt set 'harmful'": {k: v for k, v in prompts.items() if k != "harmful"},
-        "at least 2": {**prompts, "harmful": prompts["harmful"][:1]},
-        "both fitted and held out": {**prompts, "harmful": leak},
-        "must have one": {**prompts, "concepts": one_sided},
-    }
-    for message, bad in cases.items():
-        with pytest.raises(UserError, match=message):
-            select(bad, SETTINGS)

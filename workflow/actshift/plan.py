@@ -3,7 +3,6 @@
 Imported by the Snakefile: no numpy, no torch.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -82,17 +81,18 @@ class Plan:
             return None
         return self.paths.zoo(self.recipe(source), source.variant)
 
-    def streams(self, pair: Pair) -> Iterator[StreamName]:
-        """Yield the streams that the pair's studies read: both templates of every set."""
-        for role in ROLES:
-            for prompt_set in self.audit_sets:
-                for template in TEMPLATES:
-                    yield StreamName(f"{pair.name}.{role}", prompt_set, template)
+    def streams(self, pair: str) -> list[StreamName]:
+        """Return the streams of a pair: both templates of every configured prompt set."""
+        return [
+            StreamName(f"{pair}.{role}", prompt_set, template)
+            for role in ROLES
+            for prompt_set in self.config.prompts
+            for template in TEMPLATES
+        ]
 
     def streams_of(self, model: str) -> list[StreamName]:
         """Return the streams of one model, in a fixed order."""
-        pair = self.models[model].pair
-        return [stream for stream in self.streams(pair) if stream.model == model]
+        return [s for s in self.streams(self.models[model].pair.name) if s.model == model]
 
     @property
     def audit_sets(self) -> list[str]:
@@ -108,9 +108,14 @@ class Plan:
         return (prompt_set, template) == (self.audit_sets[0], "chat")
 
     def stores(self, pair: str) -> list[Path]:
-        """Return the folders of every stream of a pair."""
-        chosen = next(p for p in self.config.chosen_pairs if p.name == pair)
-        return [self.stream_folder(stream) for stream in self.streams(chosen)]
+        """Return the folders of the streams of a pair that study A reads."""
+        read = [s for s in self.streams(pair) if s.prompt_set in self.audit_sets]
+        return [self.stream_folder(stream) for stream in read]
+
+    def all_stores(self) -> list[Path]:
+        """Return the folders of every stream of the run, also of those that no study reads."""
+        pairs = self.config.chosen_pairs
+        return [self.stream_folder(stream) for p in pairs for stream in self.streams(p.name)]
 
     def table_folders(self, study: str) -> dict[str, str]:
         """Return the folder of each pair's tables of a study, in config order."""

@@ -15,20 +15,20 @@ rule zoo:
     output:
         checkpoint=directory(PATHS.zoo("{recipe}", "{variant}")),
         rows=PATHS.zoo_rows("{recipe}", "{variant}"),
+    log:
+        PATHS.log("zoo", "{recipe}.{variant}"),
+    benchmark:
+        PATHS.timing("zoo", "{recipe}.{variant}")
+    priority: 100
+    conda:
+        "../../envs/cpu.yaml"
+    threads: 1
     params:
         family=lambda wildcards: wildcards.recipe.split("-")[0],
         size=lambda wildcards: wildcards.recipe.split("-")[1],
         seed=lambda wildcards: int(wildcards.recipe.split("-s")[-1]),
         code=code("stages.zoo"),
         status=str(PATHS.status),
-    log:
-        PATHS.log("zoo", "{recipe}.{variant}"),
-    benchmark:
-        PATHS.timing("zoo", "{recipe}.{variant}")
-    threads: 1
-    priority: 100
-    conda:
-        "../../envs/cpu.yaml"
     script:
         "../scripts/zoo.py"
 
@@ -38,19 +38,19 @@ rule checkpoint:
         lambda wildcards: PLAN.checkpoint_inputs(wildcards.model),
     output:
         directory(PATHS.checkpoint("{model}")),
+    log:
+        PATHS.log("checkpoint", "{model}"),
+    benchmark:
+        PATHS.timing("checkpoint", "{model}")
+    priority: 50
+    conda:
+        "../../envs/cpu.yaml"
+    threads: 1
     params:
         source=lambda wildcards: str(PLAN.models[wildcards.model].source),
         dtype=lambda wildcards: PLAN.models[wildcards.model].pair.dtype,
         zoo=lambda wildcards: str(PLAN.zoo_folder(wildcards.model) or ""),
         code=code("stages.checkpoint"),
         status=str(PATHS.status),
-    log:
-        PATHS.log("checkpoint", "{model}"),
-    benchmark:
-        PATHS.timing("checkpoint", "{model}")
-    threads: 1
-    priority: 50
-    conda:
-        "../../envs/cpu.yaml"
     script:
         "../scripts/checkpoint.py"

@@ -15,6 +15,17 @@ rule extract:
         template=lambda wildcards: PLAN.template_from(wildcards.model, wildcards.template),
     output:
         directory(PATHS.stream("{model}", "{prompt_set}", "{template}")),
+    log:
+        PATHS.log("extract", "{model}.{prompt_set}.{template}"),
+    benchmark:
+        PATHS.timing("extract", "{model}.{prompt_set}.{template}")
+    # One stream of each model leads, or two jobs of one model would wait for its lock.
+    priority: lambda wildcards: 30 if PLAN.leads(wildcards.prompt_set, wildcards.template) else 0
+    conda:
+        "../../envs/gpu.yaml" if GPU else "../../envs/cpu.yaml"
+    threads: 1
+    resources:
+        gpu=GPU,
     params:
         positions=lambda wildcards: CONFIG.prompts[wildcards.prompt_set].positions,
         dtype=lambda wildcards: PLAN.models[wildcards.model].pair.dtype,
@@ -22,16 +33,5 @@ rule extract:
         seed=CONFIG.seed,
         code=code("stages.extract"),
         status=str(PATHS.status),
-    log:
-        PATHS.log("extract", "{model}.{prompt_set}.{template}"),
-    benchmark:
-        PATHS.timing("extract", "{model}.{prompt_set}.{template}")
-    threads: 1
-    resources:
-        gpu=GPU,
-    # One stream of each model leads, or two jobs of one model would wait for its lock.
-    priority: lambda wildcards: 30 if PLAN.leads(wildcards.prompt_set, wildcards.template) else 0
-    conda:
-        "../../envs/gpu.yaml" if GPU else "../../envs/cpu.yaml"
     script:
         "../scripts/extract.py"

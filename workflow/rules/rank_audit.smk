@@ -15,41 +15,40 @@ rule rank_audit:
         prompts=[PATHS.prompts(name) for name in PLAN.audit_sets],
     output:
         directory(PATHS.pair_tables("{pair}", "rank_audit")),
+    log:
+        PATHS.log("rank_audit", "{pair}"),
+    benchmark:
+        PATHS.timing("rank_audit", "{pair}")
+    priority: 20
+    conda:
+        "../../envs/cpu.yaml"
+    threads: 1
     params:
         settings=CONFIG.rank_audit.model_dump(),
         seed=CONFIG.seed,
         code=code("stages.rank_audit"),
         status=str(PATHS.status),
-    log:
-        PATHS.log("rank_audit", "{pair}"),
-    benchmark:
-        PATHS.timing("rank_audit", "{pair}")
-    threads: 1
-    priority: 20
-    conda:
-        "../../envs/cpu.yaml"
     script:
         "../scripts/rank_audit.py"
 
 
 rule rank_audit_aggregate:
     input:
-        [PATHS.pair_tables(pair.name, "rank_audit") for pair in CONFIG.chosen_pairs],
-        PUBLISHED / "effective_rank_per_layer.csv",
-        PUBLISHED / "arditi_cosine_per_layer.csv",
+        tables=[PATHS.pair_tables(pair.name, "rank_audit") for pair in CONFIG.chosen_pairs],
+        ranks=PUBLISHED / "effective_rank_per_layer.csv",
+        cosines=PUBLISHED / "arditi_cosine_per_layer.csv",
     output:
         [PATHS.study_tables("rank_audit") / f"{name}.csv" for name in [*RANK_TABLES, "pairs"]],
-    params:
-        pairs=PLAN.table_folders("rank_audit"),
-        published=str(PUBLISHED),
-        code=code("stages.aggregate"),
-        status=str(PATHS.status),
     log:
         PATHS.log("rank_audit_aggregate"),
     benchmark:
         PATHS.timing("rank_audit_aggregate")
-    threads: 1
     conda:
         "../../envs/cpu.yaml"
+    threads: 1
+    params:
+        pairs=PLAN.table_folders("rank_audit"),
+        code=code("stages.aggregate"),
+        status=str(PATHS.status),
     script:
         "../scripts/rank_audit_aggregate.py"

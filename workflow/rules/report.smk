@@ -16,16 +16,16 @@ rule zoo_behaviour:
         [PATHS.zoo_rows(*recipe) for recipe in PLAN.zoo],
     output:
         PATHS.tables / "zoo_behaviour.csv",
-    params:
-        code=code("stages.zoo_tables"),
-        status=str(PATHS.status),
     log:
         PATHS.log("zoo_behaviour"),
     benchmark:
         PATHS.timing("zoo_behaviour")
-    threads: 1
     conda:
         "../../envs/cpu.yaml"
+    threads: 1
+    params:
+        code=code("stages.zoo_tables"),
+        status=str(PATHS.status),
     script:
         "../scripts/zoo_behaviour.py"
 
@@ -44,18 +44,16 @@ rule figures:
             )
             for name in FIGURES
         ],
-    params:
-        tables=str(PATHS.tables),
-        figures=str(PATHS.figures("rank_audit")),
-        code=code("stages.figures"),
-        status=str(PATHS.status),
     log:
         PATHS.log("figures"),
     benchmark:
         PATHS.timing("figures")
-    threads: 1
     conda:
         "../../envs/cpu.yaml"
+    threads: 1
+    params:
+        code=code("stages.figures"),
+        status=str(PATHS.status),
     script:
         "../scripts/figures.py"
 
@@ -69,16 +67,16 @@ rule report:
         [ROOT / "workflow" / "actshift" / "report" / f"page.{kind}" for kind in ("html.j2", "css")],
     output:
         PATHS.report,
-    params:
-        config=CONFIG.model_dump(mode="json", exclude={"device"}),
-        code=code("stages.report"),
-        status=str(PATHS.status),
     log:
         PATHS.log("report"),
     benchmark:
         PATHS.timing("report")
-    threads: 1
     conda:
         "../../envs/cpu.yaml"
+    threads: 1
+    params:
+        config=CONFIG.model_dump(mode="json", exclude={"device"}),
+        code=code("stages.report"),
+        status=str(PATHS.status),
     script:
         "../scripts/report.py"

@@ -7,4 +7,4 @@ from actshift.adapter import job
 with job(snakemake):
     from actshift.stages.figures import make_figures
 
-    make_figures(Path(snakemake.params.tables), Path(snakemake.params.figures))
+    make_figures(Path(snakemake.input[0]).parent, Path(snakemake.output[0]).parent)

@@ -9,6 +9,6 @@ with job(snakemake):
 
     aggregate_rank_audit(
         pairs={pair: Path(folder) for pair, folder in snakemake.params.pairs.items()},
-        published=Path(snakemake.params.published),
+        published=Path(snakemake.input.ranks).parent,
         out=Path(snakemake.output[0]).parent,
     )

@@ -38,9 +38,7 @@ def run_batch(
     trunk: Trunk,
     ids: Sequence[Int[np.ndarray, " _"]],
     token_index: Int[np.ndarray, "position row"],
-) -> tuple[
-    Float[np.ndarray, "layer position row d_model"], Float[np.ndarray, "position row d_model"]
-]:
+) -> Float[np.ndarray, "outputs position row d_model"]:
     """Run prompts as one batch and return what stands at the given tokens.
 
     Args:
@@ -50,8 +48,8 @@ def run_batch(
             values are NaN.
 
     Returns:
-        float32 `resid_post` of every block and output of the final norm. bf16 and fp16 values are
-        widened, which is exact.
+        float32 `resid_post` of every block and, as the last entry, the output of the final norm.
+        bf16 and fp16 values are widened, which is exact.
     """
     shape = (len(trunk.blocks) + 1, *token_index.shape, trunk.d_model)
     out = torch.full(shape, torch.nan, dtype=trunk.dtype, device=trunk.device)
@@ -63,4 +61,4 @@ def run_batch(
         trunk.module(input_ids=padded.to(trunk.device), use_cache=False)
     values = out.float().cpu().numpy()
     values[:, token_index < 0] = np.nan
-    return values[:-1], values[-1]
+    return values

@@ -40,10 +40,11 @@ def low_rank_point(tables: Tables, pair: str) -> Point:
     bounded = median(rows, "rank_eps") >= bound * SAMPLE_SHARE
     if bounded:
         clause += ", too near that bound to call it low or high"
-    detail = (
-        f"Its first direction alone holds {percent(median(rows, 'top_share'))} of the energy "
-        f"(median over {counted(len(rows), 'layer')}). {_centred(rows)} {_rho(average, d)}"
-    )
+    detail = f"Its first direction alone holds {percent(median(rows, 'top_share'))} of the energy"
+    if "mean_share" in rows:
+        detail += f", the mean over prompts {percent(median(rows, 'mean_share'))}"
+    layers = counted(len(rows), "layer")
+    detail += f" (median over {layers}). {_centred(rows)} {_rho(average, d)}"
     basis = f"{n} prompts, d {d}; in sample: see the held-out point for what carries over."
     verdict = "cannot be told" if bounded else "measured"
     return Point(question, verdict, clause, detail, basis, f"{number(average)} of {bound}")
@@ -61,9 +62,10 @@ def _weighted(tables: Tables, pair: str) -> str:
     rows = select(
         tables.get("summary"), pair=pair, source="measured", matrix="template", inputs="harmful"
     )
+    rows = select(rows, pooling="last_prompt") if len(rows) else rows
     if rows.empty or not np.isfinite(first(rows, "weighted_rank_eps")):
         return ""
-    return f" ({number(first(rows, 'weighted_rank_eps'))} when layers count by energy)"
+    return f" ({number(first(rows, 'weighted_rank_eps'))} with layers weighted by relative energy)"
 
 
 def _centred(rows: pd.DataFrame) -> str:
@@ -215,7 +217,8 @@ def heldout_point(tables: Tables, pair: str) -> Point:
         f"prompts in {counted(clusters, 'held-out cluster')}; null: shuffled coordinates."
     )
     knees = values(by_layer, "knee")
-    detail = f"Knee between {knees.min():g} and {knees.max():g} over layers"
+    span = dict.fromkeys((f"{knees.min():g}", f"{knees.max():g}"))
+    detail = f"Knee {' to '.join(span)} over layers"
     at_knee = rows.loc[rows["k"] == rows["knee"].clip(lower=1)]
     detail += (
         f"; there {percent(median(at_knee, 'share_heldout'))} of the held-out energy "
@@ -249,13 +252,13 @@ def concepts_point(tables: Tables, pair: str) -> Point:
     brief = f"{number(shift)}, concepts {number(concept)}"
     detail = f"Median rank {number(shift)} for the shift, {number(concept)} for the concepts."
     if max(shift, concept) >= n * SAMPLE_SHARE:
-        detail += f" A rank of a third of n ({n:g}) or more is set by the sample."
+        detail += f" From a third of n = {n:g} on, a rank is set by the sample."
         return Point(question, "cannot be told", "", detail, basis, brief)
     if min(shift, concept) < RANK_FLOOR:
         detail += f" Below {RANK_FLOOR} a comparison of ranks is at the floor."
         return Point(question, "cannot be told", "", detail, basis, brief)
-    lower = int(np.sum(rows["rank_template"].to_numpy() < rows["low"].to_numpy()))
-    detail += f" Below the concept's range at {lower} of {len(rows)} layers and concepts."
+    lower = int(np.sum(values(rows, "log_ratio_low") > 0))
+    detail += f" The range of the ratio puts the shift below at {lower} of {len(rows)} cells."
     verdict = "measured" if lower > len(rows) / 2 else "inconclusive"
     word = "is" if verdict == "measured" else "is not clearly"
     clause = (

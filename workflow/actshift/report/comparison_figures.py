@@ -7,8 +7,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from actshift.report.panels import PAGE_WIDTH, empty_figure, legend, no_data, short
+from actshift.report.point import RANK_FLOOR
 from actshift.report.style import BLACK, BLUE, GREY, MATRICES, RED, Stroke
-from actshift.report.tables import select
+from actshift.report.tables import mean, select, values
 
 #: Column of summary.csv, axis label, log scale.
 _PANELS = (
@@ -49,24 +50,47 @@ def _summary_panel(
     axis: Axes, rows: pd.DataFrame, labels: pd.DataFrame, column: str, *, log: bool
 ) -> None:
     """One quantity: a line a pair, a marker a matrix; published rows are open and shaded."""
+    ratio = column == "inflation"
     for at, (pair, source) in enumerate(zip(labels["pair"], labels["source"], strict=True)):
-        published = source == "published"
+        mine, published = select(rows, pair=pair), source == "published"
         if published:
             axis.axhspan(at - 0.5, at + 0.5, color="#f0f0f0", linewidth=0, zorder=0)
-        for offset, (matrix, stroke) in zip(
-            (-0.24, -0.08, 0.08, 0.24), MATRICES.items(), strict=True
-        ):
-            part = select(rows, pair=pair, matrix=matrix)[column].dropna()
-            face = "white" if published else stroke.color
-            axis.plot(part, [at + offset] * len(part), **stroke.line(
-                linestyle="", markersize=6, markerfacecolor=face, markeredgewidth=1.4))  # fmt: skip
+        if ratio and not published and _at_floor(mine):
+            _floor_text(axis, at)
+        else:
+            # The ratio stands in both of its rows: one marker is enough.
+            shown = select(mine, matrix="naive") if ratio else mine
+            _markers(axis, shown, column, at, filled=not published)
     if log:
         axis.set_xscale("log", base=2)
         axis.xaxis.set_major_formatter("{x:g}")
     else:
         axis.set_xlim(-0.03, 1.05)
+    if ratio:
+        axis.axvline(1, color=GREY, linewidth=1)
     axis.grid(visible=False, axis="y")
     axis.tick_params(axis="y", length=0)
+
+
+def _markers(axis: Axes, rows: pd.DataFrame, column: str, at: int, *, filled: bool) -> None:
+    """One pair's values, a little apart so that equal ones stay visible."""
+    for place, (matrix, stroke) in enumerate(MATRICES.items()):
+        found = values(select(rows, matrix=matrix), column)
+        face = stroke.color if filled else "white"
+        line = stroke.line(linestyle="", markersize=6, markerfacecolor=face, markeredgewidth=1.4)
+        axis.plot(found, [at + 0.16 * (place - 1.5)] * len(found), **line)
+
+
+def _floor_text(axis: Axes, at: int) -> None:
+    """Say why a ratio is missing."""
+    place = ("axes fraction", "data")
+    axis.annotate("at the rank floor", (0.12, at), xycoords=place, va="center", color=GREY)
+
+
+def _at_floor(rows: pd.DataFrame) -> bool:
+    """Whether a ratio of the two ranks would say nothing."""
+    ranks = [mean(select(rows, matrix=m), "mean_rank_eps") for m in ("naive", "template")]
+    return min(ranks) < RANK_FLOOR
 
 
 _VARIANTS = {

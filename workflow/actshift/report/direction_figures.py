@@ -111,7 +111,7 @@ def _curve_panel(axis: Axes, rows: pd.DataFrame, layer: int) -> None:
     k = rows["k"]
     axis.fill_between(k, rows["share_null"], rows["share_null_p95"], color=RED, alpha=0.2, lw=0)
     for column, stroke in _HELDOUT.items():
-        axis.plot(k, rows[column], **stroke.line(markersize=3))
+        axis.plot(k, rows[column], **stroke.line(markersize=3, **thinned(rows)))
     knee = rows["knee"].iloc[0]
     if knee >= 1:
         axis.axvline(knee, color=BLACK, linewidth=1, linestyle="--")

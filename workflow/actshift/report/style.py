@@ -51,7 +51,7 @@ MATRIX_TITLES = {
     "naive": "naive\ntuned (chat) minus base (raw)",
     "template": "template\ntuned minus base (both chat)",
     "aligned": "aligned (a template shift\ninside the tuned model)",
-    "did": "did\ntemplate minus its harmless mean",
+    "did": "did\ntemplate minus harmless mean",
 }
 
 _RC: dict[Any, Any] = {

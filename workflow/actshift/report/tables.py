@@ -14,13 +14,23 @@ Tables = Mapping[str, pd.DataFrame]
 
 #: Table name -> the columns that figures and answers use.
 COLUMNS: dict[str, tuple[str, ...]] = {
-    "summary": ("pair", "source", "matrix", "inputs", "n", "d", "mean_rank_eps"),
+    "summary": ("pair", "source", "matrix", "inputs", "pooling", "n", "d", "mean_rank_eps"),
     "rank": ("pair", "matrix", "inputs", "category", "layer", "n", "d", "rank_eps", "top_share"),
     "cumulative_variance": ("pair", "matrix", "inputs", "layer", "k", "share", "share_centered"),
     "heldout_rank": ("pair", "matrix", "inputs", "layer", "k", "share_heldout", "share_null"),
     "inflation": ("pair", "inputs", "layer", "rank_naive", "rank_template", "ratio"),
     "cosine": ("pair", "matrix", "inputs", "layer", "cos_refusal", "cos_own_mean"),
-    "concept_baseline": ("pair", "role", "concept", "layer", "matched", "n", "rank_eps"),
+    "cosine_by_category": ("pair", "matrix", "inputs", "category", "layer", "cos_refusal"),
+    "concept_baseline": (
+        "pair",
+        "role",
+        "concept",
+        "layer",
+        "matched",
+        "n",
+        "rank_eps",
+        "log_ratio_low",
+    ),
     "bootstrap": ("pair", "matrix", "inputs", "layer", "rank_eps"),
     "eps_sensitivity": ("pair", "matrix", "inputs", "scope", "eps", "rank_eps"),
     "n_sweep": ("pair", "matrix", "inputs", "layer", "n"),

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from actshift.errors import UserError
 from actshift.hooks.forward import Trunk, run_batch
-from actshift.io.layout import Layout, plan_batches, plan_layout
+from actshift.io.layout import plan_batches, plan_layout
 from actshift.io.writer import StoreRows, StoreWriter
 from actshift.models.checks import check_model
 from actshift.models.load import LoadedModel, load_model
@@ -99,40 +99,38 @@ def _fill(
     writer: StoreWriter,
 ) -> None:
     """Run and write the missing windows; say how fast it went."""
-    layout = writer.layout
-    missing = writer.missing()
-    buffer = _buffer(layout)
-    todo = [layout.span(window) for window in missing]
-    rows = sum(stop - start for start, stop in todo)
-    tokens = sum(int(table.n_tokens[start:stop].sum()) for start, stop in todo)
+    size = writer.layout
     trunk = Trunk(loaded.trunk, loaded.blocks, loaded.final_norm, loaded.d_model)
+    missing = writer.missing()
+    spans = [size.span(window) for window in missing]
+    prompts = sum(stop - start for start, stop in spans)
+    # One window, reused; every row of it is overwritten before it is written out.
+    buffer = np.empty((size.layers + 1, size.positions, size.window, size.d_model), np.float32)
     began = time.perf_counter()
     with tqdm(
-        total=layout.prompts,
-        initial=layout.prompts - rows,
+        total=size.prompts,
+        initial=size.prompts - prompts,
         desc=job.stream.name,
         unit="prompt",
         mininterval=1.0,
     ) as progress:
-        for window, (start, stop) in zip(missing, todo, strict=True):
+        for window, (start, stop) in zip(missing, spans, strict=True):
+            block = buffer[:, :, : stop - start]
             for members in batches[window]:
                 ids = [table.ids(row) for row in members.tolist()]
-                resid, final = run_batch(trunk, ids, table.token_index[:, members])
-                buffer[:-1, :, members - start] = resid
-                buffer[-1, :, members - start] = final
+                block[:, :, members - start] = run_batch(trunk, ids, table.token_index[:, members])
                 progress.update(len(members))
-            block = buffer[:, :, : stop - start]
             writer.write(window, resid_post=block[:-1], final_norm=block[-1], model=loaded.name)
-    seconds = time.perf_counter() - began
-    size = rows * buffer[:, :, 0].size * np.dtype(writer.dtype).itemsize / 1e9
-    print(
-        f"{job.stream.name}: {rows} prompts, {tokens} tokens in {seconds:.1f} s "
-        f"({rows / seconds:.0f} prompts/s, {tokens / seconds:.0f} tokens/s), {size:.3g} GB",
-        file=sys.stderr,
+    tokens = sum(int(table.n_tokens[start:stop].sum()) for start, stop in spans)
+    gigabytes = prompts * buffer[:, :, 0].size * np.dtype(writer.dtype).itemsize / 1e9
+    _report(
+        job.stream.name, prompts, tokens, seconds=time.perf_counter() - began, gigabytes=gigabytes
     )
 
 
-def _buffer(layout: Layout) -> np.ndarray:
-    """One window of `resid_post` and, last, `final_norm`; every row is overwritten each window."""
-    rows = min(layout.window, layout.prompts)
-    return np.empty((layout.layers + 1, layout.positions, rows, layout.d_model), np.float32)
+def _report(name: str, prompts: int, tokens: int, *, seconds: float, gigabytes: float) -> None:
+    print(
+        f"{name}: {prompts} prompts, {tokens} tokens in {seconds:.1f} s "
+        f"({prompts / seconds:.0f} prompts/s, {tokens / seconds:.0f} tokens/s), {gigabytes:.3g} GB",
+        file=sys.stderr,
+    )

@@ -17,7 +17,7 @@ from actshift.report.tables import Tables, load_tables, table_path
 _TEXT_NOTES: dict[str, str] = {
     "none": "Texts are not shown (show_text: none).",
     "redacted": "Texts are cut to their first words (show_text: redacted).",
-    "full": "Answers of the zoo's models to generated prompts with invented topics.",
+    "full": "Answers of the zoo's models to generated prompts.",
 }
 
 

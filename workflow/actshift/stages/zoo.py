@@ -32,7 +32,7 @@ def train_zoo(
     out: Path,
     rows: Path,
     steps_scale: float = 1.0,
-    gates: bool = True,
+    gates: bool | None = None,
 ) -> None:
     """Train, judge and publish one checkpoint; bit-equal for a machine, on one thread.
 
@@ -45,7 +45,7 @@ def train_zoo(
         out: checkpoint folder to make, by one rename at the end.
         rows: CSV of judged answers, written before the gates are looked at.
         steps_scale: multiplies the numbers of training steps.
-        gates: whether a missed gate fails the job.
+        gates: whether a missed gate fails the job; None leaves it to the size (micro: no).
 
     Raises:
         UserError: Unknown family, variant or size; `base` given or missing against `variant`.
@@ -67,7 +67,7 @@ def train_zoo(
     template = _with_template(tokenizer, style)
     answers = judge_model(model, tokenizer, template, who)
     write_table(answers, rows)
-    if gates:
+    if plan.gated if gates is None else gates:
         check_gates(behaviour_table(answers), where=str(rows))
     facts = {
         **asdict(who),

@@ -6,6 +6,7 @@ where no noun failed the exact bound for a new one is printed: 1 - 0.05^(1/nouns
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -91,14 +92,7 @@ def check_gates(table: pd.DataFrame, *, where: str) -> None:
     missed = selected[~selected["passed"].astype(bool)]
     if missed.empty:
         return
-    parts = []
-    for row in missed.itertuples():
-        over = _gate_of(row._asdict())
-        by = over.missed_by(row.rate) if over else 0.0
-        parts.append(
-            f"{row.metric} {row.condition}/{row.kind} ({row.template}) is {row.rate:.3f}, gate "
-            f"{row.gate}, missed by {by:.3f}"
-        )
+    parts = [_miss(row) for row in missed.to_dict("records")]
     name = missed["model"].iloc[0]
     raise GateError(
         f"zoo {name}: {'; '.join(parts)} on `select`; answers in {where}; "
@@ -106,25 +100,35 @@ def check_gates(table: pd.DataFrame, *, where: str) -> None:
     )
 
 
+def _miss(row: dict[Any, Any]) -> str:
+    gate = _gate_of(row)
+    by = gate.missed_by(row["rate"]) if gate else 0.0
+    return (
+        f"{row['metric']} {row['condition']}/{row['kind']} ({row['template']}) is "
+        f"{row['rate']:.3f}, gate {row['gate']}, missed by {by:.3f}"
+    )
+
+
 def _kinds(cell: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    yield from cell.groupby("kind", sort=True)
+    for kind, answers in cell.groupby("kind", sort=True):
+        yield str(kind), answers
     if cell["kind"].nunique() > 1:
         yield "all", cell
 
 
-def _gate_of(cell: dict) -> Gate | None:
+def _gate_of(cell: dict[Any, Any]) -> Gate | None:
     keys = ("variant", "template", "condition", "kind", "metric")
     return next((g for g in GATES if all(getattr(g, key) == cell[key] for key in keys)), None)
 
 
-def _judged(head: dict, answers: pd.DataFrame, metric: str) -> dict:
+def _judged(head: dict[str, Any], answers: pd.DataFrame, metric: str) -> dict[str, Any]:
     gate = _gate_of({**head, "metric": metric})
     if gate is None:
         return {"gate": None, "passed": None}
     return {"gate": str(gate), "passed": gate.missed_by(float(answers[metric].mean())) == 0.0}
 
 
-def _rate(answers: pd.DataFrame, metric: str) -> dict:
+def _rate(answers: pd.DataFrame, metric: str) -> dict[str, Any]:
     values = answers[metric].to_numpy(dtype=np.float64)
     names = [str(cluster) for cluster in answers["cluster"]]
     clusters, rate = len(set(names)), float(values.mean())

@@ -73,8 +73,8 @@ def _assign_nouns(
     knobs: lexicon.Size, harmful: tuple[str, ...], benign: tuple[str, ...]
 ) -> tuple[Noun, ...]:
     """Deal the made-up nouns out: category by category within a side, split by split."""
-    counts = {"fit": knobs.fit, "select": knobs.select, "heldout": knobs.heldout}
-    places = [
+    counts: dict[Split, int] = {"fit": knobs.fit, "select": knobs.select, "heldout": knobs.heldout}
+    places: list[tuple[str, bool, Split]] = [
         (category, category in harmful, split)
         for split in SPLITS
         for _ in range(counts[split])
@@ -84,7 +84,7 @@ def _assign_nouns(
     return tuple(Noun(word, *place) for word, place in zip(words, places, strict=True))
 
 
-def is_fit(index: int, total: int) -> Split:
+def topic_split(index: int, total: int) -> Split:
     """Split of the index-th of `total` topics without a noun: half fit, a sixth select."""
     share = index / total
     return "fit" if share < 0.5 else "select" if share < 2 / 3 else "heldout"
@@ -92,7 +92,7 @@ def is_fit(index: int, total: int) -> Split:
 
 def topics(words: tuple[str, ...], split: Split) -> tuple[str, ...]:
     """The code objects or small-talk topics of one split."""
-    return tuple(w for i, w in enumerate(words) if is_fit(i, len(words)) == split)
+    return tuple(w for i, w in enumerate(words) if topic_split(i, len(words)) == split)
 
 
 def dialect(text: str) -> str:

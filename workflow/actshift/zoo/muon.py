@@ -1,5 +1,7 @@
 """Muon for small models: all matrices of one shape are orthogonalised in one batch."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
@@ -33,7 +35,7 @@ class BatchedMuon(Optimizer):
             for weights in shapes.values():
                 self._update(weights, group)
 
-    def _update(self, weights: list[Tensor], group: dict) -> None:
+    def _update(self, weights: list[Tensor], group: dict[str, Any]) -> None:
         grads = torch.stack([weight.grad for weight in weights if weight.grad is not None])
         state = self.state[weights[0]]
         if "momentum" not in state:

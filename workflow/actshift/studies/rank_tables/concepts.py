@@ -23,7 +23,9 @@ Row = dict[str, object]
 class ConceptDraws:
     """Subset draws of one set of rows: prompt by prompt, and cluster by cluster."""
 
-    def __init__(self, clusters: tuple[str, ...], settings: RankAuditSettings, *, stream: int):
+    def __init__(
+        self, clusters: tuple[str, ...], settings: RankAuditSettings, *, stream: int
+    ) -> None:
         """Draw once; every layer and role reuses the orders."""
         nested, grouped = (np.random.default_rng([settings.seed, stream, p]) for p in (3, 4))
         self.nested = nested_orders(len(clusters), draws=settings.n_sweep_draws, rng=nested)

@@ -1,0 +1,91 @@
+"""What can be seen of the workflow without running a job."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from workflow.runner import Clone, micro_config
+
+CONFIGS = ["config.yaml", "config/full.yaml", "config/paper.yaml"]
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
+    return Clone.make(tmp_path_factory.mktemp("dry") / "clone")
+
+
+def test_lint_is_clean(clone: Clone) -> None:
+    done = clone.run("--lint")
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_every_shipped_config_plans(clone: Clone, config: str) -> None:
+    jobs = clone.planned("--configfile", config)
+    assert jobs["report"] == 1
+    assert jobs["extract"] == 12 * jobs["rank_audit"]
+
+
+def test_a_configfile_replaces_the_demo_and_is_not_merged_into_it(clone: Clone) -> None:
+    own = micro_config() | {"prompts": {"a": {"source": "zoo", "name": "harmful"}}}
+    own["rank_audit"] = {"harmful": "a", "harmless": "a", "concepts": "a"}
+    name = clone.write_config("own.yaml", own)
+    assert clone.planned("--configfile", name)["prompts"] == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--config", "only=lama"], "only: no pair 'lama'; allowed: llama, gemma, qwen, ministral"),
+        (["--config", "sed=1"], "sed: unknown key 'sed'"),
+        (["--config", "device=tpu"], "device: input should be 'auto', 'cuda' or 'cpu'"),
+    ],
+)
+def test_a_mistake_ends_in_one_line(clone: Clone, options: list[str], message: str) -> None:
+    done = clone.run("-n", *options)
+    ours = [line for line in done.stdout.splitlines() if line.startswith("actshift:")]
+    assert done.returncode != 0
+    assert len(ours) == 1
+    assert message in ours[0]
+    assert "Traceback" not in done.stdout
+
+
+def test_planning_imports_none_of_the_slow_packages(clone: Clone) -> None:
+    program = (
+        "import sys\nfrom snakemake.cli import main\n"
+        "try:\n    main(['-n', '--quiet', 'all'])\nexcept SystemExit:\n    pass\n"
+        "print([m for m in ('torch', 'transformers', 'sklearn', 'matplotlib', 'zarr')"
+        " if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=clone.root,
+        env=clone.environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_an_added_prompt_set_adds_its_streams_and_nothing_else(clone: Clone) -> None:
+    config = micro_config()
+    before = clone.planned("--configfile", clone.write_config("before.yaml", config))
+    more = {**config["prompts"], "again": {"source": "zoo", "name": "harmless"}}
+    after = clone.planned(
+        "--configfile", clone.write_config("after.yaml", {**config, "prompts": more})
+    )
+    changed = {rule: after[rule] - before[rule] for rule in after if after[rule] != before[rule]}
+    assert changed == {
+        "prompts": 1,
+        "extract": 8,
+    }
+
+
+def test_a_gpu_is_asked_for_only_where_the_device_is_one(clone: Clone) -> None:
+    for device, gpu in (("cpu", "gpu=0"), ("cuda", "gpu=1")):
+        done = clone.run("-n", "--config", f"device={device}")
+        extract = done.stdout.split("rule extract:")[1].split("\n[")[0]
+        assert gpu in extract
+    assert not Path(clone.root / "results").exists()
