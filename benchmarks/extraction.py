@@ -53,10 +53,8 @@ def make_checkpoint(folder: Path, dims: Dims) -> None:
     core = Tokenizer(models.WordLevel({f"w{i}": i for i in range(VOCAB)}, unk_token="w0"))
     core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     PreTrainedTokenizerFast(tokenizer_object=core, pad_token="w0").save_pretrained(folder)
-    facts = dict.fromkeys(
-        ("source", "revision", "family", "weights_hash", "config_hash", "tokenizer_hash"), "bench"
-    )
-    write_manifest(folder, kind="checkpoint", facts=facts)
+    names = "source revision family weights_hash config_hash tokenizer_hash".split()
+    write_manifest(folder, kind="checkpoint", facts=dict.fromkeys(names, "bench"))
 
 
 def make_stream(root: Path, n: int) -> Stream:

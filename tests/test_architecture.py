@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "errors": set(),
     "paths": set(),
     **{part: {"paths"} for part in PARTS},
-    **{composer: {"paths", "config"} | PARTS | COMPOSERS for composer in COMPOSERS},
+    **{composer: {"paths", "config", "plan"} | PARTS | COMPOSERS for composer in COMPOSERS},
 }
 TORCH = {"torch", "transformers", "peft", "accelerate"}
 # Third-party libraries that a package must not name. `tokenizers` (trained in the zoo) is no model.

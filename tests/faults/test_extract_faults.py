@@ -29,7 +29,7 @@ SCRIPT = """
 import pathlib, pickle, sys
 from actshift.io import layout
 layout.WINDOW_PROMPTS = 2
-layout.CHUNK_BYTES = 128
+layout.CHUNK_BYTES = 2048
 from actshift.stages.extract import extract
 stream, settings = pickle.loads(bytes.fromhex(sys.argv[1]))
 extract(stream, cache=pathlib.Path(sys.argv[2]), settings=settings, code="c0")
@@ -39,7 +39,7 @@ extract(stream, cache=pathlib.Path(sys.argv[2]), settings=settings, code="c0")
 @pytest.fixture(autouse=True)
 def small_windows(monkeypatch):
     monkeypatch.setattr(layout_module, "WINDOW_PROMPTS", 2)
-    monkeypatch.setattr(layout_module, "CHUNK_BYTES", 128)
+    monkeypatch.setattr(layout_module, "CHUNK_BYTES", 2048)
 
 
 @pytest.fixture

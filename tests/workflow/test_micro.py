@@ -130,7 +130,7 @@ def test_an_edited_prompt_set_is_extracted_alone(micro: Clone) -> None:
     assert not set(jobs) & {"zoo", "checkpoint"}
 
 
-def local_pair(clone: Clone, *, base: str, tuned: str, name: str) -> dict[str, object]:
+def local_pair(*, base: str, tuned: str, name: str) -> dict[str, object]:
     folder = "./results/micro/zoo/llama-micro-s0"
     return {"name": name, "base": f"{folder}/{base}", "tuned": f"{folder}/{tuned}"}
 
@@ -146,7 +146,7 @@ def store_targets(run: str, model: str) -> list[str]:
 
 def test_a_killed_run_resumes_and_ends_byte_identical(micro: Clone) -> None:
     clone = micro
-    pair = local_pair(clone, base="base", tuned="chat", name="own")
+    pair = local_pair(base="base", tuned="chat", name="own")
     config = stores_config(clone, "killed", pair)
     targets = store_targets("killed", "own.tuned")
     cache = clone.root / "results/.cache"
@@ -187,8 +187,8 @@ def test_one_broken_pair_does_not_cost_the_others(micro: Clone) -> None:
     weights[name][:] = float("nan")
     save_file(weights, zoo / "nan/model.safetensors", metadata={"format": "pt"})
     pairs = [
-        local_pair(micro, base="base", tuned="chat", name="good"),
-        local_pair(micro, base="base", tuned="nan", name="broken"),
+        local_pair(base="base", tuned="chat", name="good"),
+        local_pair(base="base", tuned="nan", name="broken"),
     ]
     config = micro.write_config("broken.yaml", {**micro_config(), "run": "broken", "pairs": pairs})
     done = micro.run("--configfile", config)

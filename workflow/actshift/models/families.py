@@ -128,7 +128,7 @@ class Dims:
     max_positions: int = 256
 
 
-def build(family: str, dims: Dims, *, special: dict[str, int | None] | None = None) -> Any:
+def build(family: str, dims: Dims, *, special: dict[str, Any] | None = None) -> Any:
     """Build a randomly initialised causal language model in float32 (seed torch beforehand).
 
     Args:
@@ -145,7 +145,7 @@ def build(family: str, dims: Dims, *, special: dict[str, int | None] | None = No
     entry = family_of(family)
     options = _gpt2_options(dims) if family == "gpt2" else _rotary_options(family, dims)
     ids = special or {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
-    config = entry.config_class(vocab_size=dims.vocab_size, dtype="float32", **options, **ids)
+    config = entry.config_class(dtype="float32", **options, **ids)
     if entry.attention:
         config._attn_implementation = entry.attention
     return entry.model_class(config).eval()
@@ -153,6 +153,7 @@ def build(family: str, dims: Dims, *, special: dict[str, int | None] | None = No
 
 def _gpt2_options(dims: Dims) -> dict[str, Any]:
     return {
+        "vocab_size": dims.vocab_size,
         "n_embd": dims.d_model,
         "n_layer": dims.n_layers,
         "n_head": dims.n_heads,
@@ -163,6 +164,7 @@ def _gpt2_options(dims: Dims) -> dict[str, Any]:
 
 def _rotary_options(family: str, dims: Dims) -> dict[str, Any]:
     options: dict[str, Any] = {
+        "vocab_size": dims.vocab_size,
         "hidden_size": dims.d_model,
         "num_hidden_layers": dims.n_layers,
         "num_attention_heads": dims.n_heads,

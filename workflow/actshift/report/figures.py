@@ -82,7 +82,7 @@ FIGURES: dict[str, FigureSpec] = {
         "How many directions carry over to new topics?",
         "Share of the shift energy of held-out clusters that lies in the first k directions "
         "fitted on the others (template matrix), with a null whose coordinates are shuffled. "
-        "The knee (dashed) is the last k whose gain beats the null.",
+        "The knee (dashed) ends the leading run of k whose gain beats the null's.",
     ),
     "published_summary": FigureSpec(
         published_summary,

@@ -87,7 +87,7 @@ def _pretrain(
     core = train_tokenizer(family, vocabulary_texts(lang), vocab_size=plan.vocab_size)
     tokenizer = wrap_tokenizer(core, style.special, chat_template=None)
     rows = corpus_rows(lang, tokenizer, style.template, plan.base, seed=who.seed)
-    special = {
+    special: dict[str, Any] = {
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
@@ -100,10 +100,10 @@ def _pretrain(
 
 def _tune(style: Style, plan: Recipe, who: Identity, base: Path) -> tuple[Any, Any, list[float]]:
     loaded = load_model(base, name=f"{who.recipe}/base", dtype="float32", device="cpu")
-    model, tokenizer = loaded.model.requires_grad_(True), loaded.tokenizer
+    model: Any = loaded.model.requires_grad_(True)
+    tokenizer: Any = loaded.tokenizer
     examples = chat_tokens(language(who.size), tokenizer, style.template, plan.chat, seed=who.seed)
-    pad = tokenizer.convert_tokens_to_ids(style.special.pad)
-    losses = train_chat(model, examples, plan.chat, pad=pad)
+    losses = train_chat(model, examples, plan.chat, pad=tokenizer.pad_token_id)
     _set_generation(model, tokenizer, style)
     return model, tokenizer, losses
 
