@@ -76,6 +76,7 @@ def test_closure_holds_what_importing_the_stage_loads(stage: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
-    packages = {path.parent.name for path in codehash.PACKAGE.glob("*/__init__.py")}
+    inits = codehash.PACKAGE.rglob("*/__init__.py")
+    packages = {".".join(path.parent.relative_to(codehash.PACKAGE).parts) for path in inits}
     loaded = set(done.stdout.split()) - packages
     assert loaded <= codehash.closure(stage)

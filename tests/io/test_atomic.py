@@ -1,14 +1,12 @@
-import multiprocessing
 import os
-import time
-from pathlib import Path
+import subprocess
+import sys
 
 import pytest
 
 from actshift.io.atomic import (
     atomic_write_bytes,
     atomic_write_text,
-    file_lock,
     publish_tree,
     publishing,
     tree_files,
@@ -56,20 +54,20 @@ def test_what_a_killed_publisher_left_is_swept(tmp_path):
     assert tree_files(tmp_path) == ["staged/a", "target/a"]
 
 
-def _hold(path: Path, log: Path) -> None:
-    with file_lock(path), log.open("a") as file:
-        file.write("in\n")
-        file.flush()
-        time.sleep(0.1)
-        file.write("out\n")
+HOLD = """
+import sys, time
+from pathlib import Path
+from actshift.io.atomic import file_lock
+
+with file_lock(Path(sys.argv[1])), Path(sys.argv[2]).open("a", buffering=1) as log:
+    print("in", file=log)
+    time.sleep(0.1)
+    print("out", file=log)
+"""
 
 
 def test_lock_holders_take_turns(tmp_path):
-    context = multiprocessing.get_context("spawn")
-    args = (tmp_path / "k" / "m.lock", tmp_path / "log")
-    workers = [context.Process(target=_hold, args=args) for _ in range(3)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
+    places = [str(tmp_path / "k" / "m.lock"), str(tmp_path / "log")]
+    holders = [subprocess.Popen([sys.executable, "-c", HOLD, *places]) for _ in range(3)]
+    assert [holder.wait() for holder in holders] == [0, 0, 0]
     assert (tmp_path / "log").read_text().split() == ["in", "out"] * 3

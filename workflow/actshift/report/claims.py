@@ -36,7 +36,7 @@ def low_rank_point(tables: Tables, pair: str) -> Point:
     clause = (
         f"over {n} harmful prompts the tuned-minus-base shift (both under the chat template) "
         f"needs {number(average)} of at most {bound} directions on the average layer"
-    ) + _weighted(tables, pair)
+    ) + _otherwise(tables, pair, rows)
     bounded = median(rows, "rank_eps") >= bound * SAMPLE_SHARE
     if bounded:
         clause += ", too near that bound to call it low or high"
@@ -57,15 +57,17 @@ def _rank_rows(tables: Tables, pair: str) -> pd.DataFrame:
     )
 
 
-def _weighted(tables: Tables, pair: str) -> str:
-    """The mean that layers which hardly move do not rule."""
+def _otherwise(tables: Tables, pair: str, ranks: pd.DataFrame) -> str:
+    """The same without the shared mean, and without the rule of layers that hardly move."""
+    centred = f"{number(mean(ranks, 'rank_eps_centered'))} without the mean over prompts"
     rows = select(
         tables.get("summary"), pair=pair, source="measured", matrix="template", inputs="harmful"
     )
     rows = select(rows, pooling="last_prompt") if len(rows) else rows
     if rows.empty or not np.isfinite(first(rows, "weighted_rank_eps")):
-        return ""
-    return f" ({number(first(rows, 'weighted_rank_eps'))} with layers weighted by relative energy)"
+        return f" ({centred})"
+    weighted = number(first(rows, "weighted_rank_eps"))
+    return f" ({weighted} with layers weighted by relative energy; {centred})"
 
 
 def _centred(rows: pd.DataFrame) -> str:
@@ -169,9 +171,10 @@ def direction_point(tables: Tables, pair: str) -> Point:
     else:
         clause += (
             f", where the means alone predict {unit(predicted)} "
-            f"(more than {COSINE_MARGIN} apart at layers {spans(beyond)})"
+            f"(more than {COSINE_MARGIN} apart at {'layer' if len(beyond) == 1 else 'layers'} "
+            f"{spans(beyond)})"
         )
-    verdict = "measured" if beyond else "by construction"
+    verdict = "measured" if 2 * len(beyond) > len(rows) else "by construction"
     basis = _cosine_basis(tables, rows, pair)
     brief = f"{unit(measured)}, means {unit(predicted)}"
     return Point(question, verdict, clause, _algebra(rows), basis, brief)
