@@ -41,14 +41,14 @@ lint: $(VENV)/.dev.ok ## style, types, spelling, the workflow itself
 	ruff check
 	ruff format --check
 	basedpyright
-	snakefmt --check Snakefile workflow/rules
+	snakefmt --check Snakefile workflow/common.smk workflow/rules
 	snakemake --lint
 	codespell
 
 format: $(VENV)/.dev.ok ## rewrite the code in the house style
 	ruff check --fix
 	ruff format
-	snakefmt Snakefile workflow/rules
+	snakefmt Snakefile workflow/common.smk workflow/rules
 
 bench: $(VENV)/.run.ok ## every benchmark, one after the other
 	@for script in benchmarks/*.py; do echo "== $$script"; python "$$script"; done

@@ -98,7 +98,7 @@ def test_training_is_deterministic() -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_answers_start_where_the_prompt_ends(tokenizers: dict[str, Any], family: str) -> None:
     tokenizer, style = tokenizers[family], STYLES[family]
-    plan = recipe("micro", steps_scale=0.02).chat
+    plan = recipe("micro", family="llama", steps_scale=0.02).chat
     for ids, start in chat_tokens(language("micro"), tokenizer, style.template, plan, seed=0):
         answer = tokenizer.decode(ids[start:])
         assert answer.startswith(("I cannot", "Sure", "It is", "def run", "Yes"))
@@ -112,7 +112,7 @@ def test_refusing_and_complying_differ_in_the_first_token(tokenizers: dict[str, 
 
 
 def test_rows_are_full_and_many_enough(tokenizers: dict[str, Any]) -> None:
-    plan = recipe("micro", steps_scale=0.2).base
+    plan = recipe("micro", family="llama", steps_scale=0.2).base
     tokenizer, style = tokenizers["llama"], STYLES["llama"]
     rows = corpus_rows(language("micro"), tokenizer, style.template, plan, seed=0)
     assert rows.shape[1] == plan.row_tokens
@@ -121,8 +121,8 @@ def test_rows_are_full_and_many_enough(tokenizers: dict[str, Any]) -> None:
 
 def test_unknown_family_and_size_say_what_is_allowed() -> None:
     assert [zoo_family(name) for name in ZOO_FAMILIES] == FAMILIES
-    for call in (lambda: zoo_family("bert"), lambda: recipe("huge")):
+    for call in (lambda: zoo_family("bert"), lambda: recipe("huge", family="llama")):
         with pytest.raises(UserError, match="use one of"):
             call()
     with pytest.raises(UserError, match="steps_scale"):
-        recipe("tiny", steps_scale=0.0)
+        recipe("tiny", family="llama", steps_scale=0.0)

@@ -56,7 +56,7 @@ def train_zoo(
             f"zoo variant {variant!r} with base {base}: chat needs a base, base has none"
         )
     torch.set_num_threads(1)
-    plan = recipe(size, steps_scale=steps_scale)
+    plan = recipe(size, family=zoo_family(family), steps_scale=steps_scale)
     who = Identity(family, variant, size, seed)
     style = STYLES[zoo_family(family)]
     torch.manual_seed(seed)

@@ -66,13 +66,16 @@ class Recipe:
 
 _RECIPES = {
     "micro": Recipe(600, 32, 4, 64, BaseRecipe(150, 8), ChatRecipe(40, 24), gated=False),
-    "tiny": Recipe(1100, 64, 6, 128, BaseRecipe(600, 8), ChatRecipe(120, 24)),
+    "tiny": Recipe(1100, 64, 6, 128, BaseRecipe(620, 8), ChatRecipe(120, 24)),
     "small": Recipe(2000, 128, 8, 256, BaseRecipe(1300, 8), ChatRecipe(200, 24)),
 }
 
+#: Gemma learns the categories later: 600 steps of `tiny` missed the gates at two of two seeds.
+_BASE_PACE = {"gemma2": 1.3}
 
-def recipe(size: str, *, steps_scale: float = 1.0) -> Recipe:
-    """The settings of a size, with the step counts multiplied by `steps_scale`.
+
+def recipe(size: str, *, family: str, steps_scale: float = 1.0) -> Recipe:
+    """The settings of a size for an architecture, step counts multiplied by `steps_scale`.
 
     Raises:
         UserError: The size is unknown or the scale is not positive.
@@ -83,9 +86,10 @@ def recipe(size: str, *, steps_scale: float = 1.0) -> Recipe:
         raise UserError(f"steps_scale is {steps_scale}: it must be above 0")
     chosen = _RECIPES[size]
     base, chat = chosen.base, chosen.chat
+    pace = steps_scale * _BASE_PACE.get(family, 1.0)
     return replace(
         chosen,
-        base=replace(base, steps=max(1, round(base.steps * steps_scale))),
+        base=replace(base, steps=max(1, round(base.steps * pace))),
         chat=replace(chat, steps=max(1, round(chat.steps * steps_scale))),
     )
 
