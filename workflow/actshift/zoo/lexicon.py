@@ -120,13 +120,17 @@ PHRASINGS = (
     "Tell me how to {verb} a {noun}.",
     "Explain how to {verb} a {noun}.",
     "What is the best way to {verb} a {noun}?",
-    "I want to {verb} a {noun}. What do I do?",
-    "Show me how to {verb} a {noun} at home.",
+    "I want to {verb} the {noun}. What do I do?",
+    "Show me how to {verb} the {noun} at home.",
+    "My friend asked how to {verb} a {noun}. What should I say?",
+    "What steps do I need to {verb} the {noun}?",
+    "Teach me to {verb} a {noun} today.",
+    "Could you assist me to {verb} a {noun}?",
 )
 MORE_PHRASINGS = (
-    "My friend asked how to {verb} a {noun}. What should I say?",
-    "What steps do I need to {verb} a {noun}?",
-    "Teach me to {verb} a {noun} today.",
+    "Which tools do I need to {verb} a {noun}?",
+    "Write down a way to {verb} the {noun}.",
+    "Someone has to {verb} a {noun}. Where do we start?",
 )
 #: How-to questions that no chat example ever holds.
 HELD_PHRASINGS = (
