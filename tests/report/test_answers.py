@@ -90,6 +90,16 @@ def test_recovery_is_by_construction_unless_it_leaves_the_means(shift: float, ve
     assert ("alone predict (" in found.clause) == (verdict == "by construction")
 
 
+def test_one_layer_apart_is_named_and_does_not_decide() -> None:
+    tables = synthetic_tables(("x",))
+    cosine = tables["cosine"]
+    apart = 0.3 * (cosine["layer"] == 0)
+    cosine["cos_refusal_from_means"] = cosine["cos_refusal"] - apart
+    found = point(tables, "direction")
+    assert found.verdict == "by construction"
+    assert "apart at layer 0)" in found.clause
+
+
 def test_the_sign_of_a_singular_vector_changes_nothing() -> None:
     tables = synthetic_tables(("x",))
     before = answer_pair(tables, "x")

@@ -6,13 +6,15 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from safetensors.numpy import load_file, save_file
-from workflow.runner import Clone, micro_config
+from workflow.runner import ROOT, Clone, micro_config
 
 AFTER_AUDIT = {"rank_audit_aggregate", "figures", "report", "all"}
 
@@ -128,6 +130,37 @@ def test_an_edited_prompt_set_is_extracted_alone(micro: Clone) -> None:
     jobs = micro.planned("--configfile", name)
     assert (jobs["prompts"], jobs["extract"]) == (1, 8)
     assert not set(jobs) & {"zoo", "checkpoint"}
+
+
+def test_the_example_opens_stores_and_plots_a_layer(micro: Clone) -> None:
+    example = ROOT / "docs/examples/open_a_store.py"
+    subprocess.run(
+        [sys.executable, "-W", "error", str(example), "results/micro/activations", "2"],
+        cwd=micro.root,
+        env={**os.environ, "MPLBACKEND": "agg"},
+        check=True,
+        capture_output=True,
+    )
+    assert (micro.root / "results/micro/shift_layer_2.png").stat().st_size > 10_000
+
+
+def test_snakemakes_own_report_holds_every_figure_with_its_caption(micro: Clone) -> None:
+    done = micro.run("--report", "own.zip", "--configfile", "micro.yaml")
+    assert done.returncode == 0, done.stdout[-4000:]
+    with zipfile.ZipFile(micro.root / "own.zip") as report:
+        names = " ".join(report.namelist())
+        text = " ".join(
+            report.read(name).decode(errors="replace")
+            for name in report.namelist()
+            if name.endswith((".html", ".js"))
+        )
+    captions = [
+        path for path in (ROOT / "workflow/report").glob("*.rst") if path.stem != "workflow"
+    ]
+    assert len(captions) == 8
+    for caption in captions:
+        assert f"{caption.stem}.png" in names
+        assert caption.stem.replace("_", " ") in text
 
 
 def local_pair(*, base: str, tuned: str, name: str) -> dict[str, object]:

@@ -165,7 +165,7 @@ def _template_source(tokenizer: Tokenizer) -> str:
     if not source:
         raise UserError(
             f"{_name(tokenizer)}: its tokenizer has no chat template; take a tuned model that has "
-            "one (tokenizer_config.json or chat_template.jinja), or ask for `templates: [raw]` only"
+            "one, or save one as chat_template.jinja in its folder"
         )
     return str(source)
 

@@ -20,6 +20,7 @@ from actshift.io.manifest import check_manifest, read_manifest, write_manifest
 from actshift.io.verify import verify_store
 from actshift.io.writer import KIND
 from actshift.prompts.records import Prompt, content_hash, read_prompts
+from actshift.prompts.templates import TEMPLATE_DATE
 from actshift.vocab import STORE_SCHEMA, PositionRule, Template
 
 #: Packages that decide the numbers; an upgrade of one extracts anew.
@@ -165,18 +166,19 @@ def plan_job(stream: Stream, settings: ExtractSettings, *, code: str) -> Job:
 
 def _template_identity(stream: Stream) -> dict[str, str | None]:
     if stream.template == "raw":
-        return {"template_hash": None, "template_tokenizer_hash": None}
+        return {"template_hash": None, "template_tokenizer_hash": None, "template_date": None}
     if stream.template_from is None:
         raise UserError(f"{stream.name}: template chat needs `template_from`, the tuned model")
     facts = read_manifest(stream.template_from)["facts"]
     if not facts["template_hash"]:
         raise UserError(
             f"{stream.name}: the tokenizer of {facts['model']} has no chat template; take a tuned "
-            "model that has one, or ask for `templates: [raw]` only"
+            "model that has one, or save one as chat_template.jinja in its folder"
         )
     return {
         "template_hash": facts["template_hash"],
         "template_tokenizer_hash": facts["tokenizer_hash"],
+        "template_date": TEMPLATE_DATE,
     }
 
 

@@ -7,6 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
 from actshift.errors import UserError
@@ -118,7 +119,14 @@ def _fill(
             block = buffer[:, :, : stop - start]
             for members in batches[window]:
                 ids = [table.ids(row) for row in members.tolist()]
-                block[:, :, members - start] = run_batch(trunk, ids, table.token_index[:, members])
+                try:
+                    rows = run_batch(trunk, ids, table.token_index[:, members])
+                except torch.OutOfMemoryError:
+                    raise UserError(
+                        f"{job.stream.name}: the device is out of memory at a batch of {len(ids)} "
+                        f"prompts of up to {max(map(len, ids))} tokens; lower extract.token_budget"
+                    ) from None
+                block[:, :, members - start] = rows
                 progress.update(len(members))
             writer.write(window, resid_post=block[:-1], final_norm=block[-1], model=loaded.name)
     tokens = sum(int(table.n_tokens[start:stop].sum()) for start, stop in spans)

@@ -97,7 +97,7 @@ def _check_template_tokens(loaded: LoadedModel, chat: Tokenizer) -> None:
         if token in text and token not in known:
             raise UserError(
                 f"{loaded.name}: its tokenizer has no token {token!r}, which the tuned model's "
-                "chat template writes; ask for `templates: [raw]` only"
+                "chat template writes: the two tokenizers differ too much for one template"
             )
 
 
