@@ -19,7 +19,8 @@ rule zoo:
         PATHS.log("zoo", "{recipe}.{variant}"),
     benchmark:
         PATHS.timing("zoo", "{recipe}.{variant}")
-    priority: 100
+    # Bases first: the chat models need them, and short jobs fill the end better than long ones.
+    priority: lambda wildcards: 110 if wildcards.variant == "base" else 100
     conda:
         "../../envs/cpu.yaml"
     threads: 1
