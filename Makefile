@@ -75,7 +75,7 @@ $(VENV)/.venv.ok: envs/uv.lock
 $(VENV)/.run.ok: $(VENV)/.venv.ok envs/torch.txt envs/cpu.lock envs/gpu.lock pyproject.toml
 	@start=$$SECONDS; echo "set-up: installing the run environment into $(VENV)"
 	if [ -n "$(TORCH_BACKEND)" ]; then $(UV_INSTALL) --torch-backend $(TORCH_BACKEND) -r envs/torch.txt
-	else python -m pip install --quiet --no-deps --no-compile -r envs/torch.txt; fi
+	else python -m pip install --quiet --no-deps --compile -r envs/torch.txt; fi
 	$(LOCKED) envs/cpu.lock
 	$(UV_INSTALL) --no-build-isolation -e .
 	if ! uv pip check --quiet --python $(BIN)/python; then
