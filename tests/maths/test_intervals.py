@@ -1,0 +1,132 @@
+"""Intervals on clustered prompts: against scipy, exact identities and simulated coverage."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+
+from actshift.maths.intervals import (
+    cluster_mean_interval,
+    cluster_sums,
+    clustered_wilson,
+    design_effect,
+    wilson_interval,
+    within_margin,
+)
+
+
+def rng(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+@given(st.integers(1, 400), st.data(), st.sampled_from([0.8, 0.9, 0.95, 0.99]))
+@settings(max_examples=80, deadline=None)
+def test_wilson_equals_scipy_at_whole_n(n: int, data: st.DataObject, level: float) -> None:
+    k = data.draw(st.integers(0, n))
+    expected = binomtest(k, n).proportion_ci(confidence_level=level, method="wilson")
+    found = wilson_interval(k / n, n, level=level)
+    assert found == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+def test_wilson_lies_between_its_whole_neighbours() -> None:
+    (_, wide), (_, mid), (_, narrow) = (wilson_interval(0.0, n) for n in (12, 12.5, 13))
+    assert wide > mid > narrow
+    # z^2 / (n + z^2) at rate 0.
+    assert mid == pytest.approx(1.959964**2 / (12.5 + 1.959964**2), rel=1e-6)
+
+
+@pytest.mark.parametrize(("rate", "n"), [(0.5, 0.0), (1.1, 3.0), (float("nan"), 3.0)])
+def test_wilson_refuses_what_is_no_rate(rate: float, n: float) -> None:
+    with pytest.raises(ValueError, match="no Wilson interval"):
+        wilson_interval(rate, n)
+
+
+def test_own_clusters_have_design_effect_one() -> None:
+    values = (rng().random(40) < 0.3).astype(float)
+    assert design_effect(values, [str(i) for i in range(40)]) == pytest.approx(1)
+
+
+def test_copies_have_the_design_effect_of_their_number() -> None:
+    """m copies of C independent values: m, but for (C m - 1) / (C m) and C / (C - 1)."""
+    values = (rng(1).random(30) < 0.4).astype(float)
+    found = design_effect(np.repeat(values, 5), [str(i // 5) for i in range(150)])
+    assert found == pytest.approx(5 * (149 / 150) * (30 / 29))
+
+
+def test_independent_prompts_have_design_effect_one_on_average() -> None:
+    names = [str(i // 10) for i in range(120)]
+    found = [design_effect((rng(s).random(120) < 0.5).astype(float), names) for s in range(300)]
+    assert np.mean(found) == pytest.approx(1, abs=0.06)
+
+
+def test_equal_outcomes_take_the_worst_case() -> None:
+    assert design_effect(np.zeros(120), [str(i // 10) for i in range(120)]) == pytest.approx(10)
+    assert design_effect(np.array([0.0, 1.0]), ["a", "a"]) == pytest.approx(2)
+    # 0 of 120 on 12 nouns bounds a new noun as 0 of 12 would.
+    low, high = clustered_wilson(np.zeros(120), [str(i // 10) for i in range(120)])
+    assert low == 0
+    assert high == pytest.approx(wilson_interval(0.0, 12)[1])
+    assert high == pytest.approx(0.2425, abs=1e-3)
+
+
+def test_a_small_design_effect_adds_no_prompts() -> None:
+    values = np.tile([0.0, 1.0], 20)
+    names = [str(i // 2) for i in range(40)]
+    assert design_effect(values, names) == pytest.approx(0)
+    assert clustered_wilson(values, names) == wilson_interval(0.5, 40)
+    with pytest.raises(ValueError, match="no prompts"):
+        clustered_wilson(np.zeros(0), [])
+
+
+def clustered(seed: int, *, clusters: int, size: int) -> tuple[np.ndarray, list[str]]:
+    """Values with a cluster part as large as the rest, mean 0; sizes differ between clusters."""
+    draw = rng(seed)
+    sizes = draw.integers(1, 2 * size, clusters)
+    codes = np.repeat(np.arange(clusters), sizes)
+    values = draw.standard_normal(clusters)[codes] + draw.standard_normal(len(codes))
+    return values, codes.astype(str).tolist()
+
+
+def test_the_cluster_interval_covers_and_the_prompt_interval_does_not() -> None:
+    inside, naive = [], []
+    for seed in range(200):
+        values, names = clustered(seed, clusters=12, size=8)
+        low, high = cluster_mean_interval(values, names, draws=400, rng=rng(seed))
+        inside.append(low <= 0 <= high)
+        own = [str(i) for i in range(len(values))]
+        low, high = cluster_mean_interval(values, own, draws=400, rng=rng(seed))
+        naive.append(low <= 0 <= high)
+    assert np.mean(inside) >= 0.9
+    assert np.mean(naive) <= 0.75
+
+
+def test_the_cluster_interval_holds_the_mean_and_follows_shifts() -> None:
+    values, names = clustered(0, clusters=20, size=5)
+    low, high = cluster_mean_interval(values, names, draws=500, rng=rng())
+    moved = cluster_mean_interval(values + 3, names, draws=500, rng=rng())
+    assert low < values.mean() < high
+    assert moved == pytest.approx((low + 3, high + 3))
+    wider = cluster_mean_interval(values, names, draws=500, rng=rng(), level=0.99)
+    assert wider[0] < low < high < wider[1]
+
+
+def test_one_cluster_has_no_interval() -> None:
+    assert np.isnan(cluster_mean_interval(np.ones(4), list("aaaa"), draws=9, rng=rng())).all()
+
+
+def test_equivalence_needs_the_whole_interval() -> None:
+    assert within_margin(-0.05, 0.08, 0.1)
+    assert not within_margin(-0.05, 0.1, 0.1)
+    assert not within_margin(-0.2, 0.0, 0.1)
+    assert not within_margin(float("nan"), float("nan"), 0.1)
+    with pytest.raises(ValueError, match="not positive"):
+        within_margin(0.0, 0.0, 0.0)
+
+
+def test_sums_and_sizes_by_cluster() -> None:
+    sums, sizes = cluster_sums(np.array([1.0, 2.0, 4.0]), ["b", "a", "b"])
+    assert sums.tolist() == [2, 5]
+    assert sizes.tolist() == [1, 2]
+    with pytest.raises(ValueError, match="3 values for 1"):
+        cluster_sums(np.ones(3), ["a"])

@@ -1,0 +1,172 @@
+"""Intervals of means and rates whose prompts come in clusters, and equivalence by interval."""
+
+from collections.abc import Sequence
+from math import sqrt
+
+import numpy as np
+from jaxtyping import Float
+from scipy.stats import norm, t
+
+from actshift.maths.resampling import bootstrap_counts
+
+
+def cluster_mean_interval(
+    values: Float[np.ndarray, " prompt"],
+    clusters: Sequence[str],
+    *,
+    draws: int,
+    rng: np.random.Generator,
+    level: float = 0.95,
+) -> tuple[float, float]:
+    """Cluster-bootstrap interval of a mean over prompts, widened for few clusters.
+
+    Percentiles of sum_c w_c S_c / sum_c w_c n_c over with-replacement counts w. The tail is
+    Phi(-sqrt(C / (C - 1)) t_{C-1}): a plain percentile interval is too short by about
+    sqrt((C - 1) / C) z / t.
+
+    Args:
+        values: one value a prompt, such as a difference of outcomes or a rate's 0/1.
+        clusters: cluster of each prompt.
+        draws: resamples.
+        rng: seeded generator.
+        level: coverage aimed at.
+
+    Returns:
+        (low, high); NaN with fewer than two clusters, whose spread is unknown. Equal values in all
+        clusters give an interval of no width: use `clustered_wilson` for rates near 0 or 1.
+
+    Source:
+        Field and Welsh 2007 (cluster bootstrap); Hesterberg 2015, "What teachers should know
+        about the bootstrap", expanded percentile interval.
+    """
+    sums, sizes = cluster_sums(values, clusters)
+    count = len(sums)
+    if count < 2:
+        return float("nan"), float("nan")
+    weights = bootstrap_counts(count, draws=draws, rng=rng)
+    means = (weights @ sums) / (weights @ sizes)
+    tail = float(norm.cdf(sqrt(count / (count - 1)) * t.ppf((1 - level) / 2, count - 1)))
+    low, high = np.quantile(means, (tail, 1 - tail))
+    return float(low), float(high)
+
+
+def design_effect(values: Float[np.ndarray, " prompt"], clusters: Sequence[str]) -> float:
+    """How many times the clustered variance of a mean exceeds that of independent prompts.
+
+    D = [C/(C-1) sum_c (S_c - n_c m)^2] / [n/(n-1) sum_i (y_i - m)^2]; 1 in expectation for
+    independent prompts, exactly 1 when every prompt is its own cluster. Where all values are
+    equal the ratio is 0/0 and the worst case sum_c n_c^2 / n (clusters of copies) is taken.
+
+    Args:
+        values: one value a prompt.
+        clusters: cluster of each prompt.
+
+    Returns:
+        D, at least 0; n, the worst case, with a single cluster.
+
+    Source:
+        Kish 1965; Rao and Scott 1992 for its use on proportions.
+    """
+    sums, sizes = cluster_sums(values, clusters)
+    n, count, mean = int(sizes.sum()), len(sums), float(np.mean(values))
+    spread = float(np.square(np.asarray(values, dtype=np.float64) - mean).sum())
+    if count < 2 or spread <= 1e-24 * max(mean * mean, 1.0) * n:
+        return float(np.square(sizes).sum() / n)
+    between = float(np.square(sums - sizes * mean).sum()) * count / (count - 1)
+    return between / (spread * n / (n - 1))
+
+
+def wilson_interval(rate: float, n: float | int, *, level: float = 0.95) -> tuple[float, float]:
+    """Wilson score interval of a rate; n need not be whole.
+
+    (p + z^2/2n -+ z sqrt(p (1 - p)/n + z^2/4n^2)) / (1 + z^2/n).
+
+    Args:
+        rate: observed share, 0 to 1.
+        n: sample size, or effective size n / design effect.
+        level: coverage aimed at.
+
+    Returns:
+        (low, high), within 0 and 1.
+
+    Raises:
+        ValueError: the rate lies outside 0 to 1, or n is not positive.
+
+    Source:
+        Wilson 1927; equals scipy's `binomtest(...).proportion_ci(method="wilson")` at whole n.
+    """
+    if not 0 <= rate <= 1 or not n > 0:
+        raise ValueError(f"a rate of {rate} over n = {n} has no Wilson interval")
+    z = float(norm.ppf((1 + level) / 2))
+    centre = rate + z * z / (2 * n)
+    half = z * sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
+    scale = 1 + z * z / n
+    # At 0 and 1 the end is exact; rounding must not carry it outside.
+    low = 0.0 if rate == 0 else max(0.0, (centre - half) / scale)
+    high = 1.0 if rate == 1 else min(1.0, (centre + half) / scale)
+    return low, high
+
+
+def clustered_wilson(
+    outcomes: Float[np.ndarray, " prompt"], clusters: Sequence[str], *, level: float = 0.95
+) -> tuple[float, float]:
+    """Wilson interval at n / max(1, design effect).
+
+    Args:
+        outcomes: 0/1 a prompt.
+        clusters: cluster of each prompt.
+        level: coverage aimed at.
+
+    Returns:
+        (low, high). A design effect below 1 is not allowed to add prompts.
+
+    Raises:
+        ValueError: there is no prompt.
+    """
+    if len(outcomes) == 0:
+        raise ValueError("no prompts to take a rate of")
+    effect = max(1.0, design_effect(outcomes, clusters))
+    return wilson_interval(float(np.mean(outcomes)), len(outcomes) / effect, level=level)
+
+
+def within_margin(low: float, high: float, margin: float) -> bool:
+    """Whether an interval lies inside (-margin, margin): support for "no effect".
+
+    A large p value is not such support. NaN ends are never inside.
+
+    Args:
+        low: lower end.
+        high: upper end.
+        margin: largest difference that counts as none, above 0.
+
+    Raises:
+        ValueError: the margin is not positive.
+
+    Source:
+        Schuirmann 1987 (two one-sided tests, here by the interval of whatever level was given).
+    """
+    if not margin > 0:
+        raise ValueError(f"an equivalence margin of {margin} is not positive")
+    return -margin < low and high < margin
+
+
+def cluster_sums(
+    values: Float[np.ndarray, " prompt"], clusters: Sequence[str]
+) -> tuple[Float[np.ndarray, " cluster"], Float[np.ndarray, " cluster"]]:
+    """Sum and number of values of each cluster, clusters in the order of their names.
+
+    Args:
+        values: one value a prompt.
+        clusters: cluster of each prompt.
+
+    Returns:
+        (sums, sizes).
+
+    Raises:
+        ValueError: the lengths differ.
+    """
+    if len(clusters) != len(values):
+        raise ValueError(f"{len(values)} values for {len(clusters)} clusters")
+    _, codes = np.unique(np.asarray(clusters, dtype=str), return_inverse=True)
+    sums = np.bincount(codes, weights=np.asarray(values, dtype=np.float64))
+    return sums, np.bincount(codes).astype(np.float64)
