@@ -18,7 +18,7 @@ CODE = sorted(
 )
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 
-WORDS = {"vocab", "errors"}
+WORDS = {"vocab", "errors", "lanes"}
 PARTS = {"maths", "prompts", "models", "hooks", "io"}
 COMPOSERS = {"zoo", "stages", "studies", "report"}
 # What a package may import beside the words and itself. Packages that are not named here (the
@@ -26,6 +26,7 @@ COMPOSERS = {"zoo", "stages", "studies", "report"}
 MAY_IMPORT = {
     "vocab": set(),
     "errors": set(),
+    "lanes": set(),
     "paths": set(),
     **{part: {"paths"} for part in PARTS},
     **{composer: {"paths", "config", "plan"} | PARTS | COMPOSERS for composer in COMPOSERS},

@@ -23,6 +23,7 @@ from transformers import (
 )
 
 from actshift.errors import UserError
+from actshift.lanes import EditSite
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,8 @@ class Family:
         embedding: path of the token embedding.
         final_norm: path of the norm before the head.
         head: path of the language-model head.
+        attn_out: path inside a block of the module whose output attention adds to the stream.
+        mlp_out: the same for the MLP.
     """
 
     key: str
@@ -48,12 +51,22 @@ class Family:
     embedding: str = "model.embed_tokens"
     final_norm: str = "model.norm"
     head: str = "lm_head"
+    attn_out: str = "self_attn"
+    mlp_out: str = "mlp"
 
 
 _TABLE = (
     Family("llama", LlamaConfig, LlamaForCausalLM),
     # Soft-capped attention scores exist in the eager implementation only.
-    Family("gemma2", Gemma2Config, Gemma2ForCausalLM, attention="eager"),
+    Family(
+        "gemma2",
+        Gemma2Config,
+        Gemma2ForCausalLM,
+        attention="eager",
+        # What a block adds to the stream has passed a norm of its own.
+        attn_out="post_attention_layernorm",
+        mlp_out="post_feedforward_layernorm",
+    ),
     Family("qwen2", Qwen2Config, Qwen2ForCausalLM),
     Family("ministral3", Ministral3Config, Ministral3ForCausalLM),
     Family("mistral", MistralConfig, MistralForCausalLM),
@@ -64,6 +77,7 @@ _TABLE = (
         blocks="transformer.h",
         embedding="transformer.wte",
         final_norm="transformer.ln_f",
+        attn_out="attn",
     ),
 )
 FAMILIES: dict[str, Family] = {family.key: family for family in _TABLE}
@@ -103,12 +117,36 @@ def head_of(model: nn.Module) -> nn.Module:
     return _part(model, "head")
 
 
+def edit_sites(model: nn.Module) -> dict[EditSite, tuple[nn.Module, ...]]:
+    """Where lanes may edit a causal language model: one module a block for every site.
+
+    Raises:
+        UserError: The architecture is not in the table, or its row names a part it lacks.
+    """
+    blocks = tuple(blocks_of(model))
+    family = family_of(_config(model).model_type)
+    return {
+        "resid_pre": blocks,
+        "attn_out": tuple(_inside(block, family, "attn_out") for block in blocks),
+        "mlp_out": tuple(_inside(block, family, "mlp_out") for block in blocks),
+        "resid_post": blocks,
+    }
+
+
+def _config(model: Any) -> Any:
+    return model.config
+
+
 def _part(model: Any, part: str) -> Any:
-    path = getattr(family_of(model.config.model_type), part)
+    return _inside(model, family_of(model.config.model_type), part)
+
+
+def _inside(module: Any, family: Family, part: str) -> Any:
+    path = getattr(family, part)
     try:
-        return attrgetter(path)(model)
+        return attrgetter(path)(module)
     except AttributeError as error:
-        name = type(model).__name__
+        name = type(module).__name__
         raise UserError(
             f"{name} has no {path!r}: correct `{part}` of its row in models/families.py"
         ) from error
