@@ -81,10 +81,17 @@ class Placed:
 
 @dataclass(frozen=True, eq=False)
 class Lane:
-    """One condition of a batched intervention; no edits is the baseline."""
+    """One condition of a batched intervention; no edits is the baseline.
+
+    Attributes:
+        name: Unique in its batch.
+        edits: What it does; several at one place act in this order.
+        draw: Number of the draw, for a random control.
+    """
 
     name: str
     edits: tuple[Placed, ...] = ()
+    draw: int | None = None
 
     @property
     def needs_donor(self) -> bool:

@@ -1,0 +1,230 @@
+"""Intervene: prompts x lanes through a model, one row a prompt and lane, streamed to Parquet.
+
+Batches are cut by a token budget alone, so they do not depend on how often a run was stopped. Each
+batch leaves one finished part in a staging folder named by the content of the job; a rerun goes on
+after the last part, and the file appears under its final name as a whole.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from tqdm import tqdm
+
+from actshift.errors import UserError
+from actshift.hooks.lanes import Continuation, Decoder, LaneBatch, generate_lanes
+from actshift.io.atomic import file_lock, remove
+from actshift.lanes import Lane
+from actshift.maths.scores import distinct_2, kl_rows, refusal_log_odds, refused_by_keyword
+from actshift.models.families import edit_sites
+from actshift.models.load import LoadedModel
+from actshift.prompts.records import Prompt
+from actshift.stages.intervene_plan import (
+    Asked,
+    Batch,
+    InterveneSettings,
+    Labels,
+    check_names,
+    job_key,
+    plan_batches,
+)
+
+#: One row a prompt and lane. Aggregates are made from these rows and never stored instead of them.
+SCHEMA = pa.schema(
+    [
+        *((name, pa.string()) for name in ("run", "pair", "model", "prompt_id", "condition")),
+        *((name, pa.string()) for name in ("category", "cluster", "split", "lane")),
+        ("draw", pa.int32()),
+        ("text", pa.string()),
+        ("n_tokens", pa.int32()),
+        ("refused", pa.bool_()),
+        ("refusal_log_odds", pa.float64()),
+        ("kl_first", pa.float64()),
+        ("ended", pa.bool_()),
+        ("distinct_2", pa.float64()),
+        ("margin", pa.float32()),
+    ]
+)
+_PLAIN = Lane("plain")
+
+
+def intervene(
+    receiver: LoadedModel,
+    asked: Sequence[Asked],
+    lanes: Sequence[Lane],
+    *,
+    labels: Labels,
+    settings: InterveneSettings,
+    staging: Path,
+    out: Path,
+    identity: dict[str, Any],
+    donor: LoadedModel | None = None,
+) -> None:
+    """Ask every prompt in every lane and write the rows.
+
+    Args:
+        receiver: The model that is edited.
+        asked: Prompts with their tokens; ids are unique.
+        lanes: Conditions with unique names; a lane without edits is the baseline.
+        labels: Of the rows.
+        settings: What decides the rows.
+        staging: Folder for unfinished parts, outside every declared output.
+        out: The Parquet file, in the order of the batches; it appears whole.
+        identity: What else decides the rows (weights hashes, code hash): parts of another identity
+            are never taken up again.
+        donor: The model that patches read.
+
+    Raises:
+        UserError: Two lanes or prompts share a name, or the device runs out of memory.
+    """
+    check_names([lane.name for lane in lanes], "lanes")
+    check_names([one.prompt.id for one in asked], "prompts")
+    key = job_key(asked, lanes, labels=labels, settings=settings, identity=identity)
+    parts = staging / key
+    batches = plan_batches([len(one.ids) for one in asked], len(lanes), settings)
+    with file_lock(staging / f"{key[:16]}.lock"):
+        parts.mkdir(parents=True, exist_ok=True)
+        for stray in parts.glob("*.partial"):
+            stray.unlink()
+        run = _Run(receiver, donor, asked, lanes, labels, settings)
+        _fill(run, batches, parts)
+        _publish(parts, [f"{number:05d}.parquet" for number in range(len(batches))], out)
+        remove(parts)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A job's models, prompts and lanes."""
+
+    receiver: LoadedModel
+    donor: LoadedModel | None
+    asked: Sequence[Asked]
+    lanes: Sequence[Lane]
+    labels: Labels
+    settings: InterveneSettings
+
+    def generate(self, batch: Batch, lanes: Sequence[Lane], max_new: int) -> LaneBatch:
+        """Run some lanes on the prompts of a batch."""
+        ids = [self.asked[i].ids for i in batch.prompts]
+        donor = self.donor and decoder_of(self.donor)
+        try:
+            return generate_lanes(
+                decoder_of(self.receiver), ids, lanes, max_new=max_new, donor=donor
+            )
+        except torch.OutOfMemoryError:
+            raise UserError(
+                f"{self.labels.model}: the device is out of memory at {len(ids)} prompts x "
+                f"{len(lanes)} lanes; lower the token budget of the interventions"
+            ) from None
+
+
+def decoder_of(loaded: LoadedModel) -> Decoder:
+    """The parts of a loaded model that lanes need.
+
+    Raises:
+        UserError: Its generation settings name no end token.
+    """
+    ends = loaded.model.generation_config.eos_token_id  # pyright: ignore[reportOptionalMemberAccess]
+    if ends is None:
+        raise UserError(
+            f"{loaded.name}: generation_config.json names no eos_token_id, so no answer would ever "
+            "end; add it to the checkpoint"
+        )
+    pad = loaded.tokenizer.pad_token_id
+    ids = frozenset([ends] if isinstance(ends, int) else ends)
+    # Padding is masked, so any token will do where the tokenizer names none.
+    return Decoder(
+        loaded.model, edit_sites(loaded.model), ids, pad if pad is not None else min(ids)
+    )
+
+
+def _fill(run: _Run, batches: Sequence[Batch], parts: Path) -> None:
+    """Run the batches that have no part yet."""
+    total = len(run.asked) * len(run.lanes)
+    done = {number for number in range(len(batches)) if _is_whole(parts / f"{number:05d}.parquet")}
+    before = sum(len(batches[n].prompts) * len(batches[n].lanes) for n in done)
+    plain: dict[tuple[int, ...], LaneBatch] = {}
+    with tqdm(
+        total=total, initial=before, desc=run.labels.model, unit="answer", mininterval=1.0
+    ) as progress:
+        for number, batch in enumerate(batches):
+            if number in done:
+                continue
+            if batch.prompts not in plain:
+                # Always its own pass, so that a resumed run compares with the same bits.
+                plain = {batch.prompts: run.generate(batch, [_PLAIN], 1)}
+            lanes = [run.lanes[i] for i in batch.lanes]
+            found = run.generate(batch, lanes, run.settings.max_new)
+            rows = list(_rows(run, batch, found, plain[batch.prompts]))
+            _write_part(rows, parts / f"{number:05d}.parquet")
+            progress.update(len(rows))
+
+
+def _rows(run: _Run, batch: Batch, found: LaneBatch, plain: LaneBatch) -> Iterator[dict[str, Any]]:
+    tokens = run.settings.refusal_tokens
+    for lane_index, answers, logits in zip(
+        batch.lanes, found.answers, found.first_logits, strict=True
+    ):
+        lane = run.lanes[lane_index]
+        kl = kl_rows(plain.first_logits[0], logits)
+        odds = refusal_log_odds(logits, tokens) if tokens else [None] * len(answers)
+        for index, answer, one_kl, one_odds in zip(batch.prompts, answers, kl, odds, strict=True):
+            yield {
+                **asdict(run.labels),
+                **_names(run.asked[index].prompt),
+                "lane": lane.name,
+                "draw": lane.draw,
+                **_answer(run, answer),
+                "refusal_log_odds": None if one_odds is None else float(one_odds),
+                "kl_first": float(one_kl),
+            }
+
+
+def _names(prompt: Prompt) -> dict[str, str]:
+    names = ("condition", "category", "cluster", "split")
+    return {"prompt_id": prompt.id, **{name: getattr(prompt, name) for name in names}}
+
+
+def _answer(run: _Run, answer: Continuation) -> dict[str, Any]:
+    decoded: Any = run.receiver.tokenizer.decode(list(answer.tokens), skip_special_tokens=True)
+    text = decoded.strip()
+    return {
+        "text": text,
+        "n_tokens": len(answer.tokens),
+        "refused": refused_by_keyword(text, run.settings.marks),
+        "ended": answer.ended,
+        "distinct_2": distinct_2(answer.tokens),
+        "margin": answer.margin,
+    }
+
+
+def _write_part(rows: list[dict[str, Any]], path: Path) -> None:
+    partial = path.with_name(f"{path.name}.partial")
+    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), partial, write_page_checksum=True)
+    partial.replace(path)
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a part is there and readable; a damaged one is made again."""
+    try:
+        pq.read_table(path, page_checksum_verification=True)
+    except (OSError, pa.ArrowException):
+        return False
+    return True
+
+
+def _publish(parts: Path, names: Sequence[str], out: Path) -> None:
+    """Join the parts in order under the final name."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.with_name(f".{out.name}.partial")
+    try:
+        with pq.ParquetWriter(partial, SCHEMA, write_page_checksum=True) as writer:
+            for name in names:
+                writer.write_table(pq.read_table(parts / name, page_checksum_verification=True))
+        partial.replace(out)
+    finally:
+        partial.unlink(missing_ok=True)
