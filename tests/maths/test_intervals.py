@@ -11,6 +11,7 @@ from actshift.maths.intervals import (
     cluster_sums,
     clustered_wilson,
     design_effect,
+    mean_t_interval,
     wilson_interval,
     within_margin,
 )
@@ -130,3 +131,11 @@ def test_sums_and_sizes_by_cluster() -> None:
     assert sizes.tolist() == [1, 2]
     with pytest.raises(ValueError, match="3 values for 1"):
         cluster_sums(np.ones(3), ["a"])
+
+
+def test_the_t_interval_on_hand_computed_values() -> None:
+    # Mean 2, s 1, t(.975, 2) = 4.302653.
+    assert mean_t_interval(np.array([1.0, 2.0, 3.0])) == pytest.approx(
+        (2 - 4.302653 / 3**0.5, 2 + 4.302653 / 3**0.5), rel=1e-6
+    )
+    assert np.isnan(mean_t_interval(np.array([1.0]))).all()

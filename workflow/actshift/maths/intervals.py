@@ -50,6 +50,31 @@ def cluster_mean_interval(
     return float(low), float(high)
 
 
+def mean_t_interval(
+    values: Float[np.ndarray, " unit"], *, level: float = 0.95
+) -> tuple[float, float]:
+    """Student interval of a mean over independent units, such as training seeds.
+
+    m -+ t_{n-1} s / sqrt(n), s with n - 1.
+
+    Args:
+        values: one value a unit.
+        level: coverage aimed at.
+
+    Returns:
+        (low, high); NaN with fewer than two values.
+
+    Source:
+        Student 1908.
+    """
+    n = len(values)
+    if n < 2:
+        return float("nan"), float("nan")
+    mean = float(np.mean(values))
+    half = float(t.ppf((1 + level) / 2, n - 1)) * float(np.std(values, ddof=1)) / sqrt(n)
+    return mean - half, mean + half
+
+
 def design_effect(values: Float[np.ndarray, " prompt"], clusters: Sequence[str]) -> float:
     """How many times the clustered variance of a mean exceeds that of independent prompts.
 

@@ -1,0 +1,63 @@
+"""Stage claims: tables of a run + resources/claims.yaml -> claims.csv, claims_by_pair.csv."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from actshift.errors import UserError
+from actshift.io.tables import read_table, write_table
+from actshift.studies.claim_file import Claim, parse_claims
+from actshift.studies.claims import claims_table, decide, units_table
+
+
+def make_claims(
+    tables: Sequence[Path], claims: Path, out: Path, *, pairs: Sequence[str]
+) -> pd.DataFrame:
+    """Decide every published claim from the tables that exist.
+
+    Args:
+        tables: CSV files, each in a folder named after its study.
+        claims: the claims file.
+        out: folder for `claims.csv` and `claims_by_pair.csv`.
+        pairs: the run's pairs; one without rows reads "not measured".
+
+    Returns:
+        The table of claims.
+
+    Raises:
+        UserError: the claims file is wrong, or a table is damaged.
+    """
+    wanted = read_claims(claims)
+    found = {(path.parent.name, path.stem): _rows(path) for path in tables}
+    units = decide(wanted, found, pairs)
+    table = claims_table(wanted, units)
+    write_table(units_table(units), out / "claims_by_pair.csv")
+    write_table(table, out / "claims.csv")
+    counts = Counter(table["verdict"])
+    print(f"claims {out}: " + ", ".join(f"{count} {name}" for name, count in counts.items()))
+    return table
+
+
+def read_claims(path: Path) -> list[Claim]:
+    """Read and check a claims file.
+
+    Raises:
+        UserError: it is missing or no YAML, or a claim is wrong; names the claim and the key.
+    """
+    try:
+        data = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; it belongs to the repository") from None
+    except YAMLError as error:
+        raise UserError(f"{path}: no YAML: {' '.join(str(error).split())}") from None
+    return parse_claims(data, origin=str(Path(*path.parts[-2:])))
+
+
+def _rows(path: Path) -> pd.DataFrame:
+    """A table whose names are text: a pair may be called "7"."""
+    table = read_table(path)
+    return table.astype({"pair": str}) if "pair" in table.columns else table

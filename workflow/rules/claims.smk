@@ -1,0 +1,32 @@
+"""published claims: every study's tables -> verdicts.
+
+claims  tables + resources/claims.yaml -> results/<run>/tables/{claims,claims_by_pair}.csv
+"""
+
+#: The tables that claims are decided from: a study adds the outputs of its aggregate rules here.
+CLAIM_TABLES = [
+    *rules.rank_audit_aggregate.output,
+    *(rules.calibration_tables.output if "calibration" in CONFIG.studies else []),
+]
+
+
+rule claims:
+    input:
+        tables=CLAIM_TABLES,
+        claims=HERE / "resources" / "claims.yaml",
+    output:
+        PATHS.tables / "claims.csv",
+        PATHS.tables / "claims_by_pair.csv",
+    log:
+        PATHS.log("claims"),
+    benchmark:
+        PATHS.timing("claims")
+    conda:
+        "../../envs/cpu.yaml"
+    threads: 1
+    params:
+        pairs=[pair.name for pair in CONFIG.chosen_pairs],
+        code=code("stages.claims"),
+        status=str(PATHS.status),
+    script:
+        "../scripts/claims.py"

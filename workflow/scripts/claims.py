@@ -1,0 +1,15 @@
+"""Rule claims: published claims, decided from the tables."""
+
+from pathlib import Path
+
+from actshift.adapter import job
+
+with job(snakemake):
+    from actshift.stages.claims import make_claims
+
+    make_claims(
+        [Path(table) for table in snakemake.input.tables],
+        Path(snakemake.input.claims),
+        Path(snakemake.output[0]).parent,
+        pairs=snakemake.params.pairs,
+    )
