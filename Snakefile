@@ -20,6 +20,7 @@ include: "workflow/rules/checkpoints.smk"
 include: "workflow/rules/prompts.smk"
 include: "workflow/rules/extract.smk"
 include: "workflow/rules/rank_audit.smk"
+include: "workflow/rules/calibration.smk"
 include: "workflow/rules/report.smk"
 
 
@@ -31,6 +32,7 @@ rule all:
     input:
         PATHS.report,
         PLAN.all_stores(),
+        rules.calibration_figures.output if "calibration" in CONFIG.studies else [],
     localrule: True
 
 

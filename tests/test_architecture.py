@@ -38,9 +38,26 @@ MUST_NOT_NAME = {
     **{name: TORCH - {"torch"} for name in ("hooks", "zoo", "stages", "commands")},
 }
 # Stages whose jobs need only numpy: they must start like it.
-TORCH_FREE = ("prompts", "checkpoint", "rank_audit", "aggregate", "figures", "report")
+TORCH_FREE = (
+    "prompts",
+    "checkpoint",
+    "rank_audit",
+    "aggregate",
+    "figures",
+    "report",
+    "calibration_tables",
+    "calibration_figures",
+)
 # Modules that the Snakefile imports; `snakemake -n` must stay quick.
-PARSE_TIME = ("codehash", "config", "device", "errors", "plan", "paths")
+PARSE_TIME = (
+    "codehash",
+    "config",
+    "device",
+    "errors",
+    "plan",
+    "paths",
+    "studies.calibration_tables.files",
+)
 # The one module that is handed the injected object: what all adapters do around their stage.
 TAKES_SNAKEMAKE = {PACKAGE / "adapter.py"}
 # Arguments that need no annotation.

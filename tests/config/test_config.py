@@ -35,6 +35,8 @@ def test_shipped_configs_are_valid(path: str) -> None:
         ({"zoo": {"size": "big"}}, ["zoo.size", "'tiny'", "value 'big'"]),
         ({"pairs": [pair(), pair()]}, ["two pairs are called 'own'"]),
         ({"prompts": {"harmful": {"source": "file"}}}, ["prompts.harmful", "needs the key path"]),
+        ({"calibration": {"seeds": [0, 0]}}, ["calibration.seeds", "must differ"]),
+        ({"calibration": {"ablation_ranks": [129]}}, ["calibration.ablation_ranks.0", "value 129"]),
         ({"rank_audit": {"harmful": "x"}}, ["rank_audit.harmful", "'x'", "concepts, harmful"]),
     ],
 )

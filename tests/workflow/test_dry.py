@@ -83,6 +83,19 @@ def test_an_added_prompt_set_adds_its_streams_and_nothing_else(clone: Clone) -> 
     }
 
 
+def test_calibration_runs_only_when_asked_for_and_one_job_a_seed(clone: Clone) -> None:
+    config = micro_config()
+    before = clone.planned("--configfile", clone.write_config("without.yaml", config))
+    asked = {**config, "studies": ["rank_audit", "calibration"], "calibration": {"seeds": [0, 3]}}
+    after = clone.planned("--configfile", clone.write_config("with.yaml", asked))
+    assert {rule: after[rule] - before.get(rule, 0) for rule in after if rule not in before} == {
+        "calibration_networks": 2,
+        "calibration_tables": 1,
+        "calibration_figures": 1,
+    }
+    assert all(after[rule] == before[rule] for rule in before)
+
+
 def test_a_gpu_is_asked_for_only_where_the_device_is_one(clone: Clone) -> None:
     for device, gpu in (("cpu", "gpu=0"), ("cuda", "gpu=1")):
         done = clone.run("-n", "--config", f"device={device}")

@@ -169,6 +169,37 @@ class RankAudit(Section):
     )
 
 
+class CalibrationEpochs(Section):
+    """Full-batch steps of each kind of training; the defaults are the published ones."""
+
+    base: Count = Field(default=300, description="base network, on the task labels")
+    finetune: Count = Field(default=400, description="full fine-tunes")
+    distributed: Count = Field(default=600, description="distributed variants")
+
+
+class Calibration(Section):
+    """The calibration networks: small nets whose base, safe and unsafe versions are known."""
+
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        default=(0, 1, 2), min_length=1, description="one training job each; published: 0 to 4"
+    )
+    ablation_ranks: tuple[Annotated[int, Field(ge=0, le=128)], ...] = Field(
+        default=(0, 1, 3, 5, 10, 20, 40, 80, 120),
+        description="directions projected out of the last hidden layer (width 128)",
+    )
+    random_draws: Count = Field(default=5, description="random subspaces of each rank")
+    epochs: CalibrationEpochs = Field(
+        default=CalibrationEpochs(), description="steps of each kind of training"
+    )
+
+    @field_validator("seeds", "ablation_ranks")
+    @classmethod
+    def _distinct(cls, values: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(values)) < len(values):
+            raise ValueError("values must differ")
+        return values
+
+
 class Report(Section):
     """The page."""
 
@@ -186,7 +217,7 @@ class Config(Section):
         default="auto", description="auto: a GPU where there is one"
     )
     only: str = Field(default="", description="comma-separated pairs to run; empty: all")
-    studies: tuple[Literal["rank_audit"], ...] = Field(
+    studies: tuple[Literal["rank_audit", "calibration"], ...] = Field(
         default=("rank_audit",), description="which studies run"
     )
     pairs: tuple[Pair, ...] = Field(min_length=1, description="what is compared")
@@ -195,6 +226,9 @@ class Config(Section):
     splits: Splits = Field(default=Splits(), description="splits of loaded prompt sets")
     extract: Extract = Field(default=Extract(), description="settings of the extraction")
     rank_audit: RankAudit = Field(default=RankAudit(), description="settings of study A")
+    calibration: Calibration = Field(
+        default=Calibration(), description="settings of the calibration networks"
+    )
     report: Report = Field(default=Report(), description="settings of the page")
 
     @model_validator(mode="after")

@@ -6,6 +6,8 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from actshift.config import (
+    Calibration,
+    CalibrationEpochs,
     Config,
     Extract,
     Pair,
@@ -27,6 +29,8 @@ _SECTIONS: tuple[tuple[str, type[Section]], ...] = (
     ("`splits`", Splits),
     ("`extract`", Extract),
     ("`rank_audit`", RankAudit),
+    ("`calibration`", Calibration),
+    ("`calibration.epochs`", CalibrationEpochs),
     ("`report`", Report),
 )
 

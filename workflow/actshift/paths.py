@@ -62,6 +62,10 @@ class RunPaths:
         """One pair's tables of one study."""
         return self.root / "pairs" / pair / study
 
+    def calibration(self, seed: int | str) -> Path:
+        """The calibration networks of one seed and how their training ended."""
+        return self.root / "calibration" / f"seed-{seed}"
+
     def study_tables(self, study: str) -> Path:
         """All pairs' tables of one study."""
         return self.tables / study

@@ -1,0 +1,203 @@
+"""Figures of the calibration networks: ablation curves, the lottery of the bias, ranks and gaps."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from actshift.report.panels import PAGE_WIDTH, empty_figure, legend, no_data
+from actshift.report.style import BLACK, BLUE, GREY, RED, Stroke, print_style
+from actshift.report.tables import select, values
+
+_PRINCIPAL = Stroke(BLUE, "o", "-", "principal directions, mean over seeds")
+_RANDOM = Stroke(GREY, "s", "--", "random directions (band: all seeds and draws)")
+_PUBLISHED = Stroke(RED, "D", ":", "published mean")
+_BIAS_ONLY = Stroke(BLACK, "", "-.", "answer of the bias alone, mean over seeds")
+_SIGNS = {
+    1: Stroke(RED, "^", "none", "readout bias above 0: the bias alone refuses to comply"),
+    -1: Stroke(BLUE, "v", "none", "readout bias below 0: the bias alone complies"),
+}
+
+
+def variants_of(table: pd.DataFrame) -> list[tuple[str, float]]:
+    """(variant, lambda) in the order of the table."""
+    return [(str(v), float(w)) for v, w in table[["variant", "lambda"]].drop_duplicates().values]
+
+
+def variant_title(variant: str, weight: float) -> str:
+    """How a panel calls a variant."""
+    name = variant.replace("_", " ")
+    return f"{name}, λ {weight:g}" if weight else name
+
+
+def calibration_compliance(ablation: pd.DataFrame) -> Figure:
+    """Compliance against r: principal and random directions, published means, the bias alone."""
+    figure, axes = _panels(ablation, "compliance", "directions projected out, r")
+    for axis, rows in axes:
+        principal = select(rows, projection="principal")
+        random = select(rows, projection="random")
+        if len(random):
+            draws = random.groupby("ablated_rank")["compliance"]
+            axis.fill_between(
+                _spaced(rows, draws.min().index), draws.min(), draws.max(),
+                color=GREY, alpha=0.2, lw=0,
+            )  # fmt: skip
+            _curve(axis, rows, draws.mean(), _RANDOM)
+        for _, one in principal.groupby("seed"):
+            curve = one.set_index("ablated_rank")["compliance"]
+            axis.plot(_spaced(rows, curve.index), curve, color=BLUE, alpha=0.25, linewidth=0.8)
+        by_rank = principal.groupby("ablated_rank")
+        _curve(axis, rows, by_rank["compliance"].mean(), _PRINCIPAL)
+        _curve(axis, rows, by_rank["compliance_published"].mean().dropna(), _PUBLISHED)
+        alone = float(principal.drop_duplicates("seed")["compliance_bias_only"].mean())
+        axis.axhline(alone, **_BIAS_ONLY.line(label=None, marker=None))
+        _rank_ticks(axis, rows)
+    legend(figure, [s.line() for s in (_PRINCIPAL, _RANDOM, _PUBLISHED, _BIAS_ONLY)], columns=4)
+    return figure
+
+
+def calibration_bias_sign(ablation: pd.DataFrame) -> Figure:
+    """One marker a seed and r, coloured by the sign of the readout bias."""
+    principal = select(ablation, projection="principal")
+    figure, axes = _panels(principal, "compliance", "directions projected out, r")
+    for axis, rows in axes:
+        seeds = sorted(rows["seed"].unique())
+        for seed, one in rows.groupby("seed"):
+            sign = 1 if float(one["bias"].iloc[0]) > 0 else -1
+            # Side by side within a rank, so that equal values stay visible.
+            shift = (seeds.index(seed) - (len(seeds) - 1) / 2) * 0.6 / max(len(seeds), 1)
+            at = _spaced(rows, one["ablated_rank"]) + shift
+            axis.plot(at, one["compliance"], **_SIGNS[sign].line(label=None, markersize=3.5))
+        _rank_ticks(axis, rows)
+    legend(figure, [stroke.line() for stroke in _SIGNS.values()], columns=2)
+    return figure
+
+
+def calibration_rank_and_gap(
+    ablation: pd.DataFrame, rank: pd.DataFrame, gap: pd.DataFrame
+) -> Figure:
+    """Rank by layer, random against principal damage in logits, and kappa under its bound."""
+    figure = Figure(figsize=(PAGE_WIDTH, 3.4), layout="constrained")
+    left, middle, right = figure.subplots(1, 3)
+    _rank_panel(left, select(rank, inputs="safety"))
+    _logit_panel(middle, select(ablation, projection="principal"))
+    _gap_panel(right, gap)
+    return figure
+
+
+def _rank_panel(axis: Axes, rows: pd.DataFrame) -> None:
+    """Rho by layer: the mean over layers hides that the ablated last layer has the least."""
+    for (variant, weight), mark in zip(variants_of(rows), "xoDsv^", strict=False):
+        mean = _variant(rows, variant, weight).groupby("layer")["rho_eps"].mean()
+        axis.plot(mean, marker=mark, label=variant_title(variant, weight))
+    axis.set(title="rank by layer, safety inputs", xlabel="hidden layer", ylabel="rank / 128")
+    axis.set_xticks(sorted(rows["layer"].unique()))
+    axis.legend(fontsize=7)
+
+
+def _logit_panel(axis: Axes, rows: pd.DataFrame) -> None:
+    """Distance of the mean logit from the bias, by r: what is left of the network's answer."""
+    for (variant, weight), mark in zip(variants_of(rows), "oDsv^", strict=False):
+        mine = _variant(rows, variant, weight)
+        mean = mine.groupby("ablated_rank")["mean_logit_minus_bias"].mean()
+        axis.plot(
+            _spaced(rows, mean.index), mean, marker=mark, label=variant_title(variant, weight)
+        )
+    axis.axhline(0, color=BLACK, linewidth=1)
+    axis.set_yscale("symlog", linthresh=0.1)
+    axis.set(title="mean logit minus bias", xlabel="directions projected out, r", ylabel="logit")
+    _rank_ticks(axis, rows)
+    axis.legend(fontsize=7)
+
+
+def _gap_panel(axis: Axes, rows: pd.DataFrame) -> None:
+    """Kappa against the rank of the separation, under 2 / (eps r)."""
+    shown = rows[rows["rank_S"] > 0]
+    if shown.empty:
+        no_data(axis)
+        return
+    colours = dict(zip(sorted(shown["honest"].unique()), (BLUE, RED), strict=False))
+    for honest, one in shown.groupby("honest"):
+        axis.plot(
+            one["rank_S"], one["kappa"], "o", markersize=3.5, color=colours[honest],
+            label=str(honest).replace("_", " "),
+        )  # fmt: skip
+    bound = shown.drop_duplicates("rank_S").sort_values("rank_S")
+    axis.plot(bound["rank_S"], bound["kappa_bound"], color=BLACK, label="bound 2 / (ε r)")
+    axis.axhline(8, color=GREY, linestyle="--", label="threshold 8")
+    axis.set(xscale="log", yscale="log", title="spectral gap", xlabel="rank of S, r", ylabel="κ")
+    axis.legend(fontsize=7)
+
+
+def _panels(
+    table: pd.DataFrame, ylabel: str, xlabel: str
+) -> tuple[Figure, list[tuple[Axes, pd.DataFrame]]]:
+    """One panel a variant, three in a row, and the rows it shows."""
+    found = variants_of(table)
+    rows = -(-len(found) // 3)
+    figure = Figure(figsize=(PAGE_WIDTH, 2.5 * rows + 0.7), layout="constrained")
+    axes = figure.subplots(rows, 3, squeeze=False, sharey=True).ravel()
+    for axis in axes[len(found) :]:
+        axis.set_visible(False)
+    panels = []
+    for axis, (variant, weight) in zip(axes, found, strict=False):
+        axis.set(title=variant_title(variant, weight), xlabel=xlabel, ylim=(-0.04, 1.06))
+        panels.append((axis, _variant(table, variant, weight)))
+    for axis in axes[::3]:
+        axis.set_ylabel(ylabel)
+    return figure, panels
+
+
+def _variant(table: pd.DataFrame, variant: str, weight: float) -> pd.DataFrame:
+    return table[(table["variant"] == variant) & (table["lambda"] == weight)]
+
+
+def _spaced(rows: pd.DataFrame, ranks: Any) -> np.ndarray:
+    """Ranks as equally spaced places: 1 and 120 would not share a linear axis."""
+    return np.searchsorted(np.unique(values(rows, "ablated_rank")), np.asarray(ranks)).astype(float)
+
+
+def _rank_ticks(axis: Axes, rows: pd.DataFrame) -> None:
+    ranks = np.unique(values(rows, "ablated_rank"))
+    axis.set_xticks(np.arange(len(ranks)), [f"{rank:g}" for rank in ranks])
+
+
+def _curve(axis: Axes, rows: pd.DataFrame, curve: pd.Series, stroke: Stroke) -> Line2D:
+    return axis.plot(_spaced(rows, curve.index), curve, **stroke.line(label=None))[0]
+
+
+FIGURES: dict[str, tuple[Callable[..., Figure], tuple[str, ...]]] = {
+    "calibration_compliance": (calibration_compliance, ("calibration_ablation",)),
+    "calibration_bias_sign": (calibration_bias_sign, ("calibration_ablation",)),
+    "calibration_rank_and_gap": (
+        calibration_rank_and_gap,
+        ("calibration_ablation", "calibration_rank", "calibration_spectral_gap"),
+    ),
+}
+
+
+def draw_calibration_figure(name: str, tables: dict[str, pd.DataFrame]) -> Figure:
+    """Draw one figure of the study; equal tables give equal bytes when saved.
+
+    Args:
+        name: A key of `FIGURES`.
+        tables: The study's tables by name.
+
+    Returns:
+        The figure, or one that says which table has no rows.
+    """
+    draw, needed = FIGURES[name]
+    missing = [table for table in needed if table not in tables or tables[table].empty]
+    with print_style():
+        if missing:
+            return empty_figure(f"no rows in {missing[0]}.csv")
+        return draw(*(tables[table] for table in needed))
+
+
+def table_names() -> set[str]:
+    """Tables that any figure reads."""
+    return {table for _, needed in FIGURES.values() for table in needed}

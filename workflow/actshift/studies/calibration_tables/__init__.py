@@ -1,0 +1,1 @@
+"""Tables of the calibration study: names of the networks, one seed's rows, all seeds' summary."""

@@ -1,0 +1,78 @@
+"""calibration: networks whose base, safe and unsafe versions are known.
+
+calibration_networks  a seed             -> results/<run>/calibration/seed-<n>
+                      train the base once, then every variant from it
+calibration_tables    all seeds' folders -> results/<run>/tables/calibration/*.csv
+calibration_figures   tables             -> results/<run>/figures/calibration/*.{svg,png}
+"""
+
+from actshift.studies.calibration_tables.files import FIGURES as CALIBRATION_FIGURES
+from actshift.studies.calibration_tables.files import PUBLISHED as CALIBRATION_PUBLISHED
+from actshift.studies.calibration_tables.files import TABLES as CALIBRATION_TABLES
+
+
+rule calibration_networks:
+    output:
+        directory(PATHS.calibration("{seed}")),
+    log:
+        PATHS.log("calibration_networks", "{seed}"),
+    benchmark:
+        PATHS.timing("calibration_networks", "{seed}")
+    wildcard_constraints:
+        seed=r"\d+",
+    # As long as a zoo model and needed by no other study: it fills the cores beside them.
+    priority: 40
+    conda:
+        "../../envs/cpu.yaml"
+    threads: 1
+    params:
+        epochs=CONFIG.calibration.epochs.model_dump(),
+        code=code("stages.calibration"),
+        status=str(PATHS.status),
+    script:
+        "../scripts/calibration_networks.py"
+
+
+rule calibration_tables:
+    input:
+        networks=[PATHS.calibration(seed) for seed in CONFIG.calibration.seeds],
+        published=[PUBLISHED / name for name in CALIBRATION_PUBLISHED.values()],
+    output:
+        [PATHS.study_tables("calibration") / f"{name}.csv" for name in CALIBRATION_TABLES],
+    log:
+        PATHS.log("calibration_tables"),
+    benchmark:
+        PATHS.timing("calibration_tables")
+    conda:
+        "../../envs/cpu.yaml"
+    threads: 1
+    params:
+        ranks=CONFIG.calibration.ablation_ranks,
+        random_draws=CONFIG.calibration.random_draws,
+        code=code("stages.calibration_tables"),
+        status=str(PATHS.status),
+    script:
+        "../scripts/calibration_tables.py"
+
+
+rule calibration_figures:
+    input:
+        rules.calibration_tables.output,
+    output:
+        [
+            PATHS.figures("calibration") / f"{name}.{kind}"
+            for name in CALIBRATION_FIGURES
+            for kind in ("svg", "png")
+        ],
+    log:
+        PATHS.log("calibration_figures"),
+    benchmark:
+        PATHS.timing("calibration_figures")
+    conda:
+        "../../envs/cpu.yaml"
+    threads: 1
+    params:
+        code=code("stages.calibration_figures"),
+        status=str(PATHS.status),
+    script:
+        "../scripts/calibration_figures.py"

@@ -1,0 +1,14 @@
+"""Rule calibration_networks: one seed's networks."""
+
+from pathlib import Path
+
+from actshift.adapter import job
+
+with job(snakemake):
+    from actshift.stages.calibration import train_calibration
+
+    train_calibration(
+        seed=int(snakemake.wildcards.seed),
+        epochs=snakemake.params.epochs,
+        out=Path(snakemake.output[0]),
+    )
