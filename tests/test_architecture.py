@@ -43,6 +43,7 @@ TORCH_FREE = (
     "checkpoint",
     "rank_audit",
     "aggregate",
+    "claims",
     "figures",
     "report",
     "calibration_tables",

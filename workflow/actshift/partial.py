@@ -13,6 +13,7 @@ from actshift.errors import UserError
 from actshift.io.tables import write_table
 from actshift.plan import Plan
 from actshift.stages.aggregate import aggregate_rank_audit
+from actshift.stages.claims import make_claims
 from actshift.stages.figures import make_figures
 from actshift.stages.report import make_report
 from actshift.stages.zoo_tables import collect_behaviour
@@ -45,6 +46,7 @@ def partial_report(config: Config, *, root: Path) -> Path:
         if file.is_file()
     )
     write_table(collect_behaviour(rows), paths.tables / "zoo_behaviour.csv")
+    _claims(plan, root)
     make_figures(paths.tables, paths.figures("rank_audit"))
     make_report(
         paths.root,
@@ -54,6 +56,21 @@ def partial_report(config: Config, *, root: Path) -> Path:
         show_text=config.report.show_text,
     )
     return paths.report
+
+
+def _claims(plan: Plan, root: Path) -> None:
+    """Decide the claims from the tables there are; those without a table say so."""
+    tables = plan.paths.tables
+    pairs = [pair.name for pair in plan.config.chosen_pairs]
+    try:
+        make_claims(
+            sorted(tables.glob("*/*.csv")), root / "resources" / "claims.yaml", tables, pairs=pairs
+        )
+    except UserError as error:
+        # Verdicts of an earlier run must not stand beside the tables of this one.
+        for name in ("claims.csv", "claims_by_pair.csv"):
+            (tables / name).unlink(missing_ok=True)
+        print(f"actshift: no claims: {error}")
 
 
 def _rows_kept(plan: Plan, recipe: str, variant: str) -> Path:

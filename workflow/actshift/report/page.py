@@ -18,6 +18,7 @@ from markupsafe import Markup
 
 from actshift.report.answers import Answer
 from actshift.report.cells import Cells
+from actshift.report.claim_rows import ClaimRow
 
 #: Id of the one element that may differ between two equal runs.
 TIMINGS_ID = "actshift-timings"
@@ -54,6 +55,8 @@ class PageContent:
 
     run: str
     answers: Sequence[Answer]
+    claims: Sequence[ClaimRow] = ()
+    claims_line: str = ""
     missing: Sequence[Missing] = ()
     gates: str = ""
     failures: Sequence[Mapping[str, str]] = ()

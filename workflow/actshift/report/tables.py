@@ -36,12 +36,30 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "n_sweep": ("pair", "matrix", "inputs", "layer", "n"),
     "pooling": ("pair", "matrix", "inputs", "layer", "pooling", "rank_eps"),
     "zoo_behaviour": ("model", "variant", "split", "condition", "metric", "rate", "low", "high"),
+    "claims": (
+        "claim",
+        "statement",
+        "verdict",
+        "holds_in",
+        "reason",
+        "measured",
+        "low",
+        "high",
+        "published",
+        "decided_by",
+        "primary_cell",
+        "table",
+        "source",
+    ),
+    "claims_by_pair": ("claim", "name", "verdict", "reason", "measured", "low", "high"),
 }
+#: Tables that lie in `tables/` itself: they belong to no single study.
+_OF_THE_RUN = frozenset({"zoo_behaviour", "claims", "claims_by_pair"})
 
 
 def table_path(folder: Path, name: str) -> Path:
     """Where `name` lies under a run's `tables/` folder."""
-    return folder / f"{name}.csv" if name == "zoo_behaviour" else folder / f"rank_audit/{name}.csv"
+    return folder / f"{name}.csv" if name in _OF_THE_RUN else folder / f"rank_audit/{name}.csv"
 
 
 def load_tables(folder: Path) -> dict[str, pd.DataFrame]:

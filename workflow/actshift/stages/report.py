@@ -8,6 +8,7 @@ from typing import Any
 from actshift.io.atomic import atomic_write_text
 from actshift.report.answers import Answer, answers
 from actshift.report.cells import Cells, cells_of
+from actshift.report.claim_rows import claim_rows, claims_line
 from actshift.report.examples import ShowText, examples
 from actshift.report.figures import FIGURES, alt_text, figure_names
 from actshift.report.page import FigureBlock, Missing, PageContent, gates_line, render_page
@@ -46,10 +47,13 @@ def make_report(
     tables = load_tables(run_dir / "tables")
     wanted = _wanted(config)
     found = answers(tables, order=wanted)
+    claims = claim_rows(tables.get("claims"))
     models = checkpoints(run_dir)
     content = PageContent(
         run=str(config.get("run", run_dir.name)),
         answers=found,
+        claims=claims,
+        claims_line=claims_line(claims),
         missing=_missing(wanted, found, failures),
         gates=gates_line(tables.get("zoo_behaviour")),
         failures=failures,

@@ -1,0 +1,53 @@
+"""The report after a failure, called as the Snakefile calls it, on runs with little or nothing."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from report.synthetic_tables import synthetic_tables
+
+from actshift.config import Config, parse_config
+from actshift.io.tables import read_table, write_table
+from actshift.partial import partial_report
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
+    monkeypatch.chdir(tmp_path)
+    return parse_config(yaml.safe_load((ROOT / "config.yaml").read_text()), origin="config.yaml")
+
+
+def test_without_any_table_every_claim_says_what_is_missing(config: Config) -> None:
+    page = partial_report(config, root=ROOT)
+    found = read_table(page.parent / "tables" / "claims.csv")
+    assert set(found["verdict"]) == {"not measured"}
+    assert found["reason"].str.endswith("has not been made").all()
+    html = page.read_text(encoding="utf-8")
+    assert "table ablation_sweep.csv has not been made" in html
+    assert "No pair has finished in this run" in html
+
+
+def test_tables_that_are_there_are_used(config: Config) -> None:
+    pair = config.pairs[0].name
+    tables = Path("results") / config.run / "tables"
+    write_table(synthetic_tables((pair,), n_layers=2)["cosine"], tables / "rank_audit/cosine.csv")
+    partial_report(config, root=ROOT)
+    units = read_table(tables / "claims_by_pair.csv")
+    own = units.loc[(units["claim"] == "did-recovers-refusal") & (units["name"] == pair)]
+    assert own["verdict"].tolist() == ["by construction"]
+
+
+def test_a_damaged_claims_file_leaves_the_rest_and_no_old_verdicts(
+    config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tables = partial_report(config, root=ROOT).parent / "tables"
+    assert (tables / "claims.csv").is_file()
+    broken = tmp_path / "broken" / "resources" / "claims.yaml"
+    broken.parent.mkdir(parents=True)
+    broken.write_text("- id: x\n")
+    page = partial_report(config, root=broken.parents[1])
+    assert page.is_file()
+    assert not (tables / "claims.csv").exists()
+    assert "no claims: resources/claims.yaml: claim 'x'" in capsys.readouterr().out
