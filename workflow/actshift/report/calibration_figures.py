@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import NullFormatter
 
 from actshift.report.panels import PAGE_WIDTH, empty_figure, legend, no_data
 from actshift.report.style import BLACK, BLUE, GREY, RED, Stroke, print_style
@@ -15,11 +16,11 @@ from actshift.report.tables import select, values
 
 _PRINCIPAL = Stroke(BLUE, "o", "-", "principal directions, mean over seeds")
 _RANDOM = Stroke(GREY, "s", "--", "random directions (band: all seeds and draws)")
-_PUBLISHED = Stroke(RED, "D", ":", "published mean")
+_PUBLISHED = Stroke(RED, "D", ":", "published mean at the shown seeds")
 _BIAS_ONLY = Stroke(BLACK, "", "-.", "answer of the bias alone, mean over seeds")
 _SIGNS = {
-    1: Stroke(RED, "^", "none", "readout bias above 0: the bias alone refuses to comply"),
-    -1: Stroke(BLUE, "v", "none", "readout bias below 0: the bias alone complies"),
+    1: Stroke(RED, "^", "none", "readout bias above 0: alone it gives the unsafe answer"),
+    -1: Stroke(BLUE, "v", "none", "readout bias below 0: alone it gives the safe answer"),
 }
 
 
@@ -30,7 +31,7 @@ def variants_of(table: pd.DataFrame) -> list[tuple[str, float]]:
 
 def variant_title(variant: str, weight: float) -> str:
     """How a panel calls a variant."""
-    name = variant.replace("_", " ")
+    name = variant.replace("full_finetune", "full fine-tune")
     return f"{name}, λ {weight:g}" if weight else name
 
 
@@ -56,7 +57,7 @@ def calibration_compliance(ablation: pd.DataFrame) -> Figure:
         alone = float(principal.drop_duplicates("seed")["compliance_bias_only"].mean())
         axis.axhline(alone, **_BIAS_ONLY.line(label=None, marker=None))
         _rank_ticks(axis, rows)
-    legend(figure, [s.line() for s in (_PRINCIPAL, _RANDOM, _PUBLISHED, _BIAS_ONLY)], columns=4)
+    legend(figure, [s.line() for s in (_PRINCIPAL, _RANDOM, _PUBLISHED, _BIAS_ONLY)], columns=2)
     return figure
 
 
@@ -96,7 +97,8 @@ def _rank_panel(axis: Axes, rows: pd.DataFrame) -> None:
         axis.plot(mean, marker=mark, label=variant_title(variant, weight))
     axis.set(title="rank by layer, safety inputs", xlabel="hidden layer", ylabel="rank / 128")
     axis.set_xticks(sorted(rows["layer"].unique()))
-    axis.legend(fontsize=7)
+    axis.legend(fontsize=7, loc="upper right")
+    axis.set_xlim(right=3.6)
 
 
 def _logit_panel(axis: Axes, rows: pd.DataFrame) -> None:
@@ -109,6 +111,7 @@ def _logit_panel(axis: Axes, rows: pd.DataFrame) -> None:
         )
     axis.axhline(0, color=BLACK, linewidth=1)
     axis.set_yscale("symlog", linthresh=0.1)
+    axis.yaxis.set_major_formatter("{x:g}")
     axis.set(title="mean logit minus bias", xlabel="directions projected out, r", ylabel="logit")
     _rank_ticks(axis, rows)
     axis.legend(fontsize=7)
@@ -124,13 +127,23 @@ def _gap_panel(axis: Axes, rows: pd.DataFrame) -> None:
     for honest, one in shown.groupby("honest"):
         axis.plot(
             one["rank_S"], one["kappa"], "o", markersize=3.5, color=colours[honest],
-            label=str(honest).replace("_", " "),
+            label="honest: " + _honest_title(str(honest)),
         )  # fmt: skip
     bound = shown.drop_duplicates("rank_S").sort_values("rank_S")
     axis.plot(bound["rank_S"], bound["kappa_bound"], color=BLACK, label="bound 2 / (ε r)")
     axis.axhline(8, color=GREY, linestyle="--", label="threshold 8")
     axis.set(xscale="log", yscale="log", title="spectral gap", xlabel="rank of S, r", ylabel="κ")
+    for side in (axis.xaxis, axis.yaxis):  # the default writes powers in math, which is off
+        side.set_major_formatter("{x:g}")
+        side.set_minor_formatter(NullFormatter())
+    axis.set_xticks([2, 5, 10, 20, 50])
     axis.legend(fontsize=7)
+
+
+def _honest_title(name: str) -> str:
+    """A network's name as the panels write it: `distributed_5` -> distributed, λ 5."""
+    variant, _, weight = name.rpartition("_")
+    return variant_title(variant, float(weight)) if weight.isdigit() else variant_title(name, 0.0)
 
 
 def _panels(
