@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 
 ROOT = Path(workflow.basedir)
+#: The same folder as inputs name it: Snakemake compares their names, and a moved folder is no change.
+HERE = Path(os.path.relpath(ROOT))
 sys.path.insert(0, str(ROOT / "workflow"))
 
 from actshift.codehash import code

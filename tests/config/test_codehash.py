@@ -15,7 +15,12 @@ STAGES = sorted(
 
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A package of three modules: stages.run -> maths.rank -> vocab."""
+    """A package of three modules, stages.run -> maths.rank -> vocab, and a script a stage."""
+    scripts = tmp_path / "scripts"
+    scripts.mkdir()
+    for name in ("run", "other"):
+        (scripts / f"{name}.py").write_text(f"from actshift.stages.{name} import run\nrun(eps=1)\n")
+    monkeypatch.setattr(codehash, "SCRIPTS", scripts)
     files = {
         "__init__.py": "",
         "vocab.py": "EPS = 0.05\n",
@@ -34,7 +39,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def fresh_hash() -> str:
-    for cached in (codehash.closure, codehash._tree, codehash._dump):
+    for cached in (codehash.closure, codehash._imports, codehash._dump):
         cached.cache_clear()
     return codehash.code("stages.run")
 
@@ -42,7 +47,7 @@ def fresh_hash() -> str:
 @pytest.fixture(autouse=True)
 def _clear_after():
     yield
-    for cached in (codehash.closure, codehash._tree, codehash._dump):
+    for cached in (codehash.closure, codehash._imports, codehash._dump):
         cached.cache_clear()
 
 
@@ -65,6 +70,16 @@ def test_code_that_the_stage_cannot_reach_does_not(package: Path) -> None:
     before = fresh_hash()
     (package / "stages/other.py").write_text("X = 2\n")
     assert fresh_hash() == before
+
+
+def test_an_edit_to_the_calling_script_alone_changes_it(package: Path) -> None:
+    before = fresh_hash()
+    mine, other = (package / "scripts" / f"{name}.py" for name in ("run", "other"))
+    other.write_text(other.read_text().replace("eps=1", "eps=2"))
+    mine.write_text(mine.read_text() + "# a remark\n")
+    assert fresh_hash() == before
+    mine.write_text(mine.read_text().replace("eps=1", "eps=2"))
+    assert fresh_hash() != before
 
 
 @pytest.mark.parametrize("stage", STAGES)

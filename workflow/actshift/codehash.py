@@ -1,8 +1,10 @@
 """Code tracking: a hash over a module's import closure inside the package.
 
 Snakemake reruns a job when a `params` value changes but does not see the modules a script
-imports. `code("stages.extract")` in `params` closes that gap: it changes when any code that
-the stage can reach changes, and not for comments, docstrings, formatting or file times.
+imports, and takes a script for changed whenever its file is newer than the results, as all are
+after a checkout. `code("stages.extract")` in `params` replaces that: it changes when any code that
+the stage can reach changes, or the script that calls it, and not for comments, docstrings,
+formatting or file times. The profiles therefore leave out Snakemake's own `code` trigger.
 """
 
 import ast
@@ -11,10 +13,11 @@ from functools import cache
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent
+SCRIPTS = PACKAGE.parent / "scripts"
 
 
 def code(*modules: str) -> str:
-    """Return a short hash of the modules and of all they import from the package.
+    """Return a short hash of the modules, of all they import and of the scripts that call them.
 
     Args:
         *modules: names below `actshift`, such as "stages.extract".
@@ -25,7 +28,10 @@ def code(*modules: str) -> str:
     names = sorted(set().union(*(closure(module) for module in modules)))
     digest = hashlib.sha256()
     for name in names:
-        digest.update(f"{name}\n{_dump(name)}\n".encode())
+        digest.update(f"{name}\n{_dump(_file(name))}\n".encode())
+    for script in sorted(SCRIPTS.glob("*.py")):
+        if set(modules) & set(_imports(script)):
+            digest.update(f"scripts/{script.name}\n{_dump(script)}\n".encode())
     return digest.hexdigest()[:16]
 
 
@@ -38,7 +44,7 @@ def closure(module: str) -> frozenset[str]:
         name = waiting.pop()
         if name not in found:
             found.add(name)
-            waiting.extend(_imports(name))
+            waiting.extend(_imports(_file(name)))
     return frozenset(found)
 
 
@@ -50,25 +56,21 @@ def _file(module: str) -> Path:
 
 
 @cache
-def _tree(module: str) -> ast.Module:
-    return ast.parse(_file(module).read_text())
-
-
-def _imports(module: str) -> list[str]:
+def _imports(file: Path) -> tuple[str, ...]:
     """List the modules named by `from actshift... import ...`, at any depth of the file."""
     names: list[str] = []
-    for node in ast.walk(_tree(module)):
+    for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("actshift."):
             source = (node.module or "").removeprefix("actshift.")
             names.append(source)
             inner = [f"{source}.{alias.name}" for alias in node.names]
             names.extend(name for name in inner if _file(name).is_file())
-    return names
+    return tuple(names)
 
 
 @cache
-def _dump(module: str) -> str:
-    tree = ast.parse(_file(module).read_text())
+def _dump(file: Path) -> str:
+    tree = ast.parse(file.read_text())
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             node.body = [part for part in node.body if not _is_text(part)]

@@ -6,7 +6,7 @@ load or generate, reject near-duplicates, give clusters and splits
 
 rule prompts:
     input:
-        lambda wildcards: PLAN.prompt_inputs(wildcards.prompt_set, ROOT),
+        lambda wildcards: PLAN.prompt_inputs(wildcards.prompt_set, HERE),
     output:
         PATHS.prompts("{prompt_set}"),
     log:

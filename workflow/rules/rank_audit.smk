@@ -6,7 +6,7 @@ rank_audit_aggregate  all pairs' tables    -> results/<run>/tables/rank_audit/*.
 
 from actshift.studies.rank_tables.columns import COLUMNS as RANK_TABLES
 
-PUBLISHED = ROOT / "resources" / "published"
+PUBLISHED = HERE / "resources" / "published"
 
 
 rule rank_audit:
