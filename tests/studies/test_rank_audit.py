@@ -207,6 +207,17 @@ def test_last_8_mean_is_the_mean_of_what_is_there(
     assert both[0] == both[1]
 
 
+def test_concepts_of_one_position_do_not_cost_the_pooled_rows(
+    prompts: dict[str, list[Prompt]],
+) -> None:
+    pair = SyntheticPair(prompts, positions=8)
+    for (_, name, _), stream in pair.streams.items():
+        if name == "concepts":
+            stream.values, stream.present = stream.values[:, -1:], stream.present[-1:]
+    found = audit_pair(pair, prompts, QUICK, pair="p")
+    assert set(found["pooling"]["pooling"]) == {"last_prompt", "last_8_mean"}
+
+
 def test_a_store_of_last_prompts_has_no_pooled_rows(prompts: dict[str, list[Prompt]]) -> None:
     found = audit_pair(SyntheticPair(prompts), prompts, QUICK, pair="p")
     assert set(found["pooling"]["pooling"]) == {"last_prompt"}

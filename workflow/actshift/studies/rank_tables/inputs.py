@@ -1,6 +1,6 @@
 """What the rank audit reads: which prompts play which part, and aligned readers of their rows."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -168,10 +168,14 @@ class AlignedStreams:
                     f"the other streams of '{prompt_set}'; extract them from one prompt file"
                 )
 
-    def has_window(self, positions: Sequence[int]) -> bool:
-        """Whether every stream stores all these positions."""
+    def has_window(self, positions: Sequence[int], prompt_sets: Collection[str]) -> bool:
+        """Whether every stream of these prompt sets stores all these positions."""
         wanted = set(positions)
-        return all(wanted <= {int(p) for p in r.positions} for r in self._readers.values())
+        return all(
+            wanted <= {int(position) for position in reader.positions}
+            for (_, prompt_set, _), reader in self._readers.items()
+            if prompt_set in prompt_sets
+        )
 
     def read(
         self, layer: int, role: Role, template: Template, prompt_set: str, ids: Sequence[str]

@@ -25,12 +25,12 @@ LAST_8 = tuple(range(-8, 0))
 def pooling_rows(
     streams: AlignedStreams, selection: Selection, data: LayerData, settings: RankAuditSettings
 ) -> list[Row]:
-    """Ranks under both poolings; `last_8_mean` only where the stores hold eight positions.
+    """Ranks under both poolings; `last_8_mean` only where both conditions store eight positions.
 
     A prompt shorter than eight tokens is averaged over the positions it has.
     """
     rows = [_row(item.shift, "last_prompt", data.layer, settings) for item in data.fitted.values()]
-    if not streams.has_window(LAST_8):
+    if not streams.has_window(LAST_8, {selection.fit[name].prompt_set for name in CONDITIONS}):
         return rows
     pooled = {name: _read(streams, selection.fit[name], data.layer) for name in CONDITIONS}
     harmless = pooled["harmless"]
