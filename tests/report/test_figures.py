@@ -50,6 +50,18 @@ def test_lines_carry_the_numbers_of_the_table() -> None:
     assert rows["rank_eps_centered"].tolist() in drawn
 
 
+@pytest.mark.parametrize("name", ["rank_by_layer", "shift_by_layer"])
+def test_no_panel_cuts_the_lines_of_another_pair(name: str) -> None:
+    tables = synthetic_tables(("low", "high", "mid"), **SMALL)
+    tall = tables["rank"]["pair"] == "high"
+    sizes = ["rank_eps", "rank_eps_centered", "relative_shift_norm"]
+    tables["rank"].loc[tall & (tables["rank"]["matrix"] == "template"), sizes] *= 5
+    for axis in draw_figure(name, tables).axes:
+        top = max((max(line.get_ydata()) for line in axis.lines), default=0)
+        assert axis.get_ylim()[0] == 0
+        assert axis.get_ylim()[1] > top
+
+
 def test_published_rows_are_marked_as_other_models() -> None:
     figure = draw_figure("published_summary", synthetic_tables(("llama",), **SMALL))
     legend = [text.get_text() for text in figure.legends[0].get_texts()]

@@ -1,6 +1,6 @@
 """Grids of small panels: one row a pair, shared by all figures."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -85,6 +85,17 @@ def pair_tiles(
 def whole_layers(axis: Axes) -> None:
     """Ticks at whole layers only: there is no layer 2.5."""
     axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+
+
+def from_zero(axes: Iterable[Axes], *, least: float = 0.0) -> None:
+    """Let y run from 0 to above all data of panels that share it; called once all are drawn.
+
+    A limit set on one panel of a shared axis ends autoscaling for the rest and cuts their lines.
+    """
+    panels = list(axes)
+    top = max((axis.dataLim.ymax for axis in panels if axis.lines), default=0.0)
+    for axis in panels:
+        axis.set_ylim(0, max(top * 1.1, least))
 
 
 def thinned(rows: pd.DataFrame) -> dict[str, Any]:

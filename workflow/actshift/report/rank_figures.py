@@ -13,6 +13,7 @@ from matplotlib.patheffects import AbstractPathEffect, Normal, Stroke
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from actshift.report.panels import (
+    from_zero,
     legend,
     no_data,
     pair_rows,
@@ -38,6 +39,7 @@ def rank_by_layer(rank: pd.DataFrame) -> Figure:
         for column, matrix in enumerate(MATRIX_NAMES):
             rows = select(rank, pair=pair, matrix=matrix, category="all")
             _rank_panel(axes[row, column], rows)
+        from_zero(axes[row], least=2.0)
     entries = [
         stroke.line(label=f"{stroke.label}, {kind}", **changes)
         for stroke in INPUTS.values()
@@ -61,7 +63,6 @@ def _rank_panel(axis: Axes, rows: pd.DataFrame) -> None:
         if len(part):
             axis.plot(part["layer"], part["rank_eps_centered"], **{**line, **_CENTRED})
             axis.plot(part["layer"], part["rank_eps"], **line)
-    axis.set_ylim(0, max(axis.dataLim.ymax * 1.1, 2))
     axis.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
     whole_layers(axis)
 
@@ -190,8 +191,8 @@ def shift_by_layer(rank: pd.DataFrame) -> Figure:
                 axis.plot(
                     rows["layer"], rows["relative_shift_norm"], **stroke.line(**thinned(rows))
                 )
-        axis.set_ylim(bottom=0)
         whole_layers(axis)
+    from_zero(axes)
     entries = [stroke.line() for stroke in MATRICES.values()]
     entries[2]["label"] = "aligned (template shift inside the tuned model)"
     legend(figure, entries)
