@@ -64,7 +64,7 @@ rule report:
         rules.figures.output,
         [PATHS.checkpoint(model) for model in PLAN.models],
         [PATHS.zoo_rows(*recipe) for recipe in PLAN.zoo],
-        [ROOT / "workflow" / "actshift" / "report" / f"page.{kind}" for kind in ("html.j2", "css")],
+        [HERE / "workflow" / "actshift" / "report" / f"page.{kind}" for kind in ("html.j2", "css")],
     output:
         PATHS.report,
     log:
