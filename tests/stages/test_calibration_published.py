@@ -19,8 +19,9 @@ from actshift.stages.calibration import (
 )
 
 RELEASED = Path(__file__).parents[2] / "resources/published/calibration_ablation_per_seed.csv"
-#: Rows of 240. With AVX-512 kernels six of eight ranks agree to the row and two by 3 and 4; with AVX2
-#: kernels the largest difference is 11. Another random stream misses by up to 130.
+#: Rows of 240. With torch's own choice of kernels six of eight ranks agreed to the row and two by 3
+#: and 4 (docs/calibration.md); with AVX2 kernels the largest difference was 11. A network that is
+#: initialised before the inputs are drawn misses by 130.
 ROWS = 24
 
 
