@@ -9,6 +9,7 @@ from scipy.stats import binomtest
 from actshift.maths.intervals import (
     cluster_mean_interval,
     cluster_sums,
+    cluster_t_interval,
     clustered_wilson,
     design_effect,
     mean_t_interval,
@@ -112,7 +113,28 @@ def test_the_cluster_interval_holds_the_mean_and_follows_shifts() -> None:
     assert wider[0] < low < high < wider[1]
 
 
+def test_the_robust_interval_of_single_prompts_is_students() -> None:
+    values, names = clustered(4, clusters=15, size=1)
+    own = [str(i) for i in range(len(values))]
+    found = cluster_t_interval(values, own, level=0.9)
+    assert found == pytest.approx(mean_t_interval(values, level=0.9))
+    # Copies add prompts and no evidence.
+    copies = cluster_t_interval(np.repeat(values, 3), np.repeat(own, 3).tolist(), level=0.9)
+    assert copies == pytest.approx(found)
+    assert len(names) == len(own)
+
+
+def test_the_robust_interval_covers_as_far_out_as_asked() -> None:
+    outside = []
+    for seed in range(400):
+        values, names = clustered(seed, clusters=16, size=6)
+        low, high = cluster_t_interval(values, names, level=0.98)
+        outside.append(not low <= 0 <= high)
+    assert np.mean(outside) <= 0.04
+
+
 def test_one_cluster_has_no_interval() -> None:
+    assert np.isnan(cluster_t_interval(np.ones(4), list("aaaa"))).all()
     assert np.isnan(cluster_mean_interval(np.ones(4), list("aaaa"), draws=9, rng=rng())).all()
 
 

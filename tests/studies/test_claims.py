@@ -110,14 +110,16 @@ def test_the_largest_n_there_is() -> None:
 
 
 def test_an_inversion_needs_one_clear_row_and_fails_where_none_can_be() -> None:
+    """Beyond the bound by its value, above 0 by its interval; some other row's interval is open."""
     one = claim(kind="inversion")
-    clear = effects(("a", 3, -0.2, -0.3, -0.1), ("a", 3, 0.3, 0.2, 0.4))
+    clear = effects(("a", 3, -0.2, -0.3, -0.1), ("a", 3, 0.3, 0.02, 0.4))
     none = effects(("a", 3, -0.2, -0.3, -0.1), ("a", 3, 0.0, -0.05, 0.05))
-    # The best lower end lies below the bound and another row's upper end above it.
-    open_ = effects(("a", 3, 0.05, 0.01, 0.09), ("a", 3, 0.1, -0.4, 0.6))
+    small = effects(("a", 3, 0.05, 0.01, 0.09), ("a", 3, 0.2, -0.4, 0.6))
     assert verdicts(one, clear) == ["holds"]
     assert verdicts(one, none) == ["fails"]
-    assert verdicts(one, open_) == ["inconclusive"]
+    assert verdicts(one, small) == ["inconclusive"]
+    row = overall(one, clear, ("a",))
+    assert (row["measured"], row["low"], row["high"]) == (0.3, 0.02, 0.4)
 
 
 def test_unmet_requirements_are_not_measured_never_fails() -> None:
@@ -241,6 +243,7 @@ def test_a_missing_p_value_does_not_pass() -> None:
         ({"kind": "vibe"}, "kind: input should be"),
         ({"above": None}, "kind 'superiority' needs exactly one of above, below"),
         ({"within": 0.1}, "kind 'superiority' needs exactly one of above, below"),
+        ({"kind": "inversion", "above": None, "below": 0}, "kind 'inversion' needs exactly one"),
         ({"across": True}, "across: units carry a value alone"),
         ({"kind": "ratio", "above": 0}, "above: 0.0 is no factor"),
         ({"requires": [{"column": "d", "why": "x"}]}, "requires.0: 'd' needs one of"),

@@ -8,6 +8,9 @@ import pandas as pd
 
 from actshift.report.point import number
 
+#: Verdicts that were decided by numbers, so that k of N says something.
+_COUNTED = ("holds", "fails", "inconclusive")
+
 
 @dataclass(frozen=True, slots=True)
 class ClaimRow:
@@ -45,7 +48,8 @@ def claim_rows(table: pd.DataFrame | None) -> list[ClaimRow]:
             name=_text(row["claim"]),
             statement=_text(row["statement"]),
             verdict=_text(row["verdict"]),
-            holds_in=_text(row["holds_in"]),
+            # "0 of 4" beside "not measured" would read as four refutations.
+            holds_in=_text(row["holds_in"]) if row["verdict"] in _COUNTED else "",
             measured=_measured(row),
             published=_text(row["published"]),
             reason=_text(row["reason"]),

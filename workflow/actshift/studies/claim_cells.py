@@ -187,23 +187,20 @@ def _pooled(claim: Claim, cell: pd.DataFrame) -> Measured:
 
 
 def _inversion(claim: Claim, cell: pd.DataFrame) -> Measured:
-    """The row that speaks most clearly for the claim; the table corrects for their number."""
+    """The row that speaks most clearly for the claim; the table corrects for their number.
+
+    The upper end is that of all rows: the claim fails only where no row can reach the bound.
+    """
     value = _scaled(claim, cell, claim.value)
-    sign = -1.0 if claim.below is not None else 1.0
-    low, high = value * np.nan, value * np.nan
-    if claim.interval:
-        low, high = (_scaled(claim, cell, column) for column in claim.interval)
-    near = sign * (low if sign > 0 else high)
-    judged = near if np.isfinite(near).any() else sign * value
-    if not np.isfinite(judged).any():
+    low, high = (_scaled(claim, cell, column) for column in claim.interval or (claim.value,) * 2)
+    if not np.isfinite(value).any():
         raise NotMeasuredError(f"column '{claim.value}' has no number in the cell")
-    best = int(np.nanargmax(judged))
-    # The claim fails only where no row reaches the bound, so the other end is over all rows.
-    far = sign * (high if sign > 0 else low)
-    furthest = float(sign * np.nanmax(far)) if np.isfinite(far).any() else np.nan
-    ends = (float(low[best]), furthest) if sign > 0 else (furthest, float(high[best]))
+    # Among rows beyond the bound the one with the highest lower end, else among all rows.
+    beyond = value > (claim.above if claim.above is not None else np.inf)
+    ends = np.where(beyond if beyond.any() else np.isfinite(value), low, -np.inf)
+    best = int(np.argmax(np.nan_to_num(ends, nan=-np.inf)))
     p = float(_numbers(cell, claim.p)[best]) if claim.p else np.nan
-    return Measured(float(value[best]), *ends, p)
+    return Measured(float(value[best]), float(low[best]), _pool(high, "max"), p)
 
 
 def _scaled(claim: Claim, cell: pd.DataFrame, column: str) -> Float[np.ndarray, " row"]:

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from actshift.errors import UserError
 
 #: superiority: above or below a bound. equivalence: within a margin. ratio: superiority of a ratio.
-#: inversion: at least one row lies beyond the bound.
+#: inversion: at least one row's value lies above the bound, with its interval above 0.
 Kind = Literal["superiority", "equivalence", "inversion", "ratio"]
 #: How the rows of a cell (its layers) become one number.
 Pool = Literal["median", "mean", "min", "max"]
@@ -93,7 +93,9 @@ class Claim(Strict):
     @model_validator(mode="after")
     def _bound_fits_kind(self) -> "Claim":
         given = [key for key in ("above", "below", "within") if getattr(self, key) is not None]
-        wanted = ["within"] if self.kind == "equivalence" else ["above", "below"]
+        wanted = {"equivalence": ["within"], "inversion": ["above"]}.get(
+            self.kind, ["above", "below"]
+        )
         if len(given) != 1 or given[0] not in wanted:
             raise ValueError(f"kind '{self.kind}' needs exactly one of {', '.join(wanted)}")
         bound = getattr(self, given[0])
@@ -101,8 +103,10 @@ class Claim(Strict):
             raise ValueError(f"{given[0]}: {bound} is no factor to compare a ratio with")
         if self.across and (self.interval or self.p or self.kind == "inversion"):
             raise ValueError("across: units carry a value alone, no interval, p or inversion")
-        if self.kind == "inversion" and (self.versus or self.by_construction):
-            raise ValueError("kind 'inversion' looks at single rows: no versus, no by_construction")
+        if self.kind == "inversion" and (self.versus or self.by_construction or not self.interval):
+            raise ValueError(
+                "kind 'inversion' takes single rows: interval, no versus or by_construction"
+            )
         return self
 
 

@@ -138,8 +138,9 @@ def units_table(units: Sequence[UnitVerdict]) -> pd.DataFrame:
 def judge(claim: Claim, found: Measured) -> tuple[Verdict, str]:
     """Compare an interval with a claim's bound.
 
-    Superiority, ratio and inversion hold where the whole interval lies beyond the bound and fail
-    where it lies on the other side; equivalence holds inside the margin and fails wholly outside.
+    Superiority and ratio hold where the whole interval lies beyond the bound and fail where it lies
+    on the other side; equivalence holds inside the margin and fails wholly outside; an inversion
+    holds where the value is beyond the bound with its interval above 0.
 
     Args:
         claim: the claim.
@@ -159,6 +160,8 @@ def judge(claim: Claim, found: Measured) -> tuple[Verdict, str]:
         assert bound is not None  # the claim file was checked
         bound = log(bound) if claim.is_ratio else bound
         over, under = low > bound, high < bound
+        if claim.kind == "inversion":
+            over = found.value > bound and low > 0
         holds, fails = (over, under) if claim.above is not None else (under, over)
     if holds:
         return "holds", ""
