@@ -61,6 +61,7 @@ rule figures:
 rule report:
     input:
         TABLES,
+        rules.claims.output,
         rules.figures.output,
         [PATHS.checkpoint(model) for model in PLAN.models],
         [PATHS.zoo_rows(*recipe) for recipe in PLAN.zoo],
