@@ -21,6 +21,7 @@ include: "workflow/rules/prompts.smk"
 include: "workflow/rules/extract.smk"
 include: "workflow/rules/rank_audit.smk"
 include: "workflow/rules/calibration.smk"
+include: "workflow/rules/claims.smk"
 include: "workflow/rules/report.smk"
 
 
