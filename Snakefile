@@ -32,7 +32,7 @@ rule all:
     default_target: True
     input:
         PATHS.report,
-        PLAN.all_stores(),
+        PLAN.unread_stores(),
         rules.calibration_figures.output if "calibration" in CONFIG.studies else [],
     localrule: True
 

@@ -99,6 +99,24 @@ def test_a_moved_folder_reruns_nothing(micro: Clone, tmp_path: Path) -> None:
     assert planned(moved) == set()
 
 
+def test_a_deleted_store_leaves_finished_tables_alone(micro: Clone, tmp_path: Path) -> None:
+    store = micro.root / "results/micro/activations/qwen.tuned/harmful.chat"
+    kept = shutil.move(store, tmp_path / "kept")
+    again = planned(micro, "-R", "extract")
+    finished = planned(micro)
+    shutil.move(kept, store)
+    assert finished == set()
+    assert {"extract", "rank_audit"} <= again
+
+
+def test_a_prompt_set_that_no_study_reads_is_extracted_too(micro: Clone) -> None:
+    config = micro_config()
+    config["prompts"] = {**config["prompts"], "more": {"source": "zoo", "name": "concepts"}}
+    jobs = micro.planned("--configfile", micro.write_config("more.yaml", config))
+    assert (jobs["prompts"], jobs["extract"]) == (1, 8)
+    assert "rank_audit" not in jobs
+
+
 def test_changing_eps_touches_no_extraction(micro: Clone) -> None:
     config = micro_config()
     config["rank_audit"] = {**config["rank_audit"], "eps": 0.1}

@@ -112,10 +112,13 @@ class Plan:
         read = [s for s in self.streams(pair) if s.prompt_set in self.audit_sets]
         return [self.stream_folder(stream) for stream in read]
 
-    def all_stores(self) -> list[Path]:
-        """Return the folders of every stream of the run, also of those that no study reads."""
-        pairs = self.config.chosen_pairs
-        return [self.stream_folder(stream) for p in pairs for stream in self.streams(p.name)]
+    def unread_stores(self) -> list[Path]:
+        """Return the folders of the streams that study A does not read, asked for by themselves.
+
+        The others are asked for by its tables alone: a store may be deleted once they are made.
+        """
+        streams = [s for pair in self.config.chosen_pairs for s in self.streams(pair.name)]
+        return [self.stream_folder(s) for s in streams if s.prompt_set not in self.audit_sets]
 
     def table_folders(self, study: str) -> dict[str, str]:
         """Return the folder of each pair's tables of a study, in config order."""
