@@ -109,6 +109,14 @@ def test_the_largest_n_there_is() -> None:
     assert verdicts(one, effects(("a", 1, 0, 0, 0), ("a", 9, 0.5, 0.4, 0.6))) == ["holds"]
 
 
+def test_an_empty_cell_can_be_asked_for() -> None:
+    one = claim(cell={"control": None})
+    columns = "pair control effect low high"
+    tables = effects(("a", None, 0.5, 0.4, 0.6), ("a", "random", 0, 0, 0), columns=columns)
+    assert verdicts(one, tables) == ["holds"]
+    assert overall(one, tables, ("a",))["primary_cell"] == "control none"
+
+
 def test_an_inversion_needs_one_clear_row_and_fails_where_none_can_be() -> None:
     """Beyond the bound by its value, above 0 by its interval; some other row's interval is open."""
     one = claim(kind="inversion")
@@ -172,9 +180,8 @@ def test_a_joined_table_gives_columns_and_may_be_missing() -> None:
 
 
 def test_pairs_are_counted_and_never_pooled() -> None:
-    tables = effects(
-        ("a", 3, 0.5, 0.4, 0.6), ("b", 3, 0.3, 0.2, 0.4), ("c", 3, 0.0, -0.1, 0.05)
-    )  # fmt: skip
+    rows = [("a", 3, 0.5, 0.4, 0.6), ("b", 3, 0.3, 0.2, 0.4), ("c", 3, 0.0, -0.1, 0.05)]
+    tables = effects(*rows)
     row = overall(claim(), tables, ("a", "b", "c", "gone"))
     assert (row["verdict"], row["holds_in"]) == ("inconclusive", "2 of 4")
     assert row["reason"].startswith("holds: 2, fails: 1; gone: table effects.csv has no row")

@@ -16,7 +16,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from workflow.runner import ROOT, Clone, micro_config
 
-AFTER_AUDIT = {"rank_audit_aggregate", "figures", "report", "all"}
+AFTER_AUDIT = {"rank_audit_aggregate", "claims", "figures", "report", "all"}
 
 
 def tree(folder: Path) -> dict[str, str]:

@@ -96,7 +96,7 @@ def measure_unit(claim: Claim, rows: pd.DataFrame, unit: str) -> tuple[Measured,
 
 def describe(cell: Mapping[str, CellValue]) -> str:
     """A cell as text: `matrix template, n 50`."""
-    return ", ".join(f"{column} {value}" for column, value in cell.items())
+    return ", ".join(f"{c} {'none' if value is None else value}" for c, value in cell.items())
 
 
 def named_columns(claim: Claim) -> list[str]:
@@ -138,6 +138,8 @@ def _cell(rows: pd.DataFrame, cell: Mapping[str, CellValue], claim: Claim) -> pd
 
 def _equal(column: pd.Series, value: CellValue) -> np.ndarray:
     """Which entries equal a cell's value; numbers up to rounding in the CSV."""
+    if value is None:
+        return np.asarray(column.isna())
     if value == "max" and pd.api.types.is_numeric_dtype(column):
         return np.asarray(column == column.max())
     if isinstance(value, bool | str):

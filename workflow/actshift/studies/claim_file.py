@@ -12,8 +12,9 @@ from actshift.errors import UserError
 Kind = Literal["superiority", "equivalence", "inversion", "ratio"]
 #: How the rows of a cell (its layers) become one number.
 Pool = Literal["median", "mean", "min", "max"]
-#: A cell's value of a column; `max` stands for the largest one there is, such as the full n.
-CellValue = str | bool | int | float
+#: A cell's value of a column; `max` stands for the largest one there is, such as the full n, and
+#: nothing (null) for an empty cell.
+CellValue = str | bool | int | float | None
 
 
 class Strict(BaseModel):
