@@ -124,6 +124,7 @@ def test_full_projection_leaves_the_bias_alone(run: Path) -> None:
     table = read_table(run / "tables" / "calibration_ablation.csv")
     full = table[table["ablated_rank"] == 128]
     assert (full["compliance"] == full["compliance_bias_only"]).all()
+    assert (full["answered_0_control"] == full["compliance_bias_only"]).all()
     assert full["mean_logit_minus_bias"].abs().max() < 1e-9
     none = table[(table["ablated_rank"] == 0)]
     assert (none["projection"] == "principal").all()

@@ -11,13 +11,14 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
 
 from actshift.report.panels import PAGE_WIDTH, empty_figure, legend, no_data
-from actshift.report.style import BLACK, BLUE, GREY, RED, Stroke, print_style
+from actshift.report.style import BLACK, BLUE, GREEN, GREY, RED, Stroke, print_style
 from actshift.report.tables import select, values
 
 _PRINCIPAL = Stroke(BLUE, "o", "-", "principal directions, mean over seeds")
 _RANDOM = Stroke(GREY, "s", "--", "random directions (band: all seeds and draws)")
 _PUBLISHED = Stroke(RED, "D", ":", "published mean at the shown seeds")
 _BIAS_ONLY = Stroke(BLACK, "", "-.", "answer of the bias alone, mean over seeds")
+_CONTROL = Stroke(GREEN, "^", "--", "control inputs answered 0, same projection")
 _SIGNS = {
     1: Stroke(RED, "^", "none", "readout bias above 0: alone it gives the unsafe answer"),
     -1: Stroke(BLUE, "v", "none", "readout bias below 0: alone it gives the safe answer"),
@@ -53,11 +54,13 @@ def calibration_compliance(ablation: pd.DataFrame) -> Figure:
             axis.plot(_spaced(rows, curve.index), curve, color=BLUE, alpha=0.25, linewidth=0.8)
         by_rank = principal.groupby("ablated_rank")
         _curve(axis, rows, by_rank["compliance"].mean(), _PRINCIPAL)
+        _curve(axis, rows, by_rank["answered_0_control"].mean(), _CONTROL)
         _curve(axis, rows, by_rank["compliance_published"].mean().dropna(), _PUBLISHED)
         alone = float(principal.drop_duplicates("seed")["compliance_bias_only"].mean())
         axis.axhline(alone, **_BIAS_ONLY.line(label=None, marker=None))
         _rank_ticks(axis, rows)
-    legend(figure, [s.line() for s in (_PRINCIPAL, _RANDOM, _PUBLISHED, _BIAS_ONLY)], columns=2)
+    strokes = (_PRINCIPAL, _PUBLISHED, _RANDOM, _CONTROL, _BIAS_ONLY)
+    legend(figure, [stroke.line() for stroke in strokes], columns=3)
     return figure
 
 

@@ -175,6 +175,7 @@ def _behaviour(
         "mean_logit_minus_bias": float(safety.mean() - net.bias),
         "share_below_bias": float(np.mean(safety < net.bias)),
         "accuracy_control": accuracy(control, labels),
+        "answered_0_control": compliance(control),
     }
 
 
