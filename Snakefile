@@ -20,6 +20,7 @@ include: "workflow/rules/checkpoints.smk"
 include: "workflow/rules/prompts.smk"
 include: "workflow/rules/extract.smk"
 include: "workflow/rules/rank_audit.smk"
+include: "workflow/rules/refusal_direction.smk"
 include: "workflow/rules/calibration.smk"
 include: "workflow/rules/claims.smk"
 include: "workflow/rules/report.smk"
@@ -33,6 +34,7 @@ rule all:
     input:
         PATHS.report,
         PLAN.unread_stores(),
+        rules.refusal_tables.output if "refusal_direction" in CONFIG.studies else [],
         rules.calibration_figures.output if "calibration" in CONFIG.studies else [],
     localrule: True
 

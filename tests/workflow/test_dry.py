@@ -96,6 +96,16 @@ def test_calibration_runs_only_when_asked_for_and_one_job_a_seed(clone: Clone) -
     assert all(after[rule] == before[rule] for rule in before)
 
 
+def test_the_refusal_direction_adds_a_job_a_pair_and_its_tables(clone: Clone) -> None:
+    config = micro_config()
+    before = clone.planned("--configfile", clone.write_config("without.yaml", config))
+    asked = {**config, "studies": ["rank_audit", "refusal_direction"]}
+    after = clone.planned("--configfile", clone.write_config("with.yaml", asked))
+    added = {rule: count for rule, count in after.items() if rule not in before}
+    assert added == {"refusal_direction": 2, "refusal_tables": 1}
+    assert all(after[rule] == before[rule] for rule in before)
+
+
 def test_a_gpu_is_asked_for_only_where_the_device_is_one(clone: Clone) -> None:
     for device, gpu in (("cpu", "gpu=0"), ("cuda", "gpu=1")):
         done = clone.run("-n", "--config", f"device={device}")

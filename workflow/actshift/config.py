@@ -6,23 +6,22 @@ This module is imported by the Snakefile, so it stays free of numpy, torch and p
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from actshift.config_errors import first_error
+from actshift.config_studies import (
+    Calibration,
+    Count,
+    Name,
+    RankAudit,
+    RefusalDirection,
+    Section,
+    Share,
+)
 from actshift.errors import UserError
-from actshift.vocab import DEFAULT_EPS, PositionRule
-
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
-Share = Annotated[float, Field(gt=0.0, lt=1.0)]
-Count = Annotated[int, Field(ge=1)]
-
-
-class Section(BaseModel):
-    """A block of the configuration: unknown keys are refused, values never change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+from actshift.vocab import PositionRule
 
 
 class Revisions(Section):
@@ -138,68 +137,6 @@ class Extract(Section):
     )
 
 
-class RankAudit(Section):
-    """Study A: effective rank of the shift."""
-
-    harmful: str = Field(default="harmful", description="prompt set of the treatment condition")
-    harmless: str = Field(default="harmless", description="prompt set of the control condition")
-    concepts: str = Field(default="concepts", description="prompt set of paired concepts")
-    eps: Share = Field(default=DEFAULT_EPS, description="energy that rank_eps leaves out")
-    eps_grid: tuple[Share, ...] = Field(
-        default=(0.01, 0.05, 0.10, 0.20), description="eps_sensitivity"
-    )
-    bootstrap_draws: Count = Field(default=200, description="bootstrap.csv: resamples")
-    half_sample_draws: Count = Field(
-        default=200, description="inflation.csv: half-samples by cluster"
-    )
-    n_sweep: tuple[Count, ...] = Field(
-        default=(50, 100, 200), description="sizes of the nested subsets"
-    )
-    n_sweep_draws: Count = Field(default=50, description="random nested subsets a size")
-    null_draws: Count = Field(
-        default=200, description="heldout_rank.csv: draws of the shuffled-coordinates null"
-    )
-    heldout_k: Count = Field(default=20, description="heldout_rank.csv: largest k")
-    cumulative_k: Count = Field(default=64, description="cumulative_variance.csv: largest k")
-    concept_n: Count = Field(
-        default=50, description="concept_baseline.csv: pairs of the baseline as published"
-    )
-    control_concept: str = Field(
-        default="question_statement", description="concept of cosine.csv's control contrast"
-    )
-
-
-class CalibrationEpochs(Section):
-    """Full-batch steps of each kind of training; the defaults are the published ones."""
-
-    base: Count = Field(default=300, description="base network, on the task labels")
-    finetune: Count = Field(default=400, description="full fine-tunes")
-    distributed: Count = Field(default=600, description="distributed variants")
-
-
-class Calibration(Section):
-    """The calibration networks: small nets whose base, safe and unsafe versions are known."""
-
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(
-        default=(0, 1, 2), min_length=1, description="one training job each; published: 0 to 4"
-    )
-    ablation_ranks: tuple[Annotated[int, Field(ge=0, le=128)], ...] = Field(
-        default=(0, 1, 3, 5, 10, 20, 40, 80, 120),
-        description="directions projected out of the last hidden layer (width 128)",
-    )
-    random_draws: Count = Field(default=5, description="random subspaces of each rank")
-    epochs: CalibrationEpochs = Field(
-        default=CalibrationEpochs(), description="steps of each kind of training"
-    )
-
-    @field_validator("seeds", "ablation_ranks")
-    @classmethod
-    def _distinct(cls, values: tuple[int, ...]) -> tuple[int, ...]:
-        if len(set(values)) < len(values):
-            raise ValueError("values must differ")
-        return values
-
-
 class Report(Section):
     """The page."""
 
@@ -217,7 +154,7 @@ class Config(Section):
         default="auto", description="auto: a GPU where there is one"
     )
     only: str = Field(default="", description="comma-separated pairs to run; empty: all")
-    studies: tuple[Literal["rank_audit", "calibration"], ...] = Field(
+    studies: tuple[Literal["rank_audit", "refusal_direction", "calibration"], ...] = Field(
         default=("rank_audit",), description="which studies run"
     )
     pairs: tuple[Pair, ...] = Field(min_length=1, description="what is compared")
@@ -226,6 +163,9 @@ class Config(Section):
     splits: Splits = Field(default=Splits(), description="splits of loaded prompt sets")
     extract: Extract = Field(default=Extract(), description="settings of the extraction")
     rank_audit: RankAudit = Field(default=RankAudit(), description="settings of study A")
+    refusal_direction: RefusalDirection = Field(
+        default=RefusalDirection(), description="settings of the refusal direction"
+    )
     calibration: Calibration = Field(
         default=Calibration(), description="settings of the calibration networks"
     )

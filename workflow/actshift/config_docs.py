@@ -5,19 +5,13 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from actshift.config import (
+from actshift.config import Config, Extract, Pair, PromptSource, Report, Revisions, Splits, Zoo
+from actshift.config_studies import (
     Calibration,
     CalibrationEpochs,
-    Config,
-    Extract,
-    Pair,
-    PromptSource,
     RankAudit,
-    Report,
-    Revisions,
+    RefusalDirection,
     Section,
-    Splits,
-    Zoo,
 )
 
 _SECTIONS: tuple[tuple[str, type[Section]], ...] = (
@@ -29,6 +23,7 @@ _SECTIONS: tuple[tuple[str, type[Section]], ...] = (
     ("`splits`", Splits),
     ("`extract`", Extract),
     ("`rank_audit`", RankAudit),
+    ("`refusal_direction`", RefusalDirection),
     ("`calibration`", Calibration),
     ("`calibration.epochs`", CalibrationEpochs),
     ("`report`", Report),

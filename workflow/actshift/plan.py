@@ -81,6 +81,15 @@ class Plan:
             return None
         return self.paths.zoo(self.recipe(source), source.variant)
 
+    def zoo_sizes(self) -> dict[str, str]:
+        """Return the size of the zoo's language for every pair whose tuned model is of the zoo."""
+        tuned = {model.pair.name: model for model in self.models.values() if model.role == "tuned"}
+        return {
+            name: self.config.zoo.size
+            for name, model in tuned.items()
+            if isinstance(model.source, ZooSource)
+        }
+
     def streams(self, pair: str) -> list[StreamName]:
         """Return the streams of a pair: both templates of every configured prompt set."""
         return [

@@ -6,6 +6,7 @@ claims  tables + resources/claims.yaml -> results/<run>/tables/{claims,claims_by
 #: The tables that claims are decided from: a study adds the outputs of its aggregate rules here.
 CLAIM_TABLES = [
     *rules.rank_audit_aggregate.output,
+    *(rules.refusal_tables.output if "refusal_direction" in CONFIG.studies else []),
     *(rules.calibration_tables.output if "calibration" in CONFIG.studies else []),
 ]
 

@@ -194,23 +194,31 @@ def generate_lanes(
     return said.batch(len(lanes))
 
 
-def _start(
-    receiver: Decoder, prompts: Sequence[Int[np.ndarray, " _"]], lanes: int
-) -> tuple[Tensor, _Rows]:
-    """Left-pad the prompts and repeat them for every lane, lane by lane."""
+def left_pad(
+    prompts: Sequence[Int[np.ndarray, " _"]], decoder: Decoder
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Token ids, attention mask and positions, each `[prompt, token]`, on the model's device."""
     longest = max(len(one) for one in prompts)
-    ids = torch.full((len(prompts), longest), receiver.pad, dtype=torch.long)
+    ids = torch.full((len(prompts), longest), decoder.pad, dtype=torch.long)
     mask = torch.zeros_like(ids)
     for row, one in enumerate(prompts):
         ids[row, longest - len(one) :] = torch.from_numpy(np.asarray(one)).long()
         mask[row, longest - len(one) :] = 1
-    ids, mask = (part.repeat(lanes, 1).to(receiver.device) for part in (ids, mask))
+    # As the library's own generate: counted from the mask, padding at 1.
+    position = (mask.cumsum(-1) - 1).masked_fill(mask == 0, 1)
+    return ids.to(decoder.device), mask.to(decoder.device), position.to(decoder.device)
+
+
+def _start(
+    receiver: Decoder, prompts: Sequence[Int[np.ndarray, " _"]], lanes: int
+) -> tuple[Tensor, _Rows]:
+    """Left-pad the prompts and repeat them for every lane, lane by lane."""
+    ids, mask, position = (part.repeat(lanes, 1) for part in left_pad(prompts, receiver))
     rows = _Rows(
         lane=torch.arange(lanes).repeat_interleave(len(prompts)),
         index=torch.arange(lanes * len(prompts)),
         mask=mask,
-        # As the library's own generate: counted from the mask, padding at 1.
-        position=(mask.cumsum(-1) - 1).masked_fill(mask == 0, 1),
+        position=position,
     )
     return ids, rows
 

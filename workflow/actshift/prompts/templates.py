@@ -117,6 +117,25 @@ def encode(
     return encoded
 
 
+def opener_token(tokenizer: Tokenizer, opener: str) -> int:
+    """First token of an answer that begins with `opener`, right after the chat template's prompt.
+
+    Raises:
+        UserError: There is no chat template, or the opener melts into the prompt's last token.
+    """
+    prompt = render_chat(tokenizer, "x").text
+    alone, both = (
+        tuple(_tokenise(tokenizer, text, add_special_tokens=False)["input_ids"])
+        for text in (prompt, prompt + opener)
+    )
+    if both[: len(alone)] != alone or len(both) == len(alone):
+        raise UserError(
+            f"{_name(tokenizer)}: an answer that opens with {opener!r} has no first token of its "
+            "own after the chat template; name other openers"
+        )
+    return both[len(alone)]
+
+
 def render_chat(chat_tokenizer: Tokenizer, text: str) -> Rendered:
     """Put a prompt into a chat template and say where in the result it lies.
 

@@ -35,6 +35,8 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "eps_sensitivity": ("pair", "matrix", "inputs", "scope", "eps", "rank_eps"),
     "n_sweep": ("pair", "matrix", "inputs", "layer", "n"),
     "pooling": ("pair", "matrix", "inputs", "layer", "pooling", "rank_eps"),
+    "refusal_direction": ("pair", "layer", "position", "bypass", "induce", "kl", "chosen"),
+    "refusal_effect": ("pair", "condition", "edit", "control", "refused", "change", "low", "high"),
     "zoo_behaviour": ("model", "variant", "split", "condition", "metric", "rate", "low", "high"),
     "claims": (
         "claim",

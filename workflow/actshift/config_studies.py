@@ -1,0 +1,105 @@
+"""The blocks of the configuration that belong to one study each; what all blocks are made of."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from actshift.vocab import DEFAULT_EPS
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+Share = Annotated[float, Field(gt=0.0, lt=1.0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """A block of the configuration: unknown keys are refused, values never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class RankAudit(Section):
+    """Study A: effective rank of the shift."""
+
+    harmful: str = Field(default="harmful", description="prompt set of the treatment condition")
+    harmless: str = Field(default="harmless", description="prompt set of the control condition")
+    concepts: str = Field(default="concepts", description="prompt set of paired concepts")
+    eps: Share = Field(default=DEFAULT_EPS, description="energy that rank_eps leaves out")
+    eps_grid: tuple[Share, ...] = Field(
+        default=(0.01, 0.05, 0.10, 0.20), description="eps_sensitivity"
+    )
+    bootstrap_draws: Count = Field(default=200, description="bootstrap.csv: resamples")
+    half_sample_draws: Count = Field(
+        default=200, description="inflation.csv: half-samples by cluster"
+    )
+    n_sweep: tuple[Count, ...] = Field(
+        default=(50, 100, 200), description="sizes of the nested subsets"
+    )
+    n_sweep_draws: Count = Field(default=50, description="random nested subsets a size")
+    null_draws: Count = Field(
+        default=200, description="heldout_rank.csv: draws of the shuffled-coordinates null"
+    )
+    heldout_k: Count = Field(default=20, description="heldout_rank.csv: largest k")
+    cumulative_k: Count = Field(default=64, description="cumulative_variance.csv: largest k")
+    concept_n: Count = Field(
+        default=50, description="concept_baseline.csv: pairs of the baseline as published"
+    )
+    control_concept: str = Field(
+        default="question_statement", description="concept of cosine.csv's control contrast"
+    )
+
+
+class CalibrationEpochs(Section):
+    """Full-batch steps of each kind of training; the defaults are the published ones."""
+
+    base: Count = Field(default=300, description="base network, on the task labels")
+    finetune: Count = Field(default=400, description="full fine-tunes")
+    distributed: Count = Field(default=600, description="distributed variants")
+
+
+class Calibration(Section):
+    """The calibration networks: small nets whose base, safe and unsafe versions are known."""
+
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        default=(0, 1, 2), min_length=1, description="one training job each; published: 0 to 4"
+    )
+    ablation_ranks: tuple[Annotated[int, Field(ge=0, le=128)], ...] = Field(
+        default=(0, 1, 3, 5, 10, 20, 40, 80, 120),
+        description="directions projected out of the last hidden layer (width 128)",
+    )
+    random_draws: Count = Field(default=5, description="random subspaces of each rank")
+    epochs: CalibrationEpochs = Field(
+        default=CalibrationEpochs(), description="steps of each kind of training"
+    )
+
+    @field_validator("seeds", "ablation_ranks")
+    @classmethod
+    def _distinct(cls, values: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(values)) < len(values):
+            raise ValueError("values must differ")
+        return values
+
+
+class RefusalDirection(Section):
+    """The refusal direction of every tuned model (Arditi et al. 2024) and what it does."""
+
+    openers: tuple[str, ...] = Field(
+        default=("I",), min_length=1, description="how a refusal opens; their first tokens count"
+    )
+    n_fit: Count = Field(default=128, description="prompts a condition that directions are made of")
+    n_select: Count = Field(default=32, description="prompts a condition that they are chosen on")
+    n_heldout: Count = Field(
+        default=100, description="prompts a condition that effects are seen on"
+    )
+    max_kl: Annotated[float, Field(gt=0)] = Field(
+        default=0.1, description="filter: KL on harmless prompts when ablated, nats"
+    )
+    min_induce: float = Field(
+        default=0.0, description="filter: refusal log-odds of harmless prompts when added"
+    )
+    layer_share: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=0.8, description="filter: layers below this share of the depth"
+    )
+    max_new: Count = Field(default=64, description="longest answer, tokens")
+    token_budget: Count = Field(
+        default=32768, description="padded tokens a batch of prompts x lanes"
+    )

@@ -1,0 +1,72 @@
+"""Choosing a refusal direction among candidates: three scores, three filters, one rule."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A difference of means at one position and layer, with its scores on `select` prompts.
+
+    Attributes:
+        position: Token of the template after the instruction, negative from the end.
+        layer: 0-based block whose input it was read from.
+        bypass: Mean refusal log-odds of harmful prompts with it ablated everywhere, nats.
+        induce: Mean refusal log-odds of harmless prompts with it added at its layer, nats.
+        kl: Mean KL from the plain model of harmless prompts with it ablated, nats.
+    """
+
+    position: int
+    layer: int
+    bypass: float
+    induce: float
+    kl: float
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """What a candidate must meet (Arditi et al. 2024, released values)."""
+
+    max_kl: float = 0.1
+    min_induce: float = 0.0
+    layer_share: float = 0.8
+
+    def missed(self, candidate: Candidate, *, n_layers: int) -> tuple[str, ...]:
+        """Names of the filters that a candidate misses: `kl`, `induce`, `layer`."""
+        tests = {
+            "kl": candidate.kl <= self.max_kl,
+            "induce": candidate.induce >= self.min_induce,
+            "layer": candidate.layer < int(self.layer_share * n_layers),
+        }
+        return tuple(name for name, met in tests.items() if not met)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The chosen candidate, by its place in the list, and the filters it misses (none: passes)."""
+
+    index: int
+    missed: tuple[str, ...]
+
+
+def choose(candidates: Sequence[Candidate], filters: Filters, *, n_layers: int) -> Choice:
+    """The survivor with the lowest bypass score; without one, the least violating candidate.
+
+    No filter is ever relaxed: a choice that misses some says which. Least violating is fewest
+    filters missed, then the lowest bypass score; ties go to the earlier candidate.
+
+    Args:
+        candidates: All of them, at least one.
+        filters: The limits.
+        n_layers: Blocks of the model.
+
+    Raises:
+        ValueError: There are no candidates.
+
+    Source: Arditi et al. 2024 (arXiv 2406.11717), appendix C; the fallback is ours.
+    """
+    if not candidates:
+        raise ValueError("no candidates to choose from")
+    missed = [filters.missed(one, n_layers=n_layers) for one in candidates]
+    index = min(range(len(candidates)), key=lambda i: (len(missed[i]), candidates[i].bypass, i))
+    return Choice(index, missed[index])

@@ -1,0 +1,269 @@
+"""Refusal direction of one tuned model: candidates, scores, choice, and what it does held out."""
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from safetensors.numpy import save_file
+
+from actshift.errors import UserError
+from actshift.hooks.ends import last_inputs
+from actshift.hooks.lanes import Decoder, generate_lanes
+from actshift.io.atomic import publishing
+from actshift.io.manifest import read_manifest
+from actshift.io.tables import write_table
+from actshift.lanes import Ablate, Lane, Placed, Steer, everywhere
+from actshift.maths.directions import diff_in_means
+from actshift.maths.scores import ARDITI_MARKS, kl_rows, refusal_log_odds
+from actshift.maths.selection import Candidate, Choice, Filters, choose
+from actshift.models.load import LoadedModel, load_model
+from actshift.prompts.records import read_prompts
+from actshift.prompts.templates import encode, opener_token
+from actshift.stages.intervene import decoder_of, intervene
+from actshift.stages.intervene_plan import Asked, InterveneSettings, Labels
+from actshift.studies.refusal_direction import CANDIDATES, DRAWS, candidate_rows
+from actshift.vocab import SPLITS
+from actshift.zoo.lexicon import REFUSAL_MARKS
+
+#: Files of the stage's folder.
+TABLE, ROWS, ARRAYS = "refusal_direction.csv", "rows.parquet", "direction.safetensors"
+_LANES_A_CALL = 16
+
+
+@dataclass(frozen=True)
+class _Side:
+    """The prompts of one condition by split, filtered where directions are made and chosen."""
+
+    by_split: dict[str, list[Asked]]
+
+    def ids(self, split: str) -> list[np.ndarray]:
+        return [one.ids for one in self.by_split[split]]
+
+
+def refusal_direction(
+    *,
+    run: str,
+    pair: str,
+    checkpoint: Path,
+    prompts: Mapping[str, Path],
+    settings: Mapping[str, Any],
+    dtype: Any,
+    device: Any,
+    seed: int,
+    code: str,
+    staging: Path,
+    out: Path,
+) -> None:
+    """Find the direction on `fit`, choose it on `select`, show on `heldout` what it does.
+
+    Args:
+        run: Name of the run.
+        pair: Name of the pair.
+        checkpoint: Folder of the tuned model.
+        prompts: Prompt sets of the conditions `harmful` and `harmless`.
+        settings: Fields of the config's `refusal_direction`.
+        dtype: Of the forward pass.
+        device: Where to run.
+        seed: Of the draw of prompts and of the random controls.
+        code: Hash of the code.
+        staging: Folder for unfinished rows.
+        out: Folder to make: the table of candidates, the directions, and the held-out rows.
+
+    Raises:
+        UserError: Too few prompts, or none left of a condition once those are dropped that the
+            model does not treat as expected.
+
+    Source: Arditi et al. 2024 (arXiv 2406.11717), sections 2.3 and 2.4, appendices B and C.
+    """
+    loaded = load_model(checkpoint, name=f"{pair}.tuned", dtype=dtype, device=device)
+    decoder = decoder_of(loaded)
+    tokens = sorted({opener_token(loaded.tokenizer, text) for text in settings["openers"]})
+    sides, width = _sides(loaded, prompts, settings, seed)
+    sides = {
+        name: _as_expected(side, decoder, tokens, name=name, model=loaded.name)
+        for name, side in sides.items()
+    }
+    raw = _differences(decoder, sides, width)
+    filters = Filters(settings["max_kl"], settings["min_induce"], settings["layer_share"])
+    candidates = _score(decoder, sides, raw, tokens)
+    chosen = choose(candidates, filters, n_layers=len(loaded.blocks))
+    best = candidates[chosen.index]
+    direction = raw[best.layer, best.position]
+    counts = {
+        f"n_{split}_{name}": len(side.by_split[split])
+        for split in ("fit", "select")
+        for name, side in sides.items()
+    }
+    table = candidate_rows(
+        pair, candidates, chosen, filters, norms=np.linalg.norm(raw, axis=-1), counts=counts
+    )
+    with publishing(out) as partial:
+        partial.mkdir()
+        write_table(pd.DataFrame(table, columns=list(CANDIDATES)), partial / TABLE)
+        save_file({"direction": direction, "candidates": raw}, partial / ARRAYS)
+        intervene(
+            loaded,
+            [*sides["harmful"].by_split["heldout"], *sides["harmless"].by_split["heldout"]],
+            effect_lanes(direction, best, n_layers=len(loaded.blocks), seed=seed),
+            labels=Labels(run, pair, f"{pair}.tuned"),
+            settings=InterveneSettings(
+                max_new=settings["max_new"],
+                token_budget=settings["token_budget"],
+                marks=marks_of(checkpoint),
+                refusal_tokens=tuple(tokens),
+            ),
+            staging=staging,
+            out=partial / ROWS,
+            identity={"code": code, "weights": read_manifest(checkpoint)["facts"]["weights_hash"]},
+        )
+    _say(best, chosen)
+
+
+def marks_of(checkpoint: Path) -> tuple[str, ...]:
+    """Keywords of a refusal: the zoo's own, and the published ones for every other model."""
+    source = str(read_manifest(checkpoint)["facts"]["source"])
+    return REFUSAL_MARKS if source.startswith("zoo:") else ARDITI_MARKS
+
+
+def effect_lanes(
+    direction: Float[np.ndarray, " d_model"], best: Candidate, *, n_layers: int, seed: int
+) -> list[Lane]:
+    """Plain, ablated, added and subtracted; and the same with random directions of equal norm."""
+    rng = np.random.default_rng(seed)
+    norm = float(np.linalg.norm(direction))
+    draws = rng.standard_normal((DRAWS, len(direction)))
+    draws *= norm / np.linalg.norm(draws, axis=1, keepdims=True)
+    lanes = [Lane("plain")]
+    for kind, draw, vector in [
+        ("", None, direction),
+        *(("random_", number, one) for number, one in enumerate(draws)),
+    ]:
+        tail = "" if draw is None else f"_{draw}"
+        unit = (vector / np.linalg.norm(vector))[:, None]
+        cut = everywhere(f"{kind}ablate{tail}", Ablate(unit), n_layers=n_layers)
+        lanes.append(Lane(cut.name, cut.edits, draw=draw))
+        for name, coeff in (("add", 1.0), ("subtract", -1.0)):
+            place = Placed(Steer(vector, coeff), best.layer, site="resid_pre")
+            lanes.append(Lane(f"{kind}{name}{tail}", (place,), draw=draw))
+    return lanes
+
+
+def _sides(
+    loaded: LoadedModel, prompts: Mapping[str, Path], settings: Mapping[str, Any], seed: int
+) -> tuple[dict[str, _Side], int]:
+    """Drawn and encoded prompts of both conditions, and how many tokens the template adds."""
+    sides, width = {}, None
+    for name, path in prompts.items():
+        rng = random.Random(f"refusal direction {name} {seed}")
+        rows = [prompt for prompt in read_prompts(path) if prompt.condition == name]
+        by_split: dict[str, list[Asked]] = {}
+        for split in SPLITS:
+            members = [prompt for prompt in rows if prompt.split == split]
+            drawn = rng.sample(members, min(len(members), settings[f"n_{split}"]))
+            by_split[split] = []
+            for prompt in drawn:
+                encoded = encode(loaded.tokenizer, prompt.text, template="chat")
+                after = len(encoded.ids) - encoded.instruction_end
+                width = after if width is None else min(width, after)
+                by_split[split].append(Asked(prompt, np.array(encoded.ids)))
+            if not drawn:
+                raise UserError(
+                    f"refusal_direction: {path} has no '{name}' prompts in the split {split}"
+                )
+        sides[name] = _Side(by_split)
+    return sides, max(1, width or 1)
+
+
+def _as_expected(
+    side: _Side, decoder: Decoder, tokens: Sequence[int], *, name: str, model: str
+) -> _Side:
+    """Keep harmful prompts that are refused and harmless ones that are not; held-out ones stay."""
+    sign = 1.0 if name == "harmful" else -1.0
+    kept = dict(side.by_split)
+    for split in ("fit", "select"):
+        odds = _log_odds(decoder, side.ids(split), [Lane("plain")], tokens)[0]
+        kept[split] = [
+            one for one, score in zip(side.by_split[split], odds, strict=True) if sign * score > 0
+        ]
+        if not kept[split]:
+            raise UserError(
+                f"refusal_direction: {model} has no {name} prompt of the split {split} that it "
+                f"{'refuses' if sign > 0 else 'answers'} (first token, refusal_direction.openers); "
+                "there is no refusal direction to find"
+            )
+    return _Side(kept)
+
+
+def _first_logits(
+    decoder: Decoder, ids: Sequence[np.ndarray], lanes: Sequence[Lane]
+) -> Float[np.ndarray, "lane prompt vocab"]:
+    parts = [
+        generate_lanes(decoder, ids, lanes[i : i + _LANES_A_CALL], max_new=1).first_logits
+        for i in range(0, len(lanes), _LANES_A_CALL)
+    ]
+    return np.concatenate(parts)
+
+
+def _log_odds(
+    decoder: Decoder, ids: Sequence[np.ndarray], lanes: Sequence[Lane], tokens: Sequence[int]
+) -> Float[np.ndarray, "lane prompt"]:
+    return np.stack([refusal_log_odds(one, tokens) for one in _first_logits(decoder, ids, lanes)])
+
+
+def _differences(
+    decoder: Decoder, sides: Mapping[str, _Side], width: int
+) -> Float[np.ndarray, "layer position d_model"]:
+    """Harmful minus harmless mean of every block's input, at every position after the prompt."""
+    harmful, harmless = (
+        last_inputs(decoder, sides[name].ids("fit"), width=width)
+        for name in ("harmful", "harmless")
+    )
+    layers, positions = harmful.shape[:2]
+    return np.stack(
+        [
+            np.stack([diff_in_means(harmful[i, p], harmless[i, p]) for p in range(positions)])
+            for i in range(layers)
+        ]
+    )
+
+
+def _score(
+    decoder: Decoder,
+    sides: Mapping[str, _Side],
+    raw: Float[np.ndarray, "layer position d_model"],
+    tokens: Sequence[int],
+) -> list[Candidate]:
+    """The three scores of every candidate, on `select` prompts."""
+    layers, positions = raw.shape[:2]
+    places = [(i, p - positions) for i in range(layers) for p in range(positions)]
+    # A direction that does not exist (embeddings of equal template tokens) cannot be scored.
+    places = [place for place in places if np.linalg.norm(raw[place]) > 0]
+    cuts, adds = [], []
+    for layer, position in places:
+        vector = raw[layer, position]
+        unit = (vector / np.linalg.norm(vector))[:, None]
+        cuts.append(everywhere(f"cut {layer} {position}", Ablate(unit), n_layers=layers))
+        add = Placed(Steer(vector), layer, site="resid_pre")
+        adds.append(Lane(f"add {layer} {position}", (add,)))
+    harmful, harmless = (sides[name].ids("select") for name in ("harmful", "harmless"))
+    bypass = _log_odds(decoder, harmful, cuts, tokens).mean(axis=1)
+    induce = _log_odds(decoder, harmless, adds, tokens).mean(axis=1)
+    plain = _first_logits(decoder, harmless, [Lane("plain")])[0]
+    kl = [float(kl_rows(plain, cut).mean()) for cut in _first_logits(decoder, harmless, cuts)]
+    return [
+        Candidate(position, layer, float(b), float(i), k)
+        for (layer, position), b, i, k in zip(places, bypass, induce, kl, strict=True)
+    ]
+
+
+def _say(best: Candidate, chosen: Choice) -> None:
+    verdict = "passes" if not chosen.missed else f"none passes; misses {', '.join(chosen.missed)}"
+    print(
+        f"refusal direction: layer {best.layer}, position {best.position} ({verdict}): bypass "
+        f"{best.bypass:.2f}, induce {best.induce:.2f}, KL {best.kl:.3f}"
+    )
