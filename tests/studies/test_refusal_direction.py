@@ -5,7 +5,13 @@ import pandas as pd
 import pytest
 
 from actshift.maths.selection import Candidate, Filters, choose
-from actshift.studies.refusal_direction import CANDIDATES, EFFECT, candidate_rows, effect_table
+from actshift.studies.refusal_direction import (
+    CANDIDATES,
+    EFFECT,
+    candidate_rows,
+    effect_lanes,
+    effect_table,
+)
 from actshift.zoo.language import language
 
 LANG = language("micro")
@@ -93,3 +99,16 @@ def test_every_candidate_has_a_row_and_one_is_chosen(kl, verdict):
     assert table["verdict"].dropna().tolist() == [verdict]
     assert table["norm"].tolist() == [1.0, 2.0]
     assert table["passes_induce"].tolist() == [True, False]
+
+
+def test_controls_have_the_norm_of_the_direction_and_other_draws():
+    direction = np.arange(1.0, 9.0)
+    best = Candidate(position=-1, layer=1, bypass=0.0, induce=0.0, kl=0.0)
+    lanes = {lane.name: lane for lane in effect_lanes(direction, best, n_layers=3, seed=0)}
+    assert len(lanes) == 64
+    vectors = [lanes[f"random_add_{n}"].edits[0].edit.vector for n in range(20)]
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), np.linalg.norm(direction))
+    assert len({tuple(vector) for vector in vectors}) == 20
+    assert lanes["subtract"].edits[0].edit.coeff == -1.0
+    assert lanes["random_ablate_3"].draw == 3
+    assert len(lanes["ablate"].edits) == 7

@@ -26,7 +26,7 @@ from actshift.prompts.records import read_prompts
 from actshift.prompts.templates import encode, opener_token
 from actshift.stages.intervene import decoder_of, intervene
 from actshift.stages.intervene_plan import Asked, InterveneSettings, Labels
-from actshift.studies.refusal_direction import CANDIDATES, DRAWS, candidate_rows
+from actshift.studies.refusal_direction import CANDIDATES, candidate_rows, effect_lanes
 from actshift.vocab import SPLITS
 from actshift.zoo.lexicon import REFUSAL_MARKS
 
@@ -72,7 +72,7 @@ def refusal_direction(
         seed: Of the draw of prompts and of the random controls.
         code: Hash of the code.
         staging: Folder for unfinished rows.
-        out: Folder to make: the table of candidates, the directions, and the held-out rows.
+        out: Folder to make: table of candidates, directions, held-out rows.
 
     Raises:
         UserError: Too few prompts, or none left of a condition once those are dropped that the
@@ -83,74 +83,83 @@ def refusal_direction(
     loaded = load_model(checkpoint, name=f"{pair}.tuned", dtype=dtype, device=device)
     decoder = decoder_of(loaded)
     tokens = sorted({opener_token(loaded.tokenizer, text) for text in settings["openers"]})
-    sides, width = _sides(loaded, prompts, settings, seed)
-    sides = {
-        name: _as_expected(side, decoder, tokens, name=name, model=loaded.name)
-        for name, side in sides.items()
-    }
+    drawn, width = _sides(loaded, prompts, settings, seed)
+    sides = {name: _as_expected(drawn[name], decoder, tokens, name=name) for name in drawn}
     raw = _differences(decoder, sides, width)
     filters = Filters(settings["max_kl"], settings["min_induce"], settings["layer_share"])
     candidates = _score(decoder, sides, raw, tokens)
     chosen = choose(candidates, filters, n_layers=len(loaded.blocks))
-    best = candidates[chosen.index]
-    direction = raw[best.layer, best.position]
+    with publishing(out) as partial:
+        partial.mkdir()
+        found = _Found(pair, candidates, chosen, filters, raw)
+        write_table(_candidate_table(found, sides), partial / TABLE)
+        save_file({"direction": found.direction, "candidates": raw}, partial / ARRAYS)
+        intervene(
+            loaded,
+            [*sides["harmful"].by_split["heldout"], *sides["harmless"].by_split["heldout"]],
+            effect_lanes(found.direction, found.best, n_layers=len(loaded.blocks), seed=seed),
+            labels=Labels(run, pair, loaded.name),
+            settings=_answering(settings, checkpoint, tokens),
+            staging=staging,
+            out=partial / ROWS,
+            identity={"code": code, "weights": read_manifest(checkpoint)["facts"]["weights_hash"]},
+        )
+    _say(found.best, chosen)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """All candidates of a model and the chosen one."""
+
+    pair: str
+    candidates: list[Candidate]
+    chosen: Choice
+    filters: Filters
+    raw: Float[np.ndarray, "layer position d_model"]
+
+    @property
+    def best(self) -> Candidate:
+        """The chosen candidate."""
+        return self.candidates[self.chosen.index]
+
+    @property
+    def direction(self) -> Float[np.ndarray, " d_model"]:
+        """Its difference of means."""
+        return self.raw[self.best.layer, self.best.position]
+
+
+def _candidate_table(found: _Found, sides: Mapping[str, _Side]) -> pd.DataFrame:
     counts = {
         f"n_{split}_{name}": len(side.by_split[split])
         for split in ("fit", "select")
         for name, side in sides.items()
     }
-    table = candidate_rows(
-        pair, candidates, chosen, filters, norms=np.linalg.norm(raw, axis=-1), counts=counts
+    rows = candidate_rows(
+        found.pair,
+        found.candidates,
+        found.chosen,
+        found.filters,
+        norms=np.linalg.norm(found.raw, axis=-1),
+        counts=counts,
     )
-    with publishing(out) as partial:
-        partial.mkdir()
-        write_table(pd.DataFrame(table, columns=list(CANDIDATES)), partial / TABLE)
-        save_file({"direction": direction, "candidates": raw}, partial / ARRAYS)
-        intervene(
-            loaded,
-            [*sides["harmful"].by_split["heldout"], *sides["harmless"].by_split["heldout"]],
-            effect_lanes(direction, best, n_layers=len(loaded.blocks), seed=seed),
-            labels=Labels(run, pair, f"{pair}.tuned"),
-            settings=InterveneSettings(
-                max_new=settings["max_new"],
-                token_budget=settings["token_budget"],
-                marks=marks_of(checkpoint),
-                refusal_tokens=tuple(tokens),
-            ),
-            staging=staging,
-            out=partial / ROWS,
-            identity={"code": code, "weights": read_manifest(checkpoint)["facts"]["weights_hash"]},
-        )
-    _say(best, chosen)
+    return pd.DataFrame(rows, columns=list(CANDIDATES))
+
+
+def _answering(
+    settings: Mapping[str, Any], checkpoint: Path, tokens: Sequence[int]
+) -> InterveneSettings:
+    return InterveneSettings(
+        max_new=settings["max_new"],
+        token_budget=settings["token_budget"],
+        marks=marks_of(checkpoint),
+        refusal_tokens=tuple(tokens),
+    )
 
 
 def marks_of(checkpoint: Path) -> tuple[str, ...]:
     """Keywords of a refusal: the zoo's own, and the published ones for every other model."""
     source = str(read_manifest(checkpoint)["facts"]["source"])
     return REFUSAL_MARKS if source.startswith("zoo:") else ARDITI_MARKS
-
-
-def effect_lanes(
-    direction: Float[np.ndarray, " d_model"], best: Candidate, *, n_layers: int, seed: int
-) -> list[Lane]:
-    """Plain, ablated, added and subtracted; and the same with random directions of equal norm."""
-    rng = np.random.default_rng(seed)
-    norm = float(np.linalg.norm(direction))
-    draws = rng.standard_normal((DRAWS, len(direction)))
-    draws *= norm / np.linalg.norm(draws, axis=1, keepdims=True)
-    lanes = [Lane("plain")]
-    for kind, draw, vector in [
-        ("", None, direction),
-        *(("random_", number, one) for number, one in enumerate(draws)),
-    ]:
-        tail = "" if draw is None else f"_{draw}"
-        unit = (vector / np.linalg.norm(vector))[:, None]
-        cut = everywhere(f"{kind}ablate{tail}", Ablate(unit), n_layers=n_layers)
-        lanes.append(Lane(cut.name, cut.edits, draw=draw))
-        for name, coeff in (("add", 1.0), ("subtract", -1.0)):
-            place = Placed(Steer(vector, coeff), best.layer, site="resid_pre")
-            lanes.append(Lane(f"{kind}{name}{tail}", (place,), draw=draw))
-    return lanes
 
 
 def _sides(
@@ -179,9 +188,7 @@ def _sides(
     return sides, max(1, width or 1)
 
 
-def _as_expected(
-    side: _Side, decoder: Decoder, tokens: Sequence[int], *, name: str, model: str
-) -> _Side:
+def _as_expected(side: _Side, decoder: Decoder, tokens: Sequence[int], *, name: str) -> _Side:
     """Keep harmful prompts that are refused and harmless ones that are not; held-out ones stay."""
     sign = 1.0 if name == "harmful" else -1.0
     kept = dict(side.by_split)
@@ -192,7 +199,7 @@ def _as_expected(
         ]
         if not kept[split]:
             raise UserError(
-                f"refusal_direction: {model} has no {name} prompt of the split {split} that it "
+                f"refusal_direction: the model has no {name} prompt of the split {split} that it "
                 f"{'refuses' if sign > 0 else 'answers'} (first token, refusal_direction.openers); "
                 "there is no refusal direction to find"
             )

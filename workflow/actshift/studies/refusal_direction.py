@@ -1,4 +1,4 @@
-"""Tables of the refusal direction: every candidate with its scores, and the effect held out."""
+"""The refusal direction: lanes of its held-out effect, and the tables of candidates and effects."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from actshift.lanes import Ablate, Lane, Placed, Steer, everywhere
 from actshift.maths.paired import compare_paired
 from actshift.maths.selection import Candidate, Choice, Filters
 from actshift.zoo.judge import on_topic
@@ -25,6 +26,29 @@ EFFECT = (
 )
 _EDITS = ("ablate", "add", "subtract")
 _RESAMPLES = 2000
+
+
+def effect_lanes(
+    direction: Float[np.ndarray, " d_model"], best: Candidate, *, n_layers: int, seed: int
+) -> list[Lane]:
+    """Plain, ablated, added and subtracted; and the same with random directions of equal norm."""
+    rng = np.random.default_rng(seed)
+    norm = float(np.linalg.norm(direction))
+    draws = rng.standard_normal((DRAWS, len(direction)))
+    draws *= norm / np.linalg.norm(draws, axis=1, keepdims=True)
+    lanes = [Lane("plain")]
+    for kind, draw, vector in [
+        ("", None, direction),
+        *(("random_", number, one) for number, one in enumerate(draws)),
+    ]:
+        tail = "" if draw is None else f"_{draw}"
+        unit = (vector / np.linalg.norm(vector))[:, None]
+        cut = everywhere(f"{kind}ablate{tail}", Ablate(unit), n_layers=n_layers)
+        lanes.append(Lane(cut.name, cut.edits, draw=draw))
+        for name, coeff in (("add", 1.0), ("subtract", -1.0)):
+            place = Placed(Steer(vector, coeff), best.layer, site="resid_pre")
+            lanes.append(Lane(f"{kind}{name}{tail}", (place,), draw=draw))
+    return lanes
 
 
 def candidate_rows(
