@@ -28,7 +28,7 @@ import numpy as np
 import torch
 
 from actshift.hooks.edit import EditState, edited
-from actshift.hooks.lanes import Decoder, generate_lanes
+from actshift.hooks.lanes import Decoder, generate_lanes, left_pad
 from actshift.lanes import Ablate, Lane, Placed, Steer, everywhere
 from actshift.models.families import FAMILIES, Dims, build, edit_sites
 
@@ -58,12 +58,7 @@ def make_prompts() -> list[np.ndarray]:
 
 
 def sequential(decoder: Decoder, prompts: list[np.ndarray], lanes: list[Lane]) -> list[list[Any]]:
-    longest = max(map(len, prompts))
-    ids = torch.full((len(prompts), longest), decoder.pad)
-    for row, one in enumerate(prompts):
-        ids[row, longest - len(one) :] = torch.from_numpy(one)
-    ids = ids.to(decoder.device)
-    mask = (ids != decoder.pad).long()
+    ids, mask, _ = left_pad(prompts, decoder)
     answers = []
     for lane in lanes:
         state = EditState([(0, len(prompts))])
@@ -76,7 +71,7 @@ def sequential(decoder: Decoder, prompts: list[np.ndarray], lanes: list[Lane]) -
                 eos_token_id=sorted(decoder.ends),
                 pad_token_id=decoder.pad,
             )
-        answers.append([cut(row) for row in out[:, longest:].tolist()])
+        answers.append([cut(row) for row in out[:, ids.shape[1] :].tolist()])
     return answers
 
 

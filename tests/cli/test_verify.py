@@ -2,9 +2,11 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import zarr
 
 from actshift.io.manifest import write_manifest
+from actshift.io.tables import write_table
 
 
 def shard_of(store: Path) -> Path:
@@ -100,3 +102,13 @@ def test_nothing_to_verify_is_a_mistake(actshift, run: Path, tmp_path: Path) -> 
         result = actshift("verify", path)
         assert result.exit_code == 2, path
         assert result.stderr.count("\n") == 1
+
+
+def test_an_edited_table_is_named(actshift, run: Path) -> None:
+    path = run / "tables" / "rank_audit" / "rank.csv"
+    write_table(pd.DataFrame({"rank_eps": [3]}), path)
+    assert actshift("verify", run).exit_code == 0
+    path.write_text(path.read_text().replace("3", "4"))
+    done = actshift("verify", run)
+    assert done.exit_code == 1
+    assert "rank.csv: content differs from its sha256" in done.stdout

@@ -87,7 +87,8 @@ def test_tables_are_those_of_the_study(run: Path, tmp_path: Path) -> None:
     stores = SyntheticPair(prompts, d_model=20, rank=2, template_rank=4, mean=3, noise=0.1)
     values = {k: tuple(v) if isinstance(v, list) else v for k, v in SETTINGS.items()}
     expected = audit_pair(stores, prompts, RankAuditSettings(**values, seed=3), pair="my.pair")
-    assert sorted(p.stem for p in (tmp_path / "rank_audit").iterdir()) == sorted(TABLES)
+    files = {path.name for path in (tmp_path / "rank_audit").iterdir()}
+    assert files == {f"{name}.csv{end}" for name in TABLES for end in ("", ".sha256")}
     for name, table in expected.items():
         found = read_table(tmp_path / "rank_audit" / f"{name}.csv")
         assert tuple(found.columns) == COLUMNS[name]

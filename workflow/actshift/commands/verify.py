@@ -10,6 +10,7 @@ from actshift.errors import UserError
 from actshift.io.arrays import ARRAYS
 from actshift.io.hashing import hash_file
 from actshift.io.manifest import NAME, read_manifest
+from actshift.io.tables import table_damage
 from actshift.io.verify import verify_folder
 
 #: Folders of a run whose members, at this depth, are artifacts with a manifest.
@@ -17,7 +18,7 @@ ARTIFACTS = ("checkpoints/*", "zoo/*/*", "activations/*/*")
 
 
 def verify_path(path: Path, *, deep: bool) -> bool:
-    """Check an artifact folder or all artifacts of a run, and print one line each.
+    """Check an artifact folder or all artifacts and tables of a run, and print one line each.
 
     Args:
         path: a store, `acts.zarr`, a checkpoint folder or `results/<run>`.
@@ -31,8 +32,12 @@ def verify_path(path: Path, *, deep: bool) -> bool:
     """
     console = Console(soft_wrap=True, highlight=False)
     well = True
-    for folder in artifacts(path):
-        problems = problems_of(folder, deep=deep)
+    checked = [(folder, problems_of(folder, deep=deep)) for folder in artifacts(path)]
+    tables = sorted(path.glob("tables/**/*.csv")) + sorted(path.glob("pairs/**/*.csv"))
+    if tables:
+        found = [line for table in tables for line in table_damage(table)]
+        checked.append((path / "tables", found))
+    for folder, problems in checked:
         well = well and not problems
         console.print("damaged" if problems else "whole", folder, markup=False, emoji=False)
         for line in problems:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from actshift.hooks.record import hidden_of
 from actshift.lanes import Ablate, Edit, EditPositions, EditSite, Lane, Patch, Placed, Steer
@@ -86,15 +87,10 @@ def edited(
             if not 0 <= layer < len(sites[site]):
                 lane = lanes[placed[0][0]].name
                 raise ValueError(f"lane {lane}: layer {layer} of {len(sites[site])}")
-            module = sites[site][layer]
-            device = next(module.parameters()).device
+            device = next(sites[site][layer].parameters()).device
             edits = [_on_device(index, part, device, wide) for index, part in placed]
             change = _changer(edits, state, (site, layer))
-            if site == "resid_pre":
-                handle = module.register_forward_pre_hook(_before(change), with_kwargs=True)
-            else:
-                handle = module.register_forward_hook(_after(change))
-            stack.enter_context(handle)
+            stack.enter_context(_attach(sites, (site, layer), change))
         yield
 
 
@@ -113,19 +109,22 @@ def recorded(sites: Sites, places: set[Place], into: dict[Place, Tensor]) -> Ite
     """Keep the donor's stream at the given places, of the latest forward pass."""
     with ExitStack() as stack:
         for place in places:
-            site, layer = place
 
             def keep(hidden: Tensor, place: Place = place) -> Tensor:
                 into[place] = hidden
                 return hidden
 
-            module = sites[site][layer]
-            if site == "resid_pre":
-                handle = module.register_forward_pre_hook(_before(keep), with_kwargs=True)
-            else:
-                handle = module.register_forward_hook(_after(keep))
-            stack.enter_context(handle)
+            stack.enter_context(_attach(sites, place, keep))
         yield
+
+
+def _attach(sites: Sites, place: Place, change: Callable[[Tensor], Tensor]) -> RemovableHandle:
+    """Let a function see, and replace, the stream at a place."""
+    site, layer = place
+    module = sites[site][layer]
+    if site == "resid_pre":
+        return module.register_forward_pre_hook(_before(change), with_kwargs=True)
+    return module.register_forward_hook(_after(change))
 
 
 def _by_place(lanes: Sequence[Lane]) -> dict[Place, list[tuple[int, Placed]]]:
