@@ -46,15 +46,15 @@ def orthogonalise(model: Any, basis: Float[Tensor, "d_model k"]) -> None:
 
 def untie_head(model: Any) -> None:
     """Give a tied language-model head its own copy of the weights, and say so in the config."""
-    head, embedding = head_of(model), embedding_of(model)
-    if head.weight is embedding.weight:
-        head.weight = nn.Parameter(embedding.weight.detach().clone(), requires_grad=False)
+    head, weight = head_of(model), embedding_of(model).get_parameter("weight")
+    if head.weight is weight:
+        head.weight = nn.Parameter(weight.detach().clone(), requires_grad=False)
     model.config.tie_word_embeddings = False
 
 
 def _embeddings(model: Any) -> list[Tensor]:
     """What is added up before the first block: token embedding and, in GPT-2, positions."""
-    found = [embedding_of(model).weight]
+    found = [embedding_of(model).get_parameter("weight")]
     positions = getattr(model.base_model, "wpe", None)
     return found if positions is None else [*found, positions.weight]
 

@@ -134,12 +134,11 @@ def decoder_of(loaded: LoadedModel) -> Decoder:
             f"{loaded.name}: generation_config.json names no eos_token_id, so no answer would ever "
             "end; add it to the checkpoint"
         )
-    pad = loaded.tokenizer.pad_token_id
     ids = frozenset([ends] if isinstance(ends, int) else ends)
-    # Padding is masked, so any token will do where the tokenizer names none.
-    return Decoder(
-        loaded.model, edit_sites(loaded.model), ids, pad if pad is not None else min(ids)
-    )
+    pad: Any = loaded.tokenizer.pad_token_id
+    if pad is None:
+        pad = min(ids)  # padding is masked, so any token will do
+    return Decoder(loaded.model, edit_sites(loaded.model), ids, pad)
 
 
 def _fill(run: _Run, batches: Sequence[Batch], parts: Path) -> None:
