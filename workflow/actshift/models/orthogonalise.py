@@ -54,7 +54,7 @@ def untie_head(model: Any) -> None:
 
 def _embeddings(model: Any) -> list[Tensor]:
     """What is added up before the first block: token embedding and, in GPT-2, positions."""
-    found = [embedding_of(model).get_parameter("weight")]
+    found: list[Tensor] = [embedding_of(model).get_parameter("weight")]
     positions = getattr(model.base_model, "wpe", None)
     return found if positions is None else [*found, positions.weight]
 
