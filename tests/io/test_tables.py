@@ -49,4 +49,7 @@ def test_an_edited_table_is_refused_and_a_table_without_a_checksum_is_read(tmp_p
 @pytest.mark.skipif(shutil.which("sha256sum") is None, reason="no sha256sum here")
 def test_sha256sum_reads_the_checksum(tmp_path):
     write_table(pd.DataFrame({"a": [1]}), tmp_path / "t.csv")
-    subprocess.run(["sha256sum", "-c", "t.csv.sha256"], cwd=tmp_path, check=True)
+    check = ["sha256sum", "--status", "-c", "t.csv.sha256"]
+    assert subprocess.run(check, cwd=tmp_path, check=False).returncode == 0
+    (tmp_path / "t.csv").write_text("a\n2\n")
+    assert subprocess.run(check, cwd=tmp_path, check=False).returncode == 1
