@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from actshift.maths.intervals import (
+    bootstrap_ends,
+    cluster_mean_draws,
     cluster_mean_interval,
     cluster_sums,
     cluster_t_interval,
@@ -29,6 +31,22 @@ def test_wilson_equals_scipy_at_whole_n(n: int, data: st.DataObject, level: floa
     expected = binomtest(k, n).proportion_ci(confidence_level=level, method="wilson")
     found = wilson_interval(k / n, n, level=level)
     assert found == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("refused", "low", "high"),
+    [
+        (97, 0.915479219195973, 0.9897456617765851),
+        (80, 0.7111690380734977, 0.8666340774409013),
+        (4, 0.015663050551848016, 0.09837217232607373),
+        (0, 0.0, 0.03699480747600191),
+    ],
+)
+def test_wilson_gives_the_published_intervals_of_100_answers(
+    refused: int, low: float, high: float
+) -> None:
+    """Refusal after ablation as released with arXiv 2605.24583 (there z is 1.96)."""
+    assert wilson_interval(refused / 100, 100) == pytest.approx((low, high), abs=1e-5)
 
 
 def test_wilson_lies_between_its_whole_neighbours() -> None:
@@ -161,3 +179,33 @@ def test_the_t_interval_on_hand_computed_values() -> None:
         (2 - 4.302653 / 3**0.5, 2 + 4.302653 / 3**0.5), rel=1e-6
     )
     assert np.isnan(mean_t_interval(np.array([1.0]))).all()
+
+
+def test_many_rows_share_their_resamples_and_equal_single_ones() -> None:
+    values = rng(3).random((4, 30))
+    names = [f"c{i % 7}" for i in range(30)]
+    draws = cluster_mean_draws(values, names, draws=300, rng=rng(1))
+    ends = bootstrap_ends(draws, clusters=7)
+    for row, (low, high) in zip(values, ends, strict=True):
+        single = cluster_mean_interval(row, names, draws=300, rng=rng(1))
+        assert single == pytest.approx((low, high))
+    # A shift moves every draw alike only where the counts are shared.
+    shifted = cluster_mean_draws(values + 1, names, draws=300, rng=rng(1))
+    np.testing.assert_allclose(shifted - draws, 1.0)
+    with pytest.raises(ValueError, match="30 values for 29 clusters"):
+        cluster_mean_draws(values, names[1:], draws=3, rng=rng())
+
+
+def test_the_difference_of_two_samples_covers() -> None:
+    """Independent samples of 12 and 20 clusters, equal means: 95 % of the intervals hold 0."""
+    covered = 0
+    for seed in range(300):
+        draw = rng(seed)
+        a, b = (draw.standard_normal((1, n)).repeat(3, axis=1) for n in (12, 20))
+        first, second = (
+            cluster_mean_draws(x, [f"c{i // 3}" for i in range(x.shape[1])], draws=400, rng=draw)
+            for x in (a, b)
+        )
+        low, high = bootstrap_ends(first - second, clusters=12)[0]
+        covered += low <= 0 <= high
+    assert covered / 300 > 0.91

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference.sign_flips import sign_flip_p
+from statsmodels.stats.contingency_tables import mcnemar
 
 from actshift.maths.paired import compare_paired, holm, mcnemar_exact, sign_flip_test
 
@@ -62,6 +63,15 @@ def test_mcnemar_on_a_textbook_table() -> None:
     assert p == pytest.approx(3.7e-5, rel=0.05)
     assert np.isnan(mcnemar_exact(np.array([0.5, 1.0]), np.array([0.0, 1.0])))
     assert mcnemar_exact(np.ones(3), np.ones(3)) == 1
+
+
+@pytest.mark.parametrize("table", [(5, 0), (0, 7), (12, 3), (86, 150), (1, 1), (40, 41), (0, 0)])
+def test_mcnemar_equals_statsmodels_on_known_tables(table: tuple[int, int]) -> None:
+    up, down = table
+    a = np.r_[np.zeros(up), np.ones(down), np.ones(9), np.zeros(4)]
+    b = np.r_[np.ones(up), np.zeros(down), np.ones(9), np.zeros(4)]
+    expected = mcnemar([[4, up], [down, 9]], exact=True).pvalue if up + down else 1.0
+    assert mcnemar_exact(a, b) == pytest.approx(expected)
 
 
 def test_random_patterns_agree_with_all_patterns(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,15 +39,62 @@ def cluster_mean_interval(
         Field and Welsh 2007 (cluster bootstrap); Hesterberg 2015, "What teachers should know
         about the bootstrap", expanded percentile interval.
     """
-    sums, sizes = cluster_sums(values, clusters)
-    count = len(sums)
-    if count < 2:
-        return float("nan"), float("nan")
-    weights = bootstrap_counts(count, draws=draws, rng=rng)
-    means = (weights @ sums) / (weights @ sizes)
-    tail = float(norm.cdf(sqrt(count / (count - 1)) * t.ppf((1 - level) / 2, count - 1)))
-    low, high = np.quantile(means, (tail, 1 - tail))
+    means = cluster_mean_draws(np.asarray(values)[None, :], clusters, draws=draws, rng=rng)
+    low, high = bootstrap_ends(means, clusters=len(set(clusters)), level=level)[0]
     return float(low), float(high)
+
+
+def cluster_mean_draws(
+    values: Float[np.ndarray, "row prompt"],
+    clusters: Sequence[str],
+    *,
+    draws: int,
+    rng: np.random.Generator,
+) -> Float[np.ndarray, "row draw"]:
+    """Cluster-bootstrap resamples of the means of many rows over the same prompts.
+
+    Every row is resampled by the same counts, so that many rows cost one draw of counts and
+    differences between rows are not resampling noise.
+
+    Args:
+        values: one row a condition, one value a prompt.
+        clusters: cluster of each prompt.
+        draws: resamples.
+        rng: seeded generator.
+
+    Returns:
+        Resampled means; see `cluster_mean_interval` for the formula.
+
+    Raises:
+        ValueError: the lengths differ, or there is no prompt.
+    """
+    if len(clusters) != values.shape[1] or not len(clusters):
+        raise ValueError(f"{values.shape[1]} values for {len(clusters)} clusters")
+    _, codes = np.unique(np.asarray(clusters, dtype=str), return_inverse=True)
+    member = np.eye(codes.max() + 1)[codes]
+    weights = bootstrap_counts(member.shape[1], draws=draws, rng=rng)
+    means = (np.asarray(values, dtype=np.float64) @ member) @ weights.T
+    return means / (weights @ member.sum(axis=0))
+
+
+def bootstrap_ends(
+    means: Float[np.ndarray, "row draw"], *, clusters: int, level: float = 0.95
+) -> Float[np.ndarray, "row end"]:
+    """Percentile ends of resampled means, widened for few clusters as `cluster_mean_interval` says.
+
+    Args:
+        means: resampled means, or differences of such.
+        clusters: how many were resampled; of two samples, the smaller number.
+        level: coverage aimed at.
+
+    Returns:
+        Lower and upper end of each row; NaN with fewer than two clusters.
+    """
+    if clusters < 2:
+        return np.full((len(means), 2), np.nan)
+    widened = sqrt(clusters / (clusters - 1)) * t.ppf((1 - level) / 2, clusters - 1)
+    tail = float(norm.cdf(widened))
+    return np.quantile(means, (tail, 1 - tail), axis=1).T
 
 
 def cluster_t_interval(
@@ -147,17 +194,17 @@ def wilson_interval(rate: float, n: float | int, *, level: float = 0.95) -> tupl
         ValueError: the rate lies outside 0 to 1, or n is not positive.
 
     Source:
-        Wilson 1927; equals scipy's `binomtest(...).proportion_ci(method="wilson")` at whole n.
+        Wilson 1927, by statsmodels.
     """
+    # Here, because jobs that need no interval should not wait for it.
+    from statsmodels.stats.proportion import proportion_confint
+
     if not 0 <= rate <= 1 or not n > 0:
         raise ValueError(f"a rate of {rate} over n = {n} has no Wilson interval")
-    z = float(norm.ppf((1 + level) / 2))
-    centre = rate + z * z / (2 * n)
-    half = z * sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
-    scale = 1 + z * z / n
+    low, high = proportion_confint(rate * n, n, alpha=1 - level, method="wilson")
     # At 0 and 1 the end is exact; rounding must not carry it outside.
-    low = 0.0 if rate == 0 else max(0.0, (centre - half) / scale)
-    high = 1.0 if rate == 1 else min(1.0, (centre + half) / scale)
+    low = 0.0 if rate == 0 else max(0.0, float(low))
+    high = 1.0 if rate == 1 else min(1.0, float(high))
     return low, high
 
 
