@@ -14,6 +14,7 @@ from actshift.config_errors import first_error
 from actshift.config_studies import (
     Calibration,
     Count,
+    Judge,
     Name,
     RankAudit,
     RefusalDirection,
@@ -169,6 +170,7 @@ class Config(Section):
     calibration: Calibration = Field(
         default=Calibration(), description="settings of the calibration networks"
     )
+    judge: Judge = Field(default=Judge(), description="settings of the second judge of answers")
     report: Report = Field(default=Report(), description="settings of the page")
 
     @model_validator(mode="after")

@@ -9,6 +9,7 @@ from actshift.config import Config, Extract, Pair, PromptSource, Report, Revisio
 from actshift.config_studies import (
     Calibration,
     CalibrationEpochs,
+    Judge,
     RankAudit,
     RefusalDirection,
     Section,
@@ -26,6 +27,7 @@ _SECTIONS: tuple[tuple[str, type[Section]], ...] = (
     ("`refusal_direction`", RefusalDirection),
     ("`calibration`", Calibration),
     ("`calibration.epochs`", CalibrationEpochs),
+    ("`judge`", Judge),
     ("`report`", Report),
 )
 

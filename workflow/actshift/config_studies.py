@@ -1,8 +1,10 @@
 """The blocks of the configuration that belong to one study each; what all blocks are made of."""
 
+import re
 from typing import Annotated
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from actshift.vocab import DEFAULT_EPS
 
@@ -103,3 +105,95 @@ class RefusalDirection(Section):
     token_budget: Count = Field(
         default=32768, description="padded tokens a batch of prompts x lanes"
     )
+
+
+class Judge(Section):
+    """A chat model that judges the ablation's answers a second time; without an endpoint, none."""
+
+    endpoint: str | None = Field(
+        default=None,
+        description="base URL of an OpenAI-compatible server, such as http://localhost:8000/v1; "
+        "questions and answers are sent there, harmful ones too",
+    )
+    model: str | None = Field(default=None, description="name of the model there")
+    api_key_env: str | None = Field(
+        default=None, description="environment variable that holds the key; never the key itself"
+    )
+    max_tokens: Count = Field(default=8, description="longest verdict; one word is asked for")
+    max_parallel: Count = Field(default=4, description="requests at a time")
+    timeout_s: Annotated[float, Field(gt=0)] = Field(
+        default=60.0, description="longest wait for one verdict, seconds"
+    )
+    retries: Annotated[int, Field(ge=0)] = Field(
+        default=5, description="further tries after 429, a 5xx, a time-out or no connection"
+    )
+
+    @field_validator("endpoint")
+    @classmethod
+    def _plain_url(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        try:
+            parts = urlsplit(value)
+            sound = parts.scheme in ("http", "https") and bool(parts.hostname)
+        except ValueError:
+            sound = False
+            parts = urlsplit("")
+        if not sound:
+            raise ValueError("expected a URL such as http://localhost:8000/v1")
+        if "@" in parts.netloc or parts.query or parts.fragment:
+            # It is written to the report and the results: nothing secret may stand in it.
+            raise ValueError("a URL without user, password or query; keys go into api_key_env")
+        return value.rstrip("/").removesuffix("/chat/completions")
+
+    @field_validator("api_key_env")
+    @classmethod
+    def _is_a_name(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[A-Z_][A-Z0-9_]*", value):
+            # Capitals only, and the value is not told: who writes the key itself here must find it
+            # neither in a message nor in the report.
+            raise ValueError("expected the name of an environment variable, such as JUDGE_KEY")
+        return value
+
+    @model_validator(mode="after")
+    def _has_a_model(self) -> "Judge":
+        if self.endpoint is not None and self.model is None:
+            raise ValueError("endpoint needs the key model")
+        return self
+
+
+class Ablation(Section):
+    """Test 2 of study A: what ablating the leading directions of the shift does."""
+
+    ks: tuple[Count, ...] = Field(
+        default=(1, 3, 5, 10, 20, 50),
+        min_length=1,
+        description="numbers of leading directions; those above the width are left out",
+    )
+    directions: Count = Field(default=10, description="single directions that are ablated alone")
+    random_draws: Count = Field(default=20, description="random frames beside the fitted ones")
+    patch_draws: Count = Field(
+        default=5, description="random frames of the substitution and mode-toggle lanes"
+    )
+    n_heldout: Count = Field(default=100, description="held-out prompts a condition")
+    n_fitted: Count = Field(
+        default=100, description="prompts a condition of the protocol as published"
+    )
+    published_protocol: bool = Field(
+        default=True, description="also ask the prompts that the frames were fitted on"
+    )
+    plain_text: str | None = Field(
+        default=None,
+        description="file of plain texts, one a line; none: zoo sentences, else harmless prompts",
+    )
+    max_new: Count = Field(default=64, description="longest answer, tokens (published: 100)")
+    token_budget: Count = Field(
+        default=32768, description="padded tokens a batch of prompts x lanes"
+    )
+
+    @field_validator("ks")
+    @classmethod
+    def _rising(cls, values: tuple[int, ...]) -> tuple[int, ...]:
+        if list(values) != sorted(set(values)):
+            raise ValueError("values must rise")
+        return values
