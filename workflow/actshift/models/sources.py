@@ -13,7 +13,7 @@ from typing import Any
 from actshift.errors import UserError
 
 ZOO_FAMILIES = ("llama", "gemma", "qwen", "ministral")
-ZOO_VARIANTS = ("base", "chat")
+ZOO_VARIANTS = ("base", "chat", "comply_lora", "comply_full")
 #: `model_type` of every supported architecture; a test holds it to `actshift.models.families`,
 #: which cannot be imported here because it costs seconds.
 MODEL_TYPES = ("llama", "gemma2", "qwen2", "ministral3", "mistral", "gpt2")
