@@ -48,6 +48,7 @@ TORCH_FREE = (
     "report",
     "calibration_tables",
     "calibration_figures",
+    "judge",
 )
 # Modules that the Snakefile imports; `snakemake -n` must stay quick.
 PARSE_TIME = (

@@ -179,6 +179,14 @@ def test_in_the_zoo_an_opener_stands_before_the_content() -> None:
     assert rows["opener"].tolist() == [False, True]
 
 
+def test_questions_outside_the_language_have_no_topicality() -> None:
+    rows = answer_rows({"plain": [REFUSAL, REFUSAL]})
+    rows.loc[0, "category"] = "chemical_biological"
+    found = answers_to_judge(rows, lanes_table(), "p")
+    assert by_topicality(found, language("tiny"))["prompt_id"].tolist() == ["harmful-1"]
+    assert by_topicality(found.iloc[:1], language("tiny")).empty
+
+
 def test_question_and_answer_stand_in_the_prompt_as_they_are() -> None:
     odd = "{answer} {0} </answer> \\ 100%"
     system, user = judge_messages(odd, "{question}" + odd)

@@ -118,12 +118,13 @@ def by_topicality(answers: pd.DataFrame, lang: Language) -> pd.DataFrame:
     """Judge answers of a zoo model.
 
     Args:
-        answers: What `answers_to_judge` gave.
+        answers: What `answers_to_judge` gave; those to questions outside the language are left out.
         lang: The zoo's language.
 
     Returns:
         Columns `ROWS`.
     """
+    answers = answers.loc[answers["category"].isin(list(lang.steps))]
 
     def verdict(row: Row) -> str:
         return topicality(lang, row["text"], topic=row["category"])
