@@ -9,10 +9,9 @@ import pytest
 from actshift.errors import UserError
 from actshift.stages.claims import read_claims
 from actshift.studies.claim_cells import named_columns
+from actshift.studies.claim_columns import CLAIM_COLUMNS, UNIT_COLUMNS
 from actshift.studies.claim_file import Claim, parse_claims
 from actshift.studies.claims import (
-    CLAIM_COLUMNS,
-    UNIT_COLUMNS,
     UnitVerdict,
     claims_table,
     decide,
