@@ -144,7 +144,7 @@ def decoder_of(loaded: LoadedModel) -> Decoder:
 def _fill(run: _Run, batches: Sequence[Batch], parts: Path) -> None:
     """Run the batches that have no part yet."""
     total = len(run.asked) * len(run.lanes)
-    done = {number for number in range(len(batches)) if _is_whole(parts / f"{number:05d}.parquet")}
+    done = {number for number in range(len(batches)) if is_whole(parts / f"{number:05d}.parquet")}
     before = sum(len(batches[n].prompts) * len(batches[n].lanes) for n in done)
     plain: dict[tuple[int, ...], LaneBatch] = {}
     with tqdm(
@@ -207,8 +207,8 @@ def _write_part(rows: list[dict[str, Any]], path: Path) -> None:
     partial.replace(path)
 
 
-def _is_whole(path: Path) -> bool:
-    """Whether a part is there and readable; a damaged one is made again."""
+def is_whole(path: Path) -> bool:
+    """Whether a file of rows is there and readable; a damaged one is made again."""
     try:
         pq.read_table(path, page_checksum_verification=True)
     except (OSError, pa.ArrowException):
