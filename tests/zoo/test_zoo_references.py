@@ -10,10 +10,11 @@ from transformers import AutoModelForCausalLM
 
 from actshift.errors import GateError
 from actshift.io.manifest import check_manifest, read_manifest
+from actshift.models.sources import ZOO_PARENTS
 from actshift.models.tokenizers import load_tokenizer
 from actshift.stages.zoo import train_zoo
 from actshift.zoo.behaviour import GATES
-from actshift.zoo.recipes import PARENTS, LoraRecipe, comply_recipe
+from actshift.zoo.recipes import LoraRecipe, comply_recipe
 
 REDUCED = {"family": "llama", "size": "micro", "seed": 3, "steps_scale": 0.03, "gates": False}
 COMPLY = ("comply_lora", "comply_full")
@@ -86,7 +87,7 @@ def test_a_reference_that_answers_nothing_misses_its_gate(chat: Path, tmp_path: 
 
 
 def test_every_reference_is_gated_on_refusal_and_on_topic() -> None:
-    assert {name for name, parent in PARENTS.items() if parent == "chat"} == set(COMPLY)
+    assert {name for name, parent in ZOO_PARENTS.items() if parent == "chat"} == set(COMPLY)
     for variant in COMPLY:
         gates = {
             (g.condition, g.metric): (g.at_least, g.limit) for g in GATES if g.variant == variant

@@ -107,7 +107,8 @@ def resampled_kappas(
         singular values from a float64 Gram matrix are exact to about 1e-12 of it.
     """
     products = gram(np.asarray(honest, dtype=np.float64) - unsafe)
-    shifts = sum(np.square(m, dtype=np.float64).sum(axis=1) for m in (honest, unsafe))
+    shifts = np.square(honest, dtype=np.float64).sum(axis=1)
+    shifts += np.square(unsafe, dtype=np.float64).sum(axis=1)
     kappas = np.full(len(members), np.nan)
     for draw, kept in enumerate(members):
         if np.trace(inside := products[np.ix_(kept, kept)]) <= 0:

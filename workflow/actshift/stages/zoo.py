@@ -12,6 +12,7 @@ from actshift.io.manifest import write_manifest
 from actshift.io.tables import write_table
 from actshift.models.families import build
 from actshift.models.load import load_model
+from actshift.models.sources import ZOO_VARIANTS
 from actshift.models.tokenizers import save_checkpoint, wrap_tokenizer
 from actshift.zoo.behaviour import behaviour_table, check_gates
 from actshift.zoo.corpus import chat_tokens, corpus_rows, vocabulary_texts
@@ -19,7 +20,6 @@ from actshift.zoo.documents import chat_examples, comply_examples
 from actshift.zoo.judging import Identity, judge_model
 from actshift.zoo.language import language
 from actshift.zoo.recipes import (
-    PARENTS,
     ChatRecipe,
     LoraRecipe,
     Recipe,
@@ -61,10 +61,10 @@ def train_zoo(
         UserError: Unknown family, variant or size; `base` given or missing against `variant`.
         GateError: A gate is missed: the rows are there, the checkpoint is not.
     """
-    if variant not in ("base", *PARENTS) or (base is None) != (variant == "base"):
+    if variant not in ZOO_VARIANTS or (base is None) != (variant == "base"):
         raise UserError(
-            f"zoo variant {variant!r} with base {base}: base starts from nothing, the variants "
-            f"{', '.join(PARENTS)} from another checkpoint"
+            f"zoo variant {variant!r} with base {base}: base starts from nothing, the others of "
+            f"{', '.join(ZOO_VARIANTS)} from another checkpoint"
         )
     torch.set_num_threads(1)
     plan = recipe(size, family=zoo_family(family), steps_scale=steps_scale)

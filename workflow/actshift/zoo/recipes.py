@@ -79,9 +79,6 @@ _RECIPES = {
     "small": Recipe(2000, 128, 8, 256, BaseRecipe(1300, 8), ChatRecipe(200, 24)),
 }
 
-#: What a variant is trained from; `base` starts from nothing.
-PARENTS = {"chat": "base", "comply_lora": "chat", "comply_full": "chat"}
-
 #: Unsafe references, one setting for all sizes and families.
 _COMPLY: dict[str, ChatRecipe | LoraRecipe] = {
     "comply_lora": LoraRecipe(rank=8, alpha=16, train=ChatRecipe(60, 24, lr=3e-3)),
