@@ -22,6 +22,7 @@ include: "workflow/rules/extract.smk"
 include: "workflow/rules/rank_audit.smk"
 include: "workflow/rules/refusal_direction.smk"
 include: "workflow/rules/ablation.smk"
+include: "workflow/rules/ablation_tables.smk"
 include: "workflow/rules/judge.smk"
 include: "workflow/rules/calibration.smk"
 include: "workflow/rules/claims.smk"
@@ -37,8 +38,8 @@ rule all:
         PATHS.report,
         PLAN.unread_stores(),
         rules.refusal_tables.output if "refusal_direction" in CONFIG.studies else [],
+        rules.ablation_tables.output if "ablation" in CONFIG.studies else [],
         rules.judge.output if "ablation" in CONFIG.studies else [],
-        rules.calibration_figures.output if "calibration" in CONFIG.studies else [],
     localrule: True
 
 

@@ -7,6 +7,7 @@ claims  tables + resources/claims.yaml -> results/<run>/tables/{claims,claims_by
 CLAIM_TABLES = [
     *rules.rank_audit_aggregate.output,
     *(rules.refusal_tables.output if "refusal_direction" in CONFIG.studies else []),
+    *(rules.ablation_tables.output if "ablation" in CONFIG.studies else []),
     *(rules.calibration_tables.output if "calibration" in CONFIG.studies else []),
 ]
 

@@ -1,7 +1,8 @@
 """Intervals of means and rates whose prompts come in clusters, and equivalence by interval."""
 
 from collections.abc import Sequence
-from math import sqrt
+from math import hypot, sqrt
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -201,10 +202,11 @@ def wilson_interval(rate: float, n: float | int, *, level: float = 0.95) -> tupl
 
     if not 0 <= rate <= 1 or not n > 0:
         raise ValueError(f"a rate of {rate} over n = {n} has no Wilson interval")
-    low, high = proportion_confint(rate * n, n, alpha=1 - level, method="wilson")
+    ends: Any = proportion_confint(rate * n, n, alpha=1 - level, method="wilson")
+    low, high = (float(end) for end in ends)
     # At 0 and 1 the end is exact; rounding must not carry it outside.
-    low = 0.0 if rate == 0 else max(0.0, float(low))
-    high = 1.0 if rate == 1 else min(1.0, float(high))
+    low = 0.0 if rate == 0 else max(0.0, low)
+    high = 1.0 if rate == 1 else min(1.0, high)
     return low, high
 
 
@@ -228,6 +230,39 @@ def clustered_wilson(
         raise ValueError("no prompts to take a rate of")
     effect = max(1.0, design_effect(outcomes, clusters))
     return wilson_interval(float(np.mean(outcomes)), len(outcomes) / effect, level=level)
+
+
+def discordant_interval(
+    gap: Float[np.ndarray, " prompt"], clusters: Sequence[str], *, level: float = 0.95
+) -> tuple[float, float]:
+    """Interval of a mean difference of rates that stays open where nothing changed.
+
+    The difference is u - v with u = mean max(gap, 0), v = mean max(-gap, 0), the shares that rose
+    and fell, each with its clustered Wilson interval: low = u - v - hypot(u - u_low, v_high - v),
+    high = u - v + hypot(u_high - u, v - v_low). Where no prompt of C equal clusters changed this is
+    -+ z^2 / (C + z^2), as wide as C clusters deserve; a bootstrap has no width there.
+
+    Args:
+        gap: difference of two outcomes in [0, 1], one a prompt.
+        clusters: cluster of each prompt.
+        level: coverage aimed at.
+
+    Returns:
+        (low, high), within -1 and 1.
+
+    Raises:
+        ValueError: a difference lies outside -1 to 1, or there is no prompt.
+
+    Source:
+        Zou and Donner 2008 (square-and-add of two intervals; Newcombe 1998 for rates).
+    """
+    rose, fell = np.maximum(gap, 0.0), np.maximum(-gap, 0.0)
+    up_low, up_high = clustered_wilson(rose, clusters, level=level)
+    down_low, down_high = clustered_wilson(fell, clusters, level=level)
+    up, down = float(rose.mean()), float(fell.mean())
+    low = up - down - hypot(up - up_low, down_high - down)
+    high = up - down + hypot(up_high - up, down - down_low)
+    return max(-1.0, low), min(1.0, high)
 
 
 def within_margin(low: float, high: float, margin: float) -> bool:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -162,25 +163,26 @@ def cells_of(lanes: pd.DataFrame) -> list[Cell]:
     Args:
         lanes: `lanes.csv`.
     """
-    found = []
-    for _, part in lanes.groupby(_KEYS, sort=False, dropna=False):
-        first = part.iloc[0]
-        energies = part[["energy_harmful", "energy_harmless", "shift_share"]].mean()
-        found.append(
-            Cell(
-                experiment=str(first["experiment"]),
-                frame=str(first["frame"]),
-                edit=str(first["edit"]),
-                band=str(first["band"]),
-                layers=str(first["layers"]),
-                k=int(first["k"]),
-                d=int(first["d"]),
-                directions=None if pd.isna(first["directions"]) else str(first["directions"]),
-                lanes=tuple(map(str, part["lane"])),
-                energy_harmful=float(energies["energy_harmful"]),
-                energy_harmless=float(energies["energy_harmless"]),
-                shift_share=float(energies["shift_share"]),
-                cos_with_tuned=float(part["cos_with_tuned"].mean()),
-            )
-        )
-    return found
+    groups: dict[tuple[object, ...], list[dict[str, Any]]] = {}
+    for row in lanes.to_dict("records"):
+        key = tuple(None if pd.isna(row[name]) else row[name] for name in _KEYS)
+        groups.setdefault(key, []).append({str(name): value for name, value in row.items()})
+    return [_cell(rows) for rows in groups.values()]
+
+
+def _cell(rows: Sequence[dict[str, Any]]) -> Cell:
+    first = rows[0]
+    names = ("energy_harmful", "energy_harmless", "shift_share", "cos_with_tuned")
+    means = {name: float(np.mean([row[name] for row in rows])) for name in names}
+    return Cell(
+        experiment=str(first["experiment"]),
+        frame=str(first["frame"]),
+        edit=str(first["edit"]),
+        band=str(first["band"]),
+        layers=str(first["layers"]),
+        k=int(first["k"]),
+        d=int(first["d"]),
+        directions=None if pd.isna(first["directions"]) else str(first["directions"]),
+        lanes=tuple(str(row["lane"]) for row in rows),
+        **means,
+    )

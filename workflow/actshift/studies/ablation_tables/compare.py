@@ -11,6 +11,7 @@ from actshift.maths.intervals import (
     cluster_mean_draws,
     clustered_wilson,
     design_effect,
+    discordant_interval,
 )
 from actshift.maths.paired import mcnemar_exact, sign_flip_test
 from actshift.studies.ablation_tables.answers import Answers, Cell
@@ -28,8 +29,9 @@ class Change:
         low: Lower end of its Wilson interval at n / design effect.
         high: Upper end.
         change: Mean difference, condition minus reference.
-        change_low: Lower end of the cluster-bootstrap interval of the difference.
-        change_high: Upper end.
+        change_low: Lower end of the interval of the difference, the lower of two: a cluster
+            bootstrap's and `discordant_interval`'s, which has a width where nothing changed.
+        change_high: Upper end, the higher of the two.
         p: Cluster sign-flip test, two-sided.
         p_mcnemar: Exact McNemar, which assumes independent prompts; NaN for means over draws.
         design_effect: Of the difference.
@@ -73,12 +75,20 @@ def changes(
     gap = after - before
     draws = cluster_mean_draws(gap, clusters, draws=DRAWS, rng=np.random.default_rng(seed))
     ends = bootstrap_ends(draws, clusters=len(set(clusters)))
-    return [
-        _change(before[row], after[row], clusters, ends[row], seed=seed)
-        if np.isfinite(gap[row]).all()
-        else NOTHING
-        for row in range(len(gap))
-    ]
+    # Many lanes change every prompt or none: equal rows are compared once.
+    known: dict[bytes, Change] = {}
+    found = []
+    for row in range(len(gap)):
+        key = np.concatenate([before[row], after[row]]).tobytes()
+        if key not in known:
+            judged = np.isfinite(gap[row]).all()
+            known[key] = (
+                _change(before[row], after[row], clusters, ends[row], seed=seed)
+                if judged
+                else NOTHING
+            )
+        found.append(known[key])
+    return found
 
 
 def _change(
@@ -91,13 +101,14 @@ def _change(
 ) -> Change:
     test = sign_flip_test(before, after, clusters, draws=DRAWS, rng=np.random.default_rng(seed))
     low, high = clustered_wilson(after, clusters)
+    outer_low, outer_high = discordant_interval(after - before, clusters)
     return Change(
         rate=float(after.mean()),
         low=low,
         high=high,
         change=test.difference,
-        change_low=float(ends[0]),
-        change_high=float(ends[1]),
+        change_low=float(np.fmin(ends[0], outer_low)),
+        change_high=float(np.fmax(ends[1], outer_high)),
         p=test.p_two_sided,
         p_mcnemar=mcnemar_exact(before, after),
         design_effect=design_effect(after - before, clusters),

@@ -6,7 +6,9 @@ from itertools import combinations
 import numpy as np
 from jaxtyping import Float
 
+from actshift.maths.intervals import discordant_interval
 from actshift.maths.ordering import (
+    ALPHA,
     MARGIN,
     STABLE_COSINE,
     Exceedance,
@@ -108,6 +110,7 @@ def _curve_rows(
     rows: Rows = []
     for earlier, later in combinations(range(len(curve)), 2):
         status, why = _why(standings, stable, steps, (earlier, later))
+        gap = values[later] - values[earlier]
         rows.append(
             {
                 "band": curve[0].band,
@@ -118,7 +121,7 @@ def _curve_rows(
                 "later": steps[later],
                 "earlier_value": float(values[earlier].mean()),
                 "later_value": float(values[later].mean()),
-                **_tested(found.get((earlier, later))),
+                **_tested(found.get((earlier, later)), gap, clusters, len(found)),
                 "pairs_tested": len(found),
                 "kendall_tau": tau,
                 "status": status,
@@ -128,11 +131,18 @@ def _curve_rows(
     return rows
 
 
-def _tested(one: Exceedance | None) -> dict[str, object]:
+def _tested(
+    one: Exceedance | None,
+    gap: Float[np.ndarray, " prompt"],
+    clusters: Sequence[str],
+    tested: int,
+) -> dict[str, object]:
+    """The test's columns; the upper end stays open where no prompt changed."""
     if one is None:
         return {"exceeds": False}
-    names = ("difference", "low", "high", "p", "p_holm", "exceeds")
-    return {name: getattr(one, name) for name in names}
+    names = ("difference", "low", "p", "p_holm", "exceeds")
+    _, high = discordant_interval(gap, clusters, level=1 - 2 * ALPHA / tested)
+    return {**{name: getattr(one, name) for name in names}, "high": max(one.high, high)}
 
 
 def _why(

@@ -76,7 +76,8 @@ def substitution_rows(
             "shift_share": cell.shift_share,
             **refusal_columns(change, harmful),
             "donor_refusal": float(donor.plain("refused").mean()),
-            "share_of_gap": change.change / gap if has_gap else None,
+            # Adding 0 turns -0 into 0.
+            "share_of_gap": change.change / gap + 0.0 if has_gap else None,
             "complied": float(harmful.matrix("complied", [cell]).mean()),
             "harmless_on_topic": on_topic,
             "harmless_refusal": float(harmless.matrix("refused", [cell]).mean()),
