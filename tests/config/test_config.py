@@ -149,10 +149,9 @@ def test_the_stores_of_the_audit_do_not_grow_with_references() -> None:
 def test_a_reference_of_the_zoo_is_trained_from_chat() -> None:
     chosen = with_references()
     assert chosen.zoo == [("llama-tiny-s0", "comply_lora")]
-    assert chosen.zoo_parent("llama-tiny-s0", "comply_lora") == [
-        chosen.paths.zoo("llama-tiny-s0", "chat")
-    ]
-    assert chosen.zoo_parent("llama-tiny-s0", "base") == []
+    chat = chosen.paths.zoo("llama-tiny-s0", "chat")
+    assert chosen.zoo_parent("llama-tiny-s0", "comply_lora") == chat
+    assert chosen.zoo_parent("llama-tiny-s0", "base") is None
 
 
 @pytest.mark.parametrize(

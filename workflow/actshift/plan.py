@@ -105,10 +105,10 @@ class Plan:
         sources = [m.source for m in self.models.values() if isinstance(m.source, ZooSource)]
         return list(dict.fromkeys((self.recipe(source), source.variant) for source in sources))
 
-    def zoo_parent(self, recipe: str, variant: str) -> list[Path]:
+    def zoo_parent(self, recipe: str, variant: str) -> Path | None:
         """Return the zoo checkpoint that a variant is trained from; none for the base."""
         parent = ZOO_PARENTS.get(variant)
-        return [] if parent is None else [self.paths.zoo(recipe, parent)]
+        return None if parent is None else self.paths.zoo(recipe, parent)
 
     def made_folder(self, model: str) -> Path | None:
         """Folder of a model that the run trains or derives; None for other sources."""
@@ -164,8 +164,15 @@ class Plan:
 
     def shift_stores(self, pair: str) -> list[Path]:
         """Return those of the harmful and the harmless set, whose differences are the shift."""
-        sets = (self.config.rank_audit.harmful, self.config.rank_audit.harmless)
-        return [self.stream_folder(s) for s in self.streams(pair) if s.prompt_set in sets]
+        return [
+            self.stream_folder(s) for s in self.streams(pair) if s.prompt_set in self.shift_sets
+        ]
+
+    @property
+    def shift_sets(self) -> list[str]:
+        """The prompt sets of the two conditions."""
+        audit = self.config.rank_audit
+        return list(dict.fromkeys((audit.harmful, audit.harmless)))
 
     def gap_stores(self, pair: str) -> list[Path]:
         """Return the folders that the spectral gap reads: harmful prompts in the chat template."""

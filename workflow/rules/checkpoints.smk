@@ -9,7 +9,7 @@ checkpoint  hub id | folder | made here -> results/<run>/checkpoints/<pair>.<rol
 
 rule zoo:
     input:
-        base=lambda wildcards: PLAN.zoo_parent(wildcards.recipe, wildcards.variant),
+        base=lambda wildcards: PLAN.zoo_parent(wildcards.recipe, wildcards.variant) or [],
     output:
         checkpoint=directory(PATHS.zoo("{recipe}", "{variant}")),
         rows=PATHS.zoo_rows("{recipe}", "{variant}"),
