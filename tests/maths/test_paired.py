@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference.sign_flips import sign_flip_p
 from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.multitest import multipletests
 
 from actshift.maths.paired import compare_paired, holm, mcnemar_exact, sign_flip_test
 
@@ -148,6 +149,12 @@ def test_holm_leaves_out_what_was_not_tested() -> None:
     assert found[0] == pytest.approx(0.02)
     assert found[2] == pytest.approx(0.02)
     assert np.isnan(found[1])
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+@settings(max_examples=30, deadline=None)
+def test_holm_equals_statsmodels(p: list[float]) -> None:
+    assert holm(p) == pytest.approx(multipletests(p, method="holm")[1].tolist())
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))

@@ -156,16 +156,15 @@ def holm(p_values: Sequence[float]) -> list[float]:
         Adjusted values, at most 1.
 
     Source:
-        Holm 1979, by statsmodels.
+        Holm 1979. Not by statsmodels' `multipletests`, its equal in the tests: that one collects
+        garbage at every call (0.1 s in a process of this size), and one table corrects 22 curves.
     """
-    # Here, because jobs that correct nothing should not wait for it.
-    from statsmodels.stats.multitest import multipletests
-
     raw = np.asarray(p_values, dtype=np.float64)
-    tested = ~np.isnan(raw)
     adjusted = np.full(len(raw), np.nan)
-    if tested.any():
-        adjusted[tested] = multipletests(raw[tested], method="holm")[1]
+    tested = np.flatnonzero(~np.isnan(raw))
+    order = tested[np.argsort(raw[tested], kind="stable")]
+    steps = np.arange(len(order), 0, -1) * raw[order]
+    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(steps))
     return adjusted.tolist()
 
 

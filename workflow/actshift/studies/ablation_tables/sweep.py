@@ -1,10 +1,12 @@
 """ablation_sweep.csv: leading directions of every frame projected out, k rising."""
 
 from collections.abc import Sequence
+from math import hypot
 
 import numpy as np
+from jaxtyping import Float
 
-from actshift.maths.intervals import bootstrap_ends, cluster_mean_draws
+from actshift.maths.intervals import bootstrap_ends, cluster_mean_draws, discordant_interval
 from actshift.studies.ablation_tables.answers import Answers, Cell
 from actshift.studies.ablation_tables.compare import (
     DRAWS,
@@ -21,6 +23,8 @@ PRIMARY = {"protocol": "heldout", "band": "narrow", "frame": "template", "edit":
 #: The frame that a frame must beat to be about refusal: the shift of harmless prompts.
 RIVAL = "template_harmless"
 Rows = list[dict[str, object]]
+#: Changes of the prompts, and their clusters.
+_Sample = tuple[Float[np.ndarray, " prompt"], Sequence[str]]
 
 
 def sweep_rows(
@@ -94,8 +98,8 @@ def add_inflation(
     """Add to the rows of the fitted protocol how much more refusal falls there than held out.
 
     inflation = change of refusal on fitted prompts minus change on held-out ones (below 0: fitting
-    flatters), with the interval of two independently resampled samples of clusters. Random frames
-    have no fitted prompts and stay empty.
+    flatters); its interval is the wider of two: both samples of clusters resampled independently,
+    and square-and-add of their `discordant_interval`s. Random frames are not fitted and stay empty.
 
     Args:
         rows: What `sweep_rows` gave for `fitted`.
@@ -109,21 +113,30 @@ def add_inflation(
     if not keep:
         return
     named = [run[place] for place in keep]
-    samples = []
+    gaps, draws = [], []
     for number, answers in enumerate((fitted, heldout)):
         gap = answers.matrix("refused", named) - answers.plain("refused")
         rng = np.random.default_rng([seed, number])
-        means = cluster_mean_draws(gap, answers.clusters, draws=DRAWS, rng=rng)
-        samples.append((gap.mean(axis=1), means))
-    (at_fitted, fitted_draws), (at_heldout, heldout_draws) = samples
-    fewest = min(len(set(fitted.clusters)), len(set(heldout.clusters)))
-    ends = bootstrap_ends(fitted_draws - heldout_draws, clusters=fewest)
+        gaps.append((gap, answers.clusters))
+        draws.append(cluster_mean_draws(gap, answers.clusters, draws=DRAWS, rng=rng))
+    fewest = min(len(set(clusters)) for _, clusters in gaps)
+    ends = bootstrap_ends(draws[0] - draws[1], clusters=fewest)
     for number, place in enumerate(keep):
+        first, second = ((gap[number], clusters) for gap, clusters in gaps)
+        low, high = _difference_interval(first, second)
         rows[place] |= {
-            "inflation": float(at_fitted[number] - at_heldout[number]),
-            "inflation_low": float(ends[number, 0]),
-            "inflation_high": float(ends[number, 1]),
+            "inflation": float(first[0].mean() - second[0].mean()),
+            "inflation_low": float(np.fmin(ends[number, 0], low)),
+            "inflation_high": float(np.fmax(ends[number, 1], high)),
         }
+
+
+def _difference_interval(first: _Sample, second: _Sample) -> tuple[float, float]:
+    """Square-and-add interval of two changes' difference; it has a width where nothing changed."""
+    (low_a, high_a), (low_b, high_b) = (discordant_interval(*one) for one in (first, second))
+    a, b = (float(gap.mean()) for gap, _ in (first, second))
+    low, high = a - b - hypot(a - low_a, high_b - b), a - b + hypot(high_a - a, b - low_b)
+    return max(-1.0, low), min(1.0, high)
 
 
 def _over_rival(cells: Sequence[Cell], answers: Answers, *, seed: int) -> list[Change]:
