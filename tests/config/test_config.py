@@ -39,6 +39,8 @@ def test_shipped_configs_are_valid(path: str) -> None:
         ({"calibration": {"seeds": [0, 0]}}, ["calibration.seeds", "must differ"]),
         ({"calibration": {"ablation_ranks": [129]}}, ["calibration.ablation_ranks.0", "value 129"]),
         ({"rank_audit": {"harmful": "x"}}, ["rank_audit.harmful", "'x'", "concepts, harmful"]),
+        ({"judge": {"endpoint": "localhost:8000"}}, ["judge.endpoint", "http://localhost:8000/v1"]),
+        ({"judge": {"endpoint": "http://a/v1"}}, ["judge", "endpoint needs the key model"]),
     ],
 )
 def test_a_mistake_is_one_line_naming_key_value_and_what_is_allowed(
@@ -49,6 +51,27 @@ def test_a_mistake_is_one_line_naming_key_value_and_what_is_allowed(
     message = str(caught.value)
     assert "\n" not in message
     assert all(part in message for part in ["config.yaml", *parts])
+
+
+@pytest.mark.parametrize(
+    "judge",
+    [
+        {"api_key_env": "sk-secret1"},
+        {"api_key_env": "hf_secret1"},
+        {"endpoint": "https://user:secret1@host/v1", "model": "m"},
+        {"endpoint": "https://host/v1?key=secret1", "model": "m"},
+    ],
+)
+def test_a_key_in_the_configuration_is_refused_and_not_repeated(judge: dict[str, str]) -> None:
+    with pytest.raises(UserError, match=r"judge\.(api_key_env|endpoint): ") as caught:
+        plan(judge=judge)
+    assert "secret1" not in str(caught.value)
+
+
+def test_an_endpoint_may_be_given_with_the_path_that_is_asked() -> None:
+    for url in ("http://h:1/v1", "http://h:1/v1/", "http://h:1/v1/chat/completions"):
+        judge = {"endpoint": url, "model": "m", "api_key_env": "JUDGE_KEY"}
+        assert plan(judge=judge).config.judge.endpoint == "http://h:1/v1"
 
 
 def test_missing_required_key_is_named() -> None:
