@@ -14,7 +14,8 @@ rule judge:
         ],
     output:
         tables=[
-            PATHS.study_tables("rank_audit") / f"{name}.csv" for name in ("judge", "judge_agreement")
+            PATHS.study_tables("rank_audit") / f"{name}.csv"
+            for name in ("judge", "judge_agreement")
         ],
         verdicts=PATHS.study_tables("rank_audit") / "judge_rows.parquet",
     log:
