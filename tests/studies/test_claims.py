@@ -8,6 +8,7 @@ import pytest
 
 from actshift.errors import UserError
 from actshift.stages.claims import read_claims
+from actshift.studies.ablation_tables.columns import COLUMNS as ABLATION_COLUMNS
 from actshift.studies.claim_cells import named_columns
 from actshift.studies.claim_columns import CLAIM_COLUMNS, UNIT_COLUMNS
 from actshift.studies.claim_file import Claim, parse_claims
@@ -18,7 +19,7 @@ from actshift.studies.claims import (
     rule_text,
     units_table,
 )
-from actshift.studies.rank_tables.columns import COLUMNS
+from actshift.studies.rank_tables.columns import COLUMNS as RANK_COLUMNS
 
 SHIPPED = Path(__file__).parents[2] / "resources" / "claims.yaml"
 
@@ -290,7 +291,8 @@ def test_the_tables_have_their_columns() -> None:
 
 @pytest.mark.parametrize("one", read_claims(SHIPPED), ids=lambda one: one.id)
 def test_shipped_claims_name_columns_that_exist(one: Claim) -> None:
-    known = {name: set(columns) for name, columns in COLUMNS.items()}
+    tables = {**RANK_COLUMNS, **ABLATION_COLUMNS}
+    known = {name: set(columns) for name, columns in tables.items()}
     if one.study != "rank_audit" or one.table not in known:
         return
     joined = known[one.join.table] if one.join else set()
