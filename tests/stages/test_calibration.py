@@ -1,5 +1,6 @@
 """Training of the calibration networks: the stream, the fast loss, determinism, the tables."""
 
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -11,10 +12,11 @@ from reference import calibration as slow
 from safetensors.numpy import load_file
 
 from actshift.io.tables import read_table
+from actshift.report.figures import figure_names
 from actshift.stages.calibration import draw_inputs, shift_penalty, train_calibration
-from actshift.stages.calibration_figures import make_calibration_figures
 from actshift.stages.calibration_tables import calibration_tables
-from actshift.studies.calibration_tables.files import FIGURES, PUBLISHED, TABLES
+from actshift.stages.figures import make_figures
+from actshift.studies.calibration_tables.files import PUBLISHED, TABLES
 from actshift.studies.calibration_tables.measure import unpack
 from actshift.studies.calibration_tables.names import BASE, NETWORKS, SAFE, UNSAFE
 
@@ -166,9 +168,11 @@ def test_means_keep_the_published_seeds_apart(run: Path) -> None:
 
 
 def test_every_figure_is_drawn_twice_to_the_same_bytes(run: Path, tmp_path: Path) -> None:
-    first = make_calibration_figures(run / "tables", tmp_path / "a")
-    second = make_calibration_figures(run / "tables", tmp_path / "b")
-    assert [path.name for path in first] == [f"{n}.{k}" for n in FIGURES for k in ("svg", "png")]
+    tables = tmp_path / "tables"
+    shutil.copytree(run / "tables", tables / "calibration")
+    first, second = (make_figures(tables, tmp_path / x, studies=["calibration"]) for x in "ab")
+    names = figure_names(["calibration"])
+    assert [path.name for path in first] == [f"{n}.{k}" for n in names for k in ("svg", "png")]
     for one, two in zip(first, second, strict=True):
         assert one.read_bytes() == two.read_bytes()
 

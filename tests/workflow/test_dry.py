@@ -91,7 +91,6 @@ def test_calibration_runs_only_when_asked_for_and_one_job_a_seed(clone: Clone) -
     assert {rule: after[rule] - before.get(rule, 0) for rule in after if rule not in before} == {
         "calibration_networks": 2,
         "calibration_tables": 1,
-        "calibration_figures": 1,
     }
     assert all(after[rule] == before[rule] for rule in before)
 

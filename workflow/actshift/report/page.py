@@ -42,6 +42,17 @@ class FigureBlock:
 
 
 @dataclass(frozen=True, slots=True)
+class StudySection:
+    """One study: what it asks and cannot tell, its figures and its tables."""
+
+    name: str
+    title: str
+    about: str
+    figures: Sequence[FigureBlock]
+    tables: Sequence[Cells]
+
+
+@dataclass(frozen=True, slots=True)
 class Missing:
     """A configured pair without an answer, and why."""
 
@@ -60,7 +71,8 @@ class PageContent:
     missing: Sequence[Missing] = ()
     gates: str = ""
     failures: Sequence[Mapping[str, str]] = ()
-    figures: Sequence[FigureBlock] = ()
+    studies: Sequence[StudySection] = ()
+    #: Of the run as a whole.
     tables: Sequence[Cells] = ()
     examples: Cells | None = None
     text_note: str = ""
