@@ -122,7 +122,7 @@ def _choice(tables: Tables, pair: str) -> str:
 
 def ablation_point(tables: Tables, pair: str) -> Point:
     """Whether the shift's first directions do more than as many of the harmless shift."""
-    question = "Do the shift's first directions change refusal beyond the harmless control?"
+    question = "Do the shift's first directions beat the harmless control?"
     sweep = select(tables.get("ablation_sweep"), pair=pair, protocol="heldout")
     rows = _primary(sweep)
     if rows.empty:
