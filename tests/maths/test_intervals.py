@@ -8,7 +8,6 @@ from scipy.stats import binomtest
 
 from actshift.maths.intervals import (
     bootstrap_ends,
-    cluster_mean_draws,
     cluster_mean_interval,
     cluster_sums,
     cluster_t_interval,
@@ -19,6 +18,7 @@ from actshift.maths.intervals import (
     wilson_interval,
     within_margin,
 )
+from actshift.maths.resampling import cluster_mean_draws
 
 
 def rng(seed: int = 0) -> np.random.Generator:

@@ -8,6 +8,7 @@ from reference.sign_flips import sign_flip_p
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
+from actshift.maths.intervals import within_margin
 from actshift.maths.paired import compare_paired, holm, mcnemar_exact, sign_flip_test
 
 prompts = st.lists(
@@ -128,6 +129,15 @@ def test_a_real_difference_is_found() -> None:
     assert (found.n, found.clusters) == (120, 12)
     assert found.difference == pytest.approx(found.rate_b - found.rate_a)
     assert found.design_effect > 0
+
+
+def test_no_change_on_few_clusters_is_no_proof_of_none() -> None:
+    """24 nouns that kept refusing do not bound the next one's change at 10 points; 40 do."""
+    for count, within in ((24, False), (40, True)):
+        ones, names = np.ones(4 * count), [str(i // 4) for i in range(4 * count)]
+        found = compare_paired(ones, ones, names, draws=200, rng=rng())
+        assert (found.difference, found.sign_flip.p_two_sided) == (0.0, 1.0)
+        assert within_margin(found.low, found.high, 0.1) is within
 
 
 def test_damaged_outcomes_are_refused() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.stats import norm, t
 
-from actshift.maths.resampling import bootstrap_counts
+from actshift.maths.resampling import cluster_mean_draws
 
 
 def cluster_mean_interval(
@@ -45,39 +45,6 @@ def cluster_mean_interval(
     return float(low), float(high)
 
 
-def cluster_mean_draws(
-    values: Float[np.ndarray, "row prompt"],
-    clusters: Sequence[str],
-    *,
-    draws: int,
-    rng: np.random.Generator,
-) -> Float[np.ndarray, "row draw"]:
-    """Cluster-bootstrap resamples of the means of many rows over the same prompts.
-
-    Every row is resampled by the same counts, so that many rows cost one draw of counts and
-    differences between rows are not resampling noise.
-
-    Args:
-        values: one row a condition, one value a prompt.
-        clusters: cluster of each prompt.
-        draws: resamples.
-        rng: seeded generator.
-
-    Returns:
-        Resampled means; see `cluster_mean_interval` for the formula.
-
-    Raises:
-        ValueError: the lengths differ, or there is no prompt.
-    """
-    if len(clusters) != values.shape[1] or not len(clusters):
-        raise ValueError(f"{values.shape[1]} values for {len(clusters)} clusters")
-    _, codes = np.unique(np.asarray(clusters, dtype=str), return_inverse=True)
-    member = np.eye(codes.max() + 1)[codes]
-    weights = bootstrap_counts(member.shape[1], draws=draws, rng=rng)
-    means = (np.asarray(values, dtype=np.float64) @ member) @ weights.T
-    return means / (weights @ member.sum(axis=0))
-
-
 def bootstrap_ends(
     means: Float[np.ndarray, "row draw"], *, clusters: int, level: float = 0.95
 ) -> Float[np.ndarray, "row end"]:
@@ -93,8 +60,7 @@ def bootstrap_ends(
     """
     if clusters < 2:
         return np.full((len(means), 2), np.nan)
-    widened = sqrt(clusters / (clusters - 1)) * t.ppf((1 - level) / 2, clusters - 1)
-    tail = float(norm.cdf(widened))
+    tail = norm.cdf(sqrt(clusters / (clusters - 1)) * t.ppf((1 - level) / 2, clusters - 1))
     return np.quantile(means, (tail, 1 - tail), axis=1).T
 
 
@@ -197,8 +163,7 @@ def wilson_interval(rate: float, n: float | int, *, level: float = 0.95) -> tupl
     Source:
         Wilson 1927, by statsmodels.
     """
-    # Here, because jobs that need no interval should not wait for it.
-    from statsmodels.stats.proportion import proportion_confint
+    from statsmodels.stats.proportion import proportion_confint  # slow to load
 
     if not 0 <= rate <= 1 or not n > 0:
         raise ValueError(f"a rate of {rate} over n = {n} has no Wilson interval")
@@ -237,10 +202,9 @@ def discordant_interval(
 ) -> tuple[float, float]:
     """Interval of a mean difference of rates that stays open where nothing changed.
 
-    The difference is u - v with u = mean max(gap, 0), v = mean max(-gap, 0), the shares that rose
-    and fell, each with its clustered Wilson interval: low = u - v - hypot(u - u_low, v_high - v),
-    high = u - v + hypot(u_high - u, v - v_low). Where no prompt of C equal clusters changed this is
-    -+ z^2 / (C + z^2), as wide as C clusters deserve; a bootstrap has no width there.
+    u = mean max(gap, 0) and v = mean max(-gap, 0), the shares that rose and fell, have clustered
+    Wilson intervals; low = u - v - hypot(u - u_low, v_high - v), high likewise. Where no prompt of
+    C equal clusters changed this is -+ z^2 / (C + z^2); a bootstrap has no width there.
 
     Args:
         gap: difference of two outcomes in [0, 1], one a prompt.

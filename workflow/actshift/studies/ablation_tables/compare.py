@@ -8,12 +8,12 @@ from jaxtyping import Float
 
 from actshift.maths.intervals import (
     bootstrap_ends,
-    cluster_mean_draws,
     clustered_wilson,
     design_effect,
     discordant_interval,
 )
 from actshift.maths.paired import mcnemar_exact, sign_flip_test
+from actshift.maths.resampling import cluster_mean_draws
 from actshift.studies.ablation_tables.answers import Answers, Cell
 
 #: Resamples of intervals, and sign patterns where not all are tried.

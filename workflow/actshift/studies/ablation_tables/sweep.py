@@ -6,7 +6,8 @@ from math import hypot
 import numpy as np
 from jaxtyping import Float
 
-from actshift.maths.intervals import bootstrap_ends, cluster_mean_draws, discordant_interval
+from actshift.maths.intervals import bootstrap_ends, discordant_interval
+from actshift.maths.resampling import cluster_mean_draws
 from actshift.studies.ablation_tables.answers import Answers, Cell
 from actshift.studies.ablation_tables.compare import (
     DRAWS,
