@@ -41,7 +41,7 @@ def reference_behaviour(
         run: Name of the run.
         pair: Name of the pair.
         checkpoints: Folder of every model by its role, `tuned` among them, whose chat template and
-            refusal keywords serve them all.
+            refusal keywords and openers serve them all.
         prompts: Prompt sets of the conditions `harmful` and `harmless`.
         settings: Fields of the config's `refusal_direction`.
         dtype: Of the forward pass.
@@ -56,33 +56,26 @@ def reference_behaviour(
     """
     drawn = _heldout(prompts, most=settings["n_heldout"], seed=seed)
     chat = open_tokenizer(checkpoints["tuned"], name=f"{pair}.tuned")
+    answering = InterveneSettings(
+        max_new=settings["max_new"],
+        token_budget=settings["token_budget"],
+        marks=marks_of(checkpoints["tuned"]),
+        refusal_tokens=tuple(sorted({opener_token(chat, text) for text in settings["openers"]})),
+    )
     with publishing(out) as partial:
         partial.mkdir()
         for role, folder in checkpoints.items():
             loaded = load_model(folder, name=f"{pair}.{role}", dtype=dtype, device=device)
-            openers = {opener_token(loaded.tokenizer, text) for text in settings["openers"]}
             asked = [
-                Asked(
-                    prompt,
-                    np.array(
-                        encode(
-                            loaded.tokenizer, prompt.text, template="chat", chat_tokenizer=chat
-                        ).ids
-                    ),
-                )
+                encode(loaded.tokenizer, prompt.text, template="chat", chat_tokenizer=chat)
                 for prompt in drawn
             ]
             intervene(
                 loaded,
-                asked,
+                [Asked(p, np.array(one.ids)) for p, one in zip(drawn, asked, strict=True)],
                 [Lane("plain")],
                 labels=Labels(run, pair, loaded.name),
-                settings=InterveneSettings(
-                    max_new=settings["max_new"],
-                    token_budget=settings["token_budget"],
-                    marks=marks_of(checkpoints["tuned"]),
-                    refusal_tokens=tuple(sorted(openers)),
-                ),
+                settings=answering,
                 staging=staging,
                 out=partial / f"{role}.parquet",
                 identity={"code": code, "weights": read_manifest(folder)["facts"]["weights_hash"]},
