@@ -8,11 +8,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from actshift.hooks.edit import EditState, edited
+from actshift.hooks.fork import Fork, forked, shared_blocks
 from actshift.hooks.lanes import Decoder, left_pad
 from actshift.lanes import Lane
 
-#: Logits held at once, in numbers: half a gigabyte of float32.
-LOGITS = 2**27
+#: Logits held at once, in numbers: on a CPU what its caches still help with, on a GPU a gigabyte.
+LOGITS = {"cpu": 2**24, "cuda": 2**28}
 
 
 def predicted_tokens(texts: Sequence[Int[np.ndarray, " _"]]) -> list[int]:
@@ -42,15 +43,17 @@ def lane_losses(
     patching = [lane.name for lane in lanes if lane.needs_donor]
     if patching:
         raise ValueError(f"lane {patching[0]} patches from a donor; losses have none")
-    ids, mask, position = (part.repeat(len(lanes), 1) for part in left_pad(texts, decoder))
-    each = len(texts)
+    ids, mask, position = left_pad(texts, decoder)
+    each, blocks = len(texts), decoder.sites["resid_post"]
     state = EditState([(i * each, (i + 1) * each) for i in range(len(lanes))])
-    with edited(decoder.sites, lanes, state, dtype=decoder.dtype):
+    fork = Fork(shared_blocks(lanes, len(blocks)))
+    fork.set(torch.arange(each, device=ids.device).repeat(len(lanes)), each)
+    with forked(blocks, fork), edited(decoder.sites, lanes, state, dtype=decoder.dtype):
         out = decoder.model(
             input_ids=ids, attention_mask=mask, position_ids=position, use_cache=False
         )
-    nats = _text_losses(out.logits, ids, mask)
-    return nats.view(len(lanes), each).cpu().numpy()
+    nats = _text_losses(out.logits.view(len(lanes), each, *out.logits.shape[1:]), ids, mask)
+    return nats.cpu().numpy()
 
 
 def lanes_a_batch(texts: Sequence[Int[np.ndarray, " _"]], decoder: Decoder, budget: int) -> int:
@@ -66,16 +69,19 @@ def lanes_a_batch(texts: Sequence[Int[np.ndarray, " _"]], decoder: Decoder, budg
     """
     tokens = len(texts) * max(len(text) for text in texts)
     vocab = decoder.model.get_output_embeddings().weight.shape[0]
-    return max(1, min(budget, LOGITS // vocab) // tokens)
+    return max(1, min(budget, LOGITS.get(decoder.device.type, 2**24) // vocab) // tokens)
 
 
 def _text_losses(
-    logits: Float[Tensor, "row token vocab"],
-    ids: Int[Tensor, "row token"],
-    mask: Int[Tensor, "row token"],
-) -> Float[Tensor, " row"]:
+    logits: Float[Tensor, "lane text token vocab"],
+    ids: Int[Tensor, "text token"],
+    mask: Int[Tensor, "text token"],
+) -> Float[Tensor, "lane text"]:
     """Sum over the tokens whose predecessor is a real one, not padding."""
-    wide = logits[:, :-1].float()
-    chosen = wide.gather(-1, ids[:, 1:, None]).squeeze(-1)
-    losses = (torch.logsumexp(wide, dim=-1) - chosen).double()
-    return (losses * mask[:, :-1]).sum(dim=1)
+    found = []
+    for lane in logits:  # one at a time: each needs several arrays of the logits' size
+        wide = lane[:, :-1].float()
+        chosen = wide.gather(-1, ids[:, 1:, None]).squeeze(-1)
+        losses = (torch.logsumexp(wide, dim=-1) - chosen).double()
+        found.append((losses * mask[:, :-1]).sum(dim=1))
+    return torch.stack(found)

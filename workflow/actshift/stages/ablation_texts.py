@@ -113,14 +113,14 @@ def _rows(batch: Sequence[Asked], lanes: Sequence[Lane], nats: np.ndarray) -> pd
 
 
 def _zoo_texts(size: str, seed: int) -> list[Prompt]:
-    """Facts and scenes about held-out nouns in turn; the seed is not that of any training."""
+    """Facts and scenes about held-out nouns; the seed is not that of any training."""
     rng = random.Random(f"plain text {size} {seed}")
     lang = language(size)
     nouns = lang.of(split="heldout")
     found = []
     for number in range(ZOO_TEXTS):
         noun = nouns[number % len(nouns)]
-        text = fact(lang, noun, rng) if number // len(nouns) % 2 == 0 else scene(noun, rng)
+        text = fact(lang, noun, rng) if rng.random() < 0.5 else scene(noun, rng)
         found.append(_text(number, text, noun.text, "zoo"))
     return found
 

@@ -43,10 +43,11 @@ def sweep(fitted: Fitted, settings: AblationSettings) -> list[Planned]:
     Source: arXiv 2605.24583, Test 2 (frame naive or template, edit zero, one random draw).
     """
     frames = [*fitted.named.values(), *fitted.drawn[: settings.random_draws]]
+    # Bands outermost: lanes that begin at one layer share the blocks below it.
     return [
         _planned(fitted, "sweep", frame, band=band, edit=edit, columns=np.arange(k))
-        for frame in frames
         for band, layers in fitted.bands.items()
+        for frame in frames
         for edit in _ABLATIONS
         for k in _fitting(settings.ks, fitted, frame, layers)
     ]
@@ -112,8 +113,8 @@ def patches(fitted: Fitted, settings: AblationSettings, experiment: Experiment) 
     frames += fitted.drawn[: settings.patch_draws]
     found = [
         _planned(fitted, experiment, frame, band=band, edit="patch", columns=np.arange(k))
-        for frame in frames
         for band, layers in fitted.bands.items()
+        for frame in frames
         for k in _fitting(settings.ks, fitted, frame, layers)
     ]
     return found + [_whole(fitted, experiment, band) for band in fitted.bands]
