@@ -50,7 +50,6 @@ def substitution_rows(
     if donor.prompts != harmful.prompts:
         raise ValueError(f"{lane}: donor and receiver were asked other prompts")
     cells = harmful.run([cell for cell in cells if cell.experiment == lane])
-    receiver_name, donor_name = MODELS[lane]
     gap, has_gap = _gap(harmful, donor, seed=seed)
     rows: Rows = []
     found = against_plain(cells, harmful, "refused", seed=seed)
@@ -63,17 +62,7 @@ def substitution_rows(
             why = "; ".join(filter(None, [why, "donor and receiver refuse alike"]))
         row: dict[str, object] = {
             "pair": pair,
-            "lane": lane,
-            "receiver": receiver_name,
-            "donor": donor_name,
-            "band": cell.band,
-            "layers": cell.layers,
-            "frame": cell.frame,
-            "k": cell.k,
-            "d": cell.d,
-            "k_over_d": cell.k / cell.d,
-            "draws": cell.draws,
-            "shift_share": cell.shift_share,
+            **_names(cell),
             **refusal_columns(change, harmful),
             "donor_refusal": float(donor.plain("refused").mean()),
             # Adding 0 turns -0 into 0.
@@ -89,6 +78,23 @@ def substitution_rows(
         row["primary"] = all(row[key] == value for key, value in PRIMARY.items())
         rows.append(row)
     return rows
+
+
+def _names(cell: Cell) -> dict[str, object]:
+    receiver, donor = MODELS[cell.experiment]
+    return {
+        "lane": cell.experiment,
+        "receiver": receiver,
+        "donor": donor,
+        "band": cell.band,
+        "layers": cell.layers,
+        "frame": cell.frame,
+        "k": cell.k,
+        "d": cell.d,
+        "k_over_d": cell.k / cell.d,
+        "draws": cell.draws,
+        "shift_share": cell.shift_share,
+    }
 
 
 def _gap(receiver: Answers, donor: Answers, *, seed: int) -> tuple[float, bool]:
