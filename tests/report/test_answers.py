@@ -245,8 +245,8 @@ def test_a_direction_carries_refusal_beyond_random_ones_and_leaves_answers(
 @pytest.mark.parametrize(
     ("gain", "status", "verdict", "words"),
     [
-        ((0.3, 0.2, 0.4), "decided", "measured", "more of them on topic"),
-        ((0.3, 0.05, 0.5), "decided", "inconclusive", "is open"),
+        ((0.3, 0.2, 0.4), "decided", "measured", "%) rise beyond the control"),
+        ((0.3, 0.05, 0.5), "decided", "inconclusive", "leave open"),
         ((0.0, -0.05, 0.05), "decided", "measured", "do not rise"),
         ((0.3, 0.2, 0.4), "broken", "cannot be told", "the control broke"),
         ((np.nan, np.nan, np.nan), "no judge", "cannot be told", "no judge"),

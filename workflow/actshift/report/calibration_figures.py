@@ -154,7 +154,8 @@ def _gap_panel(axis: Axes, rows: pd.DataFrame) -> None:
         side.set_major_formatter("{x:g}")
         side.set_minor_formatter(NullFormatter())
     axis.set_xticks([2, 5, 10, 20, 50])
-    axis.legend(fontsize=7, loc="lower left")
+    axis.set_ylim(top=400)  # room for the legend above the threshold
+    axis.legend(fontsize=7, loc="upper right")
 
 
 def _honest_title(name: str) -> str:

@@ -82,7 +82,7 @@ TABLES: dict[str, Known] = {
         "spectral_gap",
         "rank_audit",
         {
-            "spectral_gap": "pair reference layer n d rank_S kappa kappa_over_bound status",
+            "spectral_gap": "pair reference layer n clusters rank_S kappa kappa_over_bound status",
             "spectral_gap_summary": "source pair reference layers informative above_8 kappa_median",
         },
     ),

@@ -139,7 +139,7 @@ def ablation_point(tables: Tables, pair: str) -> Point:
         effect += f" (as many of the harmless shift: {_rate(first(control, 'refusal'))}"
         effect += f"; random median: {_rate(first(rows, 'random_refusal_median'))})"
     brief = f"{_rate(first(rows, 'plain_refusal'))} to {_rate(first(rows, 'refusal'))}"
-    verdict, words = _beyond(rows)
+    verdict, words = _beyond(rows, control)
     clause = f"{effect}: {words}"
     detail = (
         f"{_gain(rows, control)}{names['band'].capitalize()} band, projection to {names['edit']}."
@@ -155,7 +155,7 @@ def _primary(sweep: pd.DataFrame) -> pd.DataFrame:
     return sweep[sweep["primary"].astype(str).str.lower() == "true"].head(1)
 
 
-def _beyond(rows: pd.DataFrame) -> tuple[Verdict, str]:
+def _beyond(rows: pd.DataFrame, control: pd.DataFrame) -> tuple[Verdict, str]:
     """Verdict and words on the on-topic answers beyond the harmless control."""
     status, clusters = str(rows["status"].iloc[0]), int(first(rows, "clusters"))
     low, high = first(rows, "complied_gain_low"), first(rows, "complied_gain_high")
@@ -163,11 +163,13 @@ def _beyond(rows: pd.DataFrame) -> tuple[Verdict, str]:
         why = "" if pd.isna(rows["why"].iloc[0]) else str(rows["why"].iloc[0])
         reason = why or (status if status != "decided" else "too few clusters")
         return "cannot be told", f"what that says cannot be told ({reason})"
+    topical = f"on-topic answers ({_rate(first(rows, 'complied'))}"
+    topical += f", under that control {_rate(first(control, 'complied'))})" if len(control) else ")"
     if low > GAIN:
-        return "measured", "it answers more of them on topic than under that control"
+        return "measured", f"{topical} rise beyond the control"
     if high < GAIN:
-        return "measured", "on-topic answers do not rise beyond that control"
-    return "inconclusive", "whether that goes beyond the control is open"
+        return "measured", f"{topical} do not rise beyond the control"
+    return "inconclusive", f"{topical} leave open whether that goes beyond the control"
 
 
 def _gain(rows: pd.DataFrame, control: pd.DataFrame) -> str:

@@ -12,6 +12,7 @@ from actshift.report.panels import (
     pair_rows,
     pairs_of,
     short,
+    sized,
     thinned,
     whole_layers,
 )
@@ -31,12 +32,13 @@ def kappa_by_layer(gap: pd.DataFrame, summary: pd.DataFrame | None) -> Figure:
     figure, axes = pair_rows(pairs, titles, ylabel="", sharey=False, height=2.0)
     references = list(dict.fromkeys(gap["reference"]))
     strokes = {
-        name: Stroke(*_MARKS[index % len(_MARKS)], name) for index, name in enumerate(references)
+        name: Stroke(*_MARKS[index % len(_MARKS)], short(name))
+        for index, name in enumerate(references)
     }
     published = _published(summary)
     for row, pair in enumerate(pairs):
         rows = select(gap, pair=pair)
-        axes[row, 0].set_ylabel(f"{short(pair)}\nn {rows['n'].iloc[0]:g}")
+        axes[row, 0].set_ylabel(sized(pair, rows))
         _kappa_panel(axes[row, 0], rows, strokes, published)
         _share_panel(axes[row, 1], rows, strokes)
     kappa = gap["kappa"].to_numpy(dtype=float)
@@ -52,7 +54,7 @@ def kappa_by_layer(gap: pd.DataFrame, summary: pd.DataFrame | None) -> Figure:
         {"color": GREY, "marker": "x", "linestyle": "", "label": "no difference (S = 0)"},
     ]
     if published:
-        entries.append({"color": GREY, "linestyle": ":", "label": "published median, other model"})
+        entries.append({"color": GREY, "linestyle": ":", "label": "published medians, other model"})
     legend(figure, entries, columns=4)
     return figure
 

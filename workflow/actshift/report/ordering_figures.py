@@ -18,6 +18,10 @@ STABLE = 0.9
 _BAND, _FRAME, _EDIT = "narrow", "template", "zero"
 _SINGLE_K, _SET_K = 1, 5
 _RANDOM: dict[str, Any] = {"color": GREY, "alpha": 0.3, "linewidth": 0}
+_UNSTABLE: dict[str, Any] = {
+    "color": BLUE, "marker": "s", "linestyle": "", "markersize": 5, "markerfacecolor": "white",
+    "zorder": 3,
+}  # fmt: skip
 _HARMLESS: dict[str, Any] = {"color": RED, "linestyle": "--", "linewidth": 1.4}
 
 
@@ -58,8 +62,7 @@ def _entries() -> list[dict[str, Any]]:
     return [
         {"color": BLUE, "marker": "s", "linestyle": "", "markersize": 7,
          "label": "change of refusal, 95 % cluster interval"},
-        {"color": GREY, "marker": "s", "linestyle": "", "markersize": 7, "markerfacecolor": "white",
-         "label": f"hatched or open: unstable (|cos| with itself < {STABLE:g})"},
+        {**_UNSTABLE, "label": f"hatched or open: unstable (|cos| < {STABLE:g}) or a broken cell"},
         {**_RANDOM, "linewidth": 8, "label": "random draws, 5th to 95th percentile"},
         {**_HARMLESS, "label": "as many directions of the harmless shift"},
         {"color": BLACK, "marker": "D", "linestyle": "", "markerfacecolor": "white",
@@ -89,16 +92,28 @@ def _bars(axis: Axes, singles: pd.DataFrame, controls: pd.DataFrame) -> None:
         return
     _controls(axis, controls, _SINGLE_K)
     for _, row in singles.iterrows():
-        stable = row["self_cosine_min"] >= STABLE
+        stable = _says_something(row)
         axis.bar(
             row["direction"], row["refusal_change"], width=0.7, edgecolor=BLUE,
             facecolor=BLUE if stable else "white", hatch="" if stable else "////", linewidth=1,
         )  # fmt: skip
+        if not stable:  # a bar of no height shows no hatch
+            axis.plot(row["direction"], row["refusal_change"], **_UNSTABLE)
     axis.vlines(
         singles["direction"], singles["refusal_change_low"], singles["refusal_change_high"],
         color=BLACK, linewidth=1.2,
     )  # fmt: skip
     axis.set_xticks(singles["direction"].tolist())
+
+
+def _decides(row: pd.Series) -> bool:
+    """Whether the cell's controls held; an answer nobody judged may still count refusals."""
+    return row.get("status", "decided") in ("decided", "no judge")
+
+
+def _says_something(row: pd.Series) -> bool:
+    """Whether the direction is the same one over resampled prompts, in a cell that decides."""
+    return _decides(row) and row["self_cosine_min"] >= STABLE
 
 
 def _order(axis: Axes, singles: pd.DataFrame, ordering: pd.DataFrame) -> None:
@@ -115,7 +130,7 @@ def _order(axis: Axes, singles: pd.DataFrame, ordering: pd.DataFrame) -> None:
         if str(row["exceeds"]).lower() == "true":
             ends = [int(row["earlier"]), int(row["later"])]
             axis.plot(ends, [place[one] for one in ends], color=RED, linewidth=1, alpha=0.8)
-    stable = singles["self_cosine_min"].to_numpy(dtype=float) >= STABLE
+    stable = np.array([_says_something(row) for _, row in singles.iterrows()])
     variance = singles["direction"].to_numpy()
     for mask, face in ((stable, BLUE), (~stable, "white")):
         axis.plot(variance[mask], causal[mask], "o", color=BLUE, markerfacecolor=face, markersize=5)
@@ -139,7 +154,10 @@ def _sets(axis: Axes, rows: pd.DataFrame, controls: pd.DataFrame) -> None:
     axis.vlines(
         x, sets["refusal_change_low"], sets["refusal_change_high"], color=BLUE, linewidth=1.4
     )
-    axis.plot(x, sets["refusal_change"], "s", color=BLUE, markersize=4.5)
+    sound = np.array([_decides(row) for _, row in sets.iterrows()])
+    for mask, face in ((sound, BLUE), (~sound, "white")):
+        y = sets["refusal_change"].to_numpy(dtype=float)
+        axis.plot(x[mask], y[mask], "s", color=BLUE, markerfacecolor=face, markersize=4.5)
     total = np.maximum(sets["refusal_change"] - sets["interaction"], -1.0)
     axis.plot(x + 0.22, total, "D", color=BLACK, markerfacecolor="white", markersize=3.6)
     axis.set_xticks(x, [_set_name(row) for _, row in sets.iterrows()], rotation=90, fontsize=7)
