@@ -20,6 +20,7 @@ from actshift.stages.aggregate import aggregate_rank_audit
 from actshift.stages.calibration_tables import calibration_tables
 from actshift.stages.claims import make_claims
 from actshift.stages.figures import make_figures
+from actshift.stages.judge import JudgeSettings, judge_answers
 from actshift.stages.refusal_tables import refusal_tables
 from actshift.stages.report import make_report
 from actshift.stages.spectral_gap_tables import spectral_gap_tables
@@ -39,6 +40,7 @@ def partial_report(config: Config, *, root: Path) -> Path:
     plan = Plan(config)
     paths = plan.paths
     _join(plan, root / "resources" / "published")
+    _judge(plan)
     rows = sorted(
         file
         for recipe, variant in plan.zoo
@@ -100,6 +102,27 @@ def _join(plan: Plan, published: Path) -> None:
                 join()
             except UserError as error:
                 print(f"actshift: no joint tables of {study}: {error}")
+
+
+def _judge(plan: Plan) -> None:
+    """Judge the answers there are by topicality, where no chat judge is wanted.
+
+    With one, the tables are left to its rule: tables made here, without asking it, would look done.
+    """
+    pairs = {name: Path(folder) for name, folder in plan.table_folders("ablation").items()}
+    wanted = "ablation" in plan.config.studies and plan.config.judge.endpoint is None
+    if wanted and any(folder.is_dir() for folder in pairs.values()):
+        try:
+            judge_answers(
+                pairs=pairs,
+                zoo_sizes=plan.zoo_sizes(),
+                prompts=[],
+                settings=JudgeSettings(),
+                cache=plan.paths.root,  # not used: nothing is asked
+                out=plan.paths.study_tables("rank_audit"),
+            )
+        except UserError as error:
+            print(f"actshift: no tables of the judge: {error}")
 
 
 def _studies_with_tables(plan: Plan) -> list[str]:
