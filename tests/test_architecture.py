@@ -46,6 +46,8 @@ TORCH_FREE = (
     "claims",
     "figures",
     "report",
+    "spectral_gap",
+    "spectral_gap_tables",
     "calibration_tables",
     "judge",
     "ablation_tables",
