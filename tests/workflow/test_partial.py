@@ -2,13 +2,17 @@
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 from report.synthetic_tables import synthetic_tables
 
 from actshift.config import Config, parse_config
 from actshift.io.tables import read_table, write_table
-from actshift.partial import partial_report
+from actshift.partial import _judge, partial_report
+from actshift.paths import RunPaths
+from actshift.plan import Plan
+from actshift.zoo import lexicon
 
 ROOT = Path(__file__).parents[2]
 
@@ -51,3 +55,21 @@ def test_a_damaged_claims_file_leaves_the_rest_and_no_old_verdicts(
     assert page.is_file()
     assert not (tables / "claims.csv").exists()
     assert "no claims: resources/claims.yaml: claim 'x'" in capsys.readouterr().out
+
+
+def test_answers_that_are_there_are_judged_unless_a_chat_judge_is_wanted(config: Config) -> None:
+    pair = config.pairs[0].name
+    answers = RunPaths(config.run).pair_tables(pair, "ablation")
+    answers.mkdir(parents=True)
+    row = {"lane": "plain", "condition": "harmful", "prompt_id": "a", "category": "weapon"}
+    rows = pd.DataFrame([{**row, "cluster": "c", "text": lexicon.REFUSAL, "refused": True}])
+    rows.to_parquet(answers / "heldout.parquet")
+    names = ("lane", "experiment", "frame", "band", "edit", "k")
+    write_table(pd.DataFrame(columns=list(names)), answers / "lanes.csv")
+    chat = config.judge.model_copy(update={"endpoint": "http://127.0.0.1:9/v1", "model": "m"})
+    for judge in (chat, config.judge):
+        changed = config.model_copy(update={"studies": ("rank_audit", "ablation"), "judge": judge})
+        _judge(Plan(changed))
+        table = RunPaths(config.run).study_tables("rank_audit") / "judge.csv"
+        assert table.is_file() is (judge is config.judge)
+    assert read_table(table)["n"].sum() == 1
