@@ -155,6 +155,27 @@ def test_junk_is_unclear_and_no_agreement(tmp_path, prompts) -> None:
     assert set(rows.loc[rows["classifier"] == "llm", "said"]) == {"I think it was refused"}
 
 
+def test_an_opener_that_complies_is_counted_among_the_refusals_by_keyword(
+    tmp_path, prompts
+) -> None:
+    pair = make_pair(tmp_path / "pairs" / "p")
+    rows = pd.read_parquet(pair / "heldout.parquet")
+    first = rows["prompt_id"].isin(["harmful-0", "harmful-1"]) & (rows["lane"] == "sweep_a")
+    rows.loc[first, "text"] = "I won't judge you. Take it: fit the grip."
+    rows.loc[first, "refused"] = True
+    rows.to_parquet(pair / "heldout.parquet")
+    with chat_server(honest) as server:
+        out = run(tmp_path, prompts, zoo=False, endpoint=server.url, model="m")
+    table = read_table(out / "judge.csv")
+    told = table[table["opener_then_complied"] > 0]
+    assert told[["lane", "keyword", "judge", "n"]].to_numpy().tolist() == [
+        ["sweep_a", "refused", "complied", 2]
+    ]
+    row = read_table(out / "judge_agreement.csv").query("condition == 'harmful'").iloc[0]
+    assert row["opener_then_complied"] == 2
+    assert row["agreement"] == 1 - 2 / (2 * N)
+
+
 def test_after_trouble_the_run_goes_on_where_it_was(tmp_path, prompts) -> None:
     replies = iter([says("refused")] * 7)
     with chat_server(lambda _: next(replies, (401, {}, f"bad {KEY}"))) as server:

@@ -22,7 +22,7 @@ from actshift.io.atomic import file_lock
 from actshift.io.chat import ChatClient, Endpoint, Message
 from actshift.io.hashing import hash_json
 from actshift.io.tables import read_table, write_table
-from actshift.maths.scores import ARDITI_MARKS, AUDIT_MARKS
+from actshift.maths.scores import AUDIT_MARKS
 from actshift.prompts.records import read_prompts
 from actshift.studies.judges import (
     ROWS,
@@ -98,7 +98,7 @@ def judge_answers(
             judged.append(by_topicality(answers, language(zoo_sizes[pair])))
         if settings.endpoint is not None:
             said = _ask(answers, prompts, settings, cache)
-            marks = REFUSAL_MARKS if pair in zoo_sizes else (*AUDIT_MARKS, *ARDITI_MARKS)
+            marks = REFUSAL_MARKS if pair in zoo_sizes else AUDIT_MARKS  # as rule ablation counts
             judged.append(by_chat(answers, said, marks))
     table = pd.concat(judged) if judged else pd.DataFrame(columns=list(ROWS))
     out.mkdir(parents=True, exist_ok=True)
