@@ -155,9 +155,7 @@ def test_junk_is_unclear_and_no_agreement(tmp_path, prompts) -> None:
     assert set(rows.loc[rows["classifier"] == "llm", "said"]) == {"I think it was refused"}
 
 
-def test_an_opener_that_complies_is_counted_among_the_refusals_by_keyword(
-    tmp_path, prompts
-) -> None:
+def test_an_opener_that_complies_is_a_refusal_by_keyword(tmp_path, prompts) -> None:
     pair = make_pair(tmp_path / "pairs" / "p")
     rows = pd.read_parquet(pair / "heldout.parquet")
     first = rows["prompt_id"].isin(["harmful-0", "harmful-1"]) & (rows["lane"] == "sweep_a")
