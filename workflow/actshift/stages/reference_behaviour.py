@@ -13,7 +13,7 @@ from actshift.io.manifest import read_manifest
 from actshift.lanes import Lane
 from actshift.models.load import load_model, open_tokenizer
 from actshift.prompts.records import Prompt, read_prompts
-from actshift.prompts.templates import encode, opener_token
+from actshift.prompts.templates import Tokenizer, encode, opener_token
 from actshift.stages.intervene import intervene
 from actshift.stages.intervene_plan import Asked, InterveneSettings, Labels
 from actshift.stages.refusal_direction import marks_of
@@ -56,12 +56,7 @@ def reference_behaviour(
     """
     drawn = _heldout(prompts, most=settings["n_heldout"], seed=seed)
     chat = open_tokenizer(checkpoints["tuned"], name=f"{pair}.tuned")
-    answering = InterveneSettings(
-        max_new=settings["max_new"],
-        token_budget=settings["token_budget"],
-        marks=marks_of(checkpoints["tuned"]),
-        refusal_tokens=tuple(sorted({opener_token(chat, text) for text in settings["openers"]})),
-    )
+    answering = _answering(settings, chat, marks_of(checkpoints["tuned"]))
     with publishing(out) as partial:
         partial.mkdir()
         for role, folder in checkpoints.items():
@@ -80,6 +75,18 @@ def reference_behaviour(
                 out=partial / f"{role}.parquet",
                 identity={"code": code, "weights": read_manifest(folder)["facts"]["weights_hash"]},
             )
+
+
+def _answering(
+    settings: Mapping[str, Any], chat: Tokenizer, marks: tuple[str, ...]
+) -> InterveneSettings:
+    openers = {opener_token(chat, text) for text in settings["openers"]}
+    return InterveneSettings(
+        max_new=settings["max_new"],
+        token_budget=settings["token_budget"],
+        marks=marks,
+        refusal_tokens=tuple(sorted(openers)),
+    )
 
 
 def _heldout(prompts: Mapping[str, Path], *, most: int, seed: int) -> list[Prompt]:
