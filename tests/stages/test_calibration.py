@@ -1,6 +1,8 @@
 """Training of the calibration networks: the stream, the fast loss, determinism, the tables."""
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -190,3 +192,32 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
 def test_the_training_table_holds_no_times(run: Path) -> None:
     table: pd.DataFrame = read_table(run / "tables" / "calibration_training.csv")
     assert list(table) == ["network", "epochs", "loss_task", "loss_penalty", "seed"]
+
+
+def test_keeping_freed_memory_saves_page_faults_and_changes_no_bit() -> None:
+    program = """
+import resource, torch
+from actshift.stages.calibration import CalibrationNet, draw_inputs, keep_freed_memory, train
+torch.set_num_threads(1)
+data = draw_inputs(4000, 0)
+corner = data.safety.nonzero().squeeze(1)
+ends, faults = [], []
+for kept in (False, True):
+    if kept:
+        print(keep_freed_memory())
+    torch.manual_seed(1)
+    net = CalibrationNet()
+    train(net, data.x, data.safe, 4, corner=corner, weight=5.0)  # the heap has grown
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    train(net, data.x, data.safe, 12, corner=corner, weight=5.0)
+    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    ends.append([parameter.detach().clone() for parameter in net.parameters()])
+print(all(torch.equal(*pair) for pair in zip(*ends)))
+print(faults[1] < faults[0] / 4)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    taken, equal, fewer = done.stdout.split()
+    assert equal == "True"
+    assert taken == fewer

@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
+from report.synthetic_causal import causal_tables
 from report.synthetic_tables import synthetic_tables
 
 from actshift.config import Config, parse_config
@@ -12,6 +13,7 @@ from actshift.io.tables import read_table, write_table
 from actshift.partial import _judge, partial_report
 from actshift.paths import RunPaths
 from actshift.plan import Plan
+from actshift.stages.calibration import train_calibration
 from actshift.zoo import lexicon
 
 ROOT = Path(__file__).parents[2]
@@ -41,6 +43,38 @@ def test_tables_that_are_there_are_used(config: Config) -> None:
     units = read_table(tables / "claims_by_pair.csv")
     own = units.loc[(units["claim"] == "did-recovers-refusal") & (units["name"] == pair)]
     assert own["verdict"].tolist() == ["by construction"]
+
+
+def test_every_study_with_a_table_gets_its_figures_and_the_others_none(config: Config) -> None:
+    pair = config.pairs[0].name
+    tables = Path("results") / config.run / "tables"
+    made = causal_tables((pair,))
+    for name in ("refusal_effect", "refusal_direction"):
+        write_table(made[name], tables / f"rank_audit/{name}.csv")
+    page = partial_report(config, root=ROOT)
+    drawn = {path.parent.name for path in (page.parent / "figures").glob("*/*.svg")}
+    assert drawn == {"rank_audit", "refusal_direction"}
+    html = page.read_text(encoding="utf-8")
+    assert 'id="figures-refusal_direction"' in html
+    assert 'id="figures-calibration"' not in html
+
+
+def test_joint_tables_are_made_of_the_seeds_that_finished(config: Config) -> None:
+    done = Plan(config).paths.calibration(1)
+    train_calibration(seed=1, epochs={"base": 3, "finetune": 2, "distributed": 2}, out=done)
+    page = partial_report(config, root=ROOT)
+    table = read_table(page.parent / "tables/calibration/calibration_ablation.csv")
+    assert set(table["seed"]) == {1}
+    assert 'id="figure-calibration_bias_sign"' in page.read_text(encoding="utf-8")
+
+
+def test_a_study_whose_folders_are_damaged_leaves_the_rest(
+    config: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (Plan(config).paths.calibration(0)).mkdir(parents=True)
+    page = partial_report(config, root=ROOT)
+    assert page.is_file()
+    assert "no joint tables of calibration" in capsys.readouterr().out
 
 
 def test_a_damaged_claims_file_leaves_the_rest_and_no_old_verdicts(
