@@ -80,6 +80,11 @@ class PageContent:
     checkpoints: Cells | None = None
     timings: Sequence[Mapping[str, str | float]] = ()
 
+    @property
+    def causal(self) -> bool:
+        """Whether a study of interventions is on the page, whose words need explaining."""
+        return any(study.name in ("ablation", "spectral_gap") for study in self.studies)
+
 
 def render_page(content: PageContent) -> str:
     """Render the page; equal content gives equal text.

@@ -51,7 +51,7 @@ STUDIES: dict[str, StudySpec] = {
         "Asks whether one direction, the difference of means between harmful and harmless prompts, "
         "carries refusal: taken out it should end refusals, added it should cause them. Layer and "
         "position are chosen on prompts of their own and effects are seen on held-out clusters, "
-        "beside 20 random directions of equal norm. A refusal that is gone is not yet an answer: "
+        "beside random directions of equal norm. A refusal that is gone is not yet an answer: "
         "the rate on topic stands beside it. Where no candidate passes the published filters, as "
         "can happen in a model of few layers, the least violating one is shown and named so.",
     ),
@@ -59,7 +59,7 @@ STUDIES: dict[str, StudySpec] = {
         "Ablation of the shift's directions",
         "Asks whether the shift's leading directions cause refusal. The decisive control is the "
         "same number of directions of the shift on harmless prompts; beside it stand principal "
-        "directions of the activations and 20 random draws, projection to zero (published) and to "
+        "directions of the activations and random draws, projection to zero (published) and to "
         "the harmless mean. Prompts are held out from the fit. Cells where the random median loses "
         "more than 10 points of refusal or harmless answers stay on topic in under 80 % read "
         "broken and decide nothing, nor do cells with k above d / 8. Verdicts are about the named "
