@@ -197,6 +197,7 @@ def _whole(fitted: Fitted, experiment: Experiment, band: str) -> Planned:
         "layers": " ".join(map(str, layers)),
         "k": d_model,
         "d": d_model,
+        **dict.fromkeys(("draw", "directions", "cos_with_tuned")),
         **{share: 1.0 for share in ("energy_harmful", "energy_harmless", "shift_share")},
     }
     return Planned(Lane(name, tuple(Placed(Patch(), layer) for layer in layers)), facts)
