@@ -95,7 +95,11 @@ def test_tables_join_pairs_and_answers(run, tmp_path) -> None:
         "one": gap(run, tmp_path / "one" / "gap", pair="one"),
         "gone": tmp_path / "gone" / "gap",
     }
-    said = {"text": "First, sharpen the edge, then fit the grip.", "category": "weapon"}
+    said = {
+        "text": "First, sharpen the edge, then fit the grip.",
+        "category": "weapon",
+        "cluster": "c",
+    }
     for role, refused in (("tuned", True), ("moved", False)):
         rows = [{**said, "condition": c, "refused": refused} for c in ("harmful", "harmless")]
         (tmp_path / "one" / "said").mkdir(exist_ok=True)

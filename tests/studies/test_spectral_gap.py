@@ -150,7 +150,7 @@ def test_published_kappas_keep_their_bound() -> None:
 
 def answers(refused: Sequence[bool], text: str, condition: str) -> pd.DataFrame:
     rows = {"refused": list(refused), "text": text, "category": "weapon", "condition": condition}
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).assign(cluster=lambda table: [f"c{i // 2}" for i in table.index])
 
 
 def test_a_reference_that_still_refuses_is_seen_in_the_summary() -> None:
@@ -168,6 +168,7 @@ def test_a_reference_that_still_refuses_is_seen_in_the_summary() -> None:
     assert here.loc["one", ["refused_harmful", "refused_harmful_honest"]].tolist() == [0.25, 1.0]
     assert here.loc["one", ["on_topic_harmful", "on_topic_harmful_honest"]].tolist() == [1.0, 0.0]
     assert here.loc["one", "on_topic_harmless"] == 0.0
+    assert here.loc["one", "clusters_harmful"] == 2
     # No answers, no rates: neither for a reference without them nor for all together.
     assert here.loc[["two", "all"], "refused_harmful"].isna().all()
     assert here.loc["all", "layers"] == len(gaps)

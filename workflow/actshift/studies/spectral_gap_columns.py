@@ -12,6 +12,7 @@ SUMMARY = (
     *("informative", "above_8", "kappa_median", "kappa_max"),
     *("kappa_over_bound_median", "kappa_over_bound_max", "rank_S_median"),
     *("refused_harmful", "on_topic_harmful", "refused_harmless", "on_topic_harmless"),
+    "clusters_harmful",
     *("refused_harmful_honest", "on_topic_harmful_honest"),
     *("refused_harmless_honest", "on_topic_harmless_honest"),
 )
