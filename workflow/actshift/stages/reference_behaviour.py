@@ -75,6 +75,8 @@ def reference_behaviour(
                 out=partial / f"{role}.parquet",
                 identity={"code": code, "weights": read_manifest(folder)["facts"]["weights_hash"]},
             )
+            # Or the next model would be read while this one still fills the device.
+            del loaded
 
 
 def _answering(
