@@ -64,6 +64,7 @@ TABLES: dict[str, Known] = {
         {
             "ablation_sweep": f"pair protocol band frame edit k d {_EFFECT} complied "
             "random_refusal_low random_refusal_median random_refusal_high status",
+            "ablation_by_category": "pair category frame k n clusters refusal complied",
             "direction_ablation": f"pair band frame edit kind directions k {_EFFECT} "
             "self_cosine_min",
             "ordering": "pair band frame edit test earlier later difference p_holm exceeds "

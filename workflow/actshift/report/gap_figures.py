@@ -13,7 +13,6 @@ from actshift.report.panels import (
     pairs_of,
     short,
     sized,
-    thinned,
     whole_layers,
 )
 from actshift.report.style import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, RED, SKY, Stroke
@@ -99,7 +98,7 @@ def _series(axis: Axes, rows: pd.DataFrame, strokes: dict[str, Stroke], column: 
         for mask, face in ((~high, stroke.color), (high, "white")):
             axis.plot(
                 x[mask], y[mask], linestyle="", marker=stroke.marker, color=stroke.color,
-                markerfacecolor=face, markersize=5, **thinned(mine[mask]),
+                markerfacecolor=face, markersize=5 if len(mine) <= 16 else 3,
             )  # fmt: skip
         none = (mine["status"] == "no difference").to_numpy()
         axis.plot(
