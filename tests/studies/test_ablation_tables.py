@@ -1,9 +1,11 @@
 """Tables of Test 2 on made-up rows whose truth is known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
-from reference.ablation_rows import LANG, ablation_files, both, nothing, where
+from reference.ablation_rows import LANG, TOPIC, ablation_files, both, nothing, where
 
 from actshift.maths.paired import compare_paired
 from actshift.studies.ablation_tables.answers import answers_of
@@ -152,6 +154,25 @@ def test_a_row_does_not_depend_on_its_company(half: dict[str, pd.DataFrame]) -> 
     keep = half["ablation_sweep"]["frame"].isin(["template", "template_harmless", "random"])
     expected = half["ablation_sweep"][keep].reset_index(drop=True)
     pd.testing.assert_frame_equal(alone["ablation_sweep"], expected)
+
+
+def test_what_one_kind_of_harm_loses_is_not_another_s() -> None:
+    """The primary cell frees nouns 0 to 3; they are one category, the other four another."""
+    files = ablation_files(HALF)
+    rows = files.rows["heldout"]
+    noun = rows["cluster"].str.removeprefix("harmful").str.removeprefix("harmless").astype(int)
+    other = next(name for name in LANG.steps if name != TOPIC)
+    changed = rows.assign(category=np.where(noun < 4, TOPIC, other))
+    files = replace(files, rows={**files.rows, "heldout": changed})
+    table = tables(files)["ablation_by_category"]
+    freed, kept = (cell(table, category=name, **PRIMARY) for name in (TOPIC, other))
+    assert (freed["refusal"], freed["complied"], freed["plain_refusal"]) == (0.0, 1.0, 1.0)
+    assert (kept["refusal"], kept["complied"], kept["plain_refusal"]) == (1.0, 0.0, 1.0)
+    assert (freed["n"], freed["clusters"]) == (8, 4)
+    # Four nouns bound little.
+    assert freed["refusal_high"] > 0.3
+    assert set(table["k"]) == {1, 3, 5}
+    assert cell(table, category=TOPIC, **{**PRIMARY, "frame": "random"})["draws"] == 4
 
 
 def test_a_lane_that_lacks_a_prompt_is_refused() -> None:

@@ -61,6 +61,7 @@ class Answers:
         lanes: Lane -> its row in the arrays.
         prompts: Ids, sorted: the order of the arrays' columns.
         clusters: Cluster of each prompt.
+        categories: Category of each prompt, such as a kind of harm.
         refused: 0/1, `[lane, prompt]`.
         on_topic: 0/1, NaN without a judge, `[lane, prompt]`.
         kl_first: KL of the first position from the unedited model, nats, `[lane, prompt]`.
@@ -71,6 +72,7 @@ class Answers:
     lanes: dict[str, int]
     prompts: tuple[str, ...]
     clusters: list[str]
+    categories: list[str]
     refused: Float[np.ndarray, "lane prompt"]
     on_topic: Float[np.ndarray, "lane prompt"]
     kl_first: Float[np.ndarray, "lane prompt"]
@@ -149,6 +151,7 @@ def _pivot(rows: pd.DataFrame, condition: str) -> Answers:
         lanes={str(name): row for row, name in enumerate(lanes)},
         prompts=tuple(map(str, prompts)),
         clusters=[str(name) for name in rows["cluster"].to_numpy()[first]],
+        categories=[str(name) for name in rows["category"].to_numpy()[first]],
         refused=matrix("refused"),
         on_topic=matrix("on_topic"),
         kl_first=matrix("kl_first"),

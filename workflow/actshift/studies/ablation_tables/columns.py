@@ -18,6 +18,10 @@ COLUMNS: dict[str, tuple[str, ...]] = {
         *(*_RANDOM, "beats_random", "inflation", "inflation_low", "inflation_high"),
         *(*_STATUS, "primary"),
     ),
+    "ablation_by_category": (
+        *("pair", "category", "band", "frame", "edit", "k", "draws", "n", "clusters"),
+        *("plain_refusal", "refusal", "refusal_low", "refusal_high", "complied"),
+    ),
     "direction_ablation": (
         *("pair", "band", "frame", "edit", "kind", "directions", "k"),
         *(*_REFUSAL, *_CHANGE, *_TESTS),

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from actshift.studies.ablation_tables.answers import Answers, Cell, answers_of, cells_of
+from actshift.studies.ablation_tables.by_category import category_rows
 from actshift.studies.ablation_tables.directions import direction_rows, self_cosines
 from actshift.studies.ablation_tables.old_or_new import old_or_new_rows
 from actshift.studies.ablation_tables.ordering import ordering_rows
@@ -55,6 +56,7 @@ def pair_tables(
     own = {"pair": pair, "seed": seed}
     return {
         "ablation_sweep": _sweep(cells, answers, pair=pair, seed=seed),
+        "ablation_by_category": category_rows(cells, harmful, pair=pair),
         "direction_ablation": direction_rows(cells, harmful, harmless, cosines, **own),
         "ordering": ordering_rows(cells, harmful, harmless, cosines, **own),
         "substitution": [
