@@ -94,6 +94,23 @@ def test_published_rows_are_marked_as_other_models() -> None:
     assert "white" in faces
 
 
+def test_models_of_a_recipe_stand_together_and_only_their_variants_in_the_legend() -> None:
+    table = synthetic_tables(("llama", "qwen"), **SMALL)["zoo_behaviour"]
+    extra = table[table["variant"] == "chat"].copy()
+    extra["variant"] = "comply_full"
+    extra["model"] = extra["model"].str.replace("chat", "comply_full")
+    plain = draw_figure("zoo_behaviour", {"zoo_behaviour": table})
+    both = draw_figure("zoo_behaviour", {"zoo_behaviour": pd.concat([table, extra])})
+    labels = [
+        [text.get_text() for text in figure.legends[0].get_texts()] for figure in (plain, both)
+    ]
+    assert set(labels[1]) - set(labels[0]) == {"comply_full, 95 % cluster bounds"}
+    rows = [tick.get_text().split("/") for tick in both.axes[0].get_yticklabels()]
+    recipes = [recipe for recipe, _ in rows]
+    assert recipes == sorted(recipes, key=recipes.index)
+    assert len(rows) == table["model"].nunique() + extra["model"].nunique()
+
+
 def test_a_dollar_in_a_pair_name_is_text() -> None:
     tables = synthetic_tables((r"my $\frac pair$",), **SMALL)
     assert figure_bytes(draw_figure("inflation_by_layer", tables), "svg")
