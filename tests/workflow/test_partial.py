@@ -68,6 +68,24 @@ def test_joint_tables_are_made_of_the_seeds_that_finished(config: Config) -> Non
     assert 'id="figure-calibration_bias_sign"' in page.read_text(encoding="utf-8")
 
 
+def test_what_a_failure_leaves_is_older_than_what_it_is_made_of(config: Config) -> None:
+    """Else Snakemake would take the partial page for the finished one."""
+    done = Plan(config).paths.calibration(1)
+    train_calibration(seed=1, epochs={"base": 3, "finetune": 2, "distributed": 2}, out=done)
+    tables = Plan(config).paths.tables
+    kept = tables / "rank_audit" / "cosine.csv"
+    write_table(synthetic_tables((config.pairs[0].name,), n_layers=2)["cosine"], kept)
+    date = kept.stat().st_mtime_ns
+    for _ in range(2):
+        page = partial_report(config, root=ROOT)
+        made = [page, tables / "calibration" / "calibration_rank.csv", tables / "claims.csv"]
+        made += (page.parent / "figures").glob("*/*.svg")
+        assert len(made) > 5
+        oldest = min(file.stat().st_mtime_ns for file in done.iterdir())
+        assert all(file.stat().st_mtime_ns < oldest for file in made)
+        assert kept.stat().st_mtime_ns == date
+
+
 def test_a_study_whose_folders_are_damaged_leaves_the_rest(
     config: Config, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -4,6 +4,7 @@
 """
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +31,8 @@ from actshift.stages.zoo_tables import collect_behaviour
 def partial_report(config: Config, *, root: Path) -> Path:
     """Make the joint tables, the figures and the page from what is there.
 
+    The next run makes all of them again: their files are dated so that every input is newer.
+
     Args:
         config: the run's configuration.
         root: folder of the Snakefile, which holds `resources`.
@@ -39,6 +42,7 @@ def partial_report(config: Config, *, root: Path) -> Path:
     """
     plan = Plan(config)
     paths = plan.paths
+    before = _dates(plan)
     _join(plan, root / "resources" / "published")
     _judge(plan)
     rows = sorted(
@@ -57,7 +61,26 @@ def partial_report(config: Config, *, root: Path) -> Path:
         failures=read_failures(paths.status),
         show_text=config.report.show_text,
     )
+    _outdate(plan, before)
     return paths.report
+
+
+def _dates(plan: Plan) -> dict[Path, int]:
+    """When each table, figure and the page were last written, nanoseconds."""
+    paths = plan.paths
+    found = [paths.report, *paths.tables.rglob("*"), *(paths.root / "figures").rglob("*")]
+    return {file: file.stat().st_mtime_ns for file in found if file.is_file()}
+
+
+def _outdate(plan: Plan, before: dict[Path, int]) -> None:
+    """Date what was written since then so that Snakemake takes it as older than its inputs.
+
+    It has no record of these files, so nothing else would tell it that they are not finished: with
+    the failed study switched off, say, the page would stay as it is for ever.
+    """
+    for file, date in _dates(plan).items():
+        if before.get(file) != date:
+            os.utime(file, (1, 1))
 
 
 def _join(plan: Plan, published: Path) -> None:
