@@ -59,6 +59,22 @@ def test_every_study_with_a_table_gets_its_figures_and_the_others_none(config: C
     assert 'id="figures-calibration"' not in html
 
 
+def test_what_a_study_left_that_is_switched_off_is_no_part_of_the_run(config: Config) -> None:
+    tables = Path("results") / config.run / "tables"
+    made = causal_tables((config.pairs[0].name,))
+    for name in ("refusal_effect", "refusal_direction"):
+        write_table(made[name], tables / f"rank_audit/{name}.csv")
+    reasons, pages = [], []
+    for studies in (("rank_audit", "refusal_direction"), ("rank_audit",)):
+        page = partial_report(config.model_copy(update={"studies": studies}), root=ROOT)
+        claims = read_table(tables / "claims.csv").set_index("claim")
+        reasons.append(str(claims.loc["one-direction-carries-refusal", "reason"]))
+        pages.append(page.read_text(encoding="utf-8"))
+    left = "table refusal_effect.csv has not been made"
+    assert [left in reason for reason in reasons] == [False, True]
+    assert ['id="figures-refusal_direction"' in html for html in pages] == [True, False]
+
+
 def test_joint_tables_are_made_of_the_seeds_that_finished(config: Config) -> None:
     done = Plan(config).paths.calibration(1)
     train_calibration(seed=1, epochs={"base": 3, "finetune": 2, "distributed": 2}, out=done)

@@ -14,7 +14,7 @@ from actshift.config import Config
 from actshift.errors import UserError
 from actshift.io.tables import write_table
 from actshift.plan import Plan
-from actshift.report.catalogue import TABLES
+from actshift.report.catalogue import TABLES, chosen_studies
 from actshift.report.tables import table_path
 from actshift.stages.ablation_tables import ablation_tables
 from actshift.stages.aggregate import aggregate_rank_audit
@@ -158,13 +158,20 @@ def _studies_with_tables(plan: Plan) -> list[str]:
 
 
 def _claims(plan: Plan, root: Path) -> None:
-    """Decide the claims from the tables there are; those without a table say so."""
+    """Decide the claims from the tables there are; those without a table say so.
+
+    What a study left that is now switched off is of an earlier run.
+    """
     tables = plan.paths.tables
+    chosen = chosen_studies(plan.config.studies)
+    found = [
+        path
+        for path in sorted(tables.glob("*/*.csv"))
+        if path.stem not in TABLES or TABLES[path.stem].study in chosen
+    ]
     pairs = [pair.name for pair in plan.config.chosen_pairs]
     try:
-        make_claims(
-            sorted(tables.glob("*/*.csv")), root / "resources" / "claims.yaml", tables, pairs=pairs
-        )
+        make_claims(found, root / "resources" / "claims.yaml", tables, pairs=pairs)
     except UserError as error:
         # Verdicts of an earlier run must not stand beside the tables of this one.
         for name in ("claims.csv", "claims_by_pair.csv"):

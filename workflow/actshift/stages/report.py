@@ -1,13 +1,13 @@
 """Stage report: tables + figures of a run -> report.html."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from actshift.io.atomic import atomic_write_text
 from actshift.report.answers import Answer, answers
-from actshift.report.catalogue import OF_THE_RUN, TABLES
+from actshift.report.catalogue import OF_THE_RUN, TABLES, chosen_studies
 from actshift.report.cells import Cells, cells_of
 from actshift.report.claim_rows import claim_rows, claims_line
 from actshift.report.examples import ShowText, examples
@@ -45,7 +45,8 @@ def make_report(
     Args:
         run_dir: `results/<run>`, with `tables/` and `figures/<study>/`.
         out: the HTML file, written whole or not at all.
-        config: the run's settings as a plain mapping, shown as they are.
+        config: the run's settings as a plain mapping, shown as they are; what a study left that its
+            `studies` do not name is of an earlier run and is not shown.
         failures: a mapping (rule, job, message) for each failed job.
         show_text: what is shown of the zoo models' answers; other models' are never shown.
         origin: further provenance, such as the commit of the code.
@@ -53,7 +54,12 @@ def make_report(
     Raises:
         UserError: a table or a manifest is damaged.
     """
-    tables = load_tables(run_dir / "tables")
+    chosen = chosen_studies(config.get("studies", STUDIES))
+    tables = {
+        name: table
+        for name, table in load_tables(run_dir / "tables").items()
+        if TABLES[name].study in (*chosen, OF_THE_RUN)
+    }
     wanted = _wanted(config)
     found = answers(tables, order=wanted)
     claims = claim_rows(tables.get("claims"))
@@ -66,7 +72,7 @@ def make_report(
         missing=_missing(wanted, found, failures),
         gates=gates_line(tables.get("zoo_behaviour")),
         failures=failures,
-        studies=_studies(run_dir, tables),
+        studies=_studies(run_dir, tables, chosen),
         tables=_tables(tables, OF_THE_RUN),
         examples=_examples(run_dir, show_text),
         text_note=_TEXT_NOTES[show_text],
@@ -109,13 +115,14 @@ def _names(job: str, pair: str) -> bool:
     return re.search(rf"(?<!\w){re.escape(pair)}(?!\w)", job) is not None
 
 
-def _studies(run_dir: Path, tables: Tables) -> list[StudySection]:
-    """The studies that left a figure or a table, in the order of the page."""
+def _studies(run_dir: Path, tables: Tables, chosen: Collection[str]) -> list[StudySection]:
+    """The chosen studies that left a figure or a table, in the order of the page."""
     sections = [
         StudySection(
             name, spec.title, spec.about, _figures(run_dir, tables, name), _tables(tables, name)
         )
         for name, spec in STUDIES.items()
+        if name in chosen
     ]
     return [section for section in sections if section.figures or section.tables]
 
