@@ -41,6 +41,8 @@ class Family:
         head: path of the language-model head.
         attn_out: path inside a block of the module whose output attention adds to the stream.
         mlp_out: the same for the MLP.
+        attention_half: paths inside a block of the modules of its attention half, norms included.
+        mlp_half: the same for the MLP half; the two halves are the whole block.
     """
 
     key: str
@@ -53,6 +55,8 @@ class Family:
     head: str = "lm_head"
     attn_out: str = "self_attn"
     mlp_out: str = "mlp"
+    attention_half: tuple[str, ...] = ("input_layernorm", "self_attn")
+    mlp_half: tuple[str, ...] = ("post_attention_layernorm", "mlp")
 
 
 _TABLE = (
@@ -66,6 +70,8 @@ _TABLE = (
         # What a block adds to the stream has passed a norm of its own.
         attn_out="post_attention_layernorm",
         mlp_out="post_feedforward_layernorm",
+        attention_half=("input_layernorm", "self_attn", "post_attention_layernorm"),
+        mlp_half=("pre_feedforward_layernorm", "mlp", "post_feedforward_layernorm"),
     ),
     Family("qwen2", Qwen2Config, Qwen2ForCausalLM),
     Family("ministral3", Ministral3Config, Ministral3ForCausalLM),
@@ -78,6 +84,8 @@ _TABLE = (
         embedding="transformer.wte",
         final_norm="transformer.ln_f",
         attn_out="attn",
+        attention_half=("ln_1", "attn"),
+        mlp_half=("ln_2", "mlp"),
     ),
 )
 FAMILIES: dict[str, Family] = {family.key: family for family in _TABLE}
@@ -133,6 +141,21 @@ def edit_sites(model: nn.Module) -> dict[EditSite, tuple[nn.Module, ...]]:
     }
 
 
+def block_halves(model: nn.Module) -> tuple[list[list[nn.Module]], list[list[nn.Module]]]:
+    """The modules of every block's attention half, and those of every block's MLP half.
+
+    Raises:
+        UserError: The architecture is not in the table, or its row names a part it lacks.
+    """
+    family = family_of(_config(model).model_type)
+    blocks = blocks_of(model)
+    attention, mlp = (
+        [[_at(block, path, half) for path in getattr(family, half)] for block in blocks]
+        for half in ("attention_half", "mlp_half")
+    )
+    return attention, mlp
+
+
 def _config(model: Any) -> Any:
     return model.config
 
@@ -142,7 +165,10 @@ def _part(model: Any, part: str) -> Any:
 
 
 def _inside(module: Any, family: Family, part: str) -> Any:
-    path = getattr(family, part)
+    return _at(module, getattr(family, part), part)
+
+
+def _at(module: Any, path: str, part: str) -> Any:
     try:
         return attrgetter(path)(module)
     except AttributeError as error:
