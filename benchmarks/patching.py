@@ -4,8 +4,9 @@
 
 A random Llama of 16 layers and a noisy copy as donor; pairs of prompts and two completions of
 mixed lengths. Every way patches the donor's states into the receiver at every layer and scores
-both completions; the donor's passes are counted in every way. Round by round all are timed in
-turn (CPU time of the process, on a GPU wall time):
+both completions, also under the plain receiver, which an effect is measured from; one pass of
+the donor is counted in every way. Round by round all are timed in turn (CPU time of the process,
+on a GPU wall time):
 
 - staircase: `patch_sweep`;
 - one by one: one sequence and one layer at a time, a full forward with a replacement hook, as
@@ -38,11 +39,11 @@ from actshift.hooks.causal import Causal
 from actshift.hooks.record import hidden_of
 from actshift.hooks.staircase import patch_sweep
 from actshift.models.families import Dims, build
-from actshift.pairs import PatchPositions, Take, TokenPair, every_layer
+from actshift.pairs import PatchLane, PatchPositions, Take, TokenPair, every_layer
 from actshift.stages.causal import take_apart
 
 SHAPES = {
-    "small": (Dims(1100, d_model=128, n_layers=16, d_head=32, d_mlp=384), (4, 45, 65, 15, 26)),
+    "small": (Dims(1100, d_model=128, n_layers=16, d_head=32, d_mlp=384), (16, 45, 65, 15, 26)),
     "llama-1b": (
         Dims(128256, 2048, 16, n_heads=32, n_kv_heads=8, d_head=64, d_mlp=8192, max_positions=512),
         (8, 120, 200, 30, 80),
@@ -90,8 +91,8 @@ def full_forwards(
     group: int,
     head_at_completions: bool = False,
 ) -> np.ndarray:
-    """Sums by layer and sequence, with a full forward of every group of sequences a layer."""
-    out = np.empty((receiver.n_layers, len(rows)))
+    """Sums by layer (the last row: unpatched) and sequence, a full forward a layer and group."""
+    out = np.empty((receiver.n_layers + 1, len(rows)))
     for start in range(0, len(rows), group):
         part = rows[start : start + group]
         ids = pad_sequence([torch.tensor(p + c) for p, c in part], batch_first=True)
@@ -105,8 +106,8 @@ def full_forwards(
         states: list[torch.Tensor] = []
         with each_output(donor, states.append):
             donor.trunk(input_ids=ids, use_cache=False)
-        for layer in range(receiver.n_layers):
-            with replaced(receiver, layer, states[layer], at):
+        for layer in range(receiver.n_layers + 1):
+            with replaced(receiver, layer, states, at):
                 keep = ids.shape[1] - first
                 logits = receiver.model(input_ids=ids, use_cache=False, logits_to_keep=keep).logits
             logp = logits[:, :-1].float().log_softmax(-1)
@@ -129,10 +130,17 @@ def each_output(causal: Causal, keep: Callable[[torch.Tensor], None]) -> Iterato
 @contextmanager
 def replaced(causal: Causal, layer: int, states: torch.Tensor, at: torch.Tensor) -> Iterator[None]:
     handle = causal.blocks[layer].register_forward_hook(
-        lambda _m, _a, out: torch.where(at[..., None], states, hidden_of(out))
+        lambda _m, _a, out: torch.where(at[..., None], states[layer], hidden_of(out))
     )
     yield
     handle.remove()
+
+
+def staircase(
+    models: tuple[Causal, Causal], pairs: list[TokenPair], lanes: list[PatchLane], budget: int
+) -> np.ndarray:
+    sweep = patch_sweep(*models, pairs, lanes, token_budget=budget)
+    return np.concatenate([sweep.lanes.logp, sweep.receiver.logp[None]]).reshape(len(lanes) + 1, -1)
 
 
 def timed(work: Callable[[], Any], device: torch.device) -> tuple[float, Any]:
@@ -161,9 +169,7 @@ def compare(
     lanes = every_layer("patch", Take(), n_layers=receiver.n_layers, positions=positions)
     rows: Rows = [(pair.prompt, side) for pair in pairs for side in pair.sides]
     ways: dict[str, Callable[[], np.ndarray]] = {
-        "staircase": lambda: patch_sweep(
-            *models, pairs, lanes, token_budget=token_budget
-        ).lanes.logp.reshape(len(lanes), -1),
+        "staircase": lambda: staircase(models, pairs, lanes, token_budget),
         "one by one": lambda: full_forwards(*models, rows, positions, group=1),
         "batched": lambda: full_forwards(*models, rows, positions, group=len(rows)),
         "batched, head at completions": lambda: full_forwards(

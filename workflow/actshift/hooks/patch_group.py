@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Self
 
 import numpy as np
 import torch
@@ -35,14 +34,6 @@ class Group:
     prompts: Sequence[Float[Tensor, "pair token d"]]
     completions: Sequence[Float[Tensor, "row read d"]]
 
-    @classmethod
-    def of(cls, receiver: Causal, sources: Sources, lanes: Sequence[PatchLane], start: int) -> Self:
-        """Make the patched states; there are none where no lane carries the part."""
-        carries = start < sources.batch.prompt.shape[1]
-        prompts = [patched_prompt(lane, sources, start) for lane in lanes if carries]
-        completions = [patched_completion(lane, sources) for lane in lanes]
-        return cls(receiver, sources, lanes, start, prompts, completions)
-
     def unchanged(self) -> Bool[np.ndarray, "lane pair"]:
         """Where the edit changed no bit of the stream, so that nothing can follow from it."""
         plain = self.sources.receiver
@@ -54,15 +45,6 @@ class Group:
                 same = plain.prompt[lane.layer][:, self.start :] == self.prompts[index]
                 out[index] &= same.flatten(1).all(1).cpu().numpy()
         return out
-
-    def only(self, keep: Sequence[int]) -> Self:
-        """Some of the lanes."""
-        return replace(
-            self,
-            lanes=[self.lanes[i] for i in keep],
-            prompts=[self.prompts[i] for i in keep if self.prompts],
-            completions=[self.completions[i] for i in keep],
-        )
 
     def run(self) -> tuple[Float[Tensor, "lane pair d"], Float[Tensor, "lane row read d"]]:
         """Last block's output at the last prompt token, and at the completions."""
@@ -122,3 +104,21 @@ class Group:
             return keys, values
 
         return look_up
+
+
+def make_group(receiver: Causal, sources: Sources, lanes: Sequence[PatchLane], start: int) -> Group:
+    """Make the patched states of lanes; there are none of a part that no lane carries."""
+    carries = start < sources.batch.prompt.shape[1]
+    prompts = [patched_prompt(lane, sources, start) for lane in lanes if carries]
+    completions = [patched_completion(lane, sources) for lane in lanes]
+    return Group(receiver, sources, lanes, start, prompts, completions)
+
+
+def some_of(group: Group, keep: Sequence[int]) -> Group:
+    """Some of the lanes, in the same order."""
+    return replace(
+        group,
+        lanes=[group.lanes[i] for i in keep],
+        prompts=[group.prompts[i] for i in keep if group.prompts],
+        completions=[group.completions[i] for i in keep],
+    )

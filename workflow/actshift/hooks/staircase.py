@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float
 from actshift.hooks.causal import Causal
 from actshift.hooks.memory import in_batches, unless_out_of_memory
 from actshift.hooks.pair_batch import PairRun, make_batch, run_pairs
-from actshift.hooks.patch_group import Group
+from actshift.hooks.patch_group import make_group, some_of
 from actshift.hooks.patches import Sources
 from actshift.hooks.scoring import run_sums, side_sums, token_counts
 from actshift.pairs import DONOR, RECEIVER, PairScores, PatchLane, Sweep, TokenPair
@@ -179,7 +179,7 @@ def _scored(
     models: _Models, sources: Sources, lanes: Sequence[PatchLane], start: int
 ) -> tuple[Float[np.ndarray, "lane pair side"], Bool[np.ndarray, "lane pair"]]:
     """Run one group of lanes, score it with the heads they ask for, and say what has changed."""
-    group = Group.of(models.receiver, sources, lanes, start)
+    group = make_group(models.receiver, sources, lanes, start)
     own_head = np.array([lane.head == "receiver" for lane in lanes])
     changed = ~(group.unchanged() & own_head[:, None])
     if models.run_unchanged:
@@ -187,7 +187,7 @@ def _scored(
     out = np.empty((*changed.shape, 2))
     running = np.flatnonzero(changed.any(1)).tolist()
     if running:
-        ends, completions = group.only(running).run()
+        ends, completions = some_of(group, running).run()
         for is_own, model in ((True, models.receiver), (False, models.donor)):
             mine = np.flatnonzero(own_head[running] == is_own).tolist()
             if mine:

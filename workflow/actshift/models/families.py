@@ -37,6 +37,7 @@ class Family:
         attention: attention implementation it needs, or None for the library's choice.
         blocks: path of the list of decoder blocks.
         embedding: path of the token embedding.
+        positions: path of learned position embeddings, or None.
         final_norm: path of the norm before the head.
         head: path of the language-model head.
         attn_out: path inside a block of the module whose output attention adds to the stream.
@@ -51,6 +52,7 @@ class Family:
     attention: str | None = None
     blocks: str = "model.layers"
     embedding: str = "model.embed_tokens"
+    positions: str | None = None
     final_norm: str = "model.norm"
     head: str = "lm_head"
     attn_out: str = "self_attn"
@@ -82,6 +84,7 @@ _TABLE = (
         GPT2LMHeadModel,
         blocks="transformer.h",
         embedding="transformer.wte",
+        positions="transformer.wpe",
         final_norm="transformer.ln_f",
         attn_out="attn",
         attention_half=("ln_1", "attn"),
@@ -113,6 +116,12 @@ def blocks_of(model: nn.Module) -> nn.ModuleList:
 def embedding_of(model: nn.Module) -> nn.Module:
     """The token embedding."""
     return _part(model, "embedding")
+
+
+def embeddings_of(model: nn.Module) -> tuple[nn.Module, ...]:
+    """The token embedding, and the learned position embedding where there is one."""
+    learned = family_of(_config(model).model_type).positions
+    return (embedding_of(model), *([_part(model, "positions")] if learned else []))
 
 
 def final_norm_of(model: nn.Module) -> nn.Module:

@@ -6,7 +6,7 @@ from actshift.hooks.causal import Causal
 from actshift.models.families import (
     block_halves,
     blocks_of,
-    embedding_of,
+    embeddings_of,
     final_norm_of,
     head_of,
 )
@@ -25,7 +25,7 @@ def take_apart(model: Any) -> Causal:
     return Causal(
         model=model,
         trunk=model.base_model,
-        embedding=embedding_of(model),
+        embedding=embeddings_of(model),
         blocks=tuple(blocks_of(model)),
         final_norm=final_norm_of(model),
         head=head_of(model),
