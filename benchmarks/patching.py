@@ -128,7 +128,12 @@ def each_output(causal: Causal, keep: Callable[[torch.Tensor], None]) -> Iterato
 
 
 @contextmanager
-def replaced(causal: Causal, layer: int, states: torch.Tensor, at: torch.Tensor) -> Iterator[None]:
+def replaced(
+    causal: Causal, layer: int, states: list[torch.Tensor], at: torch.Tensor
+) -> Iterator[None]:
+    if layer == causal.n_layers:
+        yield
+        return
     handle = causal.blocks[layer].register_forward_hook(
         lambda _m, _a, out: torch.where(at[..., None], states[layer], hidden_of(out))
     )

@@ -73,7 +73,7 @@ def in_batches(
             waiting += [places[half:], places[:half]]
             found.halved += 1
         else:
-            pair = pairs[places[0]]
+            pair = pairs[min(places)]
             tokens = len(pair.prompt) + len(pair.chosen) + len(pair.rejected)
             raise UserError(
                 f"pair {pair.id}: its {tokens} tokens alone do not fit into memory; lower the "
