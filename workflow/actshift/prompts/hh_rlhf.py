@@ -79,21 +79,32 @@ def hh_preferences(
         raise UserError(f"{key}: no preference pairs are left ({why or 'no rows'})")
     clusters = _clusters([one.text for one in drawn])
     pairs = [
-        Preference(
-            id=f"{condition}-{_digest(one.text, one.chosen, one.rejected)[:12]}",
-            prompt=one.turns[-1],
-            chosen=one.chosen,
-            rejected=one.rejected,
-            condition=condition,
-            category="",
-            cluster=cluster,
-            split=split_of(cluster, fractions=fractions, seed=seed),
-            source=f"{source}#{one.row}",
-            history=one.turns[:-1],
-        )
+        _preference(one, cluster, condition, f"{source}#{one.row}", fractions, seed)
         for one, cluster in zip(drawn, clusters, strict=True)
     ]
     return Kept(sorted(pairs, key=lambda pair: pair.id), refused)
+
+
+def _preference(
+    one: _Parsed,
+    cluster: str,
+    condition: str,
+    source: str,
+    fractions: Mapping[str, float],
+    seed: int,
+) -> Preference:
+    return Preference(
+        id=f"{condition}-{_digest(one.text, one.chosen, one.rejected)[:12]}",
+        prompt=one.turns[-1],
+        chosen=one.chosen,
+        rejected=one.rejected,
+        condition=condition,
+        category="",
+        cluster=cluster,
+        split=split_of(cluster, fractions=fractions, seed=seed),
+        source=source,
+        history=one.turns[:-1],
+    )
 
 
 def _parse(row: Row, number: int, where: str) -> _Parsed | str:
