@@ -46,7 +46,7 @@ def edits() -> dict[str, PatchEdit]:
     return {
         "mix": Take(0.3),
         "rank": Take(basis=basis),
-        "rebuilt": Take(0.7, basis=basis, keep_rest=False),
+        "rebuilt": Take(0.7, basis=basis[:, ::-1], keep_rest=False),
         "chosen": Take(side="chosen"),
         "rejected": Take(side="rejected"),
         "contrast": Contrast(0.5),

@@ -164,7 +164,8 @@ def _wide(states: Tensor) -> Tensor:
 
 
 def _array(array: np.ndarray, like: Tensor) -> Tensor:
-    return torch.as_tensor(array, device=like.device, dtype=like.dtype)
+    # Reversed columns, as of an eigenbasis, are a view that torch cannot take.
+    return torch.as_tensor(np.ascontiguousarray(array), device=like.device, dtype=like.dtype)
 
 
 def _one_side(states: Tensor, side: SourceSide) -> Tensor:

@@ -20,8 +20,10 @@ from actshift.hooks.pair_batch import PairBatch, PairRun, make_batch, run_pairs
 from actshift.hooks.resume import idle
 from actshift.pairs import PairScores, TokenPair
 
-#: Logits that exist at one time, in numbers.
-_LOGITS = 2**24
+#: Logits that exist at one time, in numbers: what stays in a processor's cache; a GPU wants more.
+_LOGITS = {"cpu": 2**20, "cuda": 2**26}
+#: Fewest tokens at one time, however large the vocabulary.
+_LEAST = 64
 
 
 def token_logp(
@@ -41,12 +43,12 @@ def token_logp(
     with torch.inference_mode(), ExitStack() as stack:
         for block in causal.blocks:
             stack.enter_context(idle(block))
-        step = max(1, _LOGITS // causal.head.get_parameter("weight").shape[0])
+        vocab = causal.head.get_parameter("weight").shape[0]
+        step = max(_LEAST, _LOGITS[states.device.type] // vocab)
         for start in range(0, len(states), step):
             part = slice(start, start + step)
-            logits = _logits(causal, states[part]).float()
-            found = logits.gather(1, targets[part])
-            out[part] = found - logits.logsumexp(1, keepdim=True)
+            logp = _logits(causal, states[part]).float().log_softmax(1)
+            out[part] = logp.gather(1, targets[part])
     return out
 
 
