@@ -53,7 +53,7 @@ def swap_scores(
     pairs: Sequence[TokenPair],
     units: Sequence[SwapUnit],
     *,
-    token_budget: int = 2**14,
+    token_budget: int = 2**13,
 ) -> PairScores:
     """Completion log-probs of the host with one unit at a time exchanged.
 

@@ -50,7 +50,7 @@ def state_sums(
 
     found = [result for _, result in in_batches(work, pairs, token_budget=token_budget).done]
     counts, totals, seconds = zip(*found, strict=True)
-    return StateSums(sum(counts), sum(totals), sum(seconds))
+    return StateSums(sum(counts), np.sum(totals, axis=0), np.sum(seconds, axis=0))
 
 
 def shift_norms(

@@ -20,8 +20,8 @@ from actshift.hooks.pair_batch import PairBatch, PairRun, make_batch, run_pairs
 from actshift.hooks.resume import idle
 from actshift.pairs import PairScores, TokenPair
 
-#: Logits that exist at one time, in numbers: what stays in a processor's cache; a GPU wants more.
-_LOGITS = {"cpu": 2**20, "cuda": 2**26}
+#: Logits that exist at one time, in numbers: on a CPU what stays in its cache, else many more.
+_LOGITS, _LOGITS_CPU = 2**26, 2**20
 #: Fewest tokens at one time, however large the vocabulary.
 _LEAST = 64
 
@@ -44,7 +44,8 @@ def token_logp(
         for block in causal.blocks:
             stack.enter_context(idle(block))
         vocab = causal.head.get_parameter("weight").shape[0]
-        step = max(_LEAST, _LOGITS[states.device.type] // vocab)
+        numbers = _LOGITS_CPU if states.device.type == "cpu" else _LOGITS
+        step = max(_LEAST, numbers // vocab)
         for start in range(0, len(states), step):
             part = slice(start, start + step)
             logp = _logits(causal, states[part]).float().log_softmax(1)
@@ -92,7 +93,7 @@ def run_sums(causal: Causal, batch: PairBatch, run: PairRun) -> Float[np.ndarray
 
 
 def score_pairs(
-    causal: Causal, pairs: Sequence[TokenPair], *, token_budget: int = 2**14
+    causal: Causal, pairs: Sequence[TokenPair], *, token_budget: int = 2**13
 ) -> PairScores:
     """Completion log-probs of a plain model.
 

@@ -42,7 +42,7 @@ def patch_sweep(
     lanes: Sequence[PatchLane],
     *,
     partners: Mapping[str, Sequence[TokenPair]] | None = None,
-    token_budget: int = 2**14,
+    token_budget: int = 2**13,
     run_unchanged: bool = False,
 ) -> Sweep:
     """Score every pair in every lane.
