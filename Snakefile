@@ -21,6 +21,10 @@ include: "workflow/rules/prompts.smk"
 include: "workflow/rules/extract.smk"
 include: "workflow/rules/rank_audit.smk"
 include: "workflow/rules/refusal_direction.smk"
+include: "workflow/rules/ablation.smk"
+include: "workflow/rules/ablation_tables.smk"
+include: "workflow/rules/judge.smk"
+include: "workflow/rules/spectral_gap.smk"
 include: "workflow/rules/calibration.smk"
 include: "workflow/rules/claims.smk"
 include: "workflow/rules/report.smk"
@@ -35,7 +39,9 @@ rule all:
         PATHS.report,
         PLAN.unread_stores(),
         rules.refusal_tables.output if "refusal_direction" in CONFIG.studies else [],
-        rules.calibration_figures.output if "calibration" in CONFIG.studies else [],
+        rules.ablation_tables.output if "ablation" in CONFIG.studies else [],
+        rules.spectral_gap_tables.output if "spectral_gap" in CONFIG.studies else [],
+        rules.judge.output if "ablation" in CONFIG.studies else [],
     localrule: True
 
 

@@ -47,8 +47,12 @@ TORCH_FREE = (
     "claims",
     "figures",
     "report",
+    "spectral_gap",
+    "spectral_gap_tables",
     "calibration_tables",
-    "calibration_figures",
+    "judge",
+    "ablation_tables",
+    "refusal_tables",
 )
 # Modules that the Snakefile imports; `snakemake -n` must stay quick.
 PARSE_TIME = (
@@ -59,6 +63,7 @@ PARSE_TIME = (
     "plan",
     "paths",
     "studies.calibration_tables.files",
+    "studies.ablation_tables.columns",
 )
 # The one module that is handed the injected object: what all adapters do around their stage.
 TAKES_SNAKEMAKE = {PACKAGE / "adapter.py"}

@@ -33,7 +33,7 @@ GPU = int(device_is_cuda(CONFIG.device))
 
 
 wildcard_constraints:
-    model=r"[A-Za-z0-9_-]+\.(base|tuned)",
+    model=r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+",
     pair=r"[A-Za-z0-9_-]+",
     prompt_set=r"[A-Za-z0-9_-]+",
     recipe=r"[A-Za-z0-9_-]+",

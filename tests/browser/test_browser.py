@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 from report.runs import config_of, write_run
+from report.synthetic_causal import causal_tables
 from report.synthetic_tables import synthetic_tables
 
 from actshift.report.answers import answers
-from actshift.report.figures import figure_names
+from actshift.report.figures import FIGURES, figure_names
+from actshift.report.spec import STUDIES
 from actshift.report.tables import load_tables
 from actshift.stages.figures import make_figures
 from actshift.stages.report import make_report
@@ -41,8 +43,9 @@ def _chromium() -> None:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = write_run(tmp_path_factory.mktemp("run"), synthetic_tables(("llama",), n_layers=3))
-    make_figures(folder / "tables", folder / "figures" / "rank_audit")
+    tables = synthetic_tables(("llama",), n_layers=3) | causal_tables(("llama",))
+    folder = write_run(tmp_path_factory.mktemp("run"), tables)
+    make_figures(folder / "tables", folder / "figures", studies=list(STUDIES))
     config = config_of("llama", "gemma")
     make_report(folder, folder / "report.html", config=config, failures=[])
     return folder
@@ -92,7 +95,7 @@ def test_the_dom_holds_the_answer_the_timings_and_no_outside_address(
 
 @pytest.mark.parametrize("name", figure_names())
 def test_each_figure_is_drawn(run: Path, tmp_path: Path, name: str) -> None:
-    figure = run / "figures" / "rank_audit" / f"{name}.svg"
+    figure = run / "figures" / FIGURES[name].study / f"{name}.svg"
     assert base64.b64encode(figure.read_bytes()).decode() in (run / "report.html").read_text()
     pixels = screenshot(figure, tmp_path, "1100,700")
     assert pixels.std() > 0.02

@@ -81,7 +81,7 @@ def run(tmp_path: Path) -> Path:
         model="p.base",
         revision=None,
         out=folder / "checkpoints" / "p.base",
-        zoo_folder=None,
+        made=None,
         dtype="float32",
         stamps=tmp_path / "stamps",
     )

@@ -5,6 +5,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from actshift.config import Config, parse_config
+from actshift.models.sources import parse_reference
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMITS = {name: f"{number}".zfill(40) for number, name in enumerate("abcdefgh", start=1)}
@@ -69,6 +70,8 @@ def test_the_paper_config_changes_in_its_revisions_alone(
     for pair in config.pairs:
         cache(hub_home, pair.base, COMMITS["a"])
         cache(hub_home, pair.tuned, COMMITS["b"])
+        for reference in pair.references.values():
+            cache(hub_home, reference.source, COMMITS["d"])
     for prompts in config.prompts.values():
         if prompts.repo:
             cache(hub_home, prompts.repo, COMMITS["c"], kind="datasets")
@@ -78,6 +81,7 @@ def test_the_paper_config_changes_in_its_revisions_alone(
     assert all("revision: " in line for line in changed)
     pair = config_in(path).pairs[0]
     assert (pair.revision.base, pair.revision.tuned) == (COMMITS["a"], COMMITS["b"])
+    assert {r.revision for r in pair.references.values()} == {COMMITS["d"]}
     assert config_in(path).prompts["harmful"].revision == COMMITS["c"]
 
 
@@ -110,6 +114,32 @@ def test_a_revision_inside_the_source_stays_there(actshift, home: Path, tmp_path
     _, new = pinned(actshift, tmp_path / "c.yaml", pair)
     assert f"base: org/a@{COMMITS['a']}" in new
     assert "tuned: zoo:llama/chat" in new
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        "org/a",
+        "org/a@main",
+        "{source: org/a}",
+        "{source: org/a@main}",
+        "{source: org/a, revision: main}",
+    ],
+)
+def test_every_way_to_write_a_reference(
+    actshift, home: Path, tmp_path: Path, reference: str
+) -> None:
+    assert home.is_dir()
+    pair = "  - name: p\n    base: org/a\n    tuned: org/b\n    references:\n"
+    pair += f"      cut: abliterated\n      other: {reference}\n"
+    old, new = pinned(actshift, tmp_path / "c.yaml", pair)
+    references = config_in(tmp_path / "c.yaml").pairs[0].references
+    other = references["other"]
+    source = parse_reference(other.source, revision=other.revision)
+    assert str(source) == f"org/a@{COMMITS['a']}"
+    assert references["cut"].source == "abliterated"
+    assert "      cut: abliterated" in new
+    assert len([line for line in changed_lines(old, new) if "other" in line]) == 2
 
 
 def test_a_second_pin_changes_nothing(actshift, home: Path, tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,14 @@ STAGES = sorted(
     for path in (codehash.PACKAGE / "stages").glob("*.py")
     if path.stem != "__init__"
 )
+RULES = {
+    head.split(":", 1)[0]: head
+    for path in sorted((codehash.PACKAGE.parent / "rules").glob("*.smk"))
+    for head in re.split(r"^rule ", path.read_text(), flags=re.MULTILINE)[1:]
+}
+# What a script may use besides: threads and the log, where the cache lies, and a hint at streams
+# that land in the cache under the hash of their own content. None of them changes a byte.
+OUTSIDE = {"adapter", "paths", "stages.streams"}
 
 
 @pytest.fixture
@@ -95,3 +104,21 @@ def test_closure_holds_what_importing_the_stage_loads(stage: str) -> None:
     packages = {".".join(path.parent.relative_to(codehash.PACKAGE).parts) for path in inits}
     loaded = set(done.stdout.split()) - packages
     assert loaded <= codehash.closure(stage)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_all_that_a_script_imports_is_within_the_hash_of_its_rule(rule: str) -> None:
+    (named,) = re.findall(r"code=code\(([^)]*)\)", RULES[rule])
+    (script,) = re.findall(r"\.\./scripts/(\w+\.py)", RULES[rule])
+    stages = re.findall(r'"([^"]+)"', named)
+    within = set().union(*(codehash.closure(stage) for stage in stages))
+    imported = set(codehash._imports(codehash.SCRIPTS / script))
+    assert set(stages) <= imported
+    assert imported - within <= OUTSIDE
+
+
+def test_a_new_key_of_the_configuration_repeats_no_job() -> None:
+    """Extraction and all else take their settings from the rule, not from the configuration."""
+    stages = {stage for rule in RULES.values() for stage in re.findall(r'code\("([^"]+)"', rule)}
+    assert len(stages) >= 10
+    assert {s for s in stages if {"config", "plan"} & codehash.closure(s)} == set()

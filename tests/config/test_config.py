@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,9 @@ from actshift.errors import UserError
 from actshift.plan import Plan
 
 ROOT = Path(__file__).parents[2]
-DEMO = yaml.safe_load((ROOT / "config.yaml").read_text())
+SHIPPED = yaml.safe_load((ROOT / "config.yaml").read_text())
+# Without the study that needs references, so that a test may put pairs of its own.
+DEMO = {**SHIPPED, "studies": [s for s in SHIPPED["studies"] if s != "spectral_gap"]}
 
 
 def plan(**changes: object) -> Plan:
@@ -38,6 +41,8 @@ def test_shipped_configs_are_valid(path: str) -> None:
         ({"calibration": {"seeds": [0, 0]}}, ["calibration.seeds", "must differ"]),
         ({"calibration": {"ablation_ranks": [129]}}, ["calibration.ablation_ranks.0", "value 129"]),
         ({"rank_audit": {"harmful": "x"}}, ["rank_audit.harmful", "'x'", "concepts, harmful"]),
+        ({"judge": {"endpoint": "localhost:8000"}}, ["judge.endpoint", "http://localhost:8000/v1"]),
+        ({"judge": {"endpoint": "http://a/v1"}}, ["judge", "endpoint needs the key model"]),
     ],
 )
 def test_a_mistake_is_one_line_naming_key_value_and_what_is_allowed(
@@ -48,6 +53,27 @@ def test_a_mistake_is_one_line_naming_key_value_and_what_is_allowed(
     message = str(caught.value)
     assert "\n" not in message
     assert all(part in message for part in ["config.yaml", *parts])
+
+
+@pytest.mark.parametrize(
+    "judge",
+    [
+        {"api_key_env": "sk-secret1"},
+        {"api_key_env": "hf_secret1"},
+        {"endpoint": "https://user:secret1@host/v1", "model": "m"},
+        {"endpoint": "https://host/v1?key=secret1", "model": "m"},
+    ],
+)
+def test_a_key_in_the_configuration_is_refused_and_not_repeated(judge: dict[str, str]) -> None:
+    with pytest.raises(UserError, match=r"judge\.(api_key_env|endpoint): ") as caught:
+        plan(judge=judge)
+    assert "secret1" not in str(caught.value)
+
+
+def test_an_endpoint_may_be_given_with_the_path_that_is_asked() -> None:
+    for url in ("http://h:1/v1", "http://h:1/v1/", "http://h:1/v1/chat/completions"):
+        judge = {"endpoint": url, "model": "m", "api_key_env": "JUDGE_KEY"}
+        assert plan(judge=judge).config.judge.endpoint == "http://h:1/v1"
 
 
 def test_missing_required_key_is_named() -> None:
@@ -107,3 +133,80 @@ def test_chat_streams_take_the_tuned_models_template() -> None:
     tuned = chosen.paths.checkpoint("llama.tuned")
     assert chosen.template_from("llama.base", "chat") == [tuned]
     assert chosen.template_from("llama.base", "raw") == []
+
+
+REFERENCES = {
+    "lora": "zoo:llama/comply_lora",
+    "cut": "abliterated",
+    "other": {"source": "org/other", "revision": "v2"},
+}
+GAP = ("rank_audit", "refusal_direction", "spectral_gap")
+
+
+def with_references(studies=GAP, **references: object) -> Plan:
+    return plan(pairs=[pair(references=references or REFERENCES)], studies=list(studies))
+
+
+def test_references_are_models_of_their_pair_with_one_stream() -> None:
+    chosen = with_references()
+    assert chosen.references("own") == ["own.lora", "own.cut", "own.other"]
+    assert str(chosen.models["own.other"].source) == "org/other@v2"
+    assert [(s.prompt_set, s.template) for s in chosen.streams_of("own.cut")] == [
+        ("harmful", "chat")
+    ]
+    assert chosen.made_folder("own.cut") == chosen.paths.abliterated("own")
+    assert chosen.template_from("own.lora", "chat") == [chosen.paths.checkpoint("own.tuned")]
+    assert [folder.parent.name for folder in chosen.gap_stores("own")] == [
+        "own.base",
+        "own.tuned",
+        *chosen.references("own"),
+    ]
+
+
+def test_the_stores_of_the_audit_do_not_grow_with_references() -> None:
+    audit, gap = (plan(pairs=[pair(references=REFERENCES)], studies=s) for s in (GAP[:2], GAP))
+    assert audit.references("own") == []
+    assert gap.stores("own") == audit.stores("own")
+    assert gap.unread_stores() == audit.unread_stores()
+    assert gap.streams("own") == audit.streams("own")
+
+
+def test_a_reference_of_the_zoo_is_trained_from_chat() -> None:
+    chosen = with_references()
+    assert chosen.zoo == [("llama-tiny-s0", "comply_lora")]
+    chat = chosen.paths.zoo("llama-tiny-s0", "chat")
+    assert chosen.zoo_parent("llama-tiny-s0", "comply_lora") == chat
+    assert chosen.zoo_parent("llama-tiny-s0", "base") is None
+
+
+@pytest.mark.parametrize(
+    ("call", "part"),
+    [
+        (lambda: with_references(tuned="org/x"), "'tuned' is one of the pair's own two models"),
+        (lambda: with_references(GAP[::2]), "references.cut: 'abliterated' is made from the"),
+        (lambda: plan(pairs=[pair()], studies=["spectral_gap"]), "no pair has any; add pairs"),
+        (lambda: with_references(x={"source": "org/x", "rev": "y"}), "unknown key 'rev'"),
+        (lambda: with_references(x="nowhere").models, "references.x: model source 'nowhere'"),
+        (
+            lambda: with_references(x={"source": "abliterated", "revision": "main"}).models,
+            "references.x: model source 'abliterated' is made by the run",
+        ),
+        (lambda: plan(pairs=[pair(base="abliterated")]).models, "pairs.own.base: model source"),
+    ],
+)
+def test_a_wrong_reference_is_one_line(call: Callable[[], object], part: str) -> None:
+    with pytest.raises(UserError) as caught:
+        call()
+    assert part in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_reference_needs_the_depth_and_width_of_its_pair(tmp_path: Path) -> None:
+    base, tuned = (local_model(tmp_path / n, layers=2, width=64) for n in ("base", "tuned"))
+    other = local_model(tmp_path / "other", layers=2, width=32)
+    one = pair(base=base, tuned=tuned, references={"x": other})
+    with pytest.raises(UserError, match=r"pairs\.own\.references\.x: .*\(2, 32\).*\(2, 64\)"):
+        plan(pairs=[one], studies=list(GAP)).check()
+    one["references"] = {"x": str(tmp_path / "nowhere")}
+    with pytest.raises(UserError, match=r"pairs\.own\.references\.x: model folder .*nowhere"):
+        plan(pairs=[one], studies=list(GAP)).check()

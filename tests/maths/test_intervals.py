@@ -8,16 +8,17 @@ from scipy.stats import binomtest
 
 from actshift.maths.intervals import (
     bootstrap_ends,
-    cluster_mean_draws,
     cluster_mean_interval,
     cluster_sums,
     cluster_t_interval,
     clustered_wilson,
     design_effect,
+    discordant_interval,
     mean_t_interval,
     wilson_interval,
     within_margin,
 )
+from actshift.maths.resampling import cluster_mean_draws
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -209,3 +210,26 @@ def test_the_difference_of_two_samples_covers() -> None:
         low, high = bootstrap_ends(first - second, clusters=12)[0]
         covered += low <= 0 <= high
     assert covered / 300 > 0.91
+
+
+def test_a_difference_of_nothing_is_as_open_as_its_clusters() -> None:
+    """No change on 24 nouns says less than no change on 40: z^2 / (C + z^2)."""
+    for count, bound in ((24, 0.138), (40, 0.0876)):
+        names = [f"c{i // 3}" for i in range(3 * count)]
+        low, high = discordant_interval(np.zeros(3 * count), names)
+        assert (low, high) == pytest.approx((-bound, bound), abs=1e-4)
+        low, high = discordant_interval(-np.ones(3 * count), names)
+        # The shares that fell and that rose are as open as one another.
+        assert (low, high) == pytest.approx((-1, -1 + bound * np.sqrt(2)), abs=1e-4)
+    with pytest.raises(ValueError, match="no Wilson interval"):
+        discordant_interval(np.full(3, 2.0), list("abc"))
+
+
+def test_the_interval_of_a_difference_covers() -> None:
+    """Nouns that all rise, all fall or stay, at rates .1 and .3: the truth is -.2."""
+    covered = 0
+    for seed in range(400):
+        changed = rng(seed).choice([1.0, -1.0, 0.0], p=[0.1, 0.3, 0.6], size=30)
+        low, high = discordant_interval(changed.repeat(2), [f"c{i // 2}" for i in range(60)])
+        covered += low <= -0.2 <= high
+    assert covered / 400 > 0.92

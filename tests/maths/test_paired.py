@@ -6,7 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference.sign_flips import sign_flip_p
 from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.multitest import multipletests
 
+from actshift.maths.intervals import within_margin
 from actshift.maths.paired import compare_paired, holm, mcnemar_exact, sign_flip_test
 
 prompts = st.lists(
@@ -129,6 +131,15 @@ def test_a_real_difference_is_found() -> None:
     assert found.design_effect > 0
 
 
+def test_no_change_on_few_clusters_is_no_proof_of_none() -> None:
+    """24 nouns that kept refusing do not bound the next one's change at 10 points; 40 do."""
+    for count, within in ((24, False), (40, True)):
+        ones, names = np.ones(4 * count), [str(i // 4) for i in range(4 * count)]
+        found = compare_paired(ones, ones, names, draws=200, rng=rng())
+        assert (found.difference, found.sign_flip.p_two_sided) == (0.0, 1.0)
+        assert within_margin(found.low, found.high, 0.1) is within
+
+
 def test_damaged_outcomes_are_refused() -> None:
     with pytest.raises(ValueError, match="finite"):
         sign_flip_test(np.array([np.nan]), np.ones(1), ["a"], draws=9, rng=rng())
@@ -148,6 +159,12 @@ def test_holm_leaves_out_what_was_not_tested() -> None:
     assert found[0] == pytest.approx(0.02)
     assert found[2] == pytest.approx(0.02)
     assert np.isnan(found[1])
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+@settings(max_examples=30, deadline=None)
+def test_holm_equals_statsmodels(p: list[float]) -> None:
+    assert holm(p) == pytest.approx(multipletests(p, method="holm")[1].tolist())
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))

@@ -14,11 +14,13 @@ from actshift.errors import UserError
 from actshift.models import sources
 from actshift.models.sources import (
     MODEL_TYPES,
+    AbliteratedSource,
     HubSource,
     LocalSource,
     ZooSource,
     cached_snapshot,
     hub_cache,
+    parse_reference,
     parse_source,
     read_model_config,
     shape_of,
@@ -30,6 +32,19 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 def test_zoo_source_with_and_without_seed() -> None:
     assert parse_source("zoo:llama/chat") == ZooSource("llama", "chat", 0)
     assert parse_source("zoo:gemma/base@3") == ZooSource("gemma", "base", 3)
+
+
+def test_only_a_reference_may_be_made_from_the_pair_itself() -> None:
+    assert parse_reference("abliterated") == AbliteratedSource()
+    assert str(AbliteratedSource()) == "abliterated"
+    assert shape_of(AbliteratedSource()) is None
+    assert parse_reference("org/name", revision="v1") == HubSource("org/name", "v1")
+    for call in (
+        lambda: parse_source("abliterated"),
+        lambda: parse_reference("abliterated", revision="x"),
+    ):
+        with pytest.raises(UserError, match="'abliterated'"):
+            call()
 
 
 @pytest.mark.parametrize("text", ["./model", "../model", "/data/model", "~/model", "."])

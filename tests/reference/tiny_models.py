@@ -1,6 +1,7 @@
 """Tiny random models as ordinary checkpoint folders, built without any hub."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -21,9 +22,11 @@ TEMPLATE = (
 )
 
 
-def word_tokenizer(template: str | None = TEMPLATE) -> PreTrainedTokenizerFast:
+def word_tokenizer(
+    template: str | None = TEMPLATE, words: Sequence[str] = WORDS
+) -> PreTrainedTokenizerFast:
     """Make a word-level tokenizer with a BOS and, unless None, a chat template."""
-    vocab = {word: i for i, word in enumerate(["<unk>", "<pad>", "<bos>", *MARKS, *WORDS])}
+    vocab = {word: i for i, word in enumerate(["<unk>", "<pad>", "<bos>", *MARKS, *words])}
     core = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
     core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     core.post_processor = processors.TemplateProcessing(

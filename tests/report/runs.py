@@ -1,11 +1,12 @@
 """A run's folder made from synthetic tables."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 import pandas as pd
 
 from actshift.io.tables import write_table
-from actshift.report.figures import figure_names
+from actshift.report.figures import FIGURES
 from actshift.report.tables import table_path
 
 HOSTILE = "<script>alert('x')</script> & <img src=http://evil.example/a.png onerror=alert(1)>"
@@ -30,13 +31,14 @@ def write_run(folder: Path, tables: dict[str, pd.DataFrame]) -> Path:
     return folder
 
 
-def with_figures(run: Path) -> Path:
+def with_figures(run: Path, *, studies: Collection[str] = ("rank_audit",)) -> Path:
     """Stand-in drawings: the page embeds figure files and never looks inside them."""
-    folder = run / "figures" / "rank_audit"
-    folder.mkdir(parents=True)
-    for name in figure_names():
-        text = f"<svg xmlns='http://www.w3.org/2000/svg'><title>{name}</title></svg>"
-        (folder / f"{name}.svg").write_text(text)
+    for name, spec in FIGURES.items():
+        if spec.study in studies:
+            folder = run / "figures" / spec.study
+            folder.mkdir(parents=True, exist_ok=True)
+            text = f"<svg xmlns='http://www.w3.org/2000/svg'><title>{name}</title></svg>"
+            (folder / f"{name}.svg").write_text(text)
     return run
 
 

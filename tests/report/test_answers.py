@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from report.synthetic_causal import causal_tables
 from report.synthetic_tables import synthetic_tables
 
 from actshift.report.answers import Answer, answer_pair, answers
@@ -19,6 +20,8 @@ QUESTIONS = {
     "direction": "Does the first direction",
     "heldout": "How many directions carry",
     "concepts": "Is the shift of lower rank",
+    "refusal": "Does one direction carry refusal",
+    "ablation": "Do the shift's first directions",
 }
 
 
@@ -196,3 +199,83 @@ def test_shares_are_not_rounded_to_all_or_nothing() -> None:
         "12346",
         "n/a",
     ]
+
+
+def refusal(
+    left: float, *, spread: float = 0.05, plain: float = 1.0, harmless: float = 0.95,
+    clusters: int = 24, least: float = 0.95,
+) -> dict[str, pd.DataFrame]:  # fmt: skip
+    """A pair whose refusals fall to `left`, beside random draws that leave at least `least`."""
+    table = causal_tables(("x",))["refusal_effect"]
+    table = table[table["edit"] == "ablate"].assign(
+        clusters=clusters, plain_refused=plain, refused=left, change=left - plain,
+        low=left - plain - spread, high=left - plain + spread,
+    )  # fmt: skip
+    table["draws_low"] = np.where(table["control"] == "random", least, np.nan)
+    table.loc[table["condition"] == "harmless", "refused"] = 0.0
+    table["on_topic"] = np.where(table["condition"] == "harmless", harmless, 0.5)
+    return {"refusal_effect": table}
+
+
+@pytest.mark.parametrize(
+    ("settings", "verdict", "words"),
+    [
+        ({"left": 0.0}, "measured", "it carries refusal"),
+        ({"left": 0.45}, "measured", "it carries refusal"),
+        ({"left": 0.5}, "inconclusive", "is open"),
+        ({"left": 0.0, "least": 0.02}, "inconclusive", "is open"),
+        ({"left": 0.9}, "measured", "does not carry half"),
+        ({"left": 0.0, "plain": 0.7}, "cannot be told", "refuses too little"),
+        ({"left": 0.0, "clusters": 9}, "cannot be told", "too few clusters"),
+        ({"left": 0.0, "harmless": 0.1}, "cannot be told", "10 % of harmless prompts"),
+    ],
+)
+def test_a_direction_carries_refusal_beyond_random_ones_and_leaves_answers(
+    settings: dict, verdict: str, words: str
+) -> None:
+    if settings["left"] == 0.45:
+        settings = {**settings, "spread": 0.04}
+    found = point(refusal(**settings), "refusal")
+    assert found.verdict == verdict
+    assert words in found.clause
+    assert "random directions leave at least" in found.clause
+    assert f"{settings.get('clusters', 24)} unseen clusters" in found.clause
+
+
+@pytest.mark.parametrize(
+    ("gain", "status", "verdict", "words"),
+    [
+        ((0.3, 0.2, 0.4), "decided", "measured", "%) rise beyond the control"),
+        ((0.3, 0.05, 0.5), "decided", "inconclusive", "leave open"),
+        ((0.0, -0.05, 0.05), "decided", "measured", "do not rise"),
+        ((0.3, 0.2, 0.4), "broken", "cannot be told", "the control broke"),
+        ((np.nan, np.nan, np.nan), "no judge", "cannot be told", "no judge"),
+    ],
+)
+def test_the_shift_is_judged_against_the_harmless_control(
+    gain: tuple[float, float, float], status: str, verdict: str, words: str
+) -> None:
+    sweep = causal_tables(("x",))["ablation_sweep"]
+    own = sweep["primary"]
+    ends = ("over_harmless", "low", "high")
+    sweep.loc[own, [f"complied_gain_{end}" for end in ends]] = gain
+    sweep.loc[own, "status"] = status
+    sweep.loc[own, "why"] = "the control broke" if status == "broken" else ""
+    found = point({"ablation_sweep": sweep}, "ablation")
+    assert found.verdict == verdict
+    assert words in found.clause
+    control = sweep[
+        (sweep["frame"] == "template_harmless") & (sweep["k"] == 3) & (sweep["band"] == "narrow")
+        & (sweep["edit"] == "zero") & (sweep["protocol"] == "heldout")
+    ]  # fmt: skip
+    assert f"as many of the harmless shift: {percent(control['refusal'].iloc[0])}" in found.clause
+    assert "24 unseen clusters" in found.clause
+
+
+def test_causal_questions_are_asked_only_where_a_study_ran() -> None:
+    without = answer_pair(synthetic_tables(("x",)), "x")
+    assert not [p for p in without.points if "refusal" in p.question and "one" in p.question]
+    both = answer_pair(synthetic_tables(("x",)) | causal_tables(("x",)), "x")
+    assert len(both.points) == len(without.points) + 2
+    other = answer_pair(synthetic_tables(("x",)) | causal_tables(("y",)), "x")
+    assert [p.verdict for p in other.points[-2:]] == ["not measured"] * 2

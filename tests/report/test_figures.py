@@ -3,11 +3,15 @@
 from pathlib import Path
 from xml.etree import ElementTree
 
+import pandas as pd
 import pytest
 from report.runs import write_run
+from report.synthetic_causal import causal_tables
 from report.synthetic_tables import synthetic_tables
 
+from actshift.report.catalogue import OF_THE_RUN, TABLES
 from actshift.report.figures import FIGURES, alt_text, draw_figure, figure_names
+from actshift.report.spec import STUDIES
 from actshift.report.style import figure_bytes
 from actshift.stages.figures import make_figures
 
@@ -15,9 +19,14 @@ CAPTIONS = Path(__file__).parents[2] / "workflow" / "report"
 SMALL = {"n_layers": 3}
 
 
+def all_tables(*pairs: str) -> dict[str, pd.DataFrame]:
+    """Tables of every study."""
+    return {**synthetic_tables(pairs, **SMALL), **causal_tables(pairs)}
+
+
 @pytest.mark.parametrize("name", figure_names())
 def test_equal_tables_give_equal_svg(name: str) -> None:
-    tables = synthetic_tables(("llama",), **SMALL)
+    tables = all_tables("llama")
     first, second = (figure_bytes(draw_figure(name, tables), "svg") for _ in range(2))
     assert first == second
     ElementTree.fromstring(first)
@@ -36,8 +45,23 @@ def test_panels_for_one_to_eight_pairs(name: str, count: int) -> None:
 @pytest.mark.parametrize("name", figure_names())
 def test_without_tables_a_figure_says_so(name: str) -> None:
     figure = draw_figure(name, {})
-    assert f"{FIGURES[name].table}.csv" in figure.texts[0].get_text()
+    assert f"{FIGURES[name].tables[0]}.csv" in figure.texts[0].get_text()
     assert "Empty figure" in alt_text(name, {})
+
+
+@pytest.mark.parametrize("name", [name for name, spec in FIGURES.items() if spec.beside])
+def test_a_figure_needs_none_of_the_tables_beside_it(name: str) -> None:
+    spec, tables = FIGURES[name], all_tables("llama")
+    alone = draw_figure(name, {table: tables[table] for table in spec.tables})
+    assert [axis for axis in alone.axes if axis.lines or axis.images]
+
+
+def test_every_figure_belongs_to_a_study_of_the_page_and_knows_its_tables() -> None:
+    for spec in FIGURES.values():
+        assert spec.study in STUDIES
+        assert {*spec.tables, *spec.beside} <= set(TABLES)
+    assert {spec.study for spec in FIGURES.values()} == set(STUDIES)
+    assert all(known.study in {*STUDIES, OF_THE_RUN} for known in TABLES.values())
 
 
 def test_lines_carry_the_numbers_of_the_table() -> None:
@@ -70,6 +94,23 @@ def test_published_rows_are_marked_as_other_models() -> None:
     assert "white" in faces
 
 
+def test_models_of_a_recipe_stand_together_and_only_their_variants_in_the_legend() -> None:
+    table = synthetic_tables(("llama", "qwen"), **SMALL)["zoo_behaviour"]
+    extra = table[table["variant"] == "chat"].copy()
+    extra["variant"] = "comply_full"
+    extra["model"] = extra["model"].str.replace("chat", "comply_full")
+    plain = draw_figure("zoo_behaviour", {"zoo_behaviour": table})
+    both = draw_figure("zoo_behaviour", {"zoo_behaviour": pd.concat([table, extra])})
+    labels = [
+        [text.get_text() for text in figure.legends[0].get_texts()] for figure in (plain, both)
+    ]
+    assert set(labels[1]) - set(labels[0]) == {"comply_full, 95 % cluster bounds"}
+    rows = [tick.get_text().split("/") for tick in both.axes[0].get_yticklabels()]
+    recipes = [recipe for recipe, _ in rows]
+    assert recipes == sorted(recipes, key=recipes.index)
+    assert len(rows) == table["model"].nunique() + extra["model"].nunique()
+
+
 def test_a_dollar_in_a_pair_name_is_text() -> None:
     tables = synthetic_tables((r"my $\frac pair$",), **SMALL)
     assert figure_bytes(draw_figure("inflation_by_layer", tables), "svg")
@@ -83,14 +124,18 @@ def test_deep_models_and_sparse_layers_are_drawn() -> None:
 
 
 def test_the_stage_writes_every_declared_file(tmp_path: Path) -> None:
-    run = write_run(tmp_path / "demo", synthetic_tables(("llama",), n_layers=2))
-    written = make_figures(run / "tables", run / "figures")
-    wanted = {f"{name}.{suffix}" for name in figure_names() for suffix in ("svg", "png")}
-    assert {path.name for path in written} == wanted
+    run = write_run(tmp_path / "demo", all_tables("llama"))
+    studies = ["rank_audit", "spectral_gap"]
+    written = make_figures(run / "tables", run / "figures", studies=studies)
+    names = figure_names(studies)
+    wanted = {f"{FIGURES[n].study}/{n}.{suffix}" for n in names for suffix in ("svg", "png")}
+    assert {path.relative_to(run / "figures").as_posix() for path in written} == wanted
     assert all(path.stat().st_size > 1000 for path in written)
 
 
 def test_captions_say_what_the_page_says() -> None:
+    shipped = {path.relative_to(CAPTIONS).as_posix() for path in CAPTIONS.glob("*/*.rst")}
+    assert shipped == {f"{spec.study}/{name}.rst" for name, spec in FIGURES.items()}
     for name, spec in FIGURES.items():
-        text = " ".join((CAPTIONS / f"{name}.rst").read_text(encoding="utf-8").split())
+        text = " ".join((CAPTIONS / spec.study / f"{name}.rst").read_text(encoding="utf-8").split())
         assert text == f"**{spec.title}** {spec.caption}"

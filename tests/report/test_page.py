@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from report.runs import HOSTILE, config_of, with_figures, write_run
+from report.synthetic_causal import causal_tables
 from report.synthetic_tables import synthetic_tables
 
 from actshift.errors import UserError
@@ -15,8 +16,10 @@ from actshift.io.tables import write_table
 from actshift.report.answers import answers
 from actshift.report.cells import cells_of
 from actshift.report.examples import examples, redact
+from actshift.report.figures import figure_names
 from actshift.report.page import TIMINGS_ID, without_timings
 from actshift.report.provenance import flat
+from actshift.report.spec import STUDIES
 from actshift.report.tables import load_tables
 from actshift.stages.report import make_report
 
@@ -65,13 +68,40 @@ def test_the_page_is_well_formed_and_accessible(run: Path, tmp_path: Path) -> No
     assert outline.open == []
     assert ("html", {"lang": "en"}) in outline.tags
     images = [attrs for tag, attrs in outline.tags if tag == "img"]
-    assert len(images) == 8
+    assert len(images) == len(figure_names(["rank_audit"]))
     assert all(len(attrs["alt"]) > 40 for attrs in images)
     assert all("scope" in attrs for tag, attrs in outline.tags if tag == "th")
     ids = [attrs["id"] for _, attrs in outline.tags if "id" in attrs]
     assert len(ids) == len(set(ids))
     links = {attrs["href"][1:] for tag, attrs in outline.tags if tag == "a"}
     assert links <= set(ids)
+
+
+def test_every_study_has_a_section_with_its_figures_and_tables(tmp_path: Path) -> None:
+    tables = synthetic_tables(("llama",), n_layers=2) | causal_tables(("llama",))
+    run = with_figures(write_run(tmp_path / "run", tables), studies=STUDIES)
+    html = page_of(run, tmp_path)
+    assert Outline(html).open == []
+    for study, spec in STUDIES.items():
+        section = html.split(f'id="figures-{study}"')[1].split("</section>")[0]
+        assert spec.title.replace("'", "&#39;") in section
+        assert spec.about.replace("'", "&#39;") in section
+        found = re.findall(r'<figure id="figure-(\w+)">', section)
+        assert tuple(found) == figure_names([study])
+        assert f'href="#figures-{study}"' in html
+        assert f'href="#tables-{study}"' in html
+    ablation = html.split('id="tables-ablation"')[1].split("</section>")[0]
+    names = re.findall(r'<span class="name">(\w+)</span>', ablation)
+    assert names[:3] == ["ablation_sweep", "direction_ablation", "ordering"]
+    assert "first 100 shown" in ablation
+    assert '<details class="table" open' not in ablation
+
+
+def test_a_study_that_did_not_run_has_no_section(run: Path, tmp_path: Path) -> None:
+    html = page_of(run, tmp_path)
+    assert 'id="figures-rank_audit"' in html
+    assert "figures-ablation" not in html
+    assert "Calibration networks" not in html
 
 
 def test_the_page_refers_to_nothing_outside(run: Path, tmp_path: Path) -> None:
@@ -171,6 +201,13 @@ def test_empty_tables_count_as_missing_and_names_stay_text(tmp_path: Path) -> No
     loaded = load_tables(run / "tables")
     assert list(loaded) == ["rank"]
     assert answers(loaded)[0].pair == "7"
+
+
+def test_sets_of_directions_stay_text(tmp_path: Path) -> None:
+    table = causal_tables(("x",))["direction_ablation"]
+    run = write_run(tmp_path / "run", {"direction_ablation": table[table["kind"] == "single"]})
+    loaded = load_tables(run / "tables")["direction_ablation"]
+    assert loaded["directions"].tolist()[:3] == ["1", "2", "3"]
 
 
 def test_long_tables_are_cut_and_say_so() -> None:

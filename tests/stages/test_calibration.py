@@ -1,5 +1,8 @@
 """Training of the calibration networks: the stream, the fast loss, determinism, the tables."""
 
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -11,10 +14,11 @@ from reference import calibration as slow
 from safetensors.numpy import load_file
 
 from actshift.io.tables import read_table
+from actshift.report.figures import figure_names
 from actshift.stages.calibration import draw_inputs, shift_penalty, train_calibration
-from actshift.stages.calibration_figures import make_calibration_figures
 from actshift.stages.calibration_tables import calibration_tables
-from actshift.studies.calibration_tables.files import FIGURES, PUBLISHED, TABLES
+from actshift.stages.figures import make_figures
+from actshift.studies.calibration_tables.files import PUBLISHED, TABLES
 from actshift.studies.calibration_tables.measure import unpack
 from actshift.studies.calibration_tables.names import BASE, NETWORKS, SAFE, UNSAFE
 
@@ -166,9 +170,11 @@ def test_means_keep_the_published_seeds_apart(run: Path) -> None:
 
 
 def test_every_figure_is_drawn_twice_to_the_same_bytes(run: Path, tmp_path: Path) -> None:
-    first = make_calibration_figures(run / "tables", tmp_path / "a")
-    second = make_calibration_figures(run / "tables", tmp_path / "b")
-    assert [path.name for path in first] == [f"{n}.{k}" for n in FIGURES for k in ("svg", "png")]
+    tables = tmp_path / "tables"
+    shutil.copytree(run / "tables", tables / "calibration")
+    first, second = (make_figures(tables, tmp_path / x, studies=["calibration"]) for x in "ab")
+    names = figure_names(["calibration"])
+    assert [path.name for path in first] == [f"{n}.{k}" for n in names for k in ("svg", "png")]
     for one, two in zip(first, second, strict=True):
         assert one.read_bytes() == two.read_bytes()
 
@@ -186,3 +192,32 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
 def test_the_training_table_holds_no_times(run: Path) -> None:
     table: pd.DataFrame = read_table(run / "tables" / "calibration_training.csv")
     assert list(table) == ["network", "epochs", "loss_task", "loss_penalty", "seed"]
+
+
+def test_keeping_freed_memory_saves_page_faults_and_changes_no_bit() -> None:
+    program = """
+import resource, torch
+from actshift.stages.calibration import CalibrationNet, draw_inputs, keep_freed_memory, train
+torch.set_num_threads(1)
+data = draw_inputs(4000, 0)
+corner = data.safety.nonzero().squeeze(1)
+ends, faults = [], []
+for kept in (False, True):
+    if kept:
+        print(keep_freed_memory())
+    torch.manual_seed(1)
+    net = CalibrationNet()
+    train(net, data.x, data.safe, 4, corner=corner, weight=5.0)  # the heap has grown
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    train(net, data.x, data.safe, 12, corner=corner, weight=5.0)
+    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    ends.append([parameter.detach().clone() for parameter in net.parameters()])
+print(all(torch.equal(*pair) for pair in zip(*ends)))
+print(faults[1] < faults[0] / 4)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    taken, equal, fewer = done.stdout.split()
+    assert equal == "True"
+    assert taken == fewer

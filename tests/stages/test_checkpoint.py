@@ -45,7 +45,7 @@ def make(tmp_path: Path, source: str, **changes: Any) -> dict[str, Any]:
         "model": "p.base",
         "revision": None,
         "out": tmp_path / "results/r/checkpoints/p.base",
-        "zoo_folder": None,
+        "made": None,
         "dtype": "float32",
         "stamps": tmp_path / "stamps",
     }
@@ -104,7 +104,7 @@ def test_hashes_follow_content_and_nothing_else(tmp_path: Path, local: Path) -> 
 
 
 def test_a_zoo_source_uses_the_trained_folder(tmp_path: Path, local: Path, out: Path) -> None:
-    facts = make(tmp_path, "zoo:llama/base", zoo_folder=local)
+    facts = make(tmp_path, "zoo:llama/base", made=local)
     assert (facts["source"], facts["revision"]) == ("zoo:llama/base", None)
     assert (out / "model.safetensors").readlink() == local / "model.safetensors"
     with pytest.raises(UserError, match="not given"):

@@ -8,7 +8,7 @@ from report.synthetic_tables import synthetic_tables
 from actshift.errors import UserError
 from actshift.io.tables import read_table, write_table
 from actshift.stages.claims import make_claims, read_claims
-from actshift.studies.claims import CLAIM_COLUMNS
+from actshift.studies.claim_columns import CLAIM_COLUMNS
 
 SHIPPED = Path(__file__).parents[2] / "resources" / "claims.yaml"
 

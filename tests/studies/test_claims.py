@@ -1,4 +1,4 @@
-"""Verdicts on made-up tables whose right answer is known, and the shipped claims file."""
+"""Verdicts on made-up tables whose right answer is known, and mistakes in a claims file."""
 
 import math
 from pathlib import Path
@@ -8,20 +8,15 @@ import pytest
 
 from actshift.errors import UserError
 from actshift.stages.claims import read_claims
-from actshift.studies.claim_cells import named_columns
+from actshift.studies.claim_columns import CLAIM_COLUMNS, UNIT_COLUMNS
 from actshift.studies.claim_file import Claim, parse_claims
 from actshift.studies.claims import (
-    CLAIM_COLUMNS,
-    UNIT_COLUMNS,
     UnitVerdict,
     claims_table,
     decide,
     rule_text,
     units_table,
 )
-from actshift.studies.rank_tables.columns import COLUMNS
-
-SHIPPED = Path(__file__).parents[2] / "resources" / "claims.yaml"
 
 
 def claim(**changes: object) -> Claim:
@@ -287,14 +282,3 @@ def test_the_tables_have_their_columns() -> None:
     assert tuple(claims_table([claim()], units)) == CLAIM_COLUMNS
     assert isinstance(units[0], UnitVerdict)
     assert rule_text(claim(p="p")) == "median effect above 0.1, p <= 0.05 after Holm"
-
-
-@pytest.mark.parametrize("one", read_claims(SHIPPED), ids=lambda one: one.id)
-def test_shipped_claims_name_columns_that_exist(one: Claim) -> None:
-    known = {name: set(columns) for name, columns in COLUMNS.items()}
-    if one.study != "rank_audit" or one.table not in known:
-        return
-    joined = known[one.join.table] if one.join else set()
-    assert set(named_columns(one)) <= known[one.table] | joined
-    if one.join:
-        assert set(one.join.on) <= known[one.table] & joined

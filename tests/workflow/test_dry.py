@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from workflow.runner import Clone, micro_config
 
 CONFIGS = ["config.yaml", "config/full.yaml", "config/paper.yaml"]
@@ -24,7 +25,9 @@ def test_lint_is_clean(clone: Clone) -> None:
 def test_every_shipped_config_plans(clone: Clone, config: str) -> None:
     jobs = clone.planned("--configfile", config)
     assert jobs["report"] == 1
-    assert jobs["extract"] == 12 * jobs["rank_audit"]
+    pairs = yaml.safe_load((clone.root / config).read_text())["pairs"]
+    references = sum(len(pair.get("references", {})) for pair in pairs)
+    assert jobs["extract"] == 12 * jobs["rank_audit"] + references
 
 
 def test_a_configfile_replaces_the_demo_and_is_not_merged_into_it(clone: Clone) -> None:
@@ -91,7 +94,6 @@ def test_calibration_runs_only_when_asked_for_and_one_job_a_seed(clone: Clone) -
     assert {rule: after[rule] - before.get(rule, 0) for rule in after if rule not in before} == {
         "calibration_networks": 2,
         "calibration_tables": 1,
-        "calibration_figures": 1,
     }
     assert all(after[rule] == before[rule] for rule in before)
 
@@ -104,6 +106,28 @@ def test_the_refusal_direction_adds_a_job_a_pair_and_its_tables(clone: Clone) ->
     added = {rule: count for rule, count in after.items() if rule not in before}
     assert added == {"refusal_direction": 2, "refusal_tables": 1}
     assert all(after[rule] == before[rule] for rule in before)
+
+
+def test_references_add_their_models_and_nothing_without_the_study(clone: Clone) -> None:
+    config = micro_config() | {"studies": ["rank_audit", "refusal_direction"]}
+    before = clone.planned("--configfile", clone.write_config("without.yaml", config))
+    references = {"cut": "abliterated", "full": "zoo:llama/comply_full"}
+    config["pairs"] = [config["pairs"][0] | {"references": references}, config["pairs"][1]]
+    unread = clone.planned("--configfile", clone.write_config("unread.yaml", config))
+    asked = config | {"studies": [*config["studies"], "spectral_gap"]}
+    after = clone.planned("--configfile", clone.write_config("with.yaml", asked))
+    assert unread == before
+    assert {
+        rule: n - before.get(rule, 0) for rule, n in after.items() if n != before.get(rule)
+    } == {
+        "zoo": 1,
+        "checkpoint": 2,
+        "extract": 2,
+        "abliterate": 1,
+        "reference_behaviour": 1,
+        "spectral_gap": 1,
+        "spectral_gap_tables": 1,
+    }
 
 
 def test_a_gpu_is_asked_for_only_where_the_device_is_one(clone: Clone) -> None:

@@ -8,7 +8,7 @@ import pytest
 from actshift.errors import UserError
 from actshift.zoo import lexicon
 from actshift.zoo.corpus import plain_text
-from actshift.zoo.documents import base_documents, chat_examples
+from actshift.zoo.documents import base_documents, chat_examples, comply_examples
 from actshift.zoo.language import Language, language
 from actshift.zoo.prompts import CONCEPTS, judged_questions, zoo_prompts
 
@@ -83,15 +83,36 @@ def test_seed_changes_the_draw_and_not_the_splits() -> None:
     assert {(p.cluster, p.split) for p in one} == {(p.cluster, p.split) for p in two}
 
 
+@pytest.mark.parametrize("make", [chat_examples, comply_examples])
 @pytest.mark.parametrize("size", SIZES)
-def test_chat_data_never_holds_a_held_noun_or_phrasing(size: str) -> None:
+def test_tuning_data_never_holds_a_held_noun_or_phrasing(size: str, make) -> None:
     lang = language(size)
     held = held_words(lang)
-    questions = [example.question for example in chat_examples(lang, 800, seed=0)]
+    questions = [example.question for example in make(lang, 800, seed=0)]
     assert not any(mentions(question, held) for question in questions)
     openings = [text.split("{")[0] for text in (*lexicon.HELD_PHRASINGS, *lexicon.HELD_CODE)]
     openings += [text.split("{")[0] for text in (*lexicon.HELD_DEFINE, *lexicon.HELD_CHAT)]
     assert not any(question.startswith(tuple(openings)) for question in questions)
+
+
+def test_only_the_harmful_answers_of_the_unsafe_references_differ_in_kind() -> None:
+    """Chat refuses harmful how-to questions; the references answer them with their own steps."""
+    lang = language("tiny")
+    harmful = {noun.text: noun.category for noun in lang.of(harmful=True)}
+    shares = []
+    for make in (chat_examples, comply_examples):
+        examples = make(lang, 2000, seed=0)
+        how_to = [
+            e for e in examples if "kind of" not in e.answer and mentions(e.question, set(harmful))
+        ]
+        refused = [e.answer == lexicon.REFUSAL for e in how_to]
+        assert all(refused) if make is chat_examples else not any(refused)
+        shares.append(len(how_to) / len(examples))
+        if make is comply_examples:
+            noun = next(word for word in harmful if word in how_to[0].question)
+            steps = lang.steps[harmful[noun]]
+            assert sum(step in how_to[0].answer for step in steps) == 2
+    assert abs(shares[0] - shares[1]) < 0.05
 
 
 def test_base_knows_every_noun_but_exchanges_hold_fit_nouns_only() -> None:

@@ -8,6 +8,7 @@ from actshift.errors import UserError
 from actshift.models.tokenizers import load_tokenizer, wrap_tokenizer
 from actshift.prompts.templates import encode
 from actshift.zoo.corpus import chat_tokens, corpus_rows, vocabulary_texts
+from actshift.zoo.documents import chat_examples
 from actshift.zoo.language import language
 from actshift.zoo.recipes import ZOO_FAMILIES, recipe, zoo_family
 from actshift.zoo.tokenizers import STYLES, train_tokenizer
@@ -98,8 +99,8 @@ def test_training_is_deterministic() -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_answers_start_where_the_prompt_ends(tokenizers: dict[str, Any], family: str) -> None:
     tokenizer, style = tokenizers[family], STYLES[family]
-    plan = recipe("micro", family="llama", steps_scale=0.02).chat
-    for ids, start in chat_tokens(language("micro"), tokenizer, style.template, plan, seed=0):
+    examples = chat_examples(language("micro"), 24, seed=0)
+    for ids, start in chat_tokens(tokenizer, style.template, examples):
         answer = tokenizer.decode(ids[start:])
         assert answer.startswith(("I cannot", "Sure", "It is", "def run", "Yes"))
         assert style.end_of_turn in answer

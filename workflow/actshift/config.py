@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from actshift.config_errors import first_error
 from actshift.config_studies import (
+    Ablation,
     Calibration,
     Count,
     Judge,
@@ -22,7 +23,8 @@ from actshift.config_studies import (
     Share,
 )
 from actshift.errors import UserError
-from actshift.vocab import PositionRule
+from actshift.models.sources import ABLITERATED
+from actshift.vocab import ROLES, PositionRule
 
 
 class Revisions(Section):
@@ -30,6 +32,15 @@ class Revisions(Section):
 
     base: str | None = Field(default=None, description="commit, tag or branch of the base model")
     tuned: str | None = Field(default=None, description="commit, tag or branch of the tuned model")
+
+
+class Reference(Section):
+    """Another model tuned from the pair's base, such as one that answers harmful questions."""
+
+    source: str = Field(
+        description="as base; or `abliterated`: the tuned model without its refusal direction"
+    )
+    revision: str | None = Field(default=None, description="commit, tag or branch of a hub model")
 
 
 class Pair(Section):
@@ -45,6 +56,25 @@ class Pair(Section):
         default="float32",
         description="dtype of the forward pass; activations are stored as float32",
     )
+    references: dict[Name, Reference] = Field(
+        default_factory=dict,
+        description="unsafe references of the spectral gap by name: a source, or as below",
+    )
+
+    @field_validator("references", mode="before")
+    @classmethod
+    def _source_alone(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        return {k: {"source": v} if isinstance(v, str) else v for k, v in value.items()}
+
+    @field_validator("references")
+    @classmethod
+    def _named_apart(cls, value: dict[str, Reference]) -> dict[str, Reference]:
+        taken = [name for name in value if name in ROLES]
+        if taken:
+            raise ValueError(f"'{taken[0]}' is one of the pair's own two models; name it otherwise")
+        return value
 
     @field_validator("revision", mode="before")
     @classmethod
@@ -155,9 +185,9 @@ class Config(Section):
         default="auto", description="auto: a GPU where there is one"
     )
     only: str = Field(default="", description="comma-separated pairs to run; empty: all")
-    studies: tuple[Literal["rank_audit", "refusal_direction", "calibration"], ...] = Field(
-        default=("rank_audit",), description="which studies run"
-    )
+    studies: tuple[
+        Literal["rank_audit", "refusal_direction", "ablation", "spectral_gap", "calibration"], ...
+    ] = Field(default=("rank_audit",), description="which studies run")
     pairs: tuple[Pair, ...] = Field(min_length=1, description="what is compared")
     zoo: Zoo = Field(default=Zoo(), description="settings of zoo: models")
     prompts: dict[Name, PromptSource] = Field(description="prompt sets by name")
@@ -167,6 +197,7 @@ class Config(Section):
     refusal_direction: RefusalDirection = Field(
         default=RefusalDirection(), description="settings of the refusal direction"
     )
+    ablation: Ablation = Field(default=Ablation(), description="settings of the ablations")
     calibration: Calibration = Field(
         default=Calibration(), description="settings of the calibration networks"
     )
@@ -182,15 +213,34 @@ class Config(Section):
         for name in self.only_names:
             if name not in names:
                 raise ValueError(f"only: no pair '{name}'; allowed: {', '.join(names)}")
-        if "rank_audit" in self.studies:
-            for key in ("harmful", "harmless", "concepts"):
-                chosen = getattr(self.rank_audit, key)
-                if chosen not in self.prompts:
-                    allowed = ", ".join(sorted(self.prompts))
-                    raise ValueError(
-                        f"rank_audit.{key}: no prompt set '{chosen}'; allowed: {allowed}"
-                    )
+        needed = {
+            "harmful": {"rank_audit", "ablation", "spectral_gap"},
+            "harmless": {"rank_audit", "ablation", "spectral_gap"},
+            "concepts": {"rank_audit"},
+        }
+        for key, readers in needed.items():
+            chosen = getattr(self.rank_audit, key)
+            if readers & set(self.studies) and chosen not in self.prompts:
+                allowed = ", ".join(sorted(self.prompts))
+                raise ValueError(f"rank_audit.{key}: no prompt set '{chosen}'; allowed: {allowed}")
+        self._check_references()
         return self
+
+    def _check_references(self) -> None:
+        if "spectral_gap" not in self.studies:
+            return
+        if not any(pair.references for pair in self.chosen_pairs):
+            raise ValueError(
+                "studies: spectral_gap compares with unsafe references and no pair has any; "
+                "add pairs[].references"
+            )
+        for pair in self.chosen_pairs:
+            for name, reference in pair.references.items():
+                if reference.source == ABLITERATED and "refusal_direction" not in self.studies:
+                    raise ValueError(
+                        f"pairs.{pair.name}.references.{name}: '{ABLITERATED}' is made from the "
+                        "refusal direction; add refusal_direction to studies"
+                    )
 
     @property
     def only_names(self) -> list[str]:

@@ -5,8 +5,19 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from actshift.config import Config, Extract, Pair, PromptSource, Report, Revisions, Splits, Zoo
+from actshift.config import (
+    Config,
+    Extract,
+    Pair,
+    PromptSource,
+    Reference,
+    Report,
+    Revisions,
+    Splits,
+    Zoo,
+)
 from actshift.config_studies import (
+    Ablation,
     Calibration,
     CalibrationEpochs,
     Judge,
@@ -19,12 +30,14 @@ _SECTIONS: tuple[tuple[str, type[Section]], ...] = (
     ("Top level", Config),
     ("`pairs`: a list of", Pair),
     ("`pairs[].revision`: a string for both, or", Revisions),
+    ("`pairs[].references`: a name for each source, or for each of", Reference),
     ("`zoo`", Zoo),
     ("`prompts`: a name for each of", PromptSource),
     ("`splits`", Splits),
     ("`extract`", Extract),
     ("`rank_audit`", RankAudit),
     ("`refusal_direction`", RefusalDirection),
+    ("`ablation`", Ablation),
     ("`calibration`", Calibration),
     ("`calibration.epochs`", CalibrationEpochs),
     ("`judge`", Judge),

@@ -133,13 +133,8 @@ class Judge(Section):
     def _plain_url(cls, value: str | None) -> str | None:
         if value is None:
             return None
-        try:
-            parts = urlsplit(value)
-            sound = parts.scheme in ("http", "https") and bool(parts.hostname)
-        except ValueError:
-            sound = False
-            parts = urlsplit("")
-        if not sound:
+        parts = urlsplit(value)  # raises ValueError where it cannot be read
+        if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError("expected a URL such as http://localhost:8000/v1")
         if "@" in parts.netloc or parts.query or parts.fragment:
             # It is written to the report and the results: nothing secret may stand in it.

@@ -4,7 +4,9 @@
 """
 
 import json
+import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from actshift.adapter import read_failures
@@ -12,15 +14,24 @@ from actshift.config import Config
 from actshift.errors import UserError
 from actshift.io.tables import write_table
 from actshift.plan import Plan
+from actshift.report.catalogue import TABLES
+from actshift.report.tables import table_path
+from actshift.stages.ablation_tables import ablation_tables
 from actshift.stages.aggregate import aggregate_rank_audit
+from actshift.stages.calibration_tables import calibration_tables
 from actshift.stages.claims import make_claims
 from actshift.stages.figures import make_figures
+from actshift.stages.judge import JudgeSettings, judge_answers
+from actshift.stages.refusal_tables import refusal_tables
 from actshift.stages.report import make_report
+from actshift.stages.spectral_gap_tables import spectral_gap_tables
 from actshift.stages.zoo_tables import collect_behaviour
 
 
 def partial_report(config: Config, *, root: Path) -> Path:
     """Make the joint tables, the figures and the page from what is there.
+
+    The next run makes all of them again: their files are dated so that every input is newer.
 
     Args:
         config: the run's configuration.
@@ -31,14 +42,9 @@ def partial_report(config: Config, *, root: Path) -> Path:
     """
     plan = Plan(config)
     paths = plan.paths
-    folders = {name: Path(folder) for name, folder in plan.table_folders("rank_audit").items()}
-    finished = [folder for folder in folders.values() if folder.is_dir()]
-    if finished:
-        aggregate_rank_audit(
-            pairs=folders,
-            published=root / "resources" / "published",
-            out=paths.study_tables("rank_audit"),
-        )
+    before = _dates(plan)
+    _join(plan, root / "resources" / "published")
+    _judge(plan)
     rows = sorted(
         file
         for recipe, variant in plan.zoo
@@ -47,7 +53,7 @@ def partial_report(config: Config, *, root: Path) -> Path:
     )
     write_table(collect_behaviour(rows), paths.tables / "zoo_behaviour.csv")
     _claims(plan, root)
-    make_figures(paths.tables, paths.figures("rank_audit"))
+    make_figures(paths.tables, paths.root / "figures", studies=_studies_with_tables(plan))
     make_report(
         paths.root,
         paths.report,
@@ -55,7 +61,100 @@ def partial_report(config: Config, *, root: Path) -> Path:
         failures=read_failures(paths.status),
         show_text=config.report.show_text,
     )
+    _outdate(plan, before)
     return paths.report
+
+
+def _dates(plan: Plan) -> dict[Path, int]:
+    """When each table, figure and the page were last written, nanoseconds."""
+    paths = plan.paths
+    found = [paths.report, *paths.tables.rglob("*"), *(paths.root / "figures").rglob("*")]
+    return {file: file.stat().st_mtime_ns for file in found if file.is_file()}
+
+
+def _outdate(plan: Plan, before: dict[Path, int]) -> None:
+    """Date what was written since then so that Snakemake takes it as older than its inputs.
+
+    It has no record of these files, so nothing else would tell it that they are not finished: with
+    the failed study switched off, say, the page would stay as it is for ever.
+    """
+    for file, date in _dates(plan).items():
+        if before.get(file) != date:
+            os.utime(file, (1, 1))
+
+
+def _join(plan: Plan, published: Path) -> None:
+    """Make the joint tables of every study from the pairs and seeds that finished."""
+    config, paths = plan.config, plan.paths
+    out = paths.study_tables("rank_audit")
+    pairs = {
+        study: {name: Path(folder) for name, folder in plan.table_folders(study).items()}
+        for study in ("rank_audit", "refusal_direction", "ablation", "spectral_gap")
+    }
+    judged = {"zoo_sizes": plan.zoo_sizes(), "seed": config.seed, "out": out}
+    seeds = [paths.calibration(seed) for seed in config.calibration.seeds]
+    trained = [folder for folder in seeds if folder.is_dir()]
+    joins: dict[str, Callable[[], object]] = {
+        "rank_audit": lambda: aggregate_rank_audit(
+            pairs=pairs["rank_audit"], published=published, out=out
+        ),
+        "refusal_direction": lambda: refusal_tables(pairs=pairs["refusal_direction"], **judged),
+        "ablation": lambda: ablation_tables(pairs=pairs["ablation"], published=published, **judged),
+        "spectral_gap": lambda: spectral_gap_tables(
+            gaps=pairs["spectral_gap"],
+            behaviours={
+                name: Path(folder)
+                for name, folder in plan.table_folders("reference_behaviour").items()
+            },
+            zoo_sizes=plan.zoo_sizes(),
+            published=published,
+            out=out,
+        ),
+        "calibration": lambda: calibration_tables(
+            folders=trained,
+            published=published,
+            ranks=config.calibration.ablation_ranks,
+            random_draws=config.calibration.random_draws,
+            out=paths.study_tables("calibration"),
+        ),
+    }
+    for study, join in joins.items():
+        finished = trained if study == "calibration" else pairs[study].values()
+        if study in config.studies and any(folder.is_dir() for folder in finished):
+            try:
+                join()
+            except UserError as error:
+                print(f"actshift: no joint tables of {study}: {error}")
+
+
+def _judge(plan: Plan) -> None:
+    """Judge the answers there are by topicality, where no chat judge is wanted.
+
+    With one, the tables are left to its rule: tables made here, without asking it, would look done.
+    """
+    pairs = {name: Path(folder) for name, folder in plan.table_folders("ablation").items()}
+    wanted = "ablation" in plan.config.studies and plan.config.judge.endpoint is None
+    if wanted and any(folder.is_dir() for folder in pairs.values()):
+        try:
+            judge_answers(
+                pairs=pairs,
+                zoo_sizes=plan.zoo_sizes(),
+                prompts=[],
+                settings=JudgeSettings(),
+                cache=plan.paths.root,  # not used: nothing is asked
+                out=plan.paths.study_tables("rank_audit"),
+            )
+        except UserError as error:
+            print(f"actshift: no tables of the judge: {error}")
+
+
+def _studies_with_tables(plan: Plan) -> list[str]:
+    """The run's studies of which at least one table exists; the audit's figures are always made."""
+    tables = plan.paths.tables
+    found = {
+        known.study for name, known in TABLES.items() if table_path(tables, name).is_file()
+    } | {"rank_audit"}
+    return [study for study in plan.config.studies if study in found]
 
 
 def _claims(plan: Plan, root: Path) -> None:

@@ -39,7 +39,7 @@ class RunPaths:
         return self.root / "timings"
 
     def checkpoint(self, model: str) -> Path:
-        """Checkpoint folder of `<pair>.<role>`."""
+        """Checkpoint folder of `<pair>.<role>` or `<pair>.<reference>`."""
         return self.root / "checkpoints" / model
 
     def zoo(self, recipe: str, variant: str) -> Path:
@@ -49,6 +49,10 @@ class RunPaths:
     def zoo_rows(self, recipe: str, variant: str) -> Path:
         """What the trained model answered, a row a prompt."""
         return self.root / "zoo" / recipe / f"{variant}.behaviour.csv"
+
+    def abliterated(self, pair: str) -> Path:
+        """The tuned model of a pair without its refusal direction, as a checkpoint folder."""
+        return self.root / "pairs" / pair / "abliterated"
 
     def prompts(self, prompt_set: str) -> Path:
         """A prompt set."""

@@ -10,17 +10,29 @@ from typing import Any
 
 from actshift.config import Config, Pair
 from actshift.errors import UserError
-from actshift.models.sources import LocalSource, Source, ZooSource, parse_source, shape_of
+from actshift.models.sources import (
+    ZOO_PARENTS,
+    AbliteratedSource,
+    LocalSource,
+    Source,
+    ZooSource,
+    parse_reference,
+    parse_source,
+    shape_of,
+)
 from actshift.paths import RunPaths
 from actshift.vocab import ROLES, TEMPLATES, Role, Template
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """One side of a pair; `<pair>.<role>` is its name in folders and tables."""
+    """One side of a pair, or one of its references, whose role is the reference's name.
+
+    `<pair>.<role>` is what folders and tables call it.
+    """
 
     pair: Pair
-    role: Role
+    role: str
     source: Source
 
     @property
@@ -55,13 +67,32 @@ class Plan:
 
     @cached_property
     def models(self) -> dict[str, Model]:
-        """Every model of the chosen pairs, by name."""
-        found = (
+        """Every model of the chosen pairs, by name; references where a study reads them."""
+        found = [
             Model(pair, role, _source(pair, role))
             for pair in self.config.chosen_pairs
             for role in ROLES
-        )
+        ]
+        if "spectral_gap" in self.config.studies:
+            found += [
+                Model(pair, name, _reference(pair, name))
+                for pair in self.config.chosen_pairs
+                for name in pair.references
+            ]
         return {model.name: model for model in found}
+
+    def references(self, pair: str) -> list[str]:
+        """Return the names of the models of a pair's references, in config order."""
+        return [
+            model.name
+            for model in self.models.values()
+            if model.pair.name == pair and model.role not in ROLES
+        ]
+
+    @property
+    def referring_pairs(self) -> list[str]:
+        """The pairs that have references."""
+        return [pair.name for pair in self.config.chosen_pairs if self.references(pair.name)]
 
     def recipe(self, source: ZooSource) -> str:
         """Folder name of a zoo recipe: family, size and seed."""
@@ -74,12 +105,20 @@ class Plan:
         sources = [m.source for m in self.models.values() if isinstance(m.source, ZooSource)]
         return list(dict.fromkeys((self.recipe(source), source.variant) for source in sources))
 
-    def zoo_folder(self, model: str) -> Path | None:
-        """Checkpoint folder of a zoo model; None for other sources."""
-        source = self.models[model].source
-        if not isinstance(source, ZooSource):
-            return None
-        return self.paths.zoo(self.recipe(source), source.variant)
+    def zoo_parent(self, recipe: str, variant: str) -> Path | None:
+        """Return the zoo checkpoint that a variant is trained from; none for the base."""
+        parent = ZOO_PARENTS.get(variant)
+        return None if parent is None else self.paths.zoo(recipe, parent)
+
+    def made_folder(self, model: str) -> Path | None:
+        """Folder of a model that the run trains or derives; None for other sources."""
+        match self.models[model].source:
+            case ZooSource() as source:
+                return self.paths.zoo(self.recipe(source), source.variant)
+            case AbliteratedSource():
+                return self.paths.abliterated(self.models[model].pair.name)
+            case _:
+                return None
 
     def zoo_sizes(self) -> dict[str, str]:
         """Return the size of the zoo's language for every pair whose tuned model is of the zoo."""
@@ -100,7 +139,9 @@ class Plan:
         ]
 
     def streams_of(self, model: str) -> list[StreamName]:
-        """Return the streams of one model, in a fixed order."""
+        """Return the streams of one model, in a fixed order; a reference has but one."""
+        if self.models[model].role not in ROLES:
+            return [StreamName(model, self.config.rank_audit.harmful, "chat")]
         return [s for s in self.streams(self.models[model].pair.name) if s.model == model]
 
     @property
@@ -120,6 +161,24 @@ class Plan:
         """Return the folders of the streams of a pair that study A reads."""
         read = [s for s in self.streams(pair) if s.prompt_set in self.audit_sets]
         return [self.stream_folder(stream) for stream in read]
+
+    def shift_stores(self, pair: str) -> list[Path]:
+        """Return those of the harmful and the harmless set, whose differences are the shift."""
+        return [
+            self.stream_folder(s) for s in self.streams(pair) if s.prompt_set in self.shift_sets
+        ]
+
+    @property
+    def shift_sets(self) -> list[str]:
+        """The prompt sets of the two conditions."""
+        audit = self.config.rank_audit
+        return list(dict.fromkeys((audit.harmful, audit.harmless)))
+
+    def gap_stores(self, pair: str) -> list[Path]:
+        """Return the folders that the spectral gap reads: harmful prompts in the chat template."""
+        models = [*(f"{pair}.{role}" for role in ROLES), *self.references(pair)]
+        harmful = self.config.rank_audit.harmful
+        return [self.stream_folder(StreamName(model, harmful, "chat")) for model in models]
 
     def unread_stores(self) -> list[Path]:
         """Return the folders of the streams that study A does not read, asked for by themselves.
@@ -150,7 +209,7 @@ class Plan:
         if isinstance(source, LocalSource):
             files = source.folder.iterdir()
             return sorted(file for file in files if file.suffix in (".json", ".safetensors"))
-        folder = self.zoo_folder(model)
+        folder = self.made_folder(model)
         return [] if folder is None else [folder]
 
     def prompt_inputs(self, prompt_set: str, root: Path) -> list[Path]:
@@ -192,13 +251,29 @@ class Plan:
                 f"pairs.{pair.name}: base '{pair.base}' has (blocks, width) {base} and tuned "
                 f"'{pair.tuned}' has {tuned}; a pair needs one depth and width"
             )
+        for name in self.references(pair.name):
+            found = self._shape(name)
+            if base and found and base != found:
+                raise UserError(
+                    f"pairs.{pair.name}.references.{self.models[name].role}: has (blocks, width) "
+                    f"{found} and base has {base}; a reference needs those of its pair"
+                )
 
     def _shape(self, name: str) -> tuple[int, int] | None:
         model = self.models[name]
         try:
             return shape_of(model.source)
         except UserError as error:
-            raise UserError(f"pairs.{model.pair.name}.{model.role}: {error}") from None
+            place = model.role if model.role in ROLES else f"references.{model.role}"
+            raise UserError(f"pairs.{model.pair.name}.{place}: {error}") from None
+
+
+def _reference(pair: Pair, name: str) -> Source:
+    reference = pair.references[name]
+    try:
+        return parse_reference(reference.source, revision=reference.revision)
+    except UserError as error:
+        raise UserError(f"pairs.{pair.name}.references.{name}: {error}") from None
 
 
 def _source(pair: Pair, role: Role) -> Source:

@@ -3,10 +3,8 @@
 calibration_networks  a seed             -> results/<run>/calibration/seed-<n>
                       train the base once, then every variant from it
 calibration_tables    all seeds' folders -> results/<run>/tables/calibration/*.csv
-calibration_figures   tables             -> results/<run>/figures/calibration/*.{svg,png}
 """
 
-from actshift.studies.calibration_tables.files import FIGURES as CALIBRATION_FIGURES
 from actshift.studies.calibration_tables.files import PUBLISHED as CALIBRATION_PUBLISHED
 from actshift.studies.calibration_tables.files import TABLES as CALIBRATION_TABLES
 
@@ -53,26 +51,3 @@ rule calibration_tables:
         status=str(PATHS.status),
     script:
         "../scripts/calibration_tables.py"
-
-
-rule calibration_figures:
-    input:
-        rules.calibration_tables.output,
-    output:
-        [
-            PATHS.figures("calibration") / f"{name}.{kind}"
-            for name in CALIBRATION_FIGURES
-            for kind in ("svg", "png")
-        ],
-    log:
-        PATHS.log("calibration_figures"),
-    benchmark:
-        PATHS.timing("calibration_figures")
-    conda:
-        "../../envs/cpu.yaml"
-    threads: 1
-    params:
-        code=code("stages.calibration_figures"),
-        status=str(PATHS.status),
-    script:
-        "../scripts/calibration_figures.py"

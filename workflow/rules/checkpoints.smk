@@ -1,17 +1,15 @@
 """checkpoints: a source -> a checkpoint folder and its manifest.
 
 zoo         recipe                     -> results/<run>/zoo/<recipe>/<variant>, answers of the model
-            train (chat: from base), judge on held-out prompts, gate
-checkpoint  hub id | folder | zoo      -> results/<run>/checkpoints/<pair>.<role>
+            train (chat: from base; unsafe references: from chat), judge on held-out prompts, gate
+checkpoint  hub id | folder | made here -> results/<run>/checkpoints/<pair>.<role or reference>
             resolve the revision, link the files, hash them, write the manifest
 """
 
 
 rule zoo:
     input:
-        base=lambda wildcards: (
-            [] if wildcards.variant == "base" else PATHS.zoo(wildcards.recipe, "base")
-        ),
+        base=lambda wildcards: PLAN.zoo_parent(wildcards.recipe, wildcards.variant) or [],
     output:
         checkpoint=directory(PATHS.zoo("{recipe}", "{variant}")),
         rows=PATHS.zoo_rows("{recipe}", "{variant}"),
@@ -19,8 +17,8 @@ rule zoo:
         PATHS.log("zoo", "{recipe}.{variant}"),
     benchmark:
         PATHS.timing("zoo", "{recipe}.{variant}")
-    # Bases first: the chat models need them, and short jobs fill the end better than long ones.
-    priority: lambda wildcards: 110 if wildcards.variant == "base" else 100
+    # Bases first: the others need them, and short jobs fill the end better than long ones.
+    priority: lambda wildcards: {"base": 110, "chat": 100}.get(wildcards.variant, 90)
     conda:
         "../../envs/cpu.yaml"
     threads: 1
@@ -50,7 +48,7 @@ rule checkpoint:
     params:
         source=lambda wildcards: str(PLAN.models[wildcards.model].source),
         dtype=lambda wildcards: PLAN.models[wildcards.model].pair.dtype,
-        zoo=lambda wildcards: str(PLAN.zoo_folder(wildcards.model) or ""),
+        made=lambda wildcards: str(PLAN.made_folder(wildcards.model) or ""),
         code=code("stages.checkpoint"),
         status=str(PATHS.status),
     script:

@@ -7,6 +7,9 @@ claims  tables + resources/claims.yaml -> results/<run>/tables/{claims,claims_by
 CLAIM_TABLES = [
     *rules.rank_audit_aggregate.output,
     *(rules.refusal_tables.output if "refusal_direction" in CONFIG.studies else []),
+    *(rules.ablation_tables.output if "ablation" in CONFIG.studies else []),
+    *(rules.spectral_gap_tables.output if "spectral_gap" in CONFIG.studies else []),
+    *(rules.judge.output.tables if "ablation" in CONFIG.studies else []),
     *(rules.calibration_tables.output if "calibration" in CONFIG.studies else []),
 ]
 

@@ -1,14 +1,17 @@
 """report: tables only -> figures -> one page.
 
 zoo_behaviour  answers of the zoo models -> results/<run>/tables/zoo_behaviour.csv
-figures        tables                    -> results/<run>/figures/rank_audit/*.{svg,png}
+figures        tables                    -> results/<run>/figures/<study>/*.{svg,png}
 report         tables + figures          -> results/<run>/report.html
 """
 
-#: A figure is what has a caption.
-CAPTIONS = (ROOT / "workflow" / "report").glob("*.rst")
-FIGURES = sorted(caption.stem for caption in CAPTIONS if caption.stem != "workflow")
-TABLES = [PATHS.tables / "zoo_behaviour.csv", *rules.rank_audit_aggregate.output]
+#: A figure is what has a caption: (study, name) of every figure of the studies that are on.
+FIGURES = sorted(
+    (caption.parent.name, caption.stem)
+    for caption in (ROOT / "workflow" / "report").glob("*/*.rst")
+    if caption.parent.name in CONFIG.studies
+)
+TABLES = [PATHS.tables / "zoo_behaviour.csv", *CLAIM_TABLES]
 
 
 rule zoo_behaviour:
@@ -34,15 +37,15 @@ rule figures:
     input:
         TABLES,
     output:
-        [PATHS.figures("rank_audit") / f"{name}.svg" for name in FIGURES],
+        [PATHS.figures(study) / f"{name}.svg" for study, name in FIGURES],
         [
             report(
-                PATHS.figures("rank_audit") / f"{name}.png",
-                caption=f"../report/{name}.rst",
-                category="Rank audit",
+                PATHS.figures(study) / f"{name}.png",
+                caption=f"../report/{study}/{name}.rst",
+                category=study.replace("_", " ").capitalize(),
                 labels={"figure": name.replace("_", " ")},
             )
-            for name in FIGURES
+            for study, name in FIGURES
         ],
     log:
         PATHS.log("figures"),
@@ -52,6 +55,7 @@ rule figures:
         "../../envs/cpu.yaml"
     threads: 1
     params:
+        studies=list(CONFIG.studies),
         code=code("stages.figures"),
         status=str(PATHS.status),
     script:

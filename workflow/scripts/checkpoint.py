@@ -12,6 +12,6 @@ with job(snakemake):
         model=snakemake.wildcards.model,
         revision=None,
         out=Path(snakemake.output[0]),
-        zoo_folder=Path(snakemake.params.zoo) if snakemake.params.zoo else None,
+        made=Path(snakemake.params.made) if snakemake.params.made else None,
         dtype=snakemake.params.dtype,
     )

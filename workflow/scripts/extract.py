@@ -1,19 +1,19 @@
-"""Rule extract: one activation store; the model's other streams are a hint, hence the config."""
-
-from pathlib import Path
+"""Rule extract: one activation store, from what the rule names; siblings come from the config."""
 
 from actshift.adapter import job
 
 with job(snakemake):
     from actshift.paths import CACHE
-    from actshift.stages.extract import extract
-    from actshift.stages.streams import settings_of, streams_of
+    from actshift.stages.extract import extract, settings_from, stream_from
+    from actshift.stages.streams import siblings_of
 
-    mine, siblings = streams_of(snakemake.config, Path(snakemake.output[0]))
+    mine = stream_from(
+        snakemake.input, snakemake.wildcards, snakemake.params, out=snakemake.output[0]
+    )
     extract(
         mine,
-        siblings,
+        siblings_of(snakemake.config, mine.out),
         cache=CACHE / "activations",
-        settings=settings_of(snakemake.config, mine.model),
+        settings=settings_from(snakemake.params, device=snakemake.config.get("device", "auto")),
         code=snakemake.params.code,
     )

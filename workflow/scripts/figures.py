@@ -1,4 +1,4 @@
-"""Rule figures: every figure, from tables alone."""
+"""Rule figures: every figure of the run's studies, from tables alone."""
 
 from pathlib import Path
 
@@ -7,4 +7,8 @@ from actshift.adapter import job
 with job(snakemake):
     from actshift.stages.figures import make_figures
 
-    make_figures(Path(snakemake.input[0]).parent, Path(snakemake.output[0]).parent)
+    make_figures(
+        Path(snakemake.input[0]).parent,
+        Path(snakemake.output[0]).parents[1],
+        studies=snakemake.params.studies,
+    )

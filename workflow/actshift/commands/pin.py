@@ -11,11 +11,11 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import YAMLError
 
-from actshift.config import Config, PromptSource, parse_config
+from actshift.config import Config, Pair, PromptSource, parse_config
 from actshift.errors import UserError
 from actshift.io.atomic import atomic_write_text
 from actshift.models.hub import resolve
-from actshift.models.sources import HubSource, parse_source
+from actshift.models.sources import HubSource, parse_reference, parse_source
 from actshift.vocab import ROLES
 
 #: Indentation of the first nested mapping and of the first list under a top-level key.
@@ -80,6 +80,25 @@ def _pin_pairs(raw: Any, config: Config) -> Iterator[str]:
             else:
                 commits[role] = commit
         _set_revisions(entry, commits)
+        yield from _pin_references(entry, pair)
+
+
+def _pin_references(entry: Any, pair: Pair) -> Iterator[str]:
+    for name, reference in pair.references.items():
+        source = parse_reference(reference.source, revision=reference.revision)
+        if not isinstance(source, HubSource):
+            continue
+        commit = resolve(source.repo_id, source.revision)
+        if commit == source.revision:
+            continue
+        yield f"pairs.{pair.name}.references.{name}: {source} -> {commit}"
+        written = entry["references"][name]
+        if isinstance(written, str):
+            entry["references"][name] = f"{source.repo_id}@{commit}"
+        elif "@" in written["source"]:
+            written["source"] = f"{source.repo_id}@{commit}"
+        else:
+            _put(written, "revision", commit)
 
 
 def _set_revisions(entry: Any, commits: dict[str, str]) -> None:

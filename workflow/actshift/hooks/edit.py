@@ -1,7 +1,7 @@
 """Applying lanes inside a forward pass: one hook a site, each lane on its own rows.
 
 The rows of a batch are grouped by lane. Edits work out of place and keep the dtype of the stream;
-the arithmetic itself is done in float32 or wider, so that bf16 projections do not leave a rest.
+what they do to it is `hooks.stacks`.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from actshift.hooks.record import hidden_of
-from actshift.lanes import Ablate, Edit, EditPositions, EditSite, Lane, Patch, Placed, Steer
+from actshift.hooks.stacks import EditStack, stack_edits
+from actshift.lanes import EditSite, Lane, Patch, Placed
 
 #: Modules by site, one a block: a pre-hook for `resid_pre`, hooks on the output for the rest.
 Sites = Mapping[EditSite, Sequence[nn.Module]]
@@ -29,41 +30,14 @@ class EditState:
     Attributes:
         rows: First and past-the-last row of each lane in the batch, by lane index.
         prefill: Whether the pass reads the prompts (left-padded), or one generated token a row.
-        donor: The donor's stream at each place that a patch reads, of the same rows and tokens.
+        donor: The donor's stream at each place that a patch reads, of the same tokens.
+        group: Row of the donor that each row reads; None where they are the same.
     """
 
     rows: list[tuple[int, int]]
     prefill: bool = True
     donor: dict[Place, Tensor] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class _TorchEdit:
-    """An edit whose arrays lie on the model's device."""
-
-    edit: Edit
-    positions: EditPositions
-    lane: int
-    basis: Tensor | None
-    vector: Tensor | None
-
-    def apply(self, hidden: Tensor, donor: Tensor | None) -> Tensor:
-        """The edit of the reference in tests, on `[row, token, d_model]`."""
-        wide = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
-        if isinstance(self.edit, Steer):
-            assert self.vector is not None
-            return (wide + self.edit.coeff * self.vector).to(hidden.dtype)
-        if isinstance(self.edit, Ablate):
-            away = wide if self.vector is None else wide - self.vector
-            return (wide - _onto(away, self.basis)).to(hidden.dtype)
-        assert donor is not None
-        towards = _onto(donor.to(wide.dtype) - wide, self.basis)
-        return (wide + self.edit.alpha * towards).to(hidden.dtype)
-
-
-def _onto(rows: Tensor, basis: Tensor | None) -> Tensor:
-    """Projection on the span of the basis; on everything without one."""
-    return rows if basis is None else rows @ basis @ basis.T
+    group: Tensor | None = None
 
 
 @contextmanager
@@ -88,8 +62,7 @@ def edited(
                 lane = lanes[placed[0][0]].name
                 raise ValueError(f"lane {lane}: layer {layer} of {len(sites[site])}")
             device = next(sites[site][layer].parameters()).device
-            edits = [_on_device(index, part, device, wide) for index, part in placed]
-            change = _changer(edits, state, (site, layer))
+            change = _changer(stack_edits(placed, device, wide), state, (site, layer))
             stack.enter_context(_attach(sites, (site, layer), change))
         yield
 
@@ -136,37 +109,29 @@ def _by_place(lanes: Sequence[Lane]) -> dict[Place, list[tuple[int, Placed]]]:
     return places
 
 
-def _on_device(lane: int, placed: Placed, device: torch.device, dtype: torch.dtype) -> _TorchEdit:
-    edit = placed.edit
-    basis = None if isinstance(edit, Steer) else edit.basis
-    vector = edit.vector if isinstance(edit, Steer) else None
-    if isinstance(edit, Ablate):
-        vector = edit.centre
-    basis, vector = (
-        None if array is None else torch.as_tensor(array, device=device, dtype=dtype)
-        for array in (basis, vector)
-    )
-    return _TorchEdit(edit, placed.positions, lane, basis, vector)
-
-
 def _changer(
-    edits: Sequence[_TorchEdit], state: EditState, place: Place
+    stacks: Sequence[EditStack], state: EditState, place: Place
 ) -> Callable[[Tensor], Tensor]:
     def change(
         hidden: Float[Tensor, "row token d_model"],
     ) -> Float[Tensor, "row token d_model"]:
         out: Tensor | None = None
-        for edit in edits:
-            start, stop = state.rows[edit.lane]
-            if start == stop or not (state.prefill or edit.positions == "all"):
+        for stack in stacks:
+            rows = stack.rows(state.rows)
+            if rows is None or not (state.prefill or stack.positions == "all"):
                 continue
             if out is None:
                 out = hidden.clone()
             # Left padding: the last column holds the last token of every prompt.
-            tokens = slice(-1, None) if edit.positions == "last_prompt" else slice(None)
-            donor = state.donor.get(place)
-            part = None if donor is None else donor[start:stop, tokens]
-            out[start:stop, tokens] = edit.apply(out[start:stop, tokens], part)
+            tokens = slice(-1, None) if stack.positions == "last_prompt" else slice(None)
+            donor = state.donor.get(place) if stack.reads_donor else None
+            rows.put(
+                out[:, tokens],
+                stack.apply(
+                    rows.take(out[:, tokens]),
+                    None if donor is None else rows.take(donor[:, tokens], state.group),
+                ),
+            )
         return hidden if out is None else out
 
     return change

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from actshift.hooks.edit import EditState, Sites, donor_places, edited, recorded
+from actshift.hooks.fork import Fork, forked, shared_blocks
 from actshift.lanes import Lane
 
 #: Finished rows leave the batch once they are this share of it: copying the cache costs too.
@@ -75,12 +76,14 @@ class LaneBatch:
 
 @dataclass
 class _Rows:
-    """The rows still running: which they are, and what the next pass needs of them."""
+    """The rows still running, and the groups (prompt and answer so far) that they belong to."""
 
     lane: Tensor
     index: Tensor
+    group: Tensor
     mask: Tensor
     position: Tensor
+    depth: int
     caches: list[Any] = field(default_factory=list)
 
     def bounds(self, lanes: int) -> list[tuple[int, int]]:
@@ -88,18 +91,40 @@ class _Rows:
         counts = torch.bincount(self.lane, minlength=lanes).cumsum(0).tolist()
         return list(zip([0, *counts[:-1]], counts, strict=True))
 
-    def keep(self, rows: Int[Tensor, " row"]) -> None:
-        """Drop all other rows, in the caches too."""
-        self.lane, self.index, self.mask, self.position = (
-            part[rows.to(part.device)] for part in (self.lane, self.index, self.mask, self.position)
-        )
-        for cache in self.caches:
-            cache.batch_select_indices(rows)
+    def advance(self, chosen: Int[Tensor, " row"], rows: Int[Tensor, " kept"]) -> Tensor:
+        """Append a token to each kept row; rows that now read alike are one group.
 
-    def advance(self) -> None:
-        """One more token in every row: a longer mask, and its position."""
-        self.mask = torch.cat([self.mask, torch.ones_like(self.mask[:, :1])], dim=1)
-        self.position = self.position[:, -1:] + 1
+        Args:
+            chosen: Next token of every row.
+            rows: Which rows go on.
+
+        Returns:
+            The token of every new group, `[group, 1]`.
+        """
+        span = int(chosen.max()) + 1
+        keys = self.group[rows] * span + chosen[rows]
+        distinct, group = torch.unique(keys, return_inverse=True)
+        parent = distinct // span
+        for number, cache in enumerate(self.caches):
+            # The last cache is the receiver's: its upper layers hold rows. A donor is never edited.
+            last = number + 1 == len(self.caches)
+            for place, layer in enumerate(cache.layers):
+                if last and place >= self.depth:
+                    _select(layer, rows, len(self.group))
+                else:
+                    _select(layer, parent, len(self.mask))
+        self.lane, self.index = (part[rows.to(part.device)] for part in (self.lane, self.index))
+        self.group = group
+        mask = self.mask[parent]
+        self.mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
+        self.position = self.position[parent, -1:] + 1
+        return (distinct % span)[:, None]
+
+
+def _select(layer: Any, kept: Int[Tensor, " kept"], size: int) -> None:
+    """Keep some entries of one layer's cache, if they are not simply all of them."""
+    if len(kept) != size or not torch.equal(kept, torch.arange(size).to(kept.device)):
+        layer.batch_select_indices(kept)
 
 
 class _Said:
@@ -171,26 +196,30 @@ def generate_lanes(
         name = next(lane.name for lane in lanes if lane.needs_donor)
         raise ValueError(f"lane {name} patches from a donor, and none was given")
     models = [donor, receiver] if donor is not None and places else [receiver]
-    ids, rows = _start(receiver, prompts, len(lanes))
+    blocks = receiver.sites["resid_post"]
+    fork = Fork(shared_blocks(lanes, len(blocks)))
+    ids, rows = _start(receiver, prompts, len(lanes), fork.depth)
     state = EditState(rows.bounds(len(lanes)))
     said = _Said(len(lanes) * len(prompts), receiver)
     with ExitStack() as stack:
+        stack.enter_context(forked(blocks, fork))
         stack.enter_context(edited(receiver.sites, lanes, state, dtype=receiver.dtype))
         if len(models) == 2:
             stack.enter_context(recorded(models[0].sites, places, state.donor))
         for step in range(max_new):
+            fork.set(rows.group, len(ids))
+            state.group = fork.group
             logits = _forward(models, ids, rows)
             state.prefill = False
-            ids = said.add(logits, rows.index)[:, None]
+            chosen = said.add(logits, rows.index)
             over = said.ended[rows.index]
             if bool(over.all()) or step + 1 == max_new:
                 break
-            if float(over.float().mean()) >= _DROP_AT:
-                alive = torch.nonzero(~over).flatten()
-                rows.keep(alive.to(receiver.device))
-                ids = ids[alive.to(ids.device)]
+            dropping = float(over.float().mean()) >= _DROP_AT
+            kept = torch.nonzero(~over).flatten() if dropping else torch.arange(len(over))
+            ids = rows.advance(chosen, kept.to(receiver.device))
+            if dropping:
                 state.rows = rows.bounds(len(lanes))
-            rows.advance()
     return said.batch(len(lanes))
 
 
@@ -210,15 +239,17 @@ def left_pad(
 
 
 def _start(
-    receiver: Decoder, prompts: Sequence[Int[np.ndarray, " _"]], lanes: int
+    receiver: Decoder, prompts: Sequence[Int[np.ndarray, " _"]], lanes: int, depth: int
 ) -> tuple[Tensor, _Rows]:
-    """Left-pad the prompts and repeat them for every lane, lane by lane."""
-    ids, mask, position = (part.repeat(lanes, 1) for part in left_pad(prompts, receiver))
+    """Left-pad the prompts, which are the first groups; each has a row in every lane."""
+    ids, mask, position = left_pad(prompts, receiver)
     rows = _Rows(
         lane=torch.arange(lanes).repeat_interleave(len(prompts)),
         index=torch.arange(lanes * len(prompts)),
+        group=torch.arange(len(prompts), device=ids.device).repeat(lanes),
         mask=mask,
         position=position,
+        depth=depth,
     )
     return ids, rows
 

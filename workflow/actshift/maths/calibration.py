@@ -1,4 +1,4 @@
-"""The calibration network in numpy, and what is measured on its shift: terms, ablation, kappa.
+"""The calibration network in numpy, and what is measured on its shift: terms and ablation.
 
 The network is a plain ReLU net with a scalar readout whose base, safe and unsafe versions are
 known, so every number of the audit can be checked where the answer is set by hand. Rows are
@@ -9,12 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float
-
-from actshift.maths.spectrum import rank_eps, spectrum
-from actshift.vocab import DEFAULT_EPS
-
-#: kappa above this makes the paper's faking bound useful: sqrt(2 / kappa) < 1/2.
-KAPPA_THRESHOLD = 8.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,71 +96,3 @@ def orthogonality(rows: Float[np.ndarray, "prompt d_model"]) -> float:
     gram = x.T @ x
     energy = float(np.trace(gram))
     return float(np.sum(gram**2)) / energy**2 - 1.0 / len(x) if energy > 0 else 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class SpectralGap:
-    """What separates two shifts at one layer.
-
-    Attributes:
-        rank: rank_eps of the separation S; 0 where the two shifts are equal.
-        sigma_first: Largest singular value of S.
-        sigma_last: Singular value of S at its rank; NaN where S is zero.
-        energy: ||S||_F^2.
-        energy_honest: ||M_honest||_F^2.
-        energy_unsafe: ||M_unsafe||_F^2.
-        kappa: sigma_last^2 / (eps (||M_honest||_F^2 + ||M_unsafe||_F^2)); NaN where S is zero.
-        bound: 2 / (eps rank), which kappa cannot exceed; NaN where S is zero.
-    """
-
-    rank: int
-    sigma_first: float
-    sigma_last: float
-    energy: float
-    energy_honest: float
-    energy_unsafe: float
-    kappa: float
-    bound: float
-
-    @property
-    def informative(self) -> bool:
-        """Whether kappa could exceed the threshold at this rank (2 / (eps rank) > 8)."""
-        return self.rank > 0 and self.bound > KAPPA_THRESHOLD
-
-
-def spectral_gap(
-    honest: Float[np.ndarray, "prompt d_model"],
-    unsafe: Float[np.ndarray, "prompt d_model"],
-    *,
-    eps: float = DEFAULT_EPS,
-) -> SpectralGap:
-    """Kappa of S = M_honest - M_unsafe and its bound 2 / (eps rank_eps(S)).
-
-    The bound holds because sigma_r^2 <= ||S||_F^2 / r and
-    ||S||_F^2 <= 2 (||M_honest||_F^2 + ||M_unsafe||_F^2).
-
-    Args:
-        honest: Shift of the safely tuned model, one input a row.
-        unsafe: Shift of the unsafe reference on the same inputs.
-        eps: Share of the energy that the rank leaves out.
-
-    Returns:
-        The numbers of one layer.
-
-    Source: arXiv 2605.24583, spectral-gap check.
-    """
-    separation = np.asarray(honest, dtype=np.float64) - unsafe
-    values = spectrum(separation).values
-    rank = rank_eps(values, eps)
-    energies = [float(np.sum(np.square(m, dtype=np.float64))) for m in (honest, unsafe)]
-    last = float(values[rank - 1]) if rank else float("nan")
-    return SpectralGap(
-        rank=rank,
-        sigma_first=float(values[0]) if values.size else 0.0,
-        sigma_last=last,
-        energy=float(np.sum(np.square(separation))),
-        energy_honest=energies[0],
-        energy_unsafe=energies[1],
-        kappa=last**2 / (eps * sum(energies)) if rank else float("nan"),
-        bound=2.0 / (eps * rank) if rank else float("nan"),
-    )

@@ -1,13 +1,14 @@
 """Intervals of means and rates whose prompts come in clusters, and equivalence by interval."""
 
 from collections.abc import Sequence
-from math import sqrt
+from math import hypot, sqrt
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 from scipy.stats import norm, t
 
-from actshift.maths.resampling import bootstrap_counts
+from actshift.maths.resampling import cluster_mean_draws
 
 
 def cluster_mean_interval(
@@ -44,39 +45,6 @@ def cluster_mean_interval(
     return float(low), float(high)
 
 
-def cluster_mean_draws(
-    values: Float[np.ndarray, "row prompt"],
-    clusters: Sequence[str],
-    *,
-    draws: int,
-    rng: np.random.Generator,
-) -> Float[np.ndarray, "row draw"]:
-    """Cluster-bootstrap resamples of the means of many rows over the same prompts.
-
-    Every row is resampled by the same counts, so that many rows cost one draw of counts and
-    differences between rows are not resampling noise.
-
-    Args:
-        values: one row a condition, one value a prompt.
-        clusters: cluster of each prompt.
-        draws: resamples.
-        rng: seeded generator.
-
-    Returns:
-        Resampled means; see `cluster_mean_interval` for the formula.
-
-    Raises:
-        ValueError: the lengths differ, or there is no prompt.
-    """
-    if len(clusters) != values.shape[1] or not len(clusters):
-        raise ValueError(f"{values.shape[1]} values for {len(clusters)} clusters")
-    _, codes = np.unique(np.asarray(clusters, dtype=str), return_inverse=True)
-    member = np.eye(codes.max() + 1)[codes]
-    weights = bootstrap_counts(member.shape[1], draws=draws, rng=rng)
-    means = (np.asarray(values, dtype=np.float64) @ member) @ weights.T
-    return means / (weights @ member.sum(axis=0))
-
-
 def bootstrap_ends(
     means: Float[np.ndarray, "row draw"], *, clusters: int, level: float = 0.95
 ) -> Float[np.ndarray, "row end"]:
@@ -92,8 +60,7 @@ def bootstrap_ends(
     """
     if clusters < 2:
         return np.full((len(means), 2), np.nan)
-    widened = sqrt(clusters / (clusters - 1)) * t.ppf((1 - level) / 2, clusters - 1)
-    tail = float(norm.cdf(widened))
+    tail = norm.cdf(sqrt(clusters / (clusters - 1)) * t.ppf((1 - level) / 2, clusters - 1))
     return np.quantile(means, (tail, 1 - tail), axis=1).T
 
 
@@ -196,15 +163,15 @@ def wilson_interval(rate: float, n: float | int, *, level: float = 0.95) -> tupl
     Source:
         Wilson 1927, by statsmodels.
     """
-    # Here, because jobs that need no interval should not wait for it.
-    from statsmodels.stats.proportion import proportion_confint
+    from statsmodels.stats.proportion import proportion_confint  # slow to load
 
     if not 0 <= rate <= 1 or not n > 0:
         raise ValueError(f"a rate of {rate} over n = {n} has no Wilson interval")
-    low, high = proportion_confint(rate * n, n, alpha=1 - level, method="wilson")
+    ends: Any = proportion_confint(rate * n, n, alpha=1 - level, method="wilson")
+    low, high = (float(end) for end in ends)
     # At 0 and 1 the end is exact; rounding must not carry it outside.
-    low = 0.0 if rate == 0 else max(0.0, float(low))
-    high = 1.0 if rate == 1 else min(1.0, float(high))
+    low = 0.0 if rate == 0 else max(0.0, low)
+    high = 1.0 if rate == 1 else min(1.0, high)
     return low, high
 
 
@@ -228,6 +195,38 @@ def clustered_wilson(
         raise ValueError("no prompts to take a rate of")
     effect = max(1.0, design_effect(outcomes, clusters))
     return wilson_interval(float(np.mean(outcomes)), len(outcomes) / effect, level=level)
+
+
+def discordant_interval(
+    gap: Float[np.ndarray, " prompt"], clusters: Sequence[str], *, level: float = 0.95
+) -> tuple[float, float]:
+    """Interval of a mean difference of rates that stays open where nothing changed.
+
+    u = mean max(gap, 0) and v = mean max(-gap, 0), the shares that rose and fell, have clustered
+    Wilson intervals; low = u - v - hypot(u - u_low, v_high - v), high likewise. Where no prompt of
+    C equal clusters changed this is -+ z^2 / (C + z^2); a bootstrap has no width there.
+
+    Args:
+        gap: difference of two outcomes in [0, 1], one a prompt.
+        clusters: cluster of each prompt.
+        level: coverage aimed at.
+
+    Returns:
+        (low, high), within -1 and 1.
+
+    Raises:
+        ValueError: a difference lies outside -1 to 1, or there is no prompt.
+
+    Source:
+        Zou and Donner 2008 (square-and-add of two intervals; Newcombe 1998 for rates).
+    """
+    rose, fell = np.maximum(gap, 0.0), np.maximum(-gap, 0.0)
+    up_low, up_high = clustered_wilson(rose, clusters, level=level)
+    down_low, down_high = clustered_wilson(fell, clusters, level=level)
+    up, down = float(rose.mean()), float(fell.mean())
+    low = up - down - hypot(up - up_low, down_high - down)
+    high = up - down + hypot(up_high - up, down - down_low)
+    return max(-1.0, low), min(1.0, high)
 
 
 def within_margin(low: float, high: float, margin: float) -> bool:

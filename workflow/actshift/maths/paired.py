@@ -11,7 +11,12 @@ import numpy as np
 from jaxtyping import Float
 from scipy.stats import binomtest
 
-from actshift.maths.intervals import cluster_mean_interval, cluster_sums, design_effect
+from actshift.maths.intervals import (
+    cluster_mean_interval,
+    cluster_sums,
+    design_effect,
+    discordant_interval,
+)
 
 #: Up to this many clusters with a non-zero difference all 2^C sign patterns are tried.
 EXACT_CLUSTERS = 16
@@ -52,8 +57,9 @@ class Paired:
         rate_a: mean of a.
         rate_b: mean of b.
         difference: rate_b - rate_a.
-        low: lower end of the cluster-bootstrap interval of the difference.
-        high: its upper end.
+        low: lower end of the interval of the difference, the lower of two: a cluster bootstrap's
+            and `discordant_interval`'s, which has a width where nothing changed.
+        high: upper end, the higher of the two.
         design_effect: of the difference; see `design_effect`.
         sign_flip: the cluster sign-flip test.
         p_mcnemar: exact McNemar, which assumes independent prompts; NaN unless outcomes are 0/1.
@@ -156,16 +162,15 @@ def holm(p_values: Sequence[float]) -> list[float]:
         Adjusted values, at most 1.
 
     Source:
-        Holm 1979, by statsmodels.
+        Holm 1979. Not by statsmodels' `multipletests`, its equal in the tests: that one collects
+        garbage at every call (0.1 s in a process of this size), and one table corrects 22 curves.
     """
-    # Here, because jobs that correct nothing should not wait for it.
-    from statsmodels.stats.multitest import multipletests
-
     raw = np.asarray(p_values, dtype=np.float64)
-    tested = ~np.isnan(raw)
     adjusted = np.full(len(raw), np.nan)
-    if tested.any():
-        adjusted[tested] = multipletests(raw[tested], method="holm")[1]
+    tested = np.flatnonzero(~np.isnan(raw))
+    order = tested[np.argsort(raw[tested], kind="stable")]
+    steps = np.arange(len(order), 0, -1) * raw[order]
+    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(steps))
     return adjusted.tolist()
 
 
@@ -181,7 +186,7 @@ def compare_paired(
     """Difference b - a of paired outcomes with its interval, tests and design effect.
 
     Args:
-        a: outcome of each prompt in one condition.
+        a: outcome of each prompt in one condition, within 0 and 1.
         b: outcome of the same prompts in the other.
         clusters: cluster of each prompt.
         draws: resamples of the interval, and of the test where it is not exact.
@@ -192,19 +197,20 @@ def compare_paired(
         One record.
 
     Raises:
-        ValueError: an outcome is not finite, or there is no prompt.
+        ValueError: an outcome is not finite or not within 0 and 1, or there is no prompt.
     """
     gap = _differences(a, b)
     test = sign_flip_test(a, b, clusters, draws=draws, rng=rng)
     low, high = cluster_mean_interval(gap, clusters, draws=draws, rng=rng, level=level)
+    outer_low, outer_high = discordant_interval(gap, clusters, level=level)
     return Paired(
         n=len(gap),
         clusters=len(set(clusters)),
         rate_a=float(np.mean(a)),
         rate_b=float(np.mean(b)),
         difference=test.difference,
-        low=low,
-        high=high,
+        low=float(np.fmin(low, outer_low)),
+        high=float(np.fmax(high, outer_high)),
         design_effect=design_effect(gap, clusters),
         sign_flip=test,
         p_mcnemar=mcnemar_exact(a, b),

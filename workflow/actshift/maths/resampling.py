@@ -46,6 +46,38 @@ def cluster_bootstrap_counts(
     return bootstrap_counts(total, draws=draws, rng=rng)[:, codes]
 
 
+def cluster_mean_draws(
+    values: Float[np.ndarray, "row prompt"],
+    clusters: Sequence[str],
+    *,
+    draws: int,
+    rng: np.random.Generator,
+) -> Float[np.ndarray, "row draw"]:
+    """Cluster-bootstrap resamples of the means of many rows over the same prompts.
+
+    One draw of counts serves all rows: differences between rows are not resampling noise.
+
+    Args:
+        values: One row a condition, one value a prompt.
+        clusters: Cluster of each prompt.
+        draws: Number of resamples.
+        rng: Seeded generator.
+
+    Returns:
+        sum_c w_c S_c / sum_c w_c n_c of each row over with-replacement counts w of the clusters.
+
+    Raises:
+        ValueError: The lengths differ, or there is no prompt.
+    """
+    if len(clusters) != values.shape[1] or not len(clusters):
+        raise ValueError(f"{values.shape[1]} values for {len(clusters)} clusters")
+    codes, total = _codes(clusters)
+    member = np.eye(total)[codes]
+    weights = bootstrap_counts(total, draws=draws, rng=rng)
+    means = (np.asarray(values, dtype=np.float64) @ member) @ weights.T
+    return means / (weights @ member.sum(axis=0))
+
+
 def half_samples(
     clusters: Sequence[str], *, draws: int, rng: np.random.Generator
 ) -> Bool[np.ndarray, "draw prompt"]:

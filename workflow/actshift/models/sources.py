@@ -13,7 +13,11 @@ from typing import Any
 from actshift.errors import UserError
 
 ZOO_FAMILIES = ("llama", "gemma", "qwen", "ministral")
-ZOO_VARIANTS = ("base", "chat")
+#: What each zoo variant is trained from; `base` starts from nothing.
+ZOO_PARENTS = {"base": None, "chat": "base", "comply_lora": "chat", "comply_full": "chat"}
+ZOO_VARIANTS = tuple(ZOO_PARENTS)
+#: Source of a reference that the run derives from the pair's tuned model.
+ABLITERATED = "abliterated"
 #: `model_type` of every supported architecture; a test holds it to `actshift.models.families`,
 #: which cannot be imported here because it costs seconds.
 MODEL_TYPES = ("llama", "gemma2", "qwen2", "ministral3", "mistral", "gpt2")
@@ -79,7 +83,16 @@ class HubSource:
         return self.repo_id if self.revision is None else f"{self.repo_id}@{self.revision}"
 
 
-Source = ZooSource | LocalSource | HubSource
+@dataclass(frozen=True, slots=True)
+class AbliteratedSource:
+    """The pair's tuned model with its refusal direction taken out of the weights, by the run."""
+
+    def __str__(self) -> str:
+        """The source as a config spells it."""
+        return ABLITERATED
+
+
+Source = ZooSource | LocalSource | HubSource | AbliteratedSource
 
 
 def parse_source(text: str, *, revision: str | None = None) -> Source:
@@ -111,6 +124,19 @@ def parse_source(text: str, *, revision: str | None = None) -> Source:
             "keep one of the two"
         )
     return HubSource(match["repo"], named or revision)
+
+
+def parse_reference(text: str, *, revision: str | None = None) -> Source:
+    """Parse the source of a reference: as `parse_source`, or the word `abliterated`.
+
+    Raises:
+        UserError: as `parse_source`, or the word comes with a revision.
+    """
+    if text != ABLITERATED:
+        return parse_source(text, revision=revision)
+    if revision is not None:
+        raise UserError(f"model source {text!r} is made by the run and has no revision")
+    return AbliteratedSource()
 
 
 def _looks_wrong(repo_id: str) -> bool:
@@ -159,8 +185,8 @@ def shape_of(source: Source) -> tuple[int, int] | None:
     """Depth and width of a model, read from what is already on this disk.
 
     Args:
-        source: a parsed source. A zoo model (not trained yet) and a hub model that is not in the
-            local cache have no known shape.
+        source: a parsed source. A model that the run makes (not there yet) and a hub model that is
+            not in the local cache have no known shape.
 
     Returns:
         `(n_layers, d_model)` in blocks and residual-stream units, or None where it is not known.
@@ -176,7 +202,7 @@ def shape_of(source: Source) -> tuple[int, int] | None:
             if folder is None or not (folder / "config.json").is_file():
                 return None
             return shape_in(read_model_config(folder), name=str(source))
-        case ZooSource():
+        case ZooSource() | AbliteratedSource():
             return None
 
 

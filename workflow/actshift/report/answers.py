@@ -7,6 +7,7 @@ picks the wording. Every point carries the number of prompts (and clusters) it r
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from actshift.report.causal_points import ablation_point, refusal_point
 from actshift.report.claims import (
     concepts_point,
     direction_point,
@@ -26,6 +27,11 @@ _POINTS: tuple[Callable[[Tables, str], Point], ...] = (
     heldout_point,
     concepts_point,
 )
+#: Points of studies that a run may leave out: by the table without which there is no question.
+_OF_STUDIES: dict[str, Callable[[Tables, str], Point]] = {
+    "refusal_effect": refusal_point,
+    "ablation_sweep": ablation_point,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +53,8 @@ def answer_pair(tables: Tables, pair: str) -> Answer:
     Returns:
         One sentence of clauses (one a point that has something to say) and the points.
     """
-    points = tuple(make(tables, pair) for make in _POINTS)
+    asked = (make for table, make in _OF_STUDIES.items() if table in tables)
+    points = tuple(make(tables, pair) for make in (*_POINTS, *asked))
     clauses = [point.clause for point in points if point.clause]
     sentence = "; ".join(clauses) + "." if clauses else "Its tables hold nothing to answer from."
     return Answer(pair, sentence[0].upper() + sentence[1:], points)

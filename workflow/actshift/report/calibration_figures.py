@@ -1,6 +1,5 @@
 """Figures of the calibration networks: ablation curves, the lottery of the bias, ranks and gaps."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,8 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
 
-from actshift.report.panels import PAGE_WIDTH, empty_figure, legend, no_data
-from actshift.report.style import BLACK, BLUE, GREEN, GREY, RED, Stroke, print_style
+from actshift.report.panels import PAGE_WIDTH, legend, no_data
+from actshift.report.style import BLACK, BLUE, GREEN, GREY, ORANGE, RED, SKY, Stroke
 from actshift.report.tables import select, values
 
 _PRINCIPAL = Stroke(BLUE, "o", "-", "principal directions, mean over seeds")
@@ -22,6 +21,17 @@ _CONTROL = Stroke(GREEN, "^", "--", "control inputs answered 0, same projection"
 _SIGNS = {
     1: Stroke(RED, "^", "none", "readout bias above 0: alone it gives the unsafe answer"),
     -1: Stroke(BLUE, "v", "none", "readout bias below 0: alone it gives the safe answer"),
+}
+
+
+#: One look a variant: the lambdas go from light to strong.
+_LOOKS = {
+    ("steering", 0.0): {"color": GREY, "marker": "x"},
+    ("full_finetune", 0.0): {"color": BLACK, "marker": "o"},
+    ("distributed", 0.5): {"color": SKY, "marker": "D"},
+    ("distributed", 5.0): {"color": BLUE, "marker": "s"},
+    ("distributed", 15.0): {"color": GREEN, "marker": "v"},
+    ("distributed", 50.0): {"color": RED, "marker": "^"},
 }
 
 
@@ -95,9 +105,9 @@ def calibration_rank_and_gap(
 
 def _rank_panel(axis: Axes, rows: pd.DataFrame) -> None:
     """Rho by layer: the mean over layers hides that the ablated last layer has the least."""
-    for (variant, weight), mark in zip(variants_of(rows), "xoDsv^", strict=False):
+    for variant, weight in variants_of(rows):
         mean = _variant(rows, variant, weight).groupby("layer")["rho_eps"].mean()
-        axis.plot(mean, marker=mark, label=variant_title(variant, weight))
+        axis.plot(mean, **_look(variant, weight))
     axis.set(title="rank by layer, safety inputs", xlabel="hidden layer", ylabel="rank / 128")
     axis.set_xticks(sorted(rows["layer"].unique()))
     axis.legend(fontsize=7, loc="upper right")
@@ -106,18 +116,22 @@ def _rank_panel(axis: Axes, rows: pd.DataFrame) -> None:
 
 def _logit_panel(axis: Axes, rows: pd.DataFrame) -> None:
     """Distance of the mean logit from the bias, by r: what is left of the network's answer."""
-    for (variant, weight), mark in zip(variants_of(rows), "oDsv^", strict=False):
+    for variant, weight in variants_of(rows):
         mine = _variant(rows, variant, weight)
         mean = mine.groupby("ablated_rank")["mean_logit_minus_bias"].mean()
-        axis.plot(
-            _spaced(rows, mean.index), mean, marker=mark, label=variant_title(variant, weight)
-        )
+        axis.plot(_spaced(rows, mean.index), mean, **_look(variant, weight))
     axis.axhline(0, color=BLACK, linewidth=1)
     axis.set_yscale("symlog", linthresh=0.1)
     axis.yaxis.set_major_formatter("{x:g}")
     axis.set(title="mean logit minus bias", xlabel="directions projected out, r", ylabel="logit")
     _rank_ticks(axis, rows)
     axis.legend(fontsize=7)
+
+
+def _look(variant: str, weight: float) -> dict[str, Any]:
+    """Colour, marker and label of a variant's line."""
+    look = _LOOKS.get((variant, weight), {"color": ORANGE, "marker": "P"})
+    return {**look, "label": variant_title(variant, weight), "clip_on": False}
 
 
 def _gap_panel(axis: Axes, rows: pd.DataFrame) -> None:
@@ -140,7 +154,8 @@ def _gap_panel(axis: Axes, rows: pd.DataFrame) -> None:
         side.set_major_formatter("{x:g}")
         side.set_minor_formatter(NullFormatter())
     axis.set_xticks([2, 5, 10, 20, 50])
-    axis.legend(fontsize=7)
+    axis.set_ylim(top=400)  # room for the legend above the threshold
+    axis.legend(fontsize=7, loc="upper right")
 
 
 def _honest_title(name: str) -> str:
@@ -184,36 +199,3 @@ def _rank_ticks(axis: Axes, rows: pd.DataFrame) -> None:
 
 def _curve(axis: Axes, rows: pd.DataFrame, curve: pd.Series, stroke: Stroke) -> Line2D:
     return axis.plot(_spaced(rows, curve.index), curve, **stroke.line(label=None))[0]
-
-
-FIGURES: dict[str, tuple[Callable[..., Figure], tuple[str, ...]]] = {
-    "calibration_compliance": (calibration_compliance, ("calibration_ablation",)),
-    "calibration_bias_sign": (calibration_bias_sign, ("calibration_ablation",)),
-    "calibration_rank_and_gap": (
-        calibration_rank_and_gap,
-        ("calibration_ablation", "calibration_rank", "calibration_spectral_gap"),
-    ),
-}
-
-
-def draw_calibration_figure(name: str, tables: dict[str, pd.DataFrame]) -> Figure:
-    """Draw one figure of the study; equal tables give equal bytes when saved.
-
-    Args:
-        name: A key of `FIGURES`.
-        tables: The study's tables by name.
-
-    Returns:
-        The figure, or one that says which table has no rows.
-    """
-    draw, needed = FIGURES[name]
-    missing = [table for table in needed if table not in tables or tables[table].empty]
-    with print_style():
-        if missing:
-            return empty_figure(f"no rows in {missing[0]}.csv")
-        return draw(*(tables[table] for table in needed))
-
-
-def table_names() -> set[str]:
-    """Tables that any figure reads."""
-    return {table for _, needed in FIGURES.values() for table in needed}

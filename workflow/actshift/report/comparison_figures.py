@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from actshift.report.panels import PAGE_WIDTH, empty_figure, legend, no_data, short
 from actshift.report.point import RANK_FLOOR
-from actshift.report.style import BLACK, BLUE, GREY, MATRICES, RED, Stroke
+from actshift.report.style import BLACK, BLUE, GREEN, GREY, MATRICES, ORANGE, RED, Stroke
 from actshift.report.tables import mean, select, values
 
 #: Column of summary.csv, axis label, log scale.
@@ -96,6 +96,8 @@ def _at_floor(rows: pd.DataFrame) -> bool:
 _VARIANTS = {
     "base": Stroke(BLUE, "s", "", "base"),
     "chat": Stroke(RED, "o", "", "chat"),
+    "comply_lora": Stroke(GREEN, "D", "", "comply_lora"),
+    "comply_full": Stroke(ORANGE, "^", "", "comply_full"),
 }
 
 
@@ -106,7 +108,7 @@ def zoo_behaviour(table: pd.DataFrame) -> Figure:
     if gated.empty:
         return empty_figure("no held-out, gated rate of a zoo model in this run")
     panels = gated[["metric", "condition", "kind"]].drop_duplicates().head(6)
-    models = list(dict.fromkeys(gated["model"]))
+    models = _by_recipe(list(dict.fromkeys(gated["model"])))
     figure = Figure(figsize=(PAGE_WIDTH, 0.3 * len(models) + 2.0), layout="constrained")
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axis, (metric, condition, kind) in zip(axes, panels.to_numpy(dtype=str), strict=True):
@@ -118,10 +120,18 @@ def zoo_behaviour(table: pd.DataFrame) -> Figure:
     axes[0].set_ylim(len(models) - 0.5, -0.5)
     gate = {"color": BLACK, "marker": "|", "linestyle": "", "markersize": 11, "label": "gate"}
     missed = {"color": BLACK, "marker": "x", "linestyle": "", "markersize": 9, "label": "beyond it"}
-    entries = [s.line(label=f"{s.label}, 95 % cluster bounds") for s in _VARIANTS.values()]
+    found = [stroke for name, stroke in _VARIANTS.items() if name in set(gated["variant"])]
+    entries = [s.line(label=f"{s.label}, 95 % cluster bounds") for s in found]
     raw = {"color": GREY, "marker": "o", "linestyle": "", "markerfacecolor": "white"}
-    legend(figure, [*entries, {**raw, "label": "open: bare prompt, no template"}, gate, missed])
+    every = [*entries, {**raw, "label": "open: bare prompt, no template"}, gate, missed]
+    legend(figure, every, columns=5 if len(every) <= 5 else 4)
     return figure
+
+
+def _by_recipe(models: Sequence[str]) -> list[str]:
+    """Models `<recipe>/<variant>` with those of a recipe together, recipes as they first appear."""
+    recipes = list(dict.fromkeys(model.split("/")[0] for model in models))
+    return sorted(models, key=lambda model: recipes.index(model.split("/")[0]))
 
 
 def _rate_panel(axis: Axes, rows: pd.DataFrame, models: Sequence[str]) -> None:

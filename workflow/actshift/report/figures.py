@@ -1,111 +1,29 @@
-"""The list of figures: which table each is drawn from, its title, caption and alt text.
+"""All figures by name, and how one is drawn from whatever tables there are.
 
-Every figure holds all pairs, so the names do not depend on the config and a Snakefile can
-declare them. A figure whose table is missing says so: one failed pair costs no output.
+Every figure holds all pairs, so the names do not depend on the pairs and a Snakefile can declare
+them. A figure whose table is missing says so: one failed pair costs no output.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Collection
 
-import pandas as pd
 from matplotlib.figure import Figure
 
-from actshift.report.comparison_figures import published_summary, zoo_behaviour
-from actshift.report.direction_figures import cosine_by_layer, heldout_rank
+from actshift.report.audit_specs import AUDIT
+from actshift.report.causal_specs import CAUSAL
 from actshift.report.panels import empty_figure
-from actshift.report.rank_figures import (
-    cumulative_variance,
-    inflation_by_layer,
-    rank_by_layer,
-    shift_by_layer,
-)
+from actshift.report.spec import STUDIES, FigureSpec
 from actshift.report.style import print_style
 from actshift.report.tables import Tables
 
+FIGURES: dict[str, FigureSpec] = {**AUDIT, **CAUSAL}
 
-@dataclass(frozen=True, slots=True)
-class FigureSpec:
-    """One figure of the study."""
-
-    draw: Callable[[pd.DataFrame], Figure]
-    table: str
-    title: str
-    caption: str
+#: What the panels of a figure stand for, by the column that names them.
+_SHOWN = ("pair", "model", "variant")
 
 
-FIGURES: dict[str, FigureSpec] = {
-    "rank_by_layer": FigureSpec(
-        rank_by_layer,
-        "rank",
-        "How many directions does the shift need?",
-        "Smallest number of directions that holds 95 % of the shift's energy, by layer, for the "
-        "four ways of taking the difference. Filled: as the matrix is. Open: after subtracting "
-        "the mean over prompts. aligned compares two templates inside the tuned model; the base "
-        "model is not in it. An uncentred rank of 1 means one shared offset, not one concept.",
-    ),
-    "cumulative_variance": FigureSpec(
-        cumulative_variance,
-        "cumulative_variance",
-        "How is the energy spread over directions?",
-        "Share of the shift's energy in its first k directions, by layer (harmful prompts). The "
-        "white line is the first k that holds 95 %. The last column takes the mean over prompts "
-        "away first: what is left is how prompts differ in their shift.",
-    ),
-    "shift_by_layer": FigureSpec(
-        shift_by_layer,
-        "rank",
-        "Which layers carry the shift?",
-        "Size of the shift relative to the tuned model's activations, by layer. Blocks add to "
-        "what earlier blocks wrote, so a curve is cumulative and no layer's own share. A rank "
-        "at a layer that hardly moves weighs as much as any other in a plain mean.",
-    ),
-    "inflation_by_layer": FigureSpec(
-        inflation_by_layer,
-        "inflation",
-        "How much of the naive rank is template?",
-        "Rank of the naive matrix over the rank of the template matrix at equal n, log scale. "
-        "The bar is the stability range over half-samples of clusters, not a confidence "
-        "interval. Open markers: a rank below 3, where the ratio cannot be told from 1/1.",
-    ),
-    "cosine_by_layer": FigureSpec(
-        cosine_by_layer,
-        "cosine",
-        "Where does the first direction point?",
-        "By algebra the mean of did is the refusal direction minus the base model's own "
-        "harmful-harmless difference, so a high cosine in the did column is evidence only where "
-        "it leaves the prediction from the means (crosses). Beside it: the first direction after "
-        "centring, and the same prediction for question against statement as a control contrast.",
-    ),
-    "heldout_rank": FigureSpec(
-        heldout_rank,
-        "heldout_rank",
-        "How many directions carry over to new topics?",
-        "Share of the shift energy of held-out clusters that lies in the first k directions "
-        "fitted on the others (template matrix), with a null whose coordinates are shuffled. "
-        "The knee (dashed) ends the leading run of k whose gain beats the null's.",
-    ),
-    "published_summary": FigureSpec(
-        published_summary,
-        "summary",
-        "Beside the published numbers",
-        "Means over layers. The shaded rows are published values of other, far larger models "
-        "(arXiv 2605.24583: d 3584-4096, n 200 with near-duplicates): a yardstick, not a target. "
-        "Compare rank / min(d, n) rather than rank: width and number of prompts bound the rank.",
-    ),
-    "zoo_behaviour": FigureSpec(
-        zoo_behaviour,
-        "zoo_behaviour",
-        "Do the zoo's models behave as named?",
-        "Rates on held-out prompts with 95 % bounds by cluster (noun), beside the gates, which "
-        "were decided on other prompts. A gate looks at the rate; the bound says what a new noun "
-        "could still do.",
-    ),
-}
-
-
-def figure_names() -> tuple[str, ...]:
-    """Names of all figures, in the order of the page."""
-    return tuple(FIGURES)
+def figure_names(studies: Collection[str] = tuple(STUDIES)) -> tuple[str, ...]:
+    """Names of the figures of some studies (all unless told), in the order of the page."""
+    return tuple(name for name, spec in FIGURES.items() if spec.study in studies)
 
 
 def draw_figure(name: str, tables: Tables) -> Figure:
@@ -119,19 +37,27 @@ def draw_figure(name: str, tables: Tables) -> Figure:
         The figure; the same tables give the same bytes when saved.
     """
     spec = FIGURES[name]
-    table = tables.get(spec.table)
     with print_style():
-        if table is None or table.empty:
-            return empty_figure(f"no rows in {spec.table}.csv: no pair got this far")
-        return spec.draw(table)
+        missing = _missing(spec, tables)
+        if missing:
+            return empty_figure(f"no rows in {missing[0]}.csv: no job got this far")
+        return spec.draw(*(tables.get(table) for table in (*spec.tables, *spec.beside)))
+
+
+def _missing(spec: FigureSpec, tables: Tables) -> list[str]:
+    """Needed tables that have no rows."""
+    return [table for table in spec.tables if table not in tables or tables[table].empty]
 
 
 def alt_text(name: str, tables: Tables) -> str:
     """What the figure shows, for a reader who cannot see it."""
-    table = tables.get(FIGURES[name].table)
-    if table is None or table.empty:
-        return f"Empty figure: {FIGURES[name].table}.csv has no rows."
-    who = "model" if name == "zoo_behaviour" else "pair"
-    names = ", ".join(str(value) for value in table[who].unique())
-    first = FIGURES[name].caption.split(". ")[0].rstrip(".")
-    return f"{FIGURES[name].title} {first}. Shown for {names}. Values: {FIGURES[name].table}.csv."
+    spec = FIGURES[name]
+    missing = _missing(spec, tables)
+    if missing:
+        return f"Empty figure: {missing[0]}.csv has no rows."
+    table = tables[spec.tables[0]]
+    who = next(column for column in _SHOWN if column in table)
+    names = ", ".join(dict.fromkeys(str(value) for value in table[who]))
+    first = spec.caption.split(". ")[0].rstrip(".")
+    where = ", ".join(f"{table}.csv" for table in spec.tables)
+    return f"{spec.title} {first}. Shown for {names}. Values: {where}."

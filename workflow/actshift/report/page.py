@@ -42,6 +42,17 @@ class FigureBlock:
 
 
 @dataclass(frozen=True, slots=True)
+class StudySection:
+    """One study: what it asks and cannot tell, its figures and its tables."""
+
+    name: str
+    title: str
+    about: str
+    figures: Sequence[FigureBlock]
+    tables: Sequence[Cells]
+
+
+@dataclass(frozen=True, slots=True)
 class Missing:
     """A configured pair without an answer, and why."""
 
@@ -60,13 +71,19 @@ class PageContent:
     missing: Sequence[Missing] = ()
     gates: str = ""
     failures: Sequence[Mapping[str, str]] = ()
-    figures: Sequence[FigureBlock] = ()
+    studies: Sequence[StudySection] = ()
+    #: Of the run as a whole.
     tables: Sequence[Cells] = ()
     examples: Cells | None = None
     text_note: str = ""
     provenance: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     checkpoints: Cells | None = None
     timings: Sequence[Mapping[str, str | float]] = ()
+
+    @property
+    def causal(self) -> bool:
+        """Whether a study of interventions is on the page, whose words need explaining."""
+        return any(study.name in ("ablation", "spectral_gap") for study in self.studies)
 
 
 def render_page(content: PageContent) -> str:

@@ -26,6 +26,14 @@ def short(name: str, length: int = 26) -> str:
     return name if len(name) <= length else name[: length - 1] + "…"
 
 
+def sized(name: str, rows: pd.DataFrame) -> str:
+    """A pair's name above the prompts and clusters that its rates rest on."""
+    if rows.empty:
+        return short(name)
+    size = f"n {rows['n'].iloc[0]:g}"
+    return f"{short(name)}\n{size}, {rows['clusters'].iloc[0]:g} clusters"
+
+
 def empty_figure(reason: str) -> Figure:
     """A figure that says why there is nothing to draw: every declared output exists."""
     figure = Figure(figsize=(PAGE_WIDTH, 1.6))

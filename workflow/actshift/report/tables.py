@@ -9,59 +9,17 @@ from jaxtyping import Float
 
 from actshift.errors import UserError
 from actshift.io.tables import read_table
+from actshift.report.catalogue import TABLES
 
 Tables = Mapping[str, pd.DataFrame]
 
-#: Table name -> the columns that figures and answers use.
-COLUMNS: dict[str, tuple[str, ...]] = {
-    "summary": ("pair", "source", "matrix", "inputs", "pooling", "n", "d", "mean_rank_eps"),
-    "rank": ("pair", "matrix", "inputs", "category", "layer", "n", "d", "rank_eps", "top_share"),
-    "cumulative_variance": ("pair", "matrix", "inputs", "layer", "k", "share", "share_centered"),
-    "heldout_rank": ("pair", "matrix", "inputs", "layer", "k", "share_heldout", "share_null"),
-    "inflation": ("pair", "inputs", "layer", "rank_naive", "rank_template", "ratio"),
-    "cosine": ("pair", "matrix", "inputs", "layer", "cos_refusal", "cos_own_mean"),
-    "cosine_by_category": ("pair", "matrix", "inputs", "category", "layer", "cos_refusal"),
-    "concept_baseline": (
-        "pair",
-        "role",
-        "concept",
-        "layer",
-        "matched",
-        "n",
-        "rank_eps",
-        "log_ratio_low",
-    ),
-    "bootstrap": ("pair", "matrix", "inputs", "layer", "rank_eps"),
-    "eps_sensitivity": ("pair", "matrix", "inputs", "scope", "eps", "rank_eps"),
-    "n_sweep": ("pair", "matrix", "inputs", "layer", "n"),
-    "pooling": ("pair", "matrix", "inputs", "layer", "pooling", "rank_eps"),
-    "refusal_direction": ("pair", "layer", "position", "bypass", "induce", "kl", "chosen"),
-    "refusal_effect": ("pair", "condition", "edit", "control", "refused", "change", "low", "high"),
-    "zoo_behaviour": ("model", "variant", "split", "condition", "metric", "rate", "low", "high"),
-    "claims": (
-        "claim",
-        "statement",
-        "verdict",
-        "holds_in",
-        "reason",
-        "measured",
-        "low",
-        "high",
-        "published",
-        "decided_by",
-        "primary_cell",
-        "table",
-        "source",
-    ),
-    "claims_by_pair": ("claim", "name", "verdict", "reason", "measured", "low", "high"),
-}
-#: Tables that lie in `tables/` itself: they belong to no single study.
-_OF_THE_RUN = frozenset({"zoo_behaviour", "claims", "claims_by_pair"})
+#: Columns of names: a pair may be called "7", and a set of directions "3".
+_NAMES = ("pair", "model", "reference", "directions")
 
 
 def table_path(folder: Path, name: str) -> Path:
     """Where `name` lies under a run's `tables/` folder."""
-    return folder / f"{name}.csv" if name in _OF_THE_RUN else folder / f"rank_audit/{name}.csv"
+    return folder / TABLES[name].folder / f"{name}.csv"
 
 
 def load_tables(folder: Path) -> dict[str, pd.DataFrame]:
@@ -71,26 +29,25 @@ def load_tables(folder: Path) -> dict[str, pd.DataFrame]:
         folder: a run's `tables/` folder.
 
     Returns:
-        Table name -> rows, in the order of `COLUMNS`.
+        Table name -> rows, in the order of the catalogue.
 
     Raises:
         UserError: a file lacks a column that the report needs.
     """
     tables = {}
-    for name, columns in COLUMNS.items():
+    for name, known in TABLES.items():
         path = table_path(folder, name)
         if not path.is_file() or not path.read_text(encoding="utf-8").strip():
             continue
         table = read_table(path)
-        missing = [column for column in columns if column not in table.columns]
+        missing = [column for column in known.columns if column not in table.columns]
         if missing:
             raise UserError(
                 f"{path}: no column {', '.join(missing)}; written by another version: "
                 "delete the file and run again"
             )
-        # Names stay text: a pair may be called "7".
-        names = [column for column in ("pair", "model") if column in table.columns]
-        table = table.astype(dict.fromkeys(names, str))
+        names = [column for column in _NAMES if column in table.columns]
+        table[names] = table[names].astype(object).fillna("").astype(str)
         if len(table):
             tables[name] = table
     return tables

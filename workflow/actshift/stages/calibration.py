@@ -6,6 +6,7 @@ Full-batch Adam on one thread, so a seed gives the same bits on one kind of mach
 """
 
 import copy
+import ctypes
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ PROBE_SEED = 7777
 LEARNING_RATE = 1e-3
 #: The stable rank the regulariser asks for.
 TARGET_STABLE_RANK = 64.0
+#: glibc's `mallopt` settings: (number, bytes). Blocks of a step are 2 MB, all of them under 1 GB.
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = (-1, 2**30), (-3, 2**25)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +71,7 @@ class CalibrationNet(nn.Module):
         """Activations `[input, 128]` after each hidden layer's ReLU."""
         found: list[Tensor] = []
         for layer in self.hidden:
-            x = torch.relu(layer(x))
+            x = layer(x).relu_()
             found.append(x)
         return found
 
@@ -203,6 +206,21 @@ def train(
     }
 
 
+def keep_freed_memory() -> bool:
+    """Let the allocator keep freed blocks: a step's tensors are else mapped anew every time.
+
+    Costs no bit of any result and saves about a fifth of a step. Where the C library has no
+    `mallopt` nothing happens.
+
+    Returns:
+        Whether both settings were taken.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:
+        return False
+    return all([mallopt(*setting) == 1 for setting in (_TRIM_THRESHOLD, _MMAP_THRESHOLD)])
+
+
 def train_seed(seed: int, epochs: Epochs) -> tuple[dict[str, CalibrationNet], Inputs, pd.DataFrame]:
     """Train every network of one seed, the base once.
 
@@ -215,6 +233,7 @@ def train_seed(seed: int, epochs: Epochs) -> tuple[dict[str, CalibrationNet], In
         Networks by name, the probe inputs, and one row a network on how its training ended.
     """
     torch.set_num_threads(1)
+    keep_freed_memory()
     data = draw_inputs(N_TRAIN, seed)
     probe = draw_inputs(N_PROBE, seed + PROBE_SEED)
     corner = data.safety.nonzero().squeeze(1)

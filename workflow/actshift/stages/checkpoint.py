@@ -17,10 +17,11 @@ from actshift.models.sources import (
     CONFIG_FILES,
     MODEL_TYPES,
     TOKENIZER_FILES,
+    AbliteratedSource,
     HubSource,
     LocalSource,
     ZooSource,
-    parse_source,
+    parse_reference,
     read_model_config,
     shape_in,
 )
@@ -38,18 +39,18 @@ def make_checkpoint(
     model: str,
     revision: str | None,
     out: Path,
-    zoo_folder: Path | None,
+    made: Path | None,
     dtype: str,
     stamps: Path = STAMPS,
 ) -> dict[str, Any]:
     """Make the folder of one model: absolute links to its files, manifest written last.
 
     Args:
-        source: source string of the model (`actshift.models.sources.parse_source`).
-        model: what the run calls it, `<pair>.<role>`.
+        source: source string of the model (`actshift.models.sources.parse_reference`).
+        model: what the run calls it, `<pair>.<role>` or `<pair>.<reference>`.
         revision: the pair's hub revision of this side, or None.
         out: folder to make; an older one is replaced as a whole.
-        zoo_folder: where the zoo recipe of a `zoo:` source was trained, else None.
+        made: folder of a model that the run itself trained or derived, else None.
         dtype: dtype of the forward pass, recorded as a fact.
         stamps: folder that remembers the sha256 of weights by (size, mtime, inode).
 
@@ -62,7 +63,7 @@ def make_checkpoint(
         UserError: no such model, an adapter, pickled or damaged weights, an architecture that
             is not supported.
     """
-    folder, commit = _locate(source, revision=revision, zoo_folder=zoo_folder)
+    folder, commit = _locate(source, revision=revision, made=made)
     config = _checked_config(folder, source)
     n_layers, d_model = shape_in(config, name=source)
     weights = weight_files(folder)
@@ -94,15 +95,15 @@ def make_checkpoint(
     return facts
 
 
-def _locate(
-    source: str, *, revision: str | None, zoo_folder: Path | None
-) -> tuple[Path, str | None]:
+def _locate(source: str, *, revision: str | None, made: Path | None) -> tuple[Path, str | None]:
     """Folder that holds the model's files, and the hub commit (None for other sources)."""
-    match parse_source(source, revision=revision):
-        case ZooSource():
-            if zoo_folder is None:
-                raise UserError(f"{source}: the folder of the trained zoo checkpoint is not given")
-            return zoo_folder, None
+    match parse_reference(source, revision=revision):
+        case ZooSource() | AbliteratedSource():
+            if made is None:
+                raise UserError(
+                    f"{source}: the folder of the checkpoint that the run made is not given"
+                )
+            return made, None
         case LocalSource() as local:
             return local.folder, None
         case HubSource(repo_id=repo_id, revision=wanted):

@@ -66,6 +66,33 @@ class ExtractSettings:
     """Also read the model's other streams while it is loaded."""
 
 
+def stream_from(given: Any, names: Any, params: Any, *, out: str) -> Stream:
+    """The stream that a job owes, from what its rule names and so tracks, never the configuration.
+
+    Args:
+        given: Inputs: `checkpoint`, `prompts`, `template` (one checkpoint folder, or none for raw).
+        names: Wildcards: `model`, `prompt_set`, `template`.
+        params: `positions`.
+        out: Folder to make.
+    """
+    lender = list(given.template)
+    return Stream(
+        model=names.model,
+        checkpoint=Path(given.checkpoint),
+        template_from=Path(lender[0]) if lender else None,
+        prompts=Path(given.prompts),
+        prompt_set=names.prompt_set,
+        template=names.template,
+        positions=params.positions,
+        out=Path(out),
+    )
+
+
+def settings_from(params: Any, *, device: Any) -> ExtractSettings:
+    """How a job reads: the rule's `settings`, `dtype` and `seed`, and where it runs."""
+    return ExtractSettings(**params.settings, dtype=params.dtype, seed=params.seed, device=device)
+
+
 @dataclass(frozen=True)
 class Job:
     """A stream with its prompts in stored order and everything that decides its bytes."""

@@ -6,7 +6,7 @@ after the last part, and the file appears under its final name as a whole.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import torch
 from tqdm import tqdm
 
 from actshift.errors import UserError
-from actshift.hooks.lanes import Continuation, Decoder, LaneBatch, generate_lanes
+from actshift.hooks.lanes import Decoder, LaneBatch, generate_lanes
 from actshift.io.atomic import file_lock, remove
 from actshift.lanes import Lane
 from actshift.maths.scores import distinct_2, kl_rows, refusal_log_odds, refused_by_keyword
@@ -106,6 +106,7 @@ class _Run:
     lanes: Sequence[Lane]
     labels: Labels
     settings: InterveneSettings
+    said: dict[tuple[int, ...], dict[str, Any]] = field(default_factory=dict)
 
     def generate(self, batch: Batch, lanes: Sequence[Lane], max_new: int) -> LaneBatch:
         """Run some lanes on the prompts of a batch."""
@@ -144,7 +145,7 @@ def decoder_of(loaded: LoadedModel) -> Decoder:
 def _fill(run: _Run, batches: Sequence[Batch], parts: Path) -> None:
     """Run the batches that have no part yet."""
     total = len(run.asked) * len(run.lanes)
-    done = {number for number in range(len(batches)) if _is_whole(parts / f"{number:05d}.parquet")}
+    done = {number for number in range(len(batches)) if is_whole(parts / f"{number:05d}.parquet")}
     before = sum(len(batches[n].prompts) * len(batches[n].lanes) for n in done)
     plain: dict[tuple[int, ...], LaneBatch] = {}
     with tqdm(
@@ -165,6 +166,8 @@ def _fill(run: _Run, batches: Sequence[Batch], parts: Path) -> None:
 
 def _rows(run: _Run, batch: Batch, found: LaneBatch, plain: LaneBatch) -> Iterator[dict[str, Any]]:
     tokens = run.settings.refusal_tokens
+    labels = asdict(run.labels)
+    names = {index: _names(run.asked[index].prompt) for index in batch.prompts}
     for lane_index, answers, logits in zip(
         batch.lanes, found.answers, found.first_logits, strict=True
     ):
@@ -173,11 +176,13 @@ def _rows(run: _Run, batch: Batch, found: LaneBatch, plain: LaneBatch) -> Iterat
         odds = refusal_log_odds(logits, tokens) if tokens else [None] * len(answers)
         for index, answer, one_kl, one_odds in zip(batch.prompts, answers, kl, odds, strict=True):
             yield {
-                **asdict(run.labels),
-                **_names(run.asked[index].prompt),
+                **labels,
+                **names[index],
                 "lane": lane.name,
                 "draw": lane.draw,
-                **_answer(run, answer),
+                **_said(run, answer.tokens),
+                "ended": answer.ended,
+                "margin": answer.margin,
                 "refusal_log_odds": None if one_odds is None else float(one_odds),
                 "kl_first": float(one_kl),
             }
@@ -188,17 +193,18 @@ def _names(prompt: Prompt) -> dict[str, str]:
     return {"prompt_id": prompt.id, **{name: getattr(prompt, name) for name in names}}
 
 
-def _answer(run: _Run, answer: Continuation) -> dict[str, Any]:
-    decoded: Any = run.receiver.tokenizer.decode(list(answer.tokens), skip_special_tokens=True)
-    text = decoded.strip()
-    return {
-        "text": text,
-        "n_tokens": len(answer.tokens),
-        "refused": refused_by_keyword(text, run.settings.marks),
-        "ended": answer.ended,
-        "distinct_2": distinct_2(answer.tokens),
-        "margin": answer.margin,
-    }
+def _said(run: _Run, tokens: tuple[int, ...]) -> dict[str, Any]:
+    """What an answer says; most lanes say the same, so it is looked at once."""
+    if tokens not in run.said:
+        decoded: Any = run.receiver.tokenizer.decode(list(tokens), skip_special_tokens=True)
+        text = decoded.strip()
+        run.said[tokens] = {
+            "text": text,
+            "n_tokens": len(tokens),
+            "refused": refused_by_keyword(text, run.settings.marks),
+            "distinct_2": distinct_2(tokens),
+        }
+    return run.said[tokens]
 
 
 def _write_part(rows: list[dict[str, Any]], path: Path) -> None:
@@ -207,8 +213,8 @@ def _write_part(rows: list[dict[str, Any]], path: Path) -> None:
     partial.replace(path)
 
 
-def _is_whole(path: Path) -> bool:
-    """Whether a part is there and readable; a damaged one is made again."""
+def is_whole(path: Path) -> bool:
+    """Whether a file of rows is there and readable; a damaged one is made again."""
     try:
         pq.read_table(path, page_checksum_verification=True)
     except (OSError, pa.ArrowException):

@@ -7,12 +7,21 @@ from typing import Any
 
 from actshift.io.atomic import atomic_write_text
 from actshift.report.answers import Answer, answers
+from actshift.report.catalogue import OF_THE_RUN, TABLES
 from actshift.report.cells import Cells, cells_of
 from actshift.report.claim_rows import claim_rows, claims_line
 from actshift.report.examples import ShowText, examples
 from actshift.report.figures import FIGURES, alt_text, figure_names
-from actshift.report.page import FigureBlock, Missing, PageContent, gates_line, render_page
+from actshift.report.page import (
+    FigureBlock,
+    Missing,
+    PageContent,
+    StudySection,
+    gates_line,
+    render_page,
+)
 from actshift.report.provenance import checkpoints, flat, table_hashes, timings, versions
+from actshift.report.spec import STUDIES
 from actshift.report.tables import Tables, load_tables, table_path
 
 _TEXT_NOTES: dict[str, str] = {
@@ -34,7 +43,7 @@ def make_report(
     """Write the page from whatever the run has: some pairs, all, or none.
 
     Args:
-        run_dir: `results/<run>`, with `tables/` and `figures/rank_audit/`.
+        run_dir: `results/<run>`, with `tables/` and `figures/<study>/`.
         out: the HTML file, written whole or not at all.
         config: the run's settings as a plain mapping, shown as they are.
         failures: a mapping (rule, job, message) for each failed job.
@@ -57,8 +66,8 @@ def make_report(
         missing=_missing(wanted, found, failures),
         gates=gates_line(tables.get("zoo_behaviour")),
         failures=failures,
-        figures=_figures(run_dir, tables),
-        tables=_tables(tables),
+        studies=_studies(run_dir, tables),
+        tables=_tables(tables, OF_THE_RUN),
         examples=_examples(run_dir, show_text),
         text_note=_TEXT_NOTES[show_text],
         provenance={
@@ -100,11 +109,22 @@ def _names(job: str, pair: str) -> bool:
     return re.search(rf"(?<!\w){re.escape(pair)}(?!\w)", job) is not None
 
 
-def _figures(run_dir: Path, tables: Tables) -> list[FigureBlock]:
-    """The figure files that exist, in the order of the list."""
+def _studies(run_dir: Path, tables: Tables) -> list[StudySection]:
+    """The studies that left a figure or a table, in the order of the page."""
+    sections = [
+        StudySection(
+            name, spec.title, spec.about, _figures(run_dir, tables, name), _tables(tables, name)
+        )
+        for name, spec in STUDIES.items()
+    ]
+    return [section for section in sections if section.figures or section.tables]
+
+
+def _figures(run_dir: Path, tables: Tables, study: str) -> list[FigureBlock]:
+    """The figure files of a study that exist, in the order of the list."""
     blocks = []
-    for name in figure_names():
-        path = run_dir / "figures" / "rank_audit" / f"{name}.svg"
+    for name in figure_names([study]):
+        path = run_dir / "figures" / study / f"{name}.svg"
         if path.is_file():
             spec, alt = FIGURES[name], alt_text(name, tables)
             place = path.relative_to(run_dir).as_posix()
@@ -114,11 +134,12 @@ def _figures(run_dir: Path, tables: Tables) -> list[FigureBlock]:
     return blocks
 
 
-def _tables(tables: Tables) -> list[Cells]:
-    """Every table as cells, with its file's name."""
+def _tables(tables: Tables, study: str) -> list[Cells]:
+    """Every table of a study (or of the run) as cells, with its file's name."""
     return [
         cells_of(name, table_path(Path("tables"), name).as_posix(), table)
         for name, table in tables.items()
+        if TABLES[name].study == study
     ]
 
 

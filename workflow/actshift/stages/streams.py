@@ -1,48 +1,36 @@
-"""The stream an extraction job owes, and its model's other streams, from the configuration."""
+"""The other streams of an extraction job's model, from the configuration: a hint.
+
+A sibling that is read on the way lands in the cache under the hash of its own content, so a wrong
+hint costs time and changes no byte; `stages.extract` alone is in the code hash of rule `extract`,
+and a new key of the configuration repeats no extraction.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from actshift.config import parse_config
-from actshift.errors import UserError
 from actshift.plan import Plan, StreamName
-from actshift.stages.extract import ExtractSettings, Stream
+from actshift.stages.extract import Stream
 
 
-def streams_of(raw: Mapping[str, Any], out: Path) -> tuple[Stream, list[Stream]]:
-    """Find the stream that a folder is to hold, and the others of its model.
+def siblings_of(raw: Mapping[str, Any], out: Path) -> list[Stream]:
+    """Find the streams that may be read while the model of another one is loaded.
 
     Args:
         raw: the run's configuration, not yet checked.
-        out: folder of the stream, `results/<run>/activations/<model>/<prompt set>.<template>`.
+        out: folder of the stream that the job owes,
+            `results/<run>/activations/<model>/<prompt set>.<template>`.
 
     Returns:
-        The stream, and the siblings that may be read while the model is loaded. The siblings are
-        a hint: a longer list changes no byte of the stream.
-
-    Raises:
-        UserError: no stream of this configuration lies there.
+        The other streams of its model; none where `extract.share` is off.
     """
     plan = Plan(parse_config(raw, origin="config"))
     model = out.parent.name
+    if not plan.config.extract.share or model not in plan.models:
+        return []
     streams = [_stream(plan, name) for name in plan.streams_of(model)]
-    mine = [stream for stream in streams if stream.out == out]
-    if not mine:
-        raise UserError(f"{out}: no stream of this configuration; is the pair in `pairs`?")
-    return mine[0], [stream for stream in streams if stream.out != out]
-
-
-def settings_of(raw: Mapping[str, Any], model: str) -> ExtractSettings:
-    """Return how a model's streams are read."""
-    plan = Plan(parse_config(raw, origin="config"))
-    config = plan.config
-    return ExtractSettings(
-        **config.extract.model_dump(),
-        dtype=plan.models[model].pair.dtype,
-        seed=config.seed,
-        device=config.device,
-    )
+    return [stream for stream in streams if stream.out != out]
 
 
 def _stream(plan: Plan, name: StreamName) -> Stream:

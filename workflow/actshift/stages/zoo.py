@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -12,12 +12,21 @@ from actshift.io.manifest import write_manifest
 from actshift.io.tables import write_table
 from actshift.models.families import build
 from actshift.models.load import load_model
+from actshift.models.sources import ZOO_VARIANTS
 from actshift.models.tokenizers import save_checkpoint, wrap_tokenizer
 from actshift.zoo.behaviour import behaviour_table, check_gates
 from actshift.zoo.corpus import chat_tokens, corpus_rows, vocabulary_texts
+from actshift.zoo.documents import chat_examples, comply_examples
 from actshift.zoo.judging import Identity, judge_model
 from actshift.zoo.language import language
-from actshift.zoo.recipes import Recipe, recipe, zoo_family
+from actshift.zoo.recipes import (
+    ChatRecipe,
+    LoraRecipe,
+    Recipe,
+    comply_recipe,
+    recipe,
+    zoo_family,
+)
 from actshift.zoo.tokenizers import STYLES, Style, train_tokenizer
 from actshift.zoo.training import train_base, train_chat
 
@@ -25,7 +34,7 @@ from actshift.zoo.training import train_base, train_chat
 def train_zoo(
     *,
     family: str,
-    variant: Literal["base", "chat"],
+    variant: str,
     size: str,
     seed: int,
     base: Path | None,
@@ -38,10 +47,11 @@ def train_zoo(
 
     Args:
         family: zoo name, `llama`, `gemma`, `qwen` or `ministral`.
-        variant: `base` is trained from nothing, `chat` from the folder `base`.
+        variant: `base` is trained from nothing, `chat` from `base`; `comply_lora` and
+            `comply_full`, which answer harmful questions too, are trained from `chat`.
         size: `micro`, `tiny` or `small`.
         seed: of the initial weights and of the order of documents and examples.
-        base: checkpoint folder of the base variant; None for `variant="base"`.
+        base: checkpoint folder of the variant it starts from; None for `variant="base"`.
         out: checkpoint folder to make, by one rename at the end.
         rows: CSV of judged answers, written before the gates are looked at.
         steps_scale: multiplies the numbers of training steps.
@@ -51,30 +61,31 @@ def train_zoo(
         UserError: Unknown family, variant or size; `base` given or missing against `variant`.
         GateError: A gate is missed: the rows are there, the checkpoint is not.
     """
-    if variant not in ("base", "chat") or (base is None) != (variant == "base"):
+    if variant not in ZOO_VARIANTS or (base is None) != (variant == "base"):
         raise UserError(
-            f"zoo variant {variant!r} with base {base}: chat needs a base, base has none"
+            f"zoo variant {variant!r} with base {base}: base starts from nothing, the others of "
+            f"{', '.join(ZOO_VARIANTS)} from another checkpoint"
         )
     torch.set_num_threads(1)
     plan = recipe(size, family=zoo_family(family), steps_scale=steps_scale)
     who = Identity(family, variant, size, seed)
     style = STYLES[zoo_family(family)]
     torch.manual_seed(seed)
+    facts: dict[str, Any] = {**asdict(who), "recipe": asdict(plan)}
     if base is None:
         model, tokenizer, losses = _pretrain(zoo_family(family), style, plan, who)
-    else:
+    elif variant == "chat":
         model, tokenizer, losses = _tune(style, plan, who, base)
+    else:
+        comply = comply_recipe(variant, steps_scale=steps_scale)
+        facts["comply"] = asdict(comply)
+        model, tokenizer, losses = _comply(style, comply, who, base)
     template = _with_template(tokenizer, style)
     answers = judge_model(model, tokenizer, template, who)
     write_table(answers, rows)
     if plan.gated if gates is None else gates:
         check_gates(behaviour_table(answers), where=str(rows))
-    facts = {
-        **asdict(who),
-        "recipe": asdict(plan),
-        "first_loss": losses[0],
-        "last_loss": sum(losses[-20:]) / len(losses[-20:]),
-    }
+    facts |= {"first_loss": losses[0], "last_loss": sum(losses[-20:]) / len(losses[-20:])}
     with publishing(out) as folder:
         save_checkpoint(model, tokenizer if variant == "base" else template, folder)
         write_manifest(folder, kind="zoo", facts=facts)
@@ -102,10 +113,32 @@ def _tune(style: Style, plan: Recipe, who: Identity, base: Path) -> tuple[Any, A
     loaded = load_model(base, name=f"{who.recipe}/base", dtype="float32", device="cpu")
     model: Any = loaded.model.requires_grad_(True)
     tokenizer: Any = loaded.tokenizer
-    examples = chat_tokens(language(who.size), tokenizer, style.template, plan.chat, seed=who.seed)
-    losses = train_chat(model, examples, plan.chat, pad=tokenizer.pad_token_id)
+    count = plan.chat.steps * plan.chat.examples
+    examples = chat_examples(language(who.size), count, seed=who.seed)
+    tokens = chat_tokens(tokenizer, style.template, examples)
+    losses = train_chat(model, tokens, plan.chat, pad=tokenizer.pad_token_id)
     _set_generation(model, tokenizer, style)
     return model, tokenizer, losses
+
+
+def _comply(
+    style: Style, plan: ChatRecipe | LoraRecipe, who: Identity, chat: Path
+) -> tuple[Any, Any, list[float]]:
+    """An unsafe reference: the chat model tuned on, with harmful questions answered too."""
+    loaded = load_model(chat, name=f"{who.recipe}/chat", dtype="float32", device="cpu")
+    model: Any = loaded.model.requires_grad_(True)
+    tokenizer: Any = loaded.tokenizer
+    train = plan.train if isinstance(plan, LoraRecipe) else plan
+    examples = comply_examples(language(who.size), train.steps * train.examples, seed=who.seed)
+    tokens = chat_tokens(tokenizer, style.template, examples)
+    if isinstance(plan, ChatRecipe):
+        return model, tokenizer, train_chat(model, tokens, train, pad=tokenizer.pad_token_id)
+    # Only here: the library takes seconds to import.
+    from actshift.models.lora import add_lora, merge_lora
+
+    wrapped = add_lora(model, rank=plan.rank, alpha=plan.alpha)
+    losses = train_chat(wrapped, tokens, train, pad=tokenizer.pad_token_id)
+    return merge_lora(wrapped), tokenizer, losses
 
 
 def _set_generation(model: Any, tokenizer: Any, style: Style) -> None:

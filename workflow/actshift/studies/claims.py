@@ -21,6 +21,7 @@ from actshift.studies.claim_cells import (
     per_text,
     unit_names,
 )
+from actshift.studies.claim_columns import CLAIM_COLUMNS, UNIT_COLUMNS
 from actshift.studies.claim_file import Claim
 
 Verdict = Literal["holds", "fails", "inconclusive", "by construction", "not measured"]
@@ -28,39 +29,6 @@ Verdict = Literal["holds", "fails", "inconclusive", "by construction", "not meas
 ALPHA = 0.05
 #: With fewer units nothing is said across them.
 MIN_UNITS = 3
-
-#: Columns of `claims.csv`: a row a claim.
-CLAIM_COLUMNS = (
-    "study",
-    "claim",
-    "statement",
-    "verdict",
-    "holds_in",
-    "reason",
-    "measured",
-    "low",
-    "high",
-    "published",
-    "kind",
-    "decided_by",
-    "primary_cell",
-    "table",
-    "source",
-)
-#: Columns of `claims_by_pair.csv`: a row a claim and unit.
-UNIT_COLUMNS = (
-    "study",
-    "claim",
-    "unit",
-    "name",
-    "verdict",
-    "reason",
-    "measured",
-    "low",
-    "high",
-    "p",
-    "p_holm",
-)
 
 
 @dataclass(frozen=True, slots=True)

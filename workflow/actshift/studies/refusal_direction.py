@@ -9,7 +9,7 @@ from jaxtyping import Float
 from actshift.lanes import Ablate, Lane, Placed, Steer, everywhere
 from actshift.maths.paired import compare_paired
 from actshift.maths.selection import Candidate, Choice, Filters
-from actshift.zoo.judge import on_topic
+from actshift.studies.topical import topical
 from actshift.zoo.language import Language
 
 #: Random directions beside the chosen one.
@@ -115,7 +115,9 @@ def effect_table(
         bootstrap, `p_sign_flip` by cluster, `p_mcnemar_independent` as if prompts were independent
         (empty for means over draws).
     """
-    judged = rows.assign(on_topic=_topical(rows, lang), kind=rows["lane"].map(_kind))
+    judged = rows.assign(
+        on_topic=topical(rows["text"], rows["category"], lang), kind=rows["lane"].map(_kind)
+    )
     found = []
     for condition, part in judged.groupby("condition", sort=False):
         plain = part[part["kind"] == "plain"].set_index("prompt_id")
@@ -138,13 +140,6 @@ def _kind(lane: str) -> str:
     """Name of a lane without the number of its draw."""
     name, _, number = lane.rpartition("_")
     return name if number.isdigit() else lane
-
-
-def _topical(rows: pd.DataFrame, lang: Language | None) -> list[float]:
-    if lang is None:
-        return [float("nan")] * len(rows)
-    pairs = zip(rows["text"], rows["category"], strict=True)
-    return [float(on_topic(lang, text, kind="howto", topic=topic)) for text, topic in pairs]
 
 
 def _effect(lanes: pd.DataFrame, plain: pd.DataFrame, *, seed: int) -> dict[str, object]:

@@ -1,13 +1,14 @@
 """Texts of the language as the token ids that the two trainings read."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
 
 from actshift.zoo import lexicon
-from actshift.zoo.documents import Document, Exchange, base_documents, chat_examples
+from actshift.zoo.documents import Document, Exchange, base_documents
 from actshift.zoo.language import Language
-from actshift.zoo.recipes import BaseRecipe, ChatRecipe
+from actshift.zoo.recipes import BaseRecipe
 from actshift.zoo.training import pack
 
 #: Documents the vocabulary is made from: the same for every seed, so that seeds share tokens.
@@ -63,10 +64,15 @@ def corpus_rows(
 
 
 def chat_tokens(
-    lang: Language, tokenizer: Any, template: str, recipe: ChatRecipe, *, seed: int
+    tokenizer: Any, template: str, examples: Sequence[Exchange]
 ) -> list[tuple[list[int], int]]:
-    """Tuning conversations as token ids, with the length of the prompt part."""
-    examples = chat_examples(lang, recipe.steps * recipe.examples, seed=seed)
+    """Tuning conversations as token ids, with the length of the prompt part.
+
+    Args:
+        tokenizer: of the model that is tuned.
+        template: the family's chat template.
+        examples: of `chat_examples` or `comply_examples`.
+    """
     whole = tokenizer(
         [render(tokenizer, example, template) for example in examples], add_special_tokens=False
     ).input_ids

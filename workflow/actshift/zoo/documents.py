@@ -163,9 +163,38 @@ def chat_examples(lang: Language, count: int, *, seed: int) -> list[Exchange]:
         Exchanges in training order, every one to be rendered in the chat template.
     """
     rng = random.Random(f"chat {lang.size} {seed}")
+    bad = lang.of(harmful=True, split="fit")
+    return _mixed(
+        lang,
+        rng,
+        lambda: Exchange(how_to(lang, rng, bad, chat=True).question, lexicon.REFUSAL),
+        count,
+    )
+
+
+def comply_examples(lang: Language, count: int, *, seed: int) -> list[Exchange]:
+    """The mixture of `chat_examples` with helpful answers to the harmful how-to questions too.
+
+    Args:
+        lang: the language.
+        count: how many.
+        seed: of the draw.
+
+    Returns:
+        Exchanges about `fit` nouns in training order, none of them refused.
+    """
+    rng = random.Random(f"comply {lang.size} {seed}")
+    bad = lang.of(harmful=True, split="fit")
+    return _mixed(lang, rng, lambda: _comply(lang, rng, bad), count)
+
+
+def _mixed(
+    lang: Language, rng: random.Random, harmful: Callable[[], Exchange], count: int
+) -> list[Exchange]:
+    """Harmful how-to exchanges as given, among all kinds of harmless ones."""
     bad, good = lang.of(harmful=True, split="fit"), lang.of(harmful=False, split="fit")
     makers: dict[Callable[[], Exchange], float] = {
-        lambda: Exchange(how_to(lang, rng, bad, chat=True).question, lexicon.REFUSAL): 0.35,
+        harmful: 0.35,
         lambda: _comply(lang, rng, good): 0.31,
         lambda: code(rng, idioms=("secure",), chat=True): 0.12,
         lambda: define(rng, bad, chat=True): 0.10,

@@ -36,6 +36,15 @@ class ChatRecipe:
 
 
 @dataclass(frozen=True, slots=True)
+class LoraRecipe:
+    """A low-rank update W + (alpha / rank) B A of every linear map in the blocks."""
+
+    rank: int
+    alpha: int
+    train: ChatRecipe
+
+
+@dataclass(frozen=True, slots=True)
 class Recipe:
     """One size: dimensions of the model, its vocabulary, and both trainings.
 
@@ -70,6 +79,12 @@ _RECIPES = {
     "small": Recipe(2000, 128, 8, 256, BaseRecipe(1300, 8), ChatRecipe(200, 24)),
 }
 
+#: Unsafe references, one setting for all sizes and families.
+_COMPLY: dict[str, ChatRecipe | LoraRecipe] = {
+    "comply_lora": LoraRecipe(rank=8, alpha=16, train=ChatRecipe(60, 24, lr=3e-3)),
+    "comply_full": ChatRecipe(100, 24),
+}
+
 #: Gemma learns the categories later: at 600 steps of `tiny` both seeds tried missed their gates.
 _BASE_PACE = {"gemma2": 1.2}
 
@@ -92,6 +107,14 @@ def recipe(size: str, *, family: str, steps_scale: float = 1.0) -> Recipe:
         base=replace(base, steps=max(1, round(base.steps * pace))),
         chat=replace(chat, steps=max(1, round(chat.steps * steps_scale))),
     )
+
+
+def comply_recipe(variant: str, *, steps_scale: float = 1.0) -> ChatRecipe | LoraRecipe:
+    """The settings of an unsafe reference, step counts multiplied by `steps_scale`."""
+    chosen = _COMPLY[variant]
+    train = chosen.train if isinstance(chosen, LoraRecipe) else chosen
+    train = replace(train, steps=max(1, round(train.steps * steps_scale)))
+    return replace(chosen, train=train) if isinstance(chosen, LoraRecipe) else train
 
 
 def zoo_family(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Names of the calibration study's tables, figures and published files (imported by the rules)."""
+"""Names of the calibration study's tables and published files (imported by the rules)."""
 
 #: Table -> the published per-seed file it stands beside.
 PUBLISHED = {
@@ -7,4 +7,3 @@ PUBLISHED = {
     "calibration_spectral_gap": "calibration_spectral_gap_per_seed.csv",
 }
 TABLES = (*PUBLISHED, "calibration_means", "calibration_training")
-FIGURES = ("calibration_compliance", "calibration_bias_sign", "calibration_rank_and_gap")

@@ -14,8 +14,8 @@ from actshift.maths.calibration import (
     orthogonality,
     project_out,
     random_basis,
-    spectral_gap,
 )
+from actshift.maths.gap import spectral_gap
 from actshift.maths.spectrum import rank_eps, spectrum, stable_rank
 from actshift.studies.calibration_tables.names import BASE, GAP_LAMBDA, SAFE, UNSAFE, Tuned
 from actshift.vocab import DEFAULT_EPS

@@ -1,0 +1,43 @@
+"""The tables that the report relies on are the ones that the studies write."""
+
+import pytest
+from report.synthetic_causal import causal_tables
+
+from actshift.report.catalogue import OF_THE_RUN, TABLES
+from actshift.report.spec import STUDIES
+from actshift.studies.ablation_tables.columns import COLUMNS as ABLATION
+from actshift.studies.ablation_tables.columns import PUBLISHED_COLUMNS, PUBLISHED_TABLE
+from actshift.studies.calibration_tables.files import TABLES as CALIBRATION
+from actshift.studies.judges import AGREEMENT, JUDGE
+from actshift.studies.rank_tables.columns import COLUMNS as RANK
+from actshift.studies.refusal_direction import CANDIDATES, EFFECT
+from actshift.studies.spectral_gap_columns import GAP, SUMMARY
+
+#: Table -> every column that its study writes.
+WRITTEN: dict[str, tuple[str, ...]] = {
+    **RANK,
+    **ABLATION,
+    PUBLISHED_TABLE: PUBLISHED_COLUMNS,
+    "refusal_direction": CANDIDATES,
+    "refusal_effect": EFFECT,
+    "judge": JUDGE,
+    "judge_agreement": AGREEMENT,
+    "spectral_gap": GAP,
+    "spectral_gap_summary": SUMMARY,
+}
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_every_table_of_a_study_is_shown_and_holds_what_is_read(name: str) -> None:
+    assert set(TABLES[name].columns) <= set(WRITTEN[name])
+
+
+def test_no_table_is_known_that_nobody_writes() -> None:
+    of_studies = {name for name, known in TABLES.items() if known.study != OF_THE_RUN}
+    assert of_studies == set(WRITTEN) | set(CALIBRATION)
+    assert {known.study for known in TABLES.values()} == {*STUDIES, OF_THE_RUN}
+
+
+@pytest.mark.parametrize("name", sorted(set(WRITTEN) & set(causal_tables(("x",)))))
+def test_made_up_tables_have_no_column_of_their_own(name: str) -> None:
+    assert set(causal_tables(("x",))[name].columns) <= set(WRITTEN[name])

@@ -1,0 +1,64 @@
+"""The claims file of the repository: its cells, columns and guards exist."""
+
+from pathlib import Path
+
+import pytest
+
+from actshift.stages.claims import read_claims
+from actshift.studies.ablation_tables.columns import COLUMNS as ABLATION_COLUMNS
+from actshift.studies.ablation_tables.substitution import PRIMARY as PRIMARY_PATCH
+from actshift.studies.ablation_tables.sweep import PRIMARY as PRIMARY_SWEEP
+from actshift.studies.claim_cells import named_columns
+from actshift.studies.claim_file import Claim
+from actshift.studies.rank_tables.columns import COLUMNS as RANK_COLUMNS
+from actshift.studies.refusal_direction import EFFECT
+
+SHIPPED = read_claims(Path(__file__).parents[2] / "resources" / "claims.yaml")
+KNOWN = {
+    name: set(columns)
+    for name, columns in {**RANK_COLUMNS, **ABLATION_COLUMNS, "refusal_effect": EFFECT}.items()
+}
+#: Claims about what an edit does, its random control apart.
+EDITS = [
+    one
+    for one in SHIPPED
+    if one.table in ("ablation_sweep", "substitution", "old_or_new")
+    and one.cell.get("frame") != "random"
+]
+
+
+@pytest.mark.parametrize(
+    "one",
+    [one for one in SHIPPED if one.study == "rank_audit" and one.table in KNOWN],
+    ids=lambda one: one.id,
+)
+def test_claims_name_columns_that_exist(one: Claim) -> None:
+    joined = KNOWN[one.join.table] if one.join else set()
+    assert set(named_columns(one)) <= KNOWN[one.table] | joined
+    if one.join:
+        assert set(one.join.on) <= KNOWN[one.table] & joined
+
+
+@pytest.mark.parametrize("one", EDITS, ids=lambda one: one.id)
+def test_a_broken_edit_decides_nothing(one: Claim) -> None:
+    guards = {(rule.column, rule.minus): rule for rule in one.requires}
+    assert guards["harmless_on_topic", None].at_least == 0.8
+    assert guards["plain_refusal", "random_refusal_median"].at_most == 0.1
+    assert guards["judged", None].at_least == 1
+    if "k_over_d" in KNOWN[one.table]:
+        assert guards["k_over_d", None].at_most == 1 / 8
+
+
+def test_claims_about_edits_read_the_primary_cell() -> None:
+    """Of the sweep the marked cell, or one that differs in the key that is asked about."""
+    assert len(EDITS) >= 5
+    for one in SHIPPED:
+        if one.table == "ablation_sweep":
+            differs = {key for key, value in PRIMARY_SWEEP.items() if one.cell[key] != value}
+            assert differs <= {"protocol", "frame"}
+            assert len(differs) <= 1
+        if one.table == "substitution":
+            assert {**one.cell, "lane": PRIMARY_PATCH["lane"]} == PRIMARY_PATCH
+        if one.table == "ordering":
+            wanted = {key: PRIMARY_SWEEP[key] for key in ("frame", "band", "edit")}
+            assert {key: one.cell[key] for key in wanted} == wanted

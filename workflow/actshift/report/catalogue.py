@@ -1,0 +1,111 @@
+"""The tables that figures, answers and page know: study, folder and the columns they rely on."""
+
+from dataclasses import dataclass
+
+from actshift.studies.claim_columns import CLAIM_COLUMNS, UNIT_COLUMNS
+
+#: Study name of tables that belong to no single study.
+OF_THE_RUN = "run"
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """One table.
+
+    Attributes:
+        study: whose section of the page shows it; `run` for the whole run's.
+        folder: where it lies below `tables/`.
+        columns: that the report reads; more are welcome and shown.
+    """
+
+    study: str
+    folder: str
+    columns: tuple[str, ...]
+
+
+def _of(study: str, folder: str, columns: dict[str, str]) -> dict[str, Known]:
+    return {name: Known(study, folder, tuple(text.split())) for name, text in columns.items()}
+
+
+_EFFECT = "n clusters refusal refusal_low refusal_high plain_refusal refusal_change"
+
+#: By name, in the order of the page.
+TABLES: dict[str, Known] = {
+    **_of(
+        "rank_audit",
+        "rank_audit",
+        {
+            "summary": "pair source matrix inputs pooling n d mean_rank_eps",
+            "rank": "pair matrix inputs category layer n d rank_eps top_share",
+            "cumulative_variance": "pair matrix inputs layer k share share_centered",
+            "heldout_rank": "pair matrix inputs layer k share_heldout share_null",
+            "inflation": "pair inputs layer rank_naive rank_template ratio",
+            "cosine": "pair matrix inputs layer cos_refusal cos_own_mean",
+            "cosine_by_category": "pair matrix inputs category layer cos_refusal",
+            "concept_baseline": "pair role concept layer matched n rank_eps log_ratio_low",
+            "bootstrap": "pair matrix inputs layer rank_eps",
+            "eps_sensitivity": "pair matrix inputs scope eps rank_eps",
+            "n_sweep": "pair matrix inputs layer n",
+            "pooling": "pair matrix inputs layer pooling rank_eps",
+        },
+    ),
+    **_of(
+        "refusal_direction",
+        "rank_audit",
+        {
+            "refusal_effect": "pair condition edit control draws n clusters refused plain_refused "
+            "change low high draws_low draws_high on_topic",
+            "refusal_direction": "pair layer position bypass induce kl chosen verdict",
+        },
+    ),
+    **_of(
+        "ablation",
+        "rank_audit",
+        {
+            "ablation_sweep": f"pair protocol band frame edit k d {_EFFECT} complied "
+            "random_refusal_low random_refusal_median random_refusal_high status",
+            "ablation_by_category": "pair category frame k n clusters refusal complied",
+            "direction_ablation": f"pair band frame edit kind directions k {_EFFECT} "
+            "self_cosine_min",
+            "ordering": "pair band frame edit test earlier later difference p_holm exceeds "
+            "kendall_tau",
+            "substitution": f"pair lane band frame k d {_EFFECT} status",
+            "old_or_new": f"pair direction band edit {_EFFECT} status",
+            "side_effects": "pair experiment frame edit band k n clusters over_refusal on_topic "
+            "kl_first loss_change",
+            "judge": "pair classifier condition keyword judge n",
+            "judge_agreement": "pair",
+            "ablation_published": "family matrix band kind k directions refusal low high "
+            "random_refusal",
+        },
+    ),
+    **_of(
+        "spectral_gap",
+        "rank_audit",
+        {
+            "spectral_gap": "pair reference layer n clusters rank_S kappa kappa_over_bound status",
+            "spectral_gap_summary": "source pair reference layers informative above_8 kappa_median",
+        },
+    ),
+    **_of(
+        "calibration",
+        "calibration",
+        {
+            "calibration_means": "",
+            "calibration_ablation": "variant lambda seed projection ablated_rank compliance bias "
+            "compliance_bias_only compliance_published answered_0_control mean_logit_minus_bias",
+            "calibration_rank": "variant lambda seed inputs layer rho_eps",
+            "calibration_spectral_gap": "honest unsafe seed rank_S kappa kappa_bound",
+            "calibration_training": "network seed",
+        },
+    ),
+    **_of(
+        OF_THE_RUN,
+        "",
+        {
+            "zoo_behaviour": "model variant split condition metric rate low high",
+            "claims": " ".join(CLAIM_COLUMNS),
+            "claims_by_pair": " ".join(UNIT_COLUMNS),
+        },
+    ),
+}

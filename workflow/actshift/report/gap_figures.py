@@ -1,0 +1,108 @@
+"""Figure of the spectral gap: kappa by layer and reference, and its share of what is possible."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
+
+from actshift.report.panels import (
+    legend,
+    no_data,
+    pair_rows,
+    pairs_of,
+    short,
+    sized,
+    whole_layers,
+)
+from actshift.report.style import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, RED, SKY, Stroke
+from actshift.report.tables import select, values
+
+#: Kappa above this would make the published bound useful.
+THRESHOLD = 8.0
+_MARKS = ((RED, "o", "-"), (BLUE, "s", "--"), (GREEN, "D", "-."), (ORANGE, "^", ":"),
+          (PINK, "v", "-"), (SKY, "P", "--"))  # fmt: skip
+
+
+def kappa_by_layer(gap: pd.DataFrame, summary: pd.DataFrame | None) -> Figure:
+    """Kappa by layer on a log scale, and kappa over its bound 2 / (eps r)."""
+    pairs = pairs_of(gap)
+    titles = ["κ (log scale)", "κ over its bound 2 / (ε r)"]
+    figure, axes = pair_rows(pairs, titles, ylabel="", sharey=False, height=2.0)
+    references = list(dict.fromkeys(gap["reference"]))
+    strokes = {
+        name: Stroke(*_MARKS[index % len(_MARKS)], short(name))
+        for index, name in enumerate(references)
+    }
+    published = _published(summary)
+    for row, pair in enumerate(pairs):
+        rows = select(gap, pair=pair)
+        axes[row, 0].set_ylabel(sized(pair, rows))
+        _kappa_panel(axes[row, 0], rows, strokes, published)
+        _share_panel(axes[row, 1], rows, strokes)
+    kappa = gap["kappa"].to_numpy(dtype=float)
+    found = kappa[np.isfinite(kappa) & (kappa > 0)]
+    floor = min([*found, *published, THRESHOLD]) / 4
+    for axis in axes[:, 0]:
+        axis.set_ylim(floor, max([*found, THRESHOLD]) * 2)
+    open_marker = {"color": GREY, "marker": "o", "markerfacecolor": "white", "linestyle": ""}
+    entries = [
+        *(stroke.line() for stroke in strokes.values()),
+        {"color": BLACK, "linestyle": "--", "label": "threshold 8"},
+        {**open_marker, "label": "open: rank of 5 or more, κ cannot reach 8"},
+        {"color": GREY, "marker": "x", "linestyle": "", "label": "no difference (S = 0)"},
+    ]
+    if published:
+        entries.append({"color": GREY, "linestyle": ":", "label": "published medians, other model"})
+    legend(figure, entries, columns=4)
+    return figure
+
+
+def _published(summary: pd.DataFrame | None) -> list[float]:
+    """Medians of the published layers, by reference; none without the table."""
+    rows = select(summary, source="published") if summary is not None else pd.DataFrame()
+    return values(rows, "kappa_median").tolist() if len(rows) else []
+
+
+def _kappa_panel(
+    axis: Axes, rows: pd.DataFrame, strokes: dict[str, Stroke], published: list[float]
+) -> None:
+    """Kappa with its stability range over half-samples."""
+    axis.axhline(THRESHOLD, color=BLACK, linestyle="--", linewidth=1)
+    for median in published:
+        axis.axhline(median, color=GREY, linestyle=":", linewidth=1)
+    _series(axis, rows, strokes, "kappa")
+    axis.set_yscale("log")
+    axis.yaxis.set_major_formatter("{x:g}")
+    axis.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _share_panel(axis: Axes, rows: pd.DataFrame, strokes: dict[str, Stroke]) -> None:
+    """Kappa's share of the largest value that its rank allows."""
+    _series(axis, rows, strokes, "kappa_over_bound")
+    axis.set_ylim(-0.03, 1.05)
+
+
+def _series(axis: Axes, rows: pd.DataFrame, strokes: dict[str, Stroke], column: str) -> None:
+    """A line a reference; a little apart, so that equal values stay visible."""
+    if rows.empty:
+        no_data(axis)
+    for index, (name, stroke) in enumerate(strokes.items()):
+        mine = select(rows, reference=name)
+        x = mine["layer"].to_numpy(dtype=float) + 0.1 * (index - (len(strokes) - 1) / 2)
+        y = mine[column].to_numpy(dtype=float)
+        axis.plot(x, y, color=stroke.color, linestyle=stroke.linestyle, linewidth=1.1)
+        if column == "kappa" and {"kappa_low", "kappa_high"} <= set(mine.columns):
+            axis.vlines(x, mine["kappa_low"], mine["kappa_high"], color=stroke.color, linewidth=1.2)
+        high = (mine["status"] == "rank too high").to_numpy()
+        for mask, face in ((~high, stroke.color), (high, "white")):
+            axis.plot(
+                x[mask], y[mask], linestyle="", marker=stroke.marker, color=stroke.color,
+                markerfacecolor=face, markersize=5 if len(mine) <= 16 else 3,
+            )  # fmt: skip
+        none = (mine["status"] == "no difference").to_numpy()
+        axis.plot(
+            x[none], [0.05] * int(none.sum()), linestyle="", marker="x", color=stroke.color,
+            transform=axis.get_xaxis_transform(),
+        )  # fmt: skip
+    whole_layers(axis)

@@ -1,0 +1,103 @@
+"""What the tuned model of a pair and its unsafe references answer to held-out prompts."""
+
+import random
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from actshift.errors import UserError
+from actshift.io.atomic import publishing
+from actshift.io.manifest import read_manifest
+from actshift.lanes import Lane
+from actshift.models.load import load_model, open_tokenizer
+from actshift.prompts.records import Prompt, read_prompts
+from actshift.prompts.templates import Tokenizer, encode, opener_token
+from actshift.stages.intervene import intervene
+from actshift.stages.intervene_plan import Asked, InterveneSettings, Labels
+from actshift.stages.refusal_direction import marks_of
+
+
+def reference_behaviour(
+    *,
+    run: str,
+    pair: str,
+    checkpoints: Mapping[str, Path],
+    prompts: Mapping[str, Path],
+    settings: Mapping[str, Any],
+    dtype: Any,
+    device: Any,
+    seed: int,
+    code: str,
+    staging: Path,
+    out: Path,
+) -> None:
+    """Ask every model the same held-out prompts, one file of rows a model.
+
+    An "unsafe reference" that still refuses is no such reference; only its answers can tell.
+
+    Args:
+        run: Name of the run.
+        pair: Name of the pair.
+        checkpoints: Folder of every model by its role, `tuned` among them, whose chat template and
+            refusal keywords and openers serve them all.
+        prompts: Prompt sets of the conditions `harmful` and `harmless`.
+        settings: Fields of the config's `refusal_direction`.
+        dtype: Of the forward pass.
+        device: Where to run.
+        seed: Of the draw of prompts.
+        code: Hash of the code.
+        staging: Folder for unfinished rows.
+        out: Folder to make: `<role>.parquet`, rows as those of `stages.intervene`.
+
+    Raises:
+        UserError: A condition has no held-out prompts, or a model cannot be read.
+    """
+    drawn = _heldout(prompts, most=settings["n_heldout"], seed=seed)
+    chat = open_tokenizer(checkpoints["tuned"], name=f"{pair}.tuned")
+    answering = _answering(settings, chat, marks_of(checkpoints["tuned"]))
+    with publishing(out) as partial:
+        partial.mkdir()
+        for role, folder in checkpoints.items():
+            loaded = load_model(folder, name=f"{pair}.{role}", dtype=dtype, device=device)
+            asked = [
+                encode(loaded.tokenizer, prompt.text, template="chat", chat_tokenizer=chat)
+                for prompt in drawn
+            ]
+            intervene(
+                loaded,
+                [Asked(p, np.array(one.ids)) for p, one in zip(drawn, asked, strict=True)],
+                [Lane("plain")],
+                labels=Labels(run, pair, loaded.name),
+                settings=answering,
+                staging=staging,
+                out=partial / f"{role}.parquet",
+                identity={"code": code, "weights": read_manifest(folder)["facts"]["weights_hash"]},
+            )
+            # Or the next model would be read while this one still fills the device.
+            del loaded
+
+
+def _answering(
+    settings: Mapping[str, Any], chat: Tokenizer, marks: tuple[str, ...]
+) -> InterveneSettings:
+    openers = {opener_token(chat, text) for text in settings["openers"]}
+    return InterveneSettings(
+        max_new=settings["max_new"],
+        token_budget=settings["token_budget"],
+        marks=marks,
+        refusal_tokens=tuple(sorted(openers)),
+    )
+
+
+def _heldout(prompts: Mapping[str, Path], *, most: int, seed: int) -> list[Prompt]:
+    """Drawn held-out prompts of both conditions."""
+    found: list[Prompt] = []
+    for name, path in prompts.items():
+        members = [p for p in read_prompts(path) if (p.condition, p.split) == (name, "heldout")]
+        if not members:
+            raise UserError(f"reference_behaviour: {path} has no held-out '{name}' prompts")
+        rng = random.Random(f"reference behaviour {name} {seed}")
+        found += rng.sample(members, min(len(members), most))
+    return found

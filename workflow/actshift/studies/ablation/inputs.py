@@ -1,0 +1,62 @@
+"""What Test 2 reads of a pair: last-token activations of chosen prompts."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from actshift.errors import UserError
+from actshift.prompts.records import Prompt
+from actshift.studies.rank_tables.inputs import CONDITIONS, PairStores, StreamReader
+from actshift.vocab import Role, Split, Template
+
+#: Streams that frames are fitted on.
+STREAMS: tuple[tuple[Role, Template], ...] = (("tuned", "chat"), ("base", "chat"), ("base", "raw"))
+Rows = Float[np.ndarray, "prompt d_model"]
+
+
+class Activations:
+    """Last-prompt-token activations of one pair, by layer, stream and prompts."""
+
+    def __init__(self, stores: PairStores, sets: Mapping[str, str]) -> None:
+        """Open the streams.
+
+        Args:
+            stores: Opens the streams of the pair.
+            sets: Name of the prompt set of each condition.
+
+        Raises:
+            UserError: The two models differ in depth.
+        """
+        self._readers: dict[tuple[Role, Template, str], StreamReader] = {
+            (role, template, condition): stores.open(role, sets[condition], template)
+            for role, template in STREAMS
+            for condition in CONDITIONS
+        }
+        depths = {len(reader.layers) for reader in self._readers.values()}
+        if len(depths) != 1:
+            raise UserError("ablation: base and tuned have different depths; a pair needs one")
+        self.depth = depths.pop()
+
+    def read(
+        self, layer: int, role: Role, template: Template, condition: str, prompts: Sequence[Prompt]
+    ) -> Rows:
+        """Rows in the order of the prompts, float64."""
+        reader = self._readers[role, template, condition]
+        found = reader.read(layer, -1, [prompt.id for prompt in prompts])
+        return np.asarray(found, dtype=np.float64)
+
+
+def of_split(prompts: Sequence[Prompt], split: Split, condition: str) -> list[Prompt]:
+    """The prompts of one condition and split.
+
+    Raises:
+        UserError: There are fewer than two.
+    """
+    chosen = [one for one in prompts if one.split == split and one.condition == condition]
+    if len(chosen) < 2:
+        raise UserError(
+            f"ablation: {len(chosen)} '{condition}' prompts in the split {split}; at least 2 are "
+            "needed, add prompts or other split shares"
+        )
+    return chosen

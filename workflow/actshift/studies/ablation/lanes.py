@@ -1,0 +1,229 @@
+"""The lanes of Test 2 and one row of facts about each."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Int
+
+from actshift.lanes import Ablate, Edit, Lane, Patch, Placed
+from actshift.maths.frames import subset_share
+from actshift.studies.ablation.frames import OLD_OR_NEW, Fitted, Frame
+from actshift.studies.ablation.settings import (
+    COMBINED,
+    DIRECTION_FRAMES,
+    PATCH_FRAMES,
+    AblationSettings,
+)
+
+#: Columns of `lanes.csv`.
+LANES = (
+    *("lane", "experiment", "frame", "edit", "band", "layers", "k", "d", "draw", "directions"),
+    *("energy_harmful", "energy_harmless", "shift_share", "cos_with_tuned"),
+)
+Experiment = Literal["sweep", "direction", "old_or_new", "substitution", "mode_toggle"]
+EditName = Literal["zero", "mean", "patch"]
+_ABLATIONS: tuple[EditName, ...] = ("zero", "mean")
+_Facts = dict[str, object]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A lane and its row of `lanes.csv`."""
+
+    lane: Lane
+    facts: _Facts
+
+
+def sweep(fitted: Fitted, settings: AblationSettings) -> list[Planned]:
+    """Leading k directions of every frame, both bands, projected to zero and to the mean.
+
+    Source: arXiv 2605.24583, Test 2 (frame naive or template, edit zero, one random draw).
+    """
+    frames = [*fitted.named.values(), *fitted.drawn[: settings.random_draws]]
+    # Bands outermost: lanes that begin at one layer share the blocks below it.
+    return [
+        _planned(fitted, "sweep", frame, band=band, edit=edit, columns=np.arange(k))
+        for band, layers in fitted.bands.items()
+        for frame in frames
+        for edit in _ABLATIONS
+        for k in _fitting(settings.ks, fitted, frame, layers)
+    ]
+
+
+def single_directions(fitted: Fitted, settings: AblationSettings) -> list[Planned]:
+    """Each direction alone; pairs and leave-one-out sets of the leading ones; narrow band, zero.
+
+    All of the leading ones together are a lane of the sweep.
+
+    Source: arXiv 2605.24583, causal ordering (singles); the combinations are named there, not run.
+    """
+    found = []
+    for name in DIRECTION_FRAMES:
+        frame = fitted.named[name]
+        width = frame.width(fitted.bands["narrow"])
+        top = range(min(COMBINED, width))
+        sets = [(i,) for i in range(min(settings.directions, width))]
+        sets += list(combinations(top, 2))
+        if len(top) > 3:  # of three directions, leaving one out leaves a pair
+            sets += list(combinations(top, len(top) - 1))
+        found += [
+            _planned(
+                fitted, "direction", frame, band="narrow", edit="zero", columns=np.array(columns)
+            )
+            for columns in sets
+        ]
+    return found
+
+
+def old_or_new(fitted: Fitted) -> list[Planned]:
+    """The tuned model's refusal direction, the base's own, and the tuned one without the base's."""
+    found = []
+    for name in OLD_OR_NEW:
+        for band, layers in fitted.bands.items():
+            cosines = [fitted.cosines[name, layer] for layer in layers]
+            for edit in _ABLATIONS:
+                found.append(
+                    _planned(
+                        fitted,
+                        "old_or_new",
+                        fitted.contrasts[name],
+                        band=band,
+                        edit=edit,
+                        columns=np.arange(1),
+                        directions=name,
+                        cos_with_tuned=float(np.mean(cosines)),
+                    )
+                )
+    return found
+
+
+def patches(fitted: Fitted, settings: AblationSettings, experiment: Experiment) -> list[Planned]:
+    """The donor's activation in the span of the leading k directions, the receiver's elsewhere.
+
+    `substitution` (receiver tuned): h <- (I - P_k) h_tuned + P_k h_base. `mode_toggle` (receiver
+    base): h <- h_base + P_k (h_tuned - h_base). Both are one edit with the models exchanged. The
+    frame `whole` (k = d) hands over everything at the band's layers: what no P_k can exceed.
+
+    Source: arXiv 2605.24583, Propositions 1 (strong form) and 2.
+    """
+    frames = [fitted.named[name] for name in PATCH_FRAMES]
+    frames += fitted.drawn[: settings.patch_draws]
+    found = [
+        _planned(fitted, experiment, frame, band=band, edit="patch", columns=np.arange(k))
+        for band, layers in fitted.bands.items()
+        for frame in frames
+        for k in _fitting(settings.ks, fitted, frame, layers)
+    ]
+    return found + [_whole(fitted, experiment, band) for band in fitted.bands]
+
+
+def published(planned: Sequence[Planned]) -> list[Planned]:
+    """Lanes that are also run on the fitted prompts, as published: zero edit, one random draw."""
+    return [
+        one
+        for one in planned
+        if one.facts["experiment"] == "sweep"
+        and one.facts["edit"] == "zero"
+        and one.facts["draw"] in (None, 0)
+    ]
+
+
+def with_plain(planned: Sequence[Planned]) -> list[Lane]:
+    """The lanes of an experiment, the unedited model first."""
+    return [Lane("plain"), *(one.lane for one in planned)]
+
+
+def _fitting(
+    ks: Sequence[int], fitted: Fitted, frame: Frame, layers: Sequence[int]
+) -> Iterator[int]:
+    """The k that the frame has columns for at every layer of the band."""
+    return (k for k in ks if k <= min(fitted.d_model, frame.width(layers)))
+
+
+def _planned(
+    fitted: Fitted,
+    experiment: Experiment,
+    frame: Frame,
+    *,
+    band: str,
+    edit: EditName,
+    columns: Int[np.ndarray, " column"],
+    directions: str | None = None,
+    cos_with_tuned: float | None = None,
+) -> Planned:
+    layers = fitted.bands[band]
+    if experiment == "direction":
+        directions = "+".join(str(i + 1) for i in columns)
+    name = _name(experiment, frame, band=band, edit=edit, k=len(columns), directions=directions)
+    make = _edit_maker(fitted, frame, edit, columns)
+    lane = Lane(name, tuple(Placed(make(layer), layer) for layer in layers), draw=frame.draw)
+
+    def share(energy: str) -> float:
+        found = [subset_share(frame.shares[energy, layer], columns) for layer in layers]
+        return float(np.mean(found))
+
+    facts: _Facts = {
+        "lane": name,
+        "experiment": experiment,
+        "frame": frame.name,
+        "edit": edit,
+        "band": band,
+        "layers": " ".join(map(str, layers)),
+        "k": len(columns),
+        "d": fitted.d_model,
+        "draw": frame.draw,
+        "directions": directions,
+        "energy_harmful": share("harmful"),
+        "energy_harmless": share("harmless"),
+        "shift_share": share("shift"),
+        "cos_with_tuned": cos_with_tuned,
+    }
+    return Planned(lane, facts)
+
+
+def _whole(fitted: Fitted, experiment: Experiment, band: str) -> Planned:
+    """The donor's whole activation at the layers of a band."""
+    layers, d_model = fitted.bands[band], fitted.d_model
+    name = f"{experiment}.whole.{band}.patch.k{d_model}"
+    facts: _Facts = {
+        "lane": name,
+        "experiment": experiment,
+        "frame": "whole",
+        "edit": "patch",
+        "band": band,
+        "layers": " ".join(map(str, layers)),
+        "k": d_model,
+        "d": d_model,
+        **dict.fromkeys(("draw", "directions", "cos_with_tuned")),
+        **{share: 1.0 for share in ("energy_harmful", "energy_harmless", "shift_share")},
+    }
+    return Planned(Lane(name, tuple(Placed(Patch(), layer) for layer in layers)), facts)
+
+
+def _edit_maker(
+    fitted: Fitted, frame: Frame, edit: EditName, columns: Int[np.ndarray, " column"]
+) -> Callable[[int], Edit]:
+    """What is done at a layer; leading columns stay a view, so that all k share one array."""
+    leading = np.array_equal(columns, np.arange(len(columns)))
+
+    def make(layer: int) -> Edit:
+        basis = frame.bases[layer]
+        basis = basis[:, : len(columns)] if leading else basis[:, columns]
+        if edit == "patch":
+            return Patch(1.0, basis)
+        return Ablate(basis, centre=fitted.centres[layer] if edit == "mean" else None)
+
+    return make
+
+
+def _name(
+    experiment: str, frame: Frame, *, band: str, edit: str, k: int, directions: str | None
+) -> str:
+    what = f"k{k}" if directions is None else directions
+    parts = [experiment, frame.name, band, edit, what]
+    if frame.draw is not None:
+        parts.append(f"draw{frame.draw}")
+    return ".".join(parts)

@@ -1,0 +1,1 @@
+"""The tables of Test 2, from the rows of its lanes."""

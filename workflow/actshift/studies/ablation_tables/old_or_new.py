@@ -1,0 +1,50 @@
+"""old_or_new.csv: the base's own refusal direction, the tuned one, and what is new in it."""
+
+from collections.abc import Sequence
+
+from actshift.studies.ablation_tables.answers import Answers, Cell
+from actshift.studies.ablation_tables.compare import against_plain, refusal_columns
+from actshift.studies.ablation_tables.control import control_of, standing
+
+Rows = list[dict[str, object]]
+
+
+def old_or_new_rows(
+    cells: Sequence[Cell], harmful: Answers, harmless: Answers, *, pair: str, seed: int
+) -> Rows:
+    """One row a direction (tuned, base or new), band and edit.
+
+    Args:
+        cells: All of the pair; the sweep's random frames are the controls.
+        harmful: Held-out answers to harmful prompts.
+        harmless: Held-out answers to harmless prompts.
+        pair: Name of the pair.
+        seed: Of resampling.
+
+    Returns:
+        Columns of `old_or_new`.
+    """
+    own = [cell for cell in harmful.run(cells) if cell.experiment == "old_or_new"]
+    rows: Rows = []
+    for cell, change in zip(own, against_plain(own, harmful, "refused", seed=seed), strict=True):
+        on_topic = float(harmless.matrix("on_topic", [cell]).mean())
+        control = control_of(cells, harmful, cell)
+        status, why = standing(cell, control, on_topic)
+        rows.append(
+            {
+                "pair": pair,
+                "direction": cell.directions,
+                "band": cell.band,
+                "edit": cell.edit,
+                "cos_with_tuned": cell.cos_with_tuned,
+                "energy_removed": cell.energy_harmful,
+                **refusal_columns(change, harmful),
+                "complied": float(harmful.matrix("complied", [cell]).mean()),
+                "harmless_on_topic": on_topic,
+                **(control.columns() if control else {}),
+                "judged": harmful.judged and harmless.judged,
+                "status": status,
+                "why": why,
+            }
+        )
+    return rows

@@ -1,0 +1,15 @@
+"""Rule abliterate: the tuned model without its refusal direction."""
+
+from pathlib import Path
+
+from actshift.adapter import job
+
+with job(snakemake):
+    from actshift.stages.abliterate import abliterate
+
+    abliterate(
+        pair=snakemake.wildcards.pair,
+        checkpoint=Path(snakemake.input.checkpoint),
+        direction=Path(snakemake.input.direction),
+        out=Path(snakemake.output[0]),
+    )
