@@ -130,11 +130,12 @@ class Plan:
         }
 
     def streams(self, pair: str) -> list[StreamName]:
-        """Return the streams of a pair: both templates of every configured prompt set."""
+        """Return the streams of a pair: both templates of every set of prompts, not of answers."""
         return [
             StreamName(f"{pair}.{role}", prompt_set, template)
             for role in ROLES
-            for prompt_set in self.config.prompts
+            for prompt_set, source in self.config.prompts.items()
+            if not source.holds_pairs
             for template in TEMPLATES
         ]
 
@@ -188,6 +189,12 @@ class Plan:
         streams = [s for pair in self.config.chosen_pairs for s in self.streams(pair.name)]
         return [self.stream_folder(s) for s in streams if s.prompt_set not in self.audit_sets]
 
+    def localization_folders(self) -> list[Path]:
+        """Return the folder of each pair of study C; none while the study is off."""
+        on = "localization" in self.config.studies
+        pairs = self.config.chosen_pairs if on else ()
+        return [self.paths.pair_tables(pair.name, "localization") for pair in pairs]
+
     def table_folders(self, study: str) -> dict[str, str]:
         """Return the folder of each pair's tables of a study, in config order."""
         names = [pair.name for pair in self.config.chosen_pairs]
@@ -223,8 +230,12 @@ class Plan:
 
     def prompt_spec(self, prompt_set: str) -> dict[str, Any]:
         """Return what decides the content of a prompt set, as plain JSON values."""
-        source = self.config.prompts[prompt_set].model_dump(exclude={"positions"})
+        asked = self.config.prompts[prompt_set]
+        source = asked.model_dump(exclude={"positions", "kind"})
         spec: dict[str, Any] = {"set": prompt_set, "seed": self.config.seed, **source}
+        if asked.holds_pairs:
+            limit = asked.limit or self.config.localization.n_pairs
+            spec |= {"kind": "preferences", "limit": limit}
         if source["source"] == "zoo":
             return {**spec, "size": self.config.zoo.size}
         return {**spec, "splits": self.config.splits.model_dump()}
