@@ -16,7 +16,7 @@ from actshift.studies.localization.lanes import (
     natural_lanes,
     random_directions,
 )
-from actshift.studies.localization.settings import LaneSettings
+from actshift.studies.localization.settings import Direction, LaneSettings, Planned
 
 LAYERS, WIDTH, RANKS = 2, 12, (1, 3, 8)
 CONDITIONS = ["harmful"] * 12 + ["harmless"] * 8
@@ -126,11 +126,17 @@ def test_random_bases_and_directions_are_orthonormal_and_the_same_in_every_fold(
     assert len(np.unique(units.reshape(-1, WIDTH).round(9), axis=0)) == 4 * LAYERS
 
 
-def planned(**changes: object) -> dict:
+def planned(direction: Direction = "forward", **changes: object) -> dict[str, list[Planned]]:
     section = {**Localization().model_dump(), "ranks": RANKS, **changes}
     settings = LaneSettings.of(section, seed=0, d_model=WIDTH)
     bases = fit(draws(4), 0, settings.ranks).bases
-    return natural_lanes(settings, bases, sums_of(draws(5)["states"][0]), partnered=PARTNERED)
+    donor = sums_of(draws(5)["states"][0])
+    return natural_lanes(settings, bases, donor, direction=direction, partnered=PARTNERED)
+
+
+def test_low_rank_and_random_directions_patch_the_base_alone() -> None:
+    assert planned("forward").keys() - planned("reverse").keys() == {"low_rank", "random"}
+    assert planned("reverse").keys() <= planned("forward").keys()
 
 
 def test_lanes_say_what_they_are() -> None:

@@ -101,7 +101,7 @@ def localization(
         lengths=LENGTHS,
         seed=seed,
     )
-    causal = {role: take_apart(models[role].model) for role in ROLES}
+    causal: dict[Role, Causal] = {role: take_apart(models[role].model) for role in ROLES}
     budget = settings["token_budget"]
     plain: dict[tuple[str, Role], PairScores] = {
         (pairs.length, role): score_pairs(causal[role], pairs.tokens, token_budget=budget)

@@ -112,8 +112,13 @@ class Job:
         if pairs.length == "matched":
             return matched_lanes(self.layers)
         donor = add_sums(self.moments[SIDES[direction][1]])
-        partnered = tuple(pairs.stand_ins)
-        return natural_lanes(self.lanes, self.folds[fold].bases, donor, partnered=partnered)
+        return natural_lanes(
+            self.lanes,
+            self.folds[fold].bases,
+            donor,
+            direction=direction,
+            partnered=tuple(pairs.stand_ins),
+        )
 
     def _patched(
         self, pairs: PairSet, direction: Direction, planned: list[Planned], places: list[int]

@@ -15,7 +15,13 @@ from actshift.pairs import (
     Take,
 )
 from actshift.studies.localization.bases import FITTED, RANDOM, Bases
-from actshift.studies.localization.settings import POSITIONS, LaneFacts, LaneSettings, Planned
+from actshift.studies.localization.settings import (
+    POSITIONS,
+    Direction,
+    LaneFacts,
+    LaneSettings,
+    Planned,
+)
 
 #: Experiments whose donor reads another pair.
 PARTNERED = ("shuffled", "other_condition")
@@ -24,34 +30,41 @@ _BESIDE: tuple[PatchPositions, ...] = ("all", "last_prompt")
 
 
 def natural_lanes(
-    settings: LaneSettings, bases: Bases, donor: StateSums, *, partnered: tuple[str, ...]
+    settings: LaneSettings,
+    bases: Bases,
+    donor: StateSums,
+    *,
+    direction: Direction,
+    partnered: tuple[str, ...],
 ) -> dict[str, list[Planned]]:
     """Experiments on completions as they are, by name.
+
+    Low rank and random directions, most of all lanes, patch the base model only, as published.
 
     Args:
         settings: Ranks, weights, draws.
         bases: Of the fold.
         donor: Moments of the donor's states, which noise takes.
+        direction: Forward is into base.
         partnered: Those of `PARTNERED` that the pairs allow.
     """
     layers, width = donor.total.shape
     found = {
         "patch": patches(layers),
         "identity": _each("identity", Take(source=RECEIVER), layers, POSITIONS, source=RECEIVER),
-        "whole_head": [
-            Planned.make(LaneFacts("whole_head", layers - 1), Take(), head="donor"),
-        ],
+        "whole_head": [Planned.make(LaneFacts("whole_head", layers - 1), Take(), head="donor")],
         "interpolation": [
             Planned.make(LaneFacts("interpolation", layer, alpha=alpha), Take(alpha))
             for alpha in settings.alphas
             for layer in range(layers)
         ],
-        "low_rank": _low_rank(settings, bases, layers),
         "noise": _noise(settings, donor),
-        "random": _random(settings, layers, width),
     }
     for name in partnered:
         found[name] = _each(name, Take(source=name), layers, _BESIDE, source="partner")
+    if direction == "forward":
+        found["low_rank"] = _low_rank(settings, bases, layers)
+        found["random"] = _random(settings, layers, width)
     return found
 
 
