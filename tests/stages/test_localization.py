@@ -26,10 +26,8 @@ SETTINGS = Localization(
     random_draws=2, noise_draws=2, ranks=(1, 4, 40), alphas=(0.0, 0.5, 1.0), folds=2
 ).model_dump()
 LAYERS, SCORES = 3, ["logp_chosen", "logp_rejected"]
-FILES = {
-    *("pairs.csv", "bases.csv", "pairs.csv.sha256", "bases.csv.sha256"),
-    *("plain.parquet", "patches.parquet", "swaps.parquet", "distances.parquet"),
-}
+FILES = {f"{one}.csv{end}" for one in ("pairs", "bases") for end in ("", ".sha256")}
+FILES |= {f"{one}.parquet" for one in ("plain", "patches", "swaps", "distances")}
 
 
 def preferences(conditions: tuple[str, ...] = ("harmful", "harmless")) -> list[Preference]:
@@ -286,14 +284,16 @@ def test_pairs_that_are_all_too_long_are_refused(inputs, tmp_path):
 def test_other_checkpoints_take_up_no_parts_of_these(checkpoints, inputs, tmp_path, monkeypatch):
     import actshift.stages.localization as stage
 
-    def stop(*_args: Any, **_options: Any) -> None:
+    seen: list[Path] = []
+
+    def stop(_parts: Any, folder: Path, **_options: Any) -> None:
+        seen.append(folder)
         raise KeyError("stop")
 
-    monkeypatch.setattr(stage, "join_parts", stop)
-    turned = dataclasses.replace(
-        inputs, checkpoints=dict(zip(ROLES, checkpoints[::-1], strict=True))
-    )
-    for one in (inputs, turned):
+    monkeypatch.setattr(stage, "fill_parts", stop)
+    turned = dict(zip(ROLES, checkpoints[::-1], strict=True))
+    for one in (inputs, inputs, dataclasses.replace(inputs, checkpoints=turned)):
         with pytest.raises(KeyError):
             run(one, tmp_path)
-    assert len([path for path in (tmp_path / "staging").iterdir() if path.is_dir()]) == 2
+    assert seen[0] == seen[1]
+    assert seen[0] != seen[2]

@@ -7,7 +7,14 @@ import pytest
 
 from actshift.config_studies import Localization
 from actshift.pairs import StateSums, Take
-from actshift.studies.localization.bases import FITTED, RANDOM, FoldBases, fold_bases
+from actshift.studies.localization.bases import (
+    FITTED,
+    RANDOM,
+    FoldBasis,
+    fit_bases,
+    moments,
+    random_bases,
+)
 from actshift.studies.localization.gate import margin_gate
 from actshift.studies.localization.groups import cluster_folds, partners
 from actshift.studies.localization.lanes import (
@@ -38,9 +45,12 @@ def draws(seed: int, folds: int = 3, tokens: int = 30) -> dict[str, list[np.ndar
     }
 
 
-def fit(states: dict[str, list[np.ndarray]], fold: int, ranks: Sequence[int] = RANKS) -> FoldBases:
+def fit(
+    states: dict[str, list[np.ndarray]], fold: int, ranks: Sequence[int] = RANKS
+) -> dict[str, FoldBasis]:
     sums = {name: [sums_of(one) for one in parts] for name, parts in states.items()}
-    return fold_bases(sums, fold, ranks=ranks, seed=0)
+    found = {name: fit_bases(name, parts, ranks=ranks)[fold] for name, parts in sums.items()}
+    return {**found, RANDOM: random_bases(sums["shift"], ranks=ranks, seed=0)[fold]}
 
 
 @pytest.mark.parametrize("folds", [2, 4, 50])
@@ -85,10 +95,10 @@ def test_a_basis_never_sees_the_fold_it_is_scored_on() -> None:
     changed = {name: [other[name][0], *parts[1:]] for name, parts in states.items()}
     before, after = fit(states, 0), fit(changed, 0)
     for name in (*FITTED, RANDOM):
-        assert (before.bases[name] == after.bases[name]).all()
-    shares = [[row["share"] for row in one.rows] for one in (before, after)]
-    assert shares[0] != shares[1]
-    assert (fit(states, 1).bases["shift"] != fit(changed, 1).bases["shift"]).any()
+        assert (before[name].columns == after[name].columns).all()
+        shares = [[row["share"] for row in one[name].rows] for one in (before, after)]
+        assert shares[0] != shares[1]
+    assert (fit(states, 1)["shift"].columns != fit(changed, 1)["shift"].columns).any()
 
 
 def test_bases_and_shares_are_those_of_the_singular_value_decomposition() -> None:
@@ -98,14 +108,14 @@ def test_bases_and_shares_are_those_of_the_singular_value_decomposition() -> Non
         stacked = np.concatenate([states[name][0], states[name][2]])
         for layer in range(LAYERS):
             _, values, rows = np.linalg.svd(stacked[:, layer], full_matrices=False)
-            basis = found.bases[name][layer]
+            basis = found[name].columns[layer]
             np.testing.assert_allclose(np.abs((basis.T @ rows[:8].T).diagonal()), 1, atol=1e-9)
             energy = (values**2).cumsum() / (values**2).sum()
             left_out = states[name][1][:, layer]
             for k in RANKS:
                 row = next(
                     one
-                    for one in found.rows
+                    for one in found[name].rows
                     if (one["layer"], one["basis"], one["k"]) == (layer, name, k)
                 )
                 kept = left_out @ rows[:k].T
@@ -116,7 +126,7 @@ def test_bases_and_shares_are_those_of_the_singular_value_decomposition() -> Non
 
 def test_random_bases_and_directions_are_orthonormal_and_the_same_in_every_fold() -> None:
     states = draws(3)
-    first, second = fit(states, 0).bases[RANDOM], fit(states, 2).bases[RANDOM]
+    first, second = (fit(states, fold)[RANDOM].columns for fold in (0, 2))
     assert (first == second).all()
     for layer in range(LAYERS):
         np.testing.assert_allclose(first[layer].T @ first[layer], np.eye(8), atol=1e-12)
@@ -126,11 +136,18 @@ def test_random_bases_and_directions_are_orthonormal_and_the_same_in_every_fold(
     assert len(np.unique(units.reshape(-1, WIDTH).round(9), axis=0)) == 4 * LAYERS
 
 
+def test_moments_are_those_of_all_tokens() -> None:
+    states = draws(6)["states"]
+    found = moments([sums_of(one) for one in states])
+    np.testing.assert_allclose(found.mean, np.concatenate(states).mean(0), atol=1e-12)
+    np.testing.assert_allclose(found.std, np.concatenate(states).std(0))
+
+
 def planned(direction: Direction = "forward", **changes: object) -> dict[str, list[Planned]]:
     section = {**Localization().model_dump(), "ranks": RANKS, **changes}
     settings = LaneSettings.of(section, seed=0, d_model=WIDTH)
-    bases = fit(draws(4), 0, settings.ranks).bases
-    donor = sums_of(draws(5)["states"][0])
+    bases = {name: one.columns for name, one in fit(draws(4), 0, settings.ranks).items()}
+    donor = moments([sums_of(one) for one in draws(5)["states"]])
     return natural_lanes(settings, bases, donor, direction=direction, partnered=PARTNERED)
 
 

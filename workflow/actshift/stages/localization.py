@@ -22,12 +22,22 @@ from actshift.io.hashing import hash_json
 from actshift.io.manifest import read_manifest
 from actshift.io.tables import write_table
 from actshift.models.load import LoadedModel, load_model
-from actshift.pairs import PairScores, StateSums
+from actshift.pairs import PairScores
 from actshift.stages.causal import take_apart
 from actshift.stages.localization_pairs import PairSet, read_pairs
 from actshift.stages.localization_rows import PATCHES, SWAPS, Job
 from actshift.stages.parts import fill_parts, join_parts, write_part
-from actshift.studies.localization.bases import BASES_COLUMNS, fold_bases
+from actshift.studies.localization.bases import (
+    BASES_COLUMNS,
+    FITTED,
+    RANDOM,
+    Bases,
+    FoldBasis,
+    Moments,
+    fit_bases,
+    moments,
+    random_bases,
+)
 from actshift.studies.localization.gate import margin_gate
 from actshift.studies.localization.settings import LENGTHS, LaneSettings
 from actshift.vocab import ROLES, Role
@@ -110,10 +120,14 @@ def localization(
     }
     _judge(inputs.pair, sets[0], plain, gated=gated, seed=seed, rows=rows)
     lanes = LaneSettings.of(settings, seed=seed, d_model=models["base"].d_model)
-    job = _job(causal, sets, plain, lanes, budget)
+    fitted = _fit(causal, sets[0], lanes, budget)
+    bases = [fitted.of_fold(fold) for fold in range(len(fitted.bases[RANDOM]))]
+    job = Job(causal, sets, plain, bases, fitted.moments, lanes, budget)
     key = _key(inputs, sets, lanes, budget=budget, code=code, dtype=dtype, device=device)
     with file_lock(staging / f"{key[:16]}.lock"), publishing(out) as partial:
         _write(job, staging / key, partial, label=inputs.pair)
+        shares = [row for folds in fitted.bases.values() for one in folds for row in one.rows]
+        write_table(pd.DataFrame(shares, columns=list(BASES_COLUMNS)), partial / BASES_FILE)
     remove(staging / key)
 
 
@@ -139,30 +153,42 @@ def _judge(
         )
 
 
-def _job(
-    causal: Mapping[Role, Causal],
-    sets: Sequence[PairSet],
-    plain: Mapping[tuple[str, Role], PairScores],
-    lanes: LaneSettings,
-    budget: int,
-) -> Job:
-    """Fit bases and moments on natural completions, fold by fold."""
-    folds = range(int(sets[0].folds.max()) + 1)
-    states: dict[Role, list[StateSums]] = {
-        role: [
-            state_sums(causal[role], sets[0].of_fold(fold), token_budget=budget) for fold in folds
+@dataclass(frozen=True)
+class _Fitted:
+    """What is learned of the states before anything is patched.
+
+    Attributes:
+        bases: By name, one a fold.
+        moments: Of each model's states.
+    """
+
+    bases: dict[str, list[FoldBasis]]
+    moments: dict[Role, Moments]
+
+    def of_fold(self, fold: int) -> Bases:
+        """Return the columns of all bases of a fold."""
+        return {name: folds[fold].columns for name, folds in self.bases.items()}
+
+
+def _fit(
+    causal: Mapping[Role, Causal], pairs: PairSet, lanes: LaneSettings, budget: int
+) -> _Fitted:
+    """Fit bases and moments fold by fold; the sums of one kind of states are held at a time."""
+    folds = range(int(pairs.folds.max()) + 1)
+    found = _Fitted({}, {})
+    for name in FITTED:
+        role: Role = "base" if name == "base_states" else "tuned"
+        minus = causal["base"] if name == "shift" else None
+        sums = [
+            state_sums(causal[role], pairs.of_fold(fold), minus=minus, token_budget=budget)
+            for fold in folds
         ]
-        for role in ROLES
-    }
-    shift = [
-        state_sums(
-            causal["tuned"], sets[0].of_fold(fold), minus=causal["base"], token_budget=budget
-        )
-        for fold in folds
-    ]
-    sums = {"shift": shift, "states": states["tuned"], "base_states": states["base"]}
-    bases = [fold_bases(sums, fold, ranks=lanes.ranks, seed=lanes.seed) for fold in folds]
-    return Job(causal, sets, plain, bases, states, lanes, budget)
+        found.bases[name] = fit_bases(name, sums, ranks=lanes.ranks)
+        if name == "shift":
+            found.bases[RANDOM] = random_bases(sums, ranks=lanes.ranks, seed=lanes.seed)
+        else:
+            found.moments[role] = moments(sums)
+    return found
 
 
 def _key(
@@ -197,8 +223,6 @@ def _write(job: Job, parts: Path, out: Path, *, label: str) -> None:
     write_table(pd.concat([pairs.table() for pairs in job.sets]), out / PAIRS_FILE)
     write_part(_rows(list(job.plain_rows())), out / PLAIN_FILE)
     write_part(_rows(list(_distances(job))), out / DISTANCES_FILE)
-    bases = [row for fold in job.folds for row in fold.rows]
-    write_table(pd.DataFrame(bases, columns=list(BASES_COLUMNS)), out / BASES_FILE)
 
 
 def _distances(job: Job) -> Iterator[dict[str, Any]]:

@@ -15,7 +15,7 @@ from actshift.hooks.staircase import patch_sweep
 from actshift.pairs import PairScores, SwapUnit, swap_units
 from actshift.stages.localization_pairs import PairSet
 from actshift.stages.parts import Part
-from actshift.studies.localization.bases import FoldBases, add_sums
+from actshift.studies.localization.bases import Bases, Moments
 from actshift.studies.localization.lanes import matched_lanes, natural_lanes
 from actshift.studies.localization.settings import (
     DIRECTIONS,
@@ -65,8 +65,8 @@ class Job:
         models: Base and tuned, taken apart.
         sets: Pairs by length.
         plain: Scores of the plain models by length and role.
-        folds: Bases by fold.
-        moments: By role and fold, sums of the model's states.
+        bases: By fold.
+        moments: Of the states of each model, by role.
         lanes: What decides lanes.
         token_budget: Tokens a pass.
     """
@@ -74,8 +74,8 @@ class Job:
     models: Mapping[Role, Causal]
     sets: Sequence[PairSet]
     plain: Mapping[tuple[str, Role], PairScores]
-    folds: Sequence[FoldBases]
-    moments: Mapping[Role, Sequence[Any]]
+    bases: Sequence[Bases]
+    moments: Mapping[Role, Moments]
     lanes: LaneSettings
     token_budget: int
 
@@ -111,11 +111,10 @@ class Job:
     ) -> dict[str, list[Planned]]:
         if pairs.length == "matched":
             return matched_lanes(self.layers)
-        donor = add_sums(self.moments[SIDES[direction][1]])
         return natural_lanes(
             self.lanes,
-            self.folds[fold].bases,
-            donor,
+            self.bases[fold],
+            self.moments[SIDES[direction][1]],
             direction=direction,
             partnered=tuple(pairs.stand_ins),
         )

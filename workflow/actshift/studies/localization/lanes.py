@@ -11,10 +11,9 @@ from actshift.pairs import (
     PatchPositions,
     Push,
     SourceSide,
-    StateSums,
     Take,
 )
-from actshift.studies.localization.bases import FITTED, RANDOM, Bases
+from actshift.studies.localization.bases import FITTED, RANDOM, Bases, Moments
 from actshift.studies.localization.settings import (
     POSITIONS,
     Direction,
@@ -32,7 +31,7 @@ _BESIDE: tuple[PatchPositions, ...] = ("all", "last_prompt")
 def natural_lanes(
     settings: LaneSettings,
     bases: Bases,
-    donor: StateSums,
+    donor: Moments,
     *,
     direction: Direction,
     partnered: tuple[str, ...],
@@ -48,7 +47,7 @@ def natural_lanes(
         direction: Forward is into base.
         partnered: Those of `PARTNERED` that the pairs allow.
     """
-    layers, width = donor.total.shape
+    layers, width = donor.mean.shape
     found = {
         "patch": patches(layers),
         "identity": _each("identity", Take(source=RECEIVER), layers, POSITIONS, source=RECEIVER),
@@ -127,16 +126,15 @@ def _low_rank(settings: LaneSettings, bases: Bases, layers: int) -> list[Planned
     ]
 
 
-def _noise(settings: LaneSettings, donor: StateSums) -> list[Planned]:
-    mean, std = donor.mean, donor.std
+def _noise(settings: LaneSettings, donor: Moments) -> list[Planned]:
     return [
         Planned.make(
             LaneFacts("noise", layer, where, source=None, draw=draw),
-            Noise(mean[layer], std[layer], seed=settings.seed * 1000 + draw),
+            Noise(donor.mean[layer], donor.std[layer], seed=settings.seed * 1000 + draw),
         )
         for where in _BESIDE
         for draw in range(settings.noise_draws)
-        for layer in range(len(mean))
+        for layer in range(len(donor.mean))
     ]
 
 
