@@ -97,20 +97,7 @@ def localization(
 
     Source: Chaudhury 2025 (arXiv 2510.16167), sections 3 and 4, A1 to A5.
     """
-    models: dict[Role, LoadedModel] = {
-        role: load_model(
-            inputs.checkpoints[role], name=f"{inputs.pair}.{role}", dtype=dtype, device=device
-        )
-        for role in ROLES
-    }
-    sets = read_pairs(
-        inputs.preferences,
-        [models[role] for role in ROLES],
-        folds=settings["folds"],
-        max_tokens=settings["max_tokens"],
-        lengths=LENGTHS,
-        seed=seed,
-    )
+    models, sets = _open(inputs, settings, dtype=dtype, device=device, seed=seed)
     causal: dict[Role, Causal] = {role: take_apart(models[role].model) for role in ROLES}
     budget = settings["token_budget"]
     plain: dict[tuple[str, Role], PairScores] = {
@@ -129,6 +116,27 @@ def localization(
         shares = [row for folds in fitted.bases.values() for one in folds for row in one.rows]
         write_table(pd.DataFrame(shares, columns=list(BASES_COLUMNS)), partial / BASES_FILE)
     remove(staging / key)
+
+
+def _open(
+    inputs: LocalizationInputs, settings: Mapping[str, Any], *, dtype: Any, device: Any, seed: int
+) -> tuple[dict[Role, LoadedModel], list[PairSet]]:
+    """Load both models, and the pairs as their tokens."""
+    models: dict[Role, LoadedModel] = {
+        role: load_model(
+            inputs.checkpoints[role], name=f"{inputs.pair}.{role}", dtype=dtype, device=device
+        )
+        for role in ROLES
+    }
+    sets = read_pairs(
+        inputs.preferences,
+        [models[role] for role in ROLES],
+        folds=settings["folds"],
+        max_tokens=settings["max_tokens"],
+        lengths=LENGTHS,
+        seed=seed,
+    )
+    return models, sets
 
 
 def _judge(
