@@ -157,7 +157,7 @@ def _judge(
     if gated and not gate.passed:
         raise GateError(
             f"localization of {pair}: {gate.line()}; an interval above 0 is needed, else there is "
-            f"no preference to localise (margins of all pairs: {rows})"
+            "no preference to localise; the margins of all pairs are in the run's status folder"
         )
 
 
