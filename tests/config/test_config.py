@@ -105,6 +105,24 @@ def test_a_pair_must_have_one_depth_and_width(tmp_path: Path, layers: int, width
         plan(pairs=[pair(base=base, tuned=tuned)]).check()
 
 
+def test_a_missing_file_of_plain_texts_is_refused_where_the_ablation_runs(tmp_path: Path) -> None:
+    texts = {"plain_text": str(tmp_path / "texts.txt")}
+    plan(ablation=texts, studies=["rank_audit"]).check()
+    chosen = plan(ablation=texts)
+    with pytest.raises(UserError, match=r"ablation\.plain_text: no file '.*texts\.txt'"):
+        chosen.check()
+    (tmp_path / "texts.txt").write_text("one\n")
+    chosen.check()
+    assert chosen.plain_text_inputs() == [tmp_path / "texts.txt"]
+
+
+def test_a_file_of_plain_texts_is_named_as_snakemake_names_files() -> None:
+    (here,) = plan(ablation={"plain_text": "./texts.txt"}).plain_text_inputs()
+    (home,) = plan(ablation={"plain_text": "~/texts.txt"}).plain_text_inputs()
+    assert str(here) == "texts.txt"
+    assert home == Path.home() / "texts.txt"
+
+
 def test_a_missing_model_folder_names_the_pair_and_side(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"pairs\.own\.base: model folder .*nowhere"):
         plan(pairs=[pair(base=str(tmp_path / "nowhere"))]).check()

@@ -228,6 +228,11 @@ class Plan:
             return [root / "resources" / "prompts" / f"{source.name}.jsonl"]
         return []
 
+    def plain_text_inputs(self) -> list[Path]:
+        """Return the file of plain texts that the ablation reads; none where none is named."""
+        path = self.config.ablation.plain_text
+        return [] if path is None else [Path(path).expanduser()]
+
     def prompt_spec(self, prompt_set: str) -> dict[str, Any]:
         """Return what decides the content of a prompt set, as plain JSON values."""
         asked = self.config.prompts[prompt_set]
@@ -254,6 +259,13 @@ class Plan:
                     f"prompts.{name}.path: no file '{source.path}'; expected a .jsonl, .csv, "
                     ".json or .parquet file, relative to the folder snakemake runs in"
                 )
+        if "ablation" in self.config.studies:
+            for text in self.plain_text_inputs():
+                if not text.is_file():
+                    raise UserError(
+                        f"ablation.plain_text: no file '{text}'; expected a text file, one text a "
+                        "line, relative to the folder snakemake runs in"
+                    )
 
     def _check_shapes(self, pair: Pair) -> None:
         base, tuned = (self._shape(f"{pair.name}.{role}") for role in ROLES)

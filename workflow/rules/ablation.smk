@@ -12,7 +12,7 @@ rule ablation:
         stores=lambda wildcards: PLAN.shift_stores(wildcards.pair),
         harmful=PATHS.prompts(CONFIG.rank_audit.harmful),
         harmless=PATHS.prompts(CONFIG.rank_audit.harmless),
-        plain_text=CONFIG.ablation.plain_text or [],
+        plain_text=PLAN.plain_text_inputs(),
     output:
         directory(PATHS.pair_tables("{pair}", "ablation")),
     log:

@@ -50,6 +50,7 @@ prompts:
   harmless: {source: zoo, name: harmless, positions: last_8}
   concepts: {source: zoo, name: concepts}
 
+# More: refusal_direction and ablation edit the model; see docs/config.md for all.
 studies: [rank_audit]
 """
 
@@ -79,6 +80,7 @@ prompts:
     source: resource
     name: concepts
 
+# More: refusal_direction and ablation edit the model; see docs/config.md for all.
 studies: [rank_audit]
 """
 

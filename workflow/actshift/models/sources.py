@@ -92,10 +92,12 @@ class AbliteratedSource:
         return ABLITERATED
 
 
-Source = ZooSource | LocalSource | HubSource | AbliteratedSource
+#: What a base or tuned model can be; a reference can be made by the run too.
+GivenSource = ZooSource | LocalSource | HubSource
+Source = GivenSource | AbliteratedSource
 
 
-def parse_source(text: str, *, revision: str | None = None) -> Source:
+def parse_source(text: str, *, revision: str | None = None) -> GivenSource:
     """Parse a source string.
 
     Args:
