@@ -43,7 +43,7 @@ rule all:
         rules.ablation_tables.output if "ablation" in CONFIG.studies else [],
         rules.spectral_gap_tables.output if "spectral_gap" in CONFIG.studies else [],
         rules.judge.output if "ablation" in CONFIG.studies else [],
-        PLAN.localization_folders(),
+        PLAN.table_folders("localization").values() if "localization" in CONFIG.studies else [],
     localrule: True
 
 

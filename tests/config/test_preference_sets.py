@@ -37,14 +37,12 @@ def test_no_activations_are_extracted_of_preference_pairs(preferences: dict[str,
         "concepts",
     }
     assert plan.unread_stores() == []
-    assert [str(path) for path in plan.localization_folders()] == ["results/r/pairs/p/localization"]
 
 
 def test_the_same_rows_as_plain_prompts_are_extracted() -> None:
     plan = Plan(config(HH, studies=["rank_audit"]))
     assert not plan.config.prompts["liked"].holds_pairs
     assert "liked" in {stream.prompt_set for stream in plan.streams("p")}
-    assert plan.localization_folders() == []
 
 
 def test_the_number_of_pairs_is_that_of_the_set_or_of_the_study() -> None:

@@ -189,12 +189,6 @@ class Plan:
         streams = [s for pair in self.config.chosen_pairs for s in self.streams(pair.name)]
         return [self.stream_folder(s) for s in streams if s.prompt_set not in self.audit_sets]
 
-    def localization_folders(self) -> list[Path]:
-        """Return the folder of each pair of study C; none while the study is off."""
-        on = "localization" in self.config.studies
-        pairs = self.config.chosen_pairs if on else ()
-        return [self.paths.pair_tables(pair.name, "localization") for pair in pairs]
-
     def table_folders(self, study: str) -> dict[str, str]:
         """Return the folder of each pair's tables of a study, in config order."""
         names = [pair.name for pair in self.config.chosen_pairs]
