@@ -25,6 +25,7 @@ include: "workflow/rules/ablation.smk"
 include: "workflow/rules/ablation_tables.smk"
 include: "workflow/rules/judge.smk"
 include: "workflow/rules/spectral_gap.smk"
+include: "workflow/rules/localization.smk"
 include: "workflow/rules/calibration.smk"
 include: "workflow/rules/claims.smk"
 include: "workflow/rules/report.smk"
@@ -42,6 +43,7 @@ rule all:
         rules.ablation_tables.output if "ablation" in CONFIG.studies else [],
         rules.spectral_gap_tables.output if "spectral_gap" in CONFIG.studies else [],
         rules.judge.output if "ablation" in CONFIG.studies else [],
+        PLAN.table_folders("localization").values() if "localization" in CONFIG.studies else [],
     localrule: True
 
 

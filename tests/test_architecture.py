@@ -18,7 +18,7 @@ CODE = sorted(
 )
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 
-WORDS = {"vocab", "errors", "lanes"}
+WORDS = {"vocab", "errors", "lanes", "pairs"}
 PARTS = {"maths", "prompts", "models", "hooks", "io"}
 COMPOSERS = {"zoo", "stages", "studies", "report"}
 # What a package may import beside the words and itself. Packages that are not named here (the
@@ -27,6 +27,7 @@ MAY_IMPORT = {
     "vocab": set(),
     "errors": set(),
     "lanes": set(),
+    "pairs": set(),
     "paths": set(),
     **{part: {"paths"} for part in PARTS},
     **{composer: {"paths", "config", "plan"} | PARTS | COMPOSERS for composer in COMPOSERS},

@@ -130,6 +130,21 @@ def test_references_add_their_models_and_nothing_without_the_study(clone: Clone)
     }
 
 
+def test_localization_adds_its_pairs_and_one_job_a_pair_of_models(clone: Clone) -> None:
+    config = micro_config()
+    before = clone.planned("--configfile", clone.write_config("without.yaml", config))
+    config["prompts"] = {
+        **config["prompts"],
+        "preferences": {"source": "zoo", "name": "preferences"},
+    }
+    unread = clone.planned("--configfile", clone.write_config("unread.yaml", config))
+    assert unread == before
+    config["studies"] = [*config["studies"], "localization"]
+    after = clone.planned("--configfile", clone.write_config("with.yaml", config))
+    added = {rule: n - before.get(rule, 0) for rule, n in after.items()}
+    assert {rule: n for rule, n in added.items() if n} == {"prompts": 1, "localization": 2}
+
+
 def test_a_gpu_is_asked_for_only_where_the_device_is_one(clone: Clone) -> None:
     for device, gpu in (("cpu", "gpu=0"), ("cuda", "gpu=1")):
         done = clone.run("-n", "--config", f"device={device}")

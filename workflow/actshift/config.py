@@ -11,20 +11,21 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from actshift.config_errors import first_error
+from actshift.config_prompts import PromptSource, Splits
 from actshift.config_studies import (
     Ablation,
     Calibration,
     Count,
     Judge,
+    Localization,
     Name,
     RankAudit,
     RefusalDirection,
     Section,
-    Share,
 )
 from actshift.errors import UserError
 from actshift.models.sources import ABLITERATED
-from actshift.vocab import ROLES, PositionRule
+from actshift.vocab import ROLES
 
 
 class Revisions(Section):
@@ -90,69 +91,6 @@ class Zoo(Section):
     )
 
 
-class PromptSource(Section):
-    """Where one prompt set comes from and how it is read."""
-
-    source: Literal["zoo", "file", "hub", "resource"] = Field(description="kind of source")
-    name: str | None = Field(default=None, description="zoo or resource: which set")
-    path: str | None = Field(default=None, description="file: its path")
-    sha256: str | None = Field(default=None, description="file: refuse any other content")
-    repo: str | None = Field(default=None, description="hub: dataset id, org/name")
-    file: str | None = Field(default=None, description="hub: file inside the dataset")
-    revision: str | None = Field(default=None, description="hub: commit, tag or branch")
-    layout: Literal["columns", "advbench", "alpaca", "hh_rlhf", "messages"] = Field(
-        default="columns", description="how rows become prompts"
-    )
-    columns: dict[str, str] = Field(
-        default_factory=dict, description="prompt field -> column, e.g. {text: goal}"
-    )
-    condition: str | None = Field(
-        default=None, description="condition given to every row without one"
-    )
-    category: str | None = Field(
-        default=None, description="category given to every row without one"
-    )
-    where: dict[str, str | list[str]] = Field(
-        default_factory=dict, description="keep rows whose column has this value, or one of these"
-    )
-    min_chars: Count | None = Field(default=None, description="drop shorter prompts")
-    max_chars: Count | None = Field(default=None, description="drop longer prompts")
-    limit: Count | None = Field(
-        default=None, description="keep this many prompts, drawn with `seed`"
-    )
-    positions: PositionRule = Field(
-        default="last_prompt", description="token positions that are stored"
-    )
-
-    @model_validator(mode="after")
-    def _needs(self) -> "PromptSource":
-        needed = {
-            "zoo": ("name",),
-            "resource": ("name",),
-            "file": ("path",),
-            "hub": ("repo", "file"),
-        }[self.source]
-        missing = [key for key in needed if getattr(self, key) is None]
-        if missing:
-            raise ValueError(f"source '{self.source}' needs the key {missing[0]}")
-        return self
-
-
-class Splits(Section):
-    """Shares of clusters in each split of a loaded (not zoo) prompt set; the rest is held out."""
-
-    fit: Share = Field(default=0.6, description="directions are fitted here")
-    select: Share = Field(
-        default=0.15, description="layers, coefficients and gates are chosen here"
-    )
-
-    @model_validator(mode="after")
-    def _leaves_some(self) -> "Splits":
-        if self.fit + self.select >= 1:
-            raise ValueError("fit + select must leave a share for heldout")
-        return self
-
-
 class Extract(Section):
     """How activations are read."""
 
@@ -186,7 +124,15 @@ class Config(Section):
     )
     only: str = Field(default="", description="comma-separated pairs to run; empty: all")
     studies: tuple[
-        Literal["rank_audit", "refusal_direction", "ablation", "spectral_gap", "calibration"], ...
+        Literal[
+            "rank_audit",
+            "refusal_direction",
+            "ablation",
+            "spectral_gap",
+            "calibration",
+            "localization",
+        ],
+        ...,
     ] = Field(default=("rank_audit",), description="which studies run")
     pairs: tuple[Pair, ...] = Field(min_length=1, description="what is compared")
     zoo: Zoo = Field(default=Zoo(), description="settings of zoo: models")
@@ -201,6 +147,7 @@ class Config(Section):
     calibration: Calibration = Field(
         default=Calibration(), description="settings of the calibration networks"
     )
+    localization: Localization = Field(default=Localization(), description="settings of study C")
     judge: Judge = Field(default=Judge(), description="settings of the second judge of answers")
     report: Report = Field(default=Report(), description="settings of the page")
 
@@ -223,8 +170,22 @@ class Config(Section):
             if readers & set(self.studies) and chosen not in self.prompts:
                 allowed = ", ".join(sorted(self.prompts))
                 raise ValueError(f"rank_audit.{key}: no prompt set '{chosen}'; allowed: {allowed}")
+            if chosen in self.prompts and self.prompts[chosen].holds_pairs:
+                raise ValueError(
+                    f"rank_audit.{key}: '{chosen}' holds preference pairs, not prompts"
+                )
         self._check_references()
+        self._check_preferences()
         return self
+
+    def _check_preferences(self) -> None:
+        chosen = self.localization.preferences
+        pairs = [name for name, source in self.prompts.items() if source.holds_pairs]
+        if "localization" in self.studies and chosen not in pairs:
+            raise ValueError(
+                f"localization.preferences: no set of preference pairs '{chosen}'; there are: "
+                f"{', '.join(sorted(pairs)) or 'none, add one under prompts'}"
+            )
 
     def _check_references(self) -> None:
         if "spectral_gap" not in self.studies:

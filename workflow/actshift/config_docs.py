@@ -9,18 +9,18 @@ from actshift.config import (
     Config,
     Extract,
     Pair,
-    PromptSource,
     Reference,
     Report,
     Revisions,
-    Splits,
     Zoo,
 )
+from actshift.config_prompts import PromptSource, Splits
 from actshift.config_studies import (
     Ablation,
     Calibration,
     CalibrationEpochs,
     Judge,
+    Localization,
     RankAudit,
     RefusalDirection,
     Section,
@@ -40,6 +40,7 @@ _SECTIONS: tuple[tuple[str, type[Section]], ...] = (
     ("`ablation`", Ablation),
     ("`calibration`", Calibration),
     ("`calibration.epochs`", CalibrationEpochs),
+    ("`localization`", Localization),
     ("`judge`", Judge),
     ("`report`", Report),
 )

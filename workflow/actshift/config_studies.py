@@ -192,3 +192,40 @@ class Ablation(Section):
         if list(values) != sorted(set(values)):
             raise ValueError("values must rise")
         return values
+
+
+class Localization(Section):
+    """Study C: where in the layers the preference for the chosen answers sits."""
+
+    preferences: str = Field(
+        default="preferences", description="prompt set of kind preferences that is scored"
+    )
+    n_pairs: Count = Field(default=80, description="pairs, where the set has no limit of its own")
+    random_draws: Count = Field(default=20, description="random directions of matched norm")
+    noise_draws: Count = Field(default=3, description="draws of Gaussian noise")
+    ranks: tuple[Count, ...] = Field(
+        default=(1, 2, 4, 8, 16, 32),
+        min_length=1,
+        description="ranks of low-rank patches; those not below the width are left out",
+    )
+    alphas: tuple[Annotated[float, Field(ge=0.0, le=1.0)], ...] = Field(
+        default=(0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0),
+        min_length=1,
+        description="weights of the donor's states in interpolations",
+    )
+    folds: Annotated[int, Field(ge=2)] = Field(
+        default=4, description="folds of clusters; a basis is fitted on the other folds"
+    )
+    token_budget: Count = Field(
+        default=8192, description="tokens a pass, lanes and padding counted"
+    )
+    max_tokens: Count = Field(
+        default=512, description="most tokens of a prompt with its longer answer; else left out"
+    )
+
+    @field_validator("ranks", "alphas")
+    @classmethod
+    def _rising(cls, values: tuple[int | float, ...]) -> tuple[int | float, ...]:
+        if list(values) != sorted(set(values)):
+            raise ValueError("values must rise")
+        return values

@@ -66,6 +66,10 @@ class RunPaths:
         """One pair's tables of one study."""
         return self.root / "pairs" / pair / study
 
+    def margins(self, pair: str) -> Path:
+        """Preference margins of a pair's two models, written before the gate of study C."""
+        return self.root / "pairs" / pair / "localization.margins.csv"
+
     def calibration(self, seed: int | str) -> Path:
         """The calibration networks of one seed and how their training ended."""
         return self.root / "calibration" / f"seed-{seed}"

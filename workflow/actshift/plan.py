@@ -130,11 +130,12 @@ class Plan:
         }
 
     def streams(self, pair: str) -> list[StreamName]:
-        """Return the streams of a pair: both templates of every configured prompt set."""
+        """Return the streams of a pair: both templates of every set of prompts, not of answers."""
         return [
             StreamName(f"{pair}.{role}", prompt_set, template)
             for role in ROLES
-            for prompt_set in self.config.prompts
+            for prompt_set, source in self.config.prompts.items()
+            if not source.holds_pairs
             for template in TEMPLATES
         ]
 
@@ -228,8 +229,12 @@ class Plan:
 
     def prompt_spec(self, prompt_set: str) -> dict[str, Any]:
         """Return what decides the content of a prompt set, as plain JSON values."""
-        source = self.config.prompts[prompt_set].model_dump(exclude={"positions"})
+        asked = self.config.prompts[prompt_set]
+        source = asked.model_dump(exclude={"positions", "kind"})
         spec: dict[str, Any] = {"set": prompt_set, "seed": self.config.seed, **source}
+        if asked.holds_pairs:
+            limit = asked.limit or self.config.localization.n_pairs
+            spec |= {"kind": "preferences", "limit": limit}
         if source["source"] == "zoo":
             return {**spec, "size": self.config.zoo.size}
         return {**spec, "splits": self.config.splits.model_dump()}

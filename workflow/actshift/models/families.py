@@ -37,10 +37,13 @@ class Family:
         attention: attention implementation it needs, or None for the library's choice.
         blocks: path of the list of decoder blocks.
         embedding: path of the token embedding.
+        positions: path of learned position embeddings, or None.
         final_norm: path of the norm before the head.
         head: path of the language-model head.
         attn_out: path inside a block of the module whose output attention adds to the stream.
         mlp_out: the same for the MLP.
+        attention_half: paths inside a block of the modules of its attention half, norms included.
+        mlp_half: the same for the MLP half; the two halves are the whole block.
     """
 
     key: str
@@ -49,10 +52,13 @@ class Family:
     attention: str | None = None
     blocks: str = "model.layers"
     embedding: str = "model.embed_tokens"
+    positions: str | None = None
     final_norm: str = "model.norm"
     head: str = "lm_head"
     attn_out: str = "self_attn"
     mlp_out: str = "mlp"
+    attention_half: tuple[str, ...] = ("input_layernorm", "self_attn")
+    mlp_half: tuple[str, ...] = ("post_attention_layernorm", "mlp")
 
 
 _TABLE = (
@@ -66,6 +72,8 @@ _TABLE = (
         # What a block adds to the stream has passed a norm of its own.
         attn_out="post_attention_layernorm",
         mlp_out="post_feedforward_layernorm",
+        attention_half=("input_layernorm", "self_attn", "post_attention_layernorm"),
+        mlp_half=("pre_feedforward_layernorm", "mlp", "post_feedforward_layernorm"),
     ),
     Family("qwen2", Qwen2Config, Qwen2ForCausalLM),
     Family("ministral3", Ministral3Config, Ministral3ForCausalLM),
@@ -76,8 +84,11 @@ _TABLE = (
         GPT2LMHeadModel,
         blocks="transformer.h",
         embedding="transformer.wte",
+        positions="transformer.wpe",
         final_norm="transformer.ln_f",
         attn_out="attn",
+        attention_half=("ln_1", "attn"),
+        mlp_half=("ln_2", "mlp"),
     ),
 )
 FAMILIES: dict[str, Family] = {family.key: family for family in _TABLE}
@@ -107,6 +118,12 @@ def embedding_of(model: nn.Module) -> nn.Module:
     return _part(model, "embedding")
 
 
+def embeddings_of(model: nn.Module) -> tuple[nn.Module, ...]:
+    """The token embedding, and the learned position embedding where there is one."""
+    learned = family_of(_config(model).model_type).positions
+    return (embedding_of(model), *([_part(model, "positions")] if learned else []))
+
+
 def final_norm_of(model: nn.Module) -> nn.Module:
     """The norm between the last block and the head."""
     return _part(model, "final_norm")
@@ -133,6 +150,21 @@ def edit_sites(model: nn.Module) -> dict[EditSite, tuple[nn.Module, ...]]:
     }
 
 
+def block_halves(model: nn.Module) -> tuple[list[list[nn.Module]], list[list[nn.Module]]]:
+    """The modules of every block's attention half, and those of every block's MLP half.
+
+    Raises:
+        UserError: The architecture is not in the table, or its row names a part it lacks.
+    """
+    family = family_of(_config(model).model_type)
+    blocks = blocks_of(model)
+    attention, mlp = (
+        [[_at(block, path, half) for path in getattr(family, half)] for block in blocks]
+        for half in ("attention_half", "mlp_half")
+    )
+    return attention, mlp
+
+
 def _config(model: Any) -> Any:
     return model.config
 
@@ -142,7 +174,10 @@ def _part(model: Any, part: str) -> Any:
 
 
 def _inside(module: Any, family: Family, part: str) -> Any:
-    path = getattr(family, part)
+    return _at(module, getattr(family, part), part)
+
+
+def _at(module: Any, path: str, part: str) -> Any:
     try:
         return attrgetter(path)(module)
     except AttributeError as error:

@@ -189,11 +189,16 @@ def _template_source(tokenizer: Tokenizer) -> str:
     return str(source)
 
 
-def _render(tokenizer: Tokenizer, text: str) -> str:
+def render_messages(tokenizer: Tokenizer, messages: Sequence[Mapping[str, str]]) -> str:
+    """Render a conversation up to where the next answer begins; templates see `TEMPLATE_DATE`.
+
+    Raises:
+        UserError: There is no chat template, or it refuses the conversation.
+    """
     source = _template_source(tokenizer)
     try:
         rendered = tokenizer.apply_chat_template(
-            [{"role": "user", "content": text}],
+            [dict(message) for message in messages],
             chat_template=dated(source),
             tokenize=False,
             add_generation_prompt=True,
@@ -207,6 +212,10 @@ def _render(tokenizer: Tokenizer, text: str) -> str:
             "mend chat_template in the model folder"
         ) from error
     return str(rendered)
+
+
+def _render(tokenizer: Tokenizer, text: str) -> str:
+    return render_messages(tokenizer, [{"role": "user", "content": text}])
 
 
 def _encode_raw(tokenizer: Tokenizer, text: str) -> Encoded:

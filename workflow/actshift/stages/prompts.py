@@ -9,10 +9,13 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, HfHubHTTPError
 
 from actshift.errors import UserError
+from actshift.io.atomic import atomic_write_text
 from actshift.models.hub import has_token, page, resolve
 from actshift.models.sources import hub_cache
 from actshift.prompts.build import draw
+from actshift.prompts.hh_rlhf import hh_preferences
 from actshift.prompts.layouts import Item, items_of
+from actshift.prompts.preferences import check_preferences, to_jsonl
 from actshift.prompts.readers import Row, check_sha256, read_rows
 from actshift.prompts.records import Prompt, content_hash, write_prompts
 from actshift.prompts.splits import DEFAULT_FRACTIONS
@@ -30,7 +33,8 @@ def make_prompts(spec: Mapping[str, Any], out: Path, *, resources: Path = RESOUR
             `revision`, `sha256`). For all but zoo also, all optional: `layout`, `columns`,
             `condition` (else the name of the set), `category`, `where` (column -> value or list
             of values), `min_chars`, `max_chars`, `limit`, `splits` (shares of fit and select, the
-            rest is held out).
+            rest is held out). With `kind` preferences, pairs of answers: of the zoo, or of rows
+            of the layout hh_rlhf.
         out: JSONL to write, whole or not at all.
         resources: Folder of the shipped sets.
 
@@ -40,6 +44,8 @@ def make_prompts(spec: Mapping[str, Any], out: Path, *, resources: Path = RESOUR
     Raises:
         UserError: One line naming the key under `prompts.<set>`.
     """
+    if spec.get("kind") == "preferences":
+        return _preferences(spec, out, resources)
     if spec["source"] == "zoo":
         prompts, lines = _zoo(spec), []
     else:
@@ -56,12 +62,34 @@ def _zoo(spec: Mapping[str, Any]) -> list[Prompt]:
     return zoo_prompts(spec["name"], size=spec["size"], seed=spec.get("seed", 0))
 
 
+def _preferences(spec: Mapping[str, Any], out: Path, resources: Path) -> list[str]:
+    """Write a set of preference pairs."""
+    key, lines = f"prompts.{spec['set']}", []
+    if spec["source"] == "zoo":
+        from actshift.zoo.preferences import zoo_preferences
+
+        pairs = zoo_preferences(size=spec["size"], pairs=spec["limit"], seed=spec.get("seed", 0))
+    else:
+        every, name = _rows(spec, resources, key)
+        passed = _where(every, spec.get("where") or {}, key)
+        kept = hh_preferences(
+            [row for row, fits in zip(every, passed, strict=True) if fits],
+            condition=spec.get("condition") or spec["set"],
+            source=name,
+            key=key,
+            limit=spec.get("limit"),
+            seed=spec.get("seed", 0),
+            fractions=_fractions(spec),
+        )
+        pairs, lines = kept.pairs, [f"{name}: {len(every)} rows", *kept.lines()]
+    check_preferences(pairs, where=key)
+    atomic_write_text(out, to_jsonl(pairs))
+    return [*lines, f"{spec['set']}: {len(pairs)} preference pairs"]
+
+
 def _loaded(spec: Mapping[str, Any], resources: Path) -> tuple[list[Prompt], list[str]]:
     key = f"prompts.{spec['set']}"
-    path, name = _locate(spec, resources, key)
-    if spec.get("sha256"):
-        check_sha256(path, spec["sha256"], key=f"{key}.sha256")
-    every = read_rows(path, key=f"{key}.{_FILE_KEY[spec['source']]}")
+    every, name = _rows(spec, resources, key)
     layout = spec.get("layout") or "columns"
     read = items_of(every, layout=layout, columns=spec.get("columns") or {}, key=key)
     passed = _where(every, spec.get("where") or {}, key)
@@ -83,6 +111,14 @@ def _loaded(spec: Mapping[str, Any], resources: Path) -> tuple[list[Prompt], lis
     if limit and len(made.prompts) < limit:
         lines.append(f"note: fewer prompts than the limit of {limit}")
     return made.prompts, lines
+
+
+def _rows(spec: Mapping[str, Any], resources: Path, key: str) -> tuple[list[Row], str]:
+    """All rows of the file, and its name."""
+    path, name = _locate(spec, resources, key)
+    if spec.get("sha256"):
+        check_sha256(path, spec["sha256"], key=f"{key}.sha256")
+    return read_rows(path, key=f"{key}.{_FILE_KEY[spec['source']]}"), name
 
 
 _FILE_KEY = {"file": "path", "hub": "file", "resource": "name"}

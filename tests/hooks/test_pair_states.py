@@ -1,0 +1,76 @@
+"""Moments and distances of pair states against one full forward a sequence."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from reference.patching import outputs, random_model, random_pairs
+
+from actshift.hooks.pair_states import shift_norms, state_sums
+from actshift.pairs import PatchPositions, TokenPair
+from actshift.stages.causal import take_apart
+
+LAYERS, WIDTH = 4, 32
+
+
+def stacked(model: Any, pairs: list[TokenPair], layer: int, positions: str) -> np.ndarray:
+    rows = []
+    for pair in pairs:
+        n = len(pair.prompt)
+        with torch.inference_mode():
+            sides = [outputs(model, pair.prompt + side)[layer] for side in pair.sides]
+        if positions != "completion":
+            rows.append(sides[0][n - 1 : n] if positions == "last_prompt" else sides[0][:n])
+        if positions in ("all", "completion"):
+            rows += [side[n:] for side in sides]
+    return np.concatenate(rows)
+
+
+@pytest.mark.parametrize("positions", ["all", "prompt", "completion", "last_prompt"])
+@pytest.mark.parametrize("budget", [1, 10**6])
+def test_sums_are_those_of_the_stacked_states(positions: PatchPositions, budget: int):
+    model, other = random_model("gemma2"), random_model("gemma2", 1)
+    pairs = random_pairs()
+    causal = take_apart(model)
+    found = state_sums(causal, pairs, positions=positions, token_budget=budget)
+    shift = state_sums(
+        causal, pairs, positions=positions, minus=take_apart(other), token_budget=budget
+    )
+    for layer in range(LAYERS):
+        rows = stacked(model, pairs, layer, positions)
+        away = rows - stacked(other, pairs, layer, positions)
+        assert found.count == shift.count == len(rows)
+        np.testing.assert_allclose(found.mean[layer], rows.mean(0), atol=1e-4)
+        np.testing.assert_allclose(found.std[layer], rows.std(0), rtol=1e-3, atol=1e-3)
+        np.testing.assert_allclose(shift.second[layer], away.T @ away, rtol=1e-3, atol=1e-2)
+        values = np.linalg.svd(rows, compute_uv=False) ** 2
+        assert found.share(layer, 3) == pytest.approx(values[:3].sum() / values.sum(), abs=1e-5)
+        basis = found.basis(layer, 3)
+        np.testing.assert_allclose(basis.T @ basis, np.eye(3), atol=1e-8)
+        held = np.square(rows @ basis).sum()
+        assert held == pytest.approx(values[:3].sum(), rel=1e-4)
+
+
+def test_sums_of_parts_add_up():
+    causal, pairs = take_apart(random_model("llama")), random_pairs()
+    whole, *parts = (state_sums(causal, some) for some in (pairs, pairs[:2], pairs[2:]))
+    assert whole.count == sum(part.count for part in parts)
+    np.testing.assert_allclose(whole.second, parts[0].second + parts[1].second, atol=1e-5)
+
+
+def test_distances_are_those_at_single_tokens():
+    models, pairs = [random_model("qwen2", seed) for seed in (0, 1)], random_pairs()
+    found = shift_norms(take_apart(models[0]), take_apart(models[1]), pairs, token_budget=60)
+    assert found.shape == (LAYERS, len(pairs), 3)
+    for number, pair in enumerate(pairs):
+        for layer in range(LAYERS):
+            with torch.inference_mode():
+                away = [
+                    outputs(models[1], pair.prompt + side)[layer]
+                    - outputs(models[0], pair.prompt + side)[layer]
+                    for side in pair.sides
+                ]
+            wanted = [away[0][len(pair.prompt) - 1], away[0][-1], away[1][-1]]
+            norms = [np.linalg.norm(one) for one in wanted]
+            np.testing.assert_allclose(found[layer, number], norms, rtol=1e-4)

@@ -1,0 +1,124 @@
+"""Lanes of a patching sweep that run together, one pass over prompts and one over completions."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from actshift.hooks.causal import Causal
+from actshift.hooks.patches import Sources, patched_completion, patched_prompt
+from actshift.hooks.resume import Join, KeyValues, Past, run_from
+from actshift.pairs import PatchLane
+
+
+@dataclass(frozen=True)
+class Group:
+    """Lanes that run together, in the order of layers, and their patched states.
+
+    Attributes:
+        receiver: The model.
+        sources: The batch, and the runs it is patched from.
+        lanes: The lanes.
+        start: First column of the prompt that they carry; before it they are the receiver.
+        prompts: Patched states of the prompt from `start` on, by lane.
+        completions: Patched states of the completions, by lane.
+    """
+
+    receiver: Causal
+    sources: Sources
+    lanes: Sequence[PatchLane]
+    start: int
+    prompts: Sequence[Float[Tensor, "pair token d"]]
+    completions: Sequence[Float[Tensor, "row read d"]]
+
+    def unchanged(self) -> Bool[np.ndarray, "lane pair"]:
+        """Where the edit changed no bit of the stream, so that nothing can follow from it."""
+        plain = self.sources.receiver
+        out = np.ones((len(self.lanes), len(self.sources.batch.pairs)), dtype=bool)
+        for index, lane in enumerate(self.lanes):
+            same = plain.completion[lane.layer] == self.completions[index]
+            out[index] &= same.flatten(1).all(1).view(-1, 2).all(1).cpu().numpy()
+            if self.prompts:
+                same = plain.prompt[lane.layer][:, self.start :] == self.prompts[index]
+                out[index] &= same.flatten(1).all(1).cpu().numpy()
+        return out
+
+    def run(self) -> tuple[Float[Tensor, "lane pair d"], Float[Tensor, "lane row read d"]]:
+        """Last block's output at the last prompt token, and at the completions."""
+        batch, plain, count = self.sources.batch, self.sources.receiver, len(self.lanes)
+        past = Past(self.start, self._plain_prefix(1), keep=True)
+        if self.prompts:
+            segment = batch.prompt_segment(self.start)
+            ends = run_from(self.receiver, segment, self._joins(self.prompts), past)[:, -1]
+            ends = ends.unflatten(0, (count, -1))
+        else:
+            ends = plain.prompt[-1][:, -1].expand(count, -1, -1)
+        rows, reads = self.completions[0].shape[:2]
+        if reads == 0:
+            return ends, ends.new_empty(count, rows, 0, ends.shape[-1])
+        segment = batch.completion_segment(reads)
+        behind = Past(
+            segment.prefix, self._lane_prefix(past) if self.prompts else self._plain_prefix(2)
+        )
+        out = run_from(self.receiver, segment, self._joins(self.completions), behind)
+        return ends, out.unflatten(0, (count, rows))
+
+    def _joins(self, states: Sequence[Tensor]) -> dict[int, Join]:
+        """Lanes by the block above their layer."""
+        by_block: dict[int, list[Tensor]] = {}
+        for lane, one in zip(self.lanes, states, strict=True):
+            by_block.setdefault(lane.layer + 1, []).append(one)
+        rows = torch.arange(len(states[0]), device=states[0].device)
+        return {
+            block: Join(torch.cat(parts), rows.repeat(len(parts)))
+            for block, parts in by_block.items()
+        }
+
+    def _alive(self, layer: int) -> int:
+        """Lanes in the batch at a block."""
+        return sum(lane.layer < layer for lane in self.lanes)
+
+    def _plain_prefix(self, sides: int) -> Callable[[int], KeyValues]:
+        """The receiver's own prompt up to `start`, for all lanes alike."""
+
+        def look_up(layer: int) -> KeyValues:
+            parts = (part[:, :, : self.start] for part in self.sources.receiver.past[layer])
+            lanes = self._alive(layer)
+            keys, values = (p.repeat_interleave(sides, 0).repeat(lanes, 1, 1, 1) for p in parts)
+            return keys, values
+
+        return look_up
+
+    def _lane_prefix(self, past: Past) -> Callable[[int], KeyValues]:
+        """The receiver's prompt up to `start`, then each lane's own, for both sides."""
+        plain = self._plain_prefix(1)
+
+        def look_up(layer: int) -> KeyValues:
+            keys, values = (
+                torch.cat([before, own], dim=2).repeat_interleave(2, 0)
+                for before, own in zip(plain(layer), past.kept[layer], strict=True)
+            )
+            return keys, values
+
+        return look_up
+
+
+def make_group(receiver: Causal, sources: Sources, lanes: Sequence[PatchLane], start: int) -> Group:
+    """Make the patched states of lanes; there are none of a part that no lane carries."""
+    carries = start < sources.batch.prompt.shape[1]
+    prompts = [patched_prompt(lane, sources, start) for lane in lanes if carries]
+    completions = [patched_completion(lane, sources) for lane in lanes]
+    return Group(receiver, sources, lanes, start, prompts, completions)
+
+
+def some_of(group: Group, keep: Sequence[int]) -> Group:
+    """Some of the lanes, in the same order."""
+    return replace(
+        group,
+        lanes=[group.lanes[i] for i in keep],
+        prompts=[group.prompts[i] for i in keep if group.prompts],
+        completions=[group.completions[i] for i in keep],
+    )

@@ -1,0 +1,101 @@
+"""Settings of study C that decide lanes, and what a lane's rows say about it."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+from actshift.pairs import PatchEdit, PatchLane, PatchPositions
+
+#: Forward: base is patched from tuned. Reverse: tuned from base.
+Direction = Literal["forward", "reverse"]
+DIRECTIONS: tuple[Direction, ...] = ("forward", "reverse")
+LENGTHS = ("natural", "matched")
+POSITIONS: tuple[PatchPositions, ...] = ("all", "prompt", "completion", "last_prompt")
+
+
+@dataclass(frozen=True)
+class LaneSettings:
+    """Fields of the config's `localization` that lanes are made by, and the seed."""
+
+    random_draws: int
+    noise_draws: int
+    ranks: tuple[int, ...]
+    alphas: tuple[float, ...]
+    seed: int
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any], *, seed: int, d_model: int) -> "LaneSettings":
+        """Pick them out of the config's section; ranks that the width does not hold go.
+
+        Args:
+            settings: The section.
+            seed: Of the run.
+            d_model: Width of the residual stream.
+        """
+        own = {one.name: settings[one.name] for one in fields(cls) if one.name != "seed"}
+        ranks = tuple(k for k in settings["ranks"] if k < d_model) or (1,)
+        return cls(**{**own, "ranks": ranks, "alphas": tuple(settings["alphas"]), "seed": seed})
+
+
+@dataclass(frozen=True)
+class LaneFacts:
+    """What names a lane in tables.
+
+    Attributes:
+        experiment: patch, interpolation, source, low_rank, identity, noise, random, shuffled,
+            other_condition or whole_head.
+        layer: 0-based decoder block whose output is edited.
+        positions: At which tokens.
+        alpha: Weight of the source's states.
+        rank: Of the basis; None is the whole space.
+        basis: shift, states, base_states or random; None without a basis.
+        keep_rest: Whether the receiver keeps what lies outside the basis.
+        source: donor, receiver, chosen, rejected, contrast or partner; None for noise.
+        draw: Number of a random draw.
+    """
+
+    experiment: str
+    layer: int
+    positions: PatchPositions = "all"
+    alpha: float = 1.0
+    rank: int | None = None
+    basis: str | None = None
+    keep_rest: bool = True
+    source: str | None = "donor"
+    draw: int | None = None
+
+    @property
+    def name(self) -> str:
+        """Unique in its experiment, direction and fold."""
+        told = [self.experiment, self.positions]
+        told += [] if self.source in (None, "donor") else [self.source]
+        told += [f"a{self.alpha:g}"] if self.experiment == "interpolation" else []
+        told += [] if self.basis is None else [self.basis, f"k{self.rank}"]
+        told += [] if self.keep_rest else ["alone"]
+        told += [] if self.draw is None else [f"d{self.draw}"]
+        return f"{'.'.join(told)}@{self.layer}"
+
+    def row(self) -> dict[str, Any]:
+        """The columns of a table, `lane` first."""
+        return {"lane": self.name, **asdict(self)}
+
+
+@dataclass(frozen=True, eq=False)
+class Planned:
+    """A lane and its facts."""
+
+    lane: PatchLane
+    facts: LaneFacts
+
+    @classmethod
+    def make(
+        cls, facts: LaneFacts, edit: PatchEdit, *, head: Literal["receiver", "donor"] = "receiver"
+    ) -> "Planned":
+        """Name the lane after its facts.
+
+        Args:
+            facts: What the rows say.
+            edit: What is done.
+            head: Whose final norm and head score it.
+        """
+        return cls(PatchLane(facts.name, facts.layer, edit, facts.positions, head), facts)

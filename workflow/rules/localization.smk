@@ -1,0 +1,36 @@
+"""localization, study C: preference pairs and both models -> every patch, control and block swap.
+
+localization  set of preference pairs, both checkpoints -> results/<run>/pairs/<pair>/localization
+              one row a lane and pair; the margins of both models beside it, and a gate on them
+"""
+
+
+rule localization:
+    input:
+        base=PATHS.checkpoint("{pair}.base"),
+        tuned=PATHS.checkpoint("{pair}.tuned"),
+        preferences=PATHS.prompts(CONFIG.localization.preferences),
+    output:
+        folder=directory(PATHS.pair_tables("{pair}", "localization")),
+        rows=PATHS.margins("{pair}"),
+    log:
+        PATHS.log("localization", "{pair}"),
+    benchmark:
+        PATHS.timing("localization", "{pair}")
+    # After the ablations, the longest jobs, and before the short ones.
+    priority: 20
+    conda:
+        "../../envs/gpu.yaml" if GPU else "../../envs/cpu.yaml"
+    threads: 1
+    resources:
+        gpu=GPU,
+    params:
+        settings=CONFIG.localization.model_dump(),
+        # Micro models are too small for a preference; their gates are not looked at in the zoo either.
+        gated=lambda wildcards: PLAN.zoo_sizes().get(wildcards.pair) != "micro",
+        dtype=lambda wildcards: PLAN.models[f"{wildcards.pair}.tuned"].pair.dtype,
+        seed=CONFIG.seed,
+        code=code("stages.localization"),
+        status=str(PATHS.status),
+    script:
+        "../scripts/localization.py"
