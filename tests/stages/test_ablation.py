@@ -191,12 +191,12 @@ PROGRAM = """
 import sys, time, pickle
 from pathlib import Path
 from stages.test_ablation import run
-import actshift.stages.intervene as stage
-slow = stage._write_part
+import actshift.stages.parts as stage
+slow = stage.write_part
 def wait(rows, path):
     slow(rows, path)
     time.sleep(0.2)
-stage._write_part = wait
+stage.write_part = wait
 run(pickle.loads(Path(sys.argv[1]).read_bytes()), Path(sys.argv[2]))
 """
 

@@ -104,12 +104,12 @@ PROGRAM = """
 import sys, time
 from pathlib import Path
 from stages.test_intervene import run
-import actshift.stages.intervene as stage
-slow = stage._write_part
+import actshift.stages.parts as stage
+slow = stage.write_part
 def wait(rows, path):
     slow(rows, path)
     time.sleep(0.4)
-stage._write_part = wait
+stage.write_part = wait
 run(*map(Path, sys.argv[1:4]))
 """
 

@@ -25,8 +25,9 @@ from actshift.models.load import LoadedModel, load_model
 from actshift.prompts.records import Prompt, read_prompts
 from actshift.prompts.templates import encode, opener_token
 from actshift.stages.ablation_texts import plain_texts, text_losses
-from actshift.stages.intervene import decoder_of, intervene, is_whole
+from actshift.stages.intervene import decoder_of, intervene
 from actshift.stages.intervene_plan import Asked, InterveneSettings, Labels, job_key
+from actshift.stages.parts import is_whole
 from actshift.stages.rank_audit import FolderStores
 from actshift.studies.ablation.frames import Fitted, fit_pair
 from actshift.studies.ablation.lanes import (

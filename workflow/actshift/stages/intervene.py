@@ -7,13 +7,12 @@ after the last part, and the file appears under its final name as a whole.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
-from tqdm import tqdm
 
 from actshift.errors import UserError
 from actshift.hooks.lanes import Decoder, LaneBatch, generate_lanes
@@ -32,6 +31,7 @@ from actshift.stages.intervene_plan import (
     job_key,
     plan_batches,
 )
+from actshift.stages.parts import Part, fill_parts, join_parts
 
 #: One row a prompt and lane. Aggregates are made from these rows and never stored instead of them.
 SCHEMA = pa.schema(
@@ -87,12 +87,13 @@ def intervene(
     parts = staging / key
     batches = plan_batches([len(one.ids) for one in asked], len(lanes), settings)
     with file_lock(staging / f"{key[:16]}.lock"):
-        parts.mkdir(parents=True, exist_ok=True)
-        for stray in parts.glob("*.partial"):
-            stray.unlink()
         run = _Run(receiver, donor, asked, lanes, labels, settings)
-        _fill(run, batches, parts)
-        _publish(parts, [f"{number:05d}.parquet" for number in range(len(batches))], out)
+        made = [
+            Part(partial(run.rows, batch), len(batch.prompts) * len(batch.lanes))
+            for batch in batches
+        ]
+        files = fill_parts(made, parts, label=labels.model, unit="answer")
+        join_parts(files, out, SCHEMA)
         remove(parts)
 
 
@@ -107,6 +108,19 @@ class _Run:
     labels: Labels
     settings: InterveneSettings
     said: dict[tuple[int, ...], dict[str, Any]] = field(default_factory=dict)
+    plain: dict[tuple[int, ...], LaneBatch] = field(default_factory=dict)
+
+    def rows(self, batch: Batch) -> pa.Table:
+        """What is said in a batch."""
+        if batch.prompts not in self.plain:
+            # Always its own pass, so that a resumed run compares with the same bits; only that of
+            # the latest prompts is kept.
+            self.plain.clear()
+            self.plain[batch.prompts] = self.generate(batch, [_PLAIN], 1)
+        lanes = [self.lanes[i] for i in batch.lanes]
+        found = self.generate(batch, lanes, self.settings.max_new)
+        rows = list(_rows(self, batch, found, self.plain[batch.prompts]))
+        return pa.Table.from_pylist(rows, schema=SCHEMA)
 
     def generate(self, batch: Batch, lanes: Sequence[Lane], max_new: int) -> LaneBatch:
         """Run some lanes on the prompts of a batch."""
@@ -140,28 +154,6 @@ def decoder_of(loaded: LoadedModel) -> Decoder:
     if pad is None:
         pad = min(ids)  # padding is masked, so any token will do
     return Decoder(loaded.model, edit_sites(loaded.model), ids, pad)
-
-
-def _fill(run: _Run, batches: Sequence[Batch], parts: Path) -> None:
-    """Run the batches that have no part yet."""
-    total = len(run.asked) * len(run.lanes)
-    done = {number for number in range(len(batches)) if is_whole(parts / f"{number:05d}.parquet")}
-    before = sum(len(batches[n].prompts) * len(batches[n].lanes) for n in done)
-    plain: dict[tuple[int, ...], LaneBatch] = {}
-    with tqdm(
-        total=total, initial=before, desc=run.labels.model, unit="answer", mininterval=1.0
-    ) as progress:
-        for number, batch in enumerate(batches):
-            if number in done:
-                continue
-            if batch.prompts not in plain:
-                # Always its own pass, so that a resumed run compares with the same bits.
-                plain = {batch.prompts: run.generate(batch, [_PLAIN], 1)}
-            lanes = [run.lanes[i] for i in batch.lanes]
-            found = run.generate(batch, lanes, run.settings.max_new)
-            rows = list(_rows(run, batch, found, plain[batch.prompts]))
-            _write_part(rows, parts / f"{number:05d}.parquet")
-            progress.update(len(rows))
 
 
 def _rows(run: _Run, batch: Batch, found: LaneBatch, plain: LaneBatch) -> Iterator[dict[str, Any]]:
@@ -205,31 +197,3 @@ def _said(run: _Run, tokens: tuple[int, ...]) -> dict[str, Any]:
             "distinct_2": distinct_2(tokens),
         }
     return run.said[tokens]
-
-
-def _write_part(rows: list[dict[str, Any]], path: Path) -> None:
-    partial = path.with_name(f"{path.name}.partial")
-    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), partial, write_page_checksum=True)
-    partial.replace(path)
-
-
-def is_whole(path: Path) -> bool:
-    """Whether a file of rows is there and readable; a damaged one is made again."""
-    try:
-        pq.read_table(path, page_checksum_verification=True)
-    except (OSError, pa.ArrowException):
-        return False
-    return True
-
-
-def _publish(parts: Path, names: Sequence[str], out: Path) -> None:
-    """Join the parts in order under the final name."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f".{out.name}.partial")
-    try:
-        with pq.ParquetWriter(partial, SCHEMA, write_page_checksum=True) as writer:
-            for name in names:
-                writer.write_table(pq.read_table(parts / name, page_checksum_verification=True))
-        partial.replace(out)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -61,7 +61,7 @@ def write_part(rows: pa.Table, file: Path) -> None:
 
 
 def is_whole(file: Path) -> bool:
-    """Whether a file of rows is there and readable."""
+    """Whether a file of rows is there and readable; a damaged one is made again."""
     try:
         pq.read_table(file, page_checksum_verification=True)
     except (OSError, pa.ArrowException):
@@ -70,13 +70,19 @@ def is_whole(file: Path) -> bool:
 
 
 def join_parts(files: Sequence[Path], out: Path, schema: pa.Schema) -> None:
-    """Write the rows of all parts, in order, as one file.
+    """Write the rows of all parts, in order, as one file, which appears as a whole.
 
     Args:
         files: The parts.
-        out: The file, in a folder that is published as a whole.
+        out: The file.
         schema: Of the rows.
     """
-    with pq.ParquetWriter(out, schema, write_page_checksum=True) as writer:
-        for file in files:
-            writer.write_table(pq.read_table(file, page_checksum_verification=True))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.with_name(f".{out.name}.partial")
+    try:
+        with pq.ParquetWriter(partial, schema, write_page_checksum=True) as writer:
+            for file in files:
+                writer.write_table(pq.read_table(file, page_checksum_verification=True))
+        partial.replace(out)
+    finally:
+        partial.unlink(missing_ok=True)
