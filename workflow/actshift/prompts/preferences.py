@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from actshift.errors import UserError
-from actshift.vocab import SPLITS, Split
+from actshift.prompts.rows import check_members, checked_row, json_lines
+from actshift.vocab import Split
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,21 +83,12 @@ def check_preferences(pairs: Sequence[Preference], *, where: str) -> None:
     """
     if not pairs:
         raise UserError(f"{where}: no preference pairs; the set must hold at least one")
-    seen: set[str] = set()
-    split_of: dict[str, str] = {}
     for pair in pairs:
-        if pair.id in seen:
-            raise UserError(f"{where}: id '{pair.id}' occurs twice; ids must be unique in a set")
-        seen.add(pair.id)
         if pair.chosen.strip() == pair.rejected.strip():
             raise UserError(f"{where}: pair '{pair.id}' has the same answer twice; remove it")
         if len(pair.history) % 2:
             raise UserError(f"{where}: pair '{pair.id}': history must end with an answer")
-        if split_of.setdefault(pair.cluster, pair.split) != pair.split:
-            raise UserError(
-                f"{where}: cluster '{pair.cluster}' lies in the splits "
-                f"{split_of[pair.cluster]} and {pair.split}; splits go by cluster"
-            )
+    check_members(pairs, where=where)
 
 
 def from_row(row: object, *, where: str) -> Preference:
@@ -105,27 +97,19 @@ def from_row(row: object, *, where: str) -> Preference:
     Raises:
         UserError: A key is missing, unknown, empty or of the wrong type, or the split is unknown.
     """
-    if not isinstance(row, dict):
-        raise UserError(f"{where}: expected a JSON object, found {type(row).__name__}")
-    optional = ("rejected_kind", "history")
-    missing = [key for key in _KEYS if key not in row and key not in optional]
-    unknown = sorted(str(key) for key in row if key not in _KEYS)
-    if missing or unknown:
-        faults = [f"missing {', '.join(missing)}"] if missing else []
-        faults += [f"unknown {', '.join(unknown)}"] if unknown else []
-        raise UserError(f"{where}: {'; '.join(faults)}; a pair has the keys {', '.join(_KEYS)}")
-    history = row.get("history", [])
+    checked = checked_row(
+        row,
+        where=where,
+        what="a pair",
+        keys=_KEYS,
+        optional=("rejected_kind", "history"),
+        filled=_MUST_HOLD,
+        other=("history",),
+    )
+    history = checked.get("history", [])
     if not isinstance(history, list) or not all(isinstance(turn, str) for turn in history):
         raise UserError(f"{where}: history must be a list of strings")
-    for key, value in row.items():
-        if key != "history" and not isinstance(value, str):
-            raise UserError(f"{where}: {key} must be a string, found {type(value).__name__}")
-    for key in _MUST_HOLD:
-        if not row[key].strip():
-            raise UserError(f"{where}: {key} is empty")
-    if row["split"] not in SPLITS:
-        raise UserError(f"{where}: split '{row['split']}' is not one of {', '.join(SPLITS)}")
-    return Preference(**{**row, "history": tuple(history)})
+    return Preference(**{**checked, "history": tuple(history)})
 
 
 def to_jsonl(pairs: Iterable[Preference]) -> str:
@@ -140,22 +124,7 @@ def read_preferences(path: Path) -> list[Preference]:
     Raises:
         UserError: The file is missing or empty, or a row is bad (names file and line).
     """
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file of preference pairs") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text ({error.reason}); save it as UTF-8") from None
-    pairs = []
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            pairs.append(from_row(_json(line, f"{path}:{number}"), where=f"{path}:{number}"))
+    lines = json_lines(path, missing="no such file of preference pairs")
+    pairs = [from_row(row, where=where) for where, row in lines]
     check_preferences(pairs, where=str(path))
     return pairs
-
-
-def _json(line: str, where: str) -> Any:
-    try:
-        return json.loads(line)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{where}: not JSON ({error.msg}, column {error.colno})") from None

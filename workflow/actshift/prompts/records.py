@@ -7,10 +7,10 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
 from actshift.errors import UserError
-from actshift.vocab import SPLITS, Split
+from actshift.prompts.rows import check_members, checked_row, json_lines
+from actshift.vocab import Split
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,6 @@ class Prompt:
 
 
 _KEYS = tuple(field.name for field in fields(Prompt))
-_REQUIRED = tuple(key for key in _KEYS if key != "pair")
 
 
 def to_row(prompt: Prompt) -> dict[str, str]:
@@ -58,24 +57,17 @@ def from_row(row: object, *, where: str) -> Prompt:
     Raises:
         UserError: A key is missing, unknown or of the wrong type, or the split is unknown.
     """
-    if not isinstance(row, dict):
-        raise UserError(f"{where}: expected a JSON object, found {type(row).__name__}")
-    missing = [key for key in _REQUIRED if key not in row]
-    unknown = sorted(str(key) for key in row if key not in _KEYS)
-    if missing or unknown:
-        faults = [f"missing {', '.join(missing)}"] if missing else []
-        faults += [f"unknown {', '.join(unknown)}"] if unknown else []
-        allowed = ", ".join(_KEYS)
-        raise UserError(f"{where}: {'; '.join(faults)}; a prompt has the keys {allowed}")
-    for key, value in row.items():
-        if not isinstance(value, str) and not (key == "pair" and value is None):
-            raise UserError(f"{where}: {key} must be a string, found {type(value).__name__}")
-    for key in ("id", "text", "condition", "cluster"):
-        if not row[key].strip():
-            raise UserError(f"{where}: {key} is empty")
-    if row["split"] not in SPLITS:
-        raise UserError(f"{where}: split '{row['split']}' is not one of {', '.join(SPLITS)}")
-    return Prompt(**row)
+    alone = isinstance(row, dict) and row.get("pair") is None
+    checked = checked_row(
+        row,
+        where=where,
+        what="a prompt",
+        keys=_KEYS,
+        optional=("pair",),
+        filled=("id", "text", "condition", "cluster"),
+        other=("pair",) if alone else (),
+    )
+    return Prompt(**checked)
 
 
 def check_prompts(prompts: Sequence[Prompt], *, where: str) -> None:
@@ -86,17 +78,7 @@ def check_prompts(prompts: Sequence[Prompt], *, where: str) -> None:
     """
     if not prompts:
         raise UserError(f"{where}: no prompts; the set must hold at least one")
-    seen: set[str] = set()
-    split_of: dict[str, str] = {}
-    for prompt in prompts:
-        if prompt.id in seen:
-            raise UserError(f"{where}: id '{prompt.id}' occurs twice; ids must be unique in a set")
-        seen.add(prompt.id)
-        if split_of.setdefault(prompt.cluster, prompt.split) != prompt.split:
-            raise UserError(
-                f"{where}: cluster '{prompt.cluster}' lies in the splits "
-                f"{split_of[prompt.cluster]} and {prompt.split}; splits go by cluster"
-            )
+    check_members(prompts, where=where)
 
 
 def read_prompts(path: Path) -> list[Prompt]:
@@ -108,22 +90,8 @@ def read_prompts(path: Path) -> list[Prompt]:
     Raises:
         UserError: The file is missing or empty, or a row is bad (names file and line).
     """
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such prompt file; run the `prompts` rule first") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text ({error.reason}); save it as UTF-8") from None
-    prompts: list[Prompt] = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        where = f"{path}:{number}"
-        try:
-            row: Any = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{where}: not JSON ({error.msg}, column {error.colno})") from None
-        prompts.append(from_row(row, where=where))
+    lines = json_lines(path, missing="no such prompt file; run the `prompts` rule first")
+    prompts = [from_row(row, where=where) for where, row in lines]
     check_prompts(prompts, where=str(path))
     return prompts
 

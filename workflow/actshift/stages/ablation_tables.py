@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from actshift.errors import UserError
 from actshift.io.tables import read_table, write_table
+from actshift.stages.joining import finished_pairs
 from actshift.studies.ablation_tables.answers import READ
 from actshift.studies.ablation_tables.columns import COLUMNS, PUBLISHED_FILES, PUBLISHED_TABLE
 from actshift.studies.ablation_tables.pair import PairFiles, pair_tables
@@ -41,12 +41,7 @@ def ablation_tables(
     Raises:
         UserError: No pair has its folder.
     """
-    present = {pair: folder for pair, folder in pairs.items() if folder.is_dir()}
-    if not present:
-        raise UserError(
-            f"ablation: none of the pairs {', '.join(pairs) or '(none)'} has its rows; "
-            "see the log of rule ablation"
-        )
+    present = finished_pairs(pairs, rule="ablation", needed="its rows")
     joint: dict[str, list[dict[str, object]]] = {name: [] for name in COLUMNS}
     for pair, folder in present.items():
         lang = language(zoo_sizes[pair]) if pair in zoo_sizes else None

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from actshift.errors import UserError
@@ -16,6 +15,7 @@ from actshift.hooks.losses import lane_losses, lanes_a_batch, predicted_tokens
 from actshift.lanes import Lane
 from actshift.prompts.records import Prompt
 from actshift.stages.intervene_plan import Asked
+from actshift.stages.parts import write_part
 from actshift.zoo.documents import fact, scene
 from actshift.zoo.language import language
 
@@ -95,10 +95,8 @@ def text_losses(
                 parts.append(_rows(batch, some, lane_losses(decoder, ids, some)))
                 progress.update(len(batch) * len(some))
     table = pa.Table.from_pandas(pd.concat(parts), schema=LOSSES, preserve_index=False)
-    partial = out.with_name(f".{out.name}.partial")
-    partial.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(table, partial, write_page_checksum=True)
-    partial.replace(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_part(table, out)
 
 
 def _rows(batch: Sequence[Asked], lanes: Sequence[Lane], nats: np.ndarray) -> pd.DataFrame:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from actshift.errors import UserError
 from actshift.io.tables import read_table, write_table
+from actshift.stages.joining import finished_pairs
 from actshift.studies.rank_tables.columns import COLUMNS
 from actshift.studies.rank_tables.summary import published_summary
 
@@ -31,13 +31,8 @@ def aggregate_rank_audit(*, pairs: Mapping[str, Path], published: Path, out: Pat
     Raises:
         UserError: No pair has tables, or a pair's folder lacks one.
     """
-    present = {pair: folder for pair, folder in pairs.items() if folder.is_dir()}
+    present = finished_pairs(pairs, rule="rank_audit", needed="tables")
     missing = [pair for pair in pairs if pair not in present]
-    if not present:
-        raise UserError(
-            f"rank_audit: none of the pairs {', '.join(pairs) or '(none)'} has tables; "
-            "see the log of rule rank_audit"
-        )
     for name in COLUMNS:
         parts = [read_table(folder / f"{name}.csv") for folder in present.values()]
         if name == "summary":

@@ -24,6 +24,7 @@ from actshift.io.hashing import hash_json
 from actshift.io.tables import read_table, write_table
 from actshift.maths.scores import AUDIT_MARKS
 from actshift.prompts.records import read_prompts
+from actshift.stages.joining import finished_pairs
 from actshift.studies.judges import (
     ROWS,
     agreement_table,
@@ -84,12 +85,7 @@ def judge_answers(
 
     Source: arXiv 2605.24583 v1, LLM-judge cross-check (150 generations, three conditions).
     """
-    present = {pair: folder for pair, folder in pairs.items() if folder.is_dir()}
-    if not present:
-        raise UserError(
-            f"judge: none of the pairs {', '.join(pairs) or '(none)'} has answers to judge; see "
-            "the log of rule ablation"
-        )
+    present = finished_pairs(pairs, rule="ablation", needed="answers to judge", asker="judge")
     judged = []
     for pair, folder in present.items():
         rows = pd.read_parquet(folder / _ANSWERS)

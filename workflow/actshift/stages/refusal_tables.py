@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from actshift.errors import UserError
 from actshift.io.tables import read_table, write_table
+from actshift.stages.joining import finished_pairs
 from actshift.studies.refusal_direction import CANDIDATES, EFFECT, effect_table
 from actshift.zoo.language import language
 
@@ -28,12 +28,7 @@ def refusal_tables(
     Raises:
         UserError: No pair has its folder.
     """
-    present = {pair: folder for pair, folder in pairs.items() if folder.is_dir()}
-    if not present:
-        raise UserError(
-            f"refusal_direction: none of the pairs {', '.join(pairs) or '(none)'} has a direction; "
-            "see the log of rule refusal_direction"
-        )
+    present = finished_pairs(pairs, rule="refusal_direction", needed="a direction")
     candidates, effects = [], []
     for pair, folder in present.items():
         candidates += read_table(folder / "refusal_direction.csv").to_dict("records")

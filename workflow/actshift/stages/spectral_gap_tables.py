@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from actshift.errors import UserError
 from actshift.io.tables import read_table, write_table
+from actshift.stages.joining import finished_pairs
 from actshift.stages.spectral_gap import TABLE
 from actshift.studies.spectral_gap import behaviour_rates, summary_table
 from actshift.studies.spectral_gap_columns import GAP
@@ -39,12 +39,7 @@ def spectral_gap_tables(
     Raises:
         UserError: No pair has its table.
     """
-    present = {pair: folder for pair, folder in gaps.items() if folder.is_dir()}
-    if not present:
-        raise UserError(
-            f"spectral_gap: none of the pairs {', '.join(gaps) or '(none)'} has a table; "
-            "see the log of rule spectral_gap"
-        )
+    present = finished_pairs(gaps, rule="spectral_gap", needed="a table")
     records = [
         row for folder in present.values() for row in read_table(folder / TABLE).to_dict("records")
     ]
