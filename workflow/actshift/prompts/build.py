@@ -1,12 +1,11 @@
 """From loaded items to a prompt set: drawn, without near-duplicates, clustered and split."""
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from actshift.errors import UserError
-from actshift.prompts.dedupe import Duplicate, groups, normalise, reject_duplicates
+from actshift.prompts.dedupe import Duplicate, digest, name_groups, reject_duplicates
 from actshift.prompts.layouts import Item
 from actshift.prompts.records import Prompt
 from actshift.prompts.splits import DEFAULT_FRACTIONS, check_fractions, split_of
@@ -88,7 +87,7 @@ def draw(
         replace(one, condition=one.condition or condition, category=one.category or category)
         for one in items
     ]
-    order = sorted(_units(items, key), key=lambda unit: _digest(str(seed), *_texts(unit)))
+    order = sorted(_units(items, key), key=lambda unit: digest(str(seed), *_texts(unit)))
     kept, rejected = _until(order, limit)
     if not kept:
         raise UserError(f"{key}: no prompts are left; check columns, filters and limit")
@@ -166,15 +165,8 @@ def _clusters(items: list[Item]) -> list[str]:
         if item.pair is not None:
             first = firsts.setdefault((item.category, item.pair), place)
             links.append((first, place))
-    group = groups([item.text for item in items], links=links)
-    least: dict[int, str] = {}
-    for item, root in zip(items, group, strict=True):
-        words = normalise(item.text)
-        least[root] = min(least.get(root, words), words)
-    return [
-        item.cluster or f"group-{_digest(least[root])[:10]}"
-        for item, root in zip(items, group, strict=True)
-    ]
+    named = name_groups([item.text for item in items], links=links)
+    return [item.cluster or name for item, name in zip(items, named, strict=True)]
 
 
 def _split(item: Item, cluster: str, fractions: Mapping[str, float], seed: int, key: str) -> Split:
@@ -192,7 +184,7 @@ def _split(item: Item, cluster: str, fractions: Mapping[str, float], seed: int, 
 def _prompt(item: Item, cluster: str, source: str, split: Split) -> Prompt:
     condition = item.condition or ""
     return Prompt(
-        id=item.id or f"{condition}-{_digest(item.category or '', item.text)[:12]}",
+        id=item.id or f"{condition}-{digest(item.category or '', item.text)[:12]}",
         text=item.text,
         condition=condition,
         category=item.category or "",
@@ -201,10 +193,6 @@ def _prompt(item: Item, cluster: str, source: str, split: Split) -> Prompt:
         source=source,
         pair=item.pair,
     )
-
-
-def _digest(*parts: str) -> str:
-    return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _texts(unit: Unit) -> list[str]:

@@ -5,6 +5,7 @@ again with "(provide step-by-step detail)" behind them. Such copies pull ranks d
 prompt sit on both sides of a split.
 """
 
+import hashlib
 import re
 import unicodedata
 from collections import Counter, defaultdict
@@ -132,3 +133,23 @@ def groups(
         low, high = sorted((root(one), root(other)))
         parent[high] = low
     return [root(place) for place in range(len(texts))]
+
+
+def name_groups(texts: Sequence[str], *, links: Iterable[tuple[int, int]] = ()) -> list[str]:
+    """Name of each text's group of near-duplicates, made from the group's first text.
+
+    Args:
+        texts: In any order; the names do not depend on it.
+        links: Pairs of indices that belong together whatever their texts.
+    """
+    roots = groups(texts, links=links)
+    least: dict[int, str] = {}
+    for text, root in zip(texts, roots, strict=True):
+        words = normalise(text)
+        least[root] = min(least.get(root, words), words)
+    return [f"group-{digest(least[root])[:10]}" for root in roots]
+
+
+def digest(*parts: str) -> str:
+    """Hex sha256 of some texts; ids and the order of draws are made from it."""
+    return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()

@@ -3,14 +3,13 @@
 Source: Bai et al. 2022 (arXiv 2204.05862); files `train.jsonl.gz` and `test.jsonl.gz` of each part.
 """
 
-import hashlib
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from actshift.errors import UserError
-from actshift.prompts.dedupe import groups, normalise, reject_duplicates
+from actshift.prompts.dedupe import digest, name_groups, reject_duplicates
 from actshift.prompts.preferences import Kept, Preference
 from actshift.prompts.readers import Row
 from actshift.prompts.splits import DEFAULT_FRACTIONS, split_of
@@ -77,7 +76,7 @@ def hh_preferences(
     if not drawn:
         why = "; ".join(f"{count} {reason}" for reason, count in refused.most_common())
         raise UserError(f"{key}: no preference pairs are left ({why or 'no rows'})")
-    clusters = _clusters([one.text for one in drawn])
+    clusters = name_groups([one.text for one in drawn])
     pairs = [
         _preference(one, cluster, condition, f"{source}#{one.row}", fractions, seed)
         for one, cluster in zip(drawn, clusters, strict=True)
@@ -94,7 +93,7 @@ def _preference(
     seed: int,
 ) -> Preference:
     return Preference(
-        id=f"{condition}-{_digest(one.text, one.chosen, one.rejected)[:12]}",
+        id=f"{condition}-{digest(one.text, one.chosen, one.rejected)[:12]}",
         prompt=one.turns[-1],
         chosen=one.chosen,
         rejected=one.rejected,
@@ -150,7 +149,7 @@ def _turns(prompt: str) -> tuple[str, ...] | None:
 
 def _draw(parsed: list[_Parsed], limit: int | None, seed: int) -> tuple[list[_Parsed], int]:
     """The first pairs whose prompts repeat none before them; also how many were passed over."""
-    order = sorted(parsed, key=lambda one: _digest(str(seed), one.text, one.chosen, one.rejected))
+    order = sorted(parsed, key=lambda one: digest(str(seed), one.text, one.chosen, one.rejected))
     wanted = len(order) if limit is None else limit
     ahead = 2 * wanted
     while True:
@@ -161,17 +160,3 @@ def _draw(parsed: list[_Parsed], limit: int | None, seed: int) -> tuple[list[_Pa
     taken = kept[:wanted]
     passed = (taken[-1] + 1 if len(kept) >= wanted and taken else len(order)) - len(taken)
     return [order[i] for i in taken], passed
-
-
-def _clusters(texts: list[str]) -> list[str]:
-    """The group of alike prompts, named after its first text."""
-    roots = groups(texts)
-    least: dict[int, str] = {}
-    for text, root in zip(texts, roots, strict=True):
-        words = normalise(text)
-        least[root] = min(least.get(root, words), words)
-    return [f"group-{_digest(least[root])[:10]}" for root in roots]
-
-
-def _digest(*parts: str) -> str:
-    return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()
