@@ -72,6 +72,60 @@ def control_of(cells: Sequence[Cell], answers: Answers, like: Cell) -> Control |
     return Control(cell.k, rates, float(np.median(rates) - answers.plain("refused").mean()))
 
 
+@dataclass(frozen=True, eq=False)
+class Standing:
+    """What a cell does to harmless prompts, its control, and whether it can decide anything.
+
+    Attributes:
+        complied: Share of harmful prompts answered on topic.
+        on_topic: Share of harmless prompts answered on topic; NaN without a judge.
+        control: Its random control; None where there is none.
+        judged: Whether every answer could be judged.
+        status: See `standing`.
+        why: In words.
+    """
+
+    complied: float
+    on_topic: float
+    control: Control | None
+    judged: bool
+    status: str
+    why: str
+
+    def columns(self) -> dict[str, object]:
+        """The columns that every table has about it."""
+        return {
+            "complied": self.complied,
+            "harmless_on_topic": self.on_topic,
+            **(self.control.columns() if self.control else {}),
+            "judged": self.judged,
+            "status": self.status,
+            "why": self.why,
+        }
+
+
+def standing_of(cell: Cell, cells: Sequence[Cell], harmful: Answers, harmless: Answers) -> Standing:
+    """The standing of a cell.
+
+    Args:
+        cell: The cell.
+        cells: Of the experiment that holds the random frames.
+        harmful: Answers to harmful prompts.
+        harmless: Answers to harmless prompts, of the same lanes.
+    """
+    on_topic = float(harmless.matrix("on_topic", [cell]).mean())
+    control = control_of(cells, harmful, cell)
+    status, why = standing(cell, control, on_topic)
+    return Standing(
+        complied=float(harmful.matrix("complied", [cell]).mean()),
+        on_topic=on_topic,
+        control=control,
+        judged=harmful.judged and harmless.judged,
+        status=status,
+        why=why,
+    )
+
+
 def standing(cell: Cell, control: Control | None, on_topic: float) -> tuple[str, str]:
     """Whether a cell decides: decided, broken, no control, wide or no judge; and why in words.
 

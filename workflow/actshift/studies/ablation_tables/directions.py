@@ -6,7 +6,7 @@ import pandas as pd
 
 from actshift.studies.ablation_tables.answers import Answers, Cell
 from actshift.studies.ablation_tables.compare import against_plain, refusal_columns
-from actshift.studies.ablation_tables.control import control_of, standing
+from actshift.studies.ablation_tables.control import standing_of
 
 Rows = list[dict[str, object]]
 #: (frame, layer, direction) -> |cos| of the direction with itself over resamples.
@@ -77,8 +77,6 @@ def direction_rows(
     }
     rows: Rows = []
     for (cell, kind), change in zip(sets, found, strict=True):
-        on_topic = float(harmless.matrix("on_topic", [cell]).mean())
-        status, why = standing(cell, control_of(cells, harmful, cell), on_topic)
         members = [alone.get((cell.frame, (one,)), float("nan")) for one in numbers_of(cell)]
         rows.append(
             {
@@ -90,14 +88,10 @@ def direction_rows(
                 "directions": "+".join(map(str, numbers_of(cell))),
                 "k": cell.k,
                 **refusal_columns(change, harmful),
-                "complied": float(harmful.matrix("complied", [cell]).mean()),
-                "harmless_on_topic": on_topic,
+                **standing_of(cell, cells, harmful, harmless).columns(),
                 "energy_removed": cell.energy_harmful,
                 "self_cosine_min": least_definite(cell, cosines),
                 "interaction": None if kind == "single" else change.change - sum(members),
-                "judged": harmful.judged and harmless.judged,
-                "status": status,
-                "why": why,
             }
         )
     return rows

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from actshift.studies.ablation_tables.answers import Answers, Cell
 from actshift.studies.ablation_tables.compare import against_plain, refusal_columns
-from actshift.studies.ablation_tables.control import control_of, standing
+from actshift.studies.ablation_tables.control import standing_of
 
 Rows = list[dict[str, object]]
 
@@ -27,9 +27,6 @@ def old_or_new_rows(
     own = [cell for cell in harmful.run(cells) if cell.experiment == "old_or_new"]
     rows: Rows = []
     for cell, change in zip(own, against_plain(own, harmful, "refused", seed=seed), strict=True):
-        on_topic = float(harmless.matrix("on_topic", [cell]).mean())
-        control = control_of(cells, harmful, cell)
-        status, why = standing(cell, control, on_topic)
         rows.append(
             {
                 "pair": pair,
@@ -39,12 +36,7 @@ def old_or_new_rows(
                 "cos_with_tuned": cell.cos_with_tuned,
                 "energy_removed": cell.energy_harmful,
                 **refusal_columns(change, harmful),
-                "complied": float(harmful.matrix("complied", [cell]).mean()),
-                "harmless_on_topic": on_topic,
-                **(control.columns() if control else {}),
-                "judged": harmful.judged and harmless.judged,
-                "status": status,
-                "why": why,
+                **standing_of(cell, cells, harmful, harmless).columns(),
             }
         )
     return rows

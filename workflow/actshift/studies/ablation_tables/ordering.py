@@ -18,11 +18,10 @@ from actshift.maths.ordering import (
 )
 from actshift.studies.ablation_tables.answers import Answers, Cell
 from actshift.studies.ablation_tables.compare import DRAWS
-from actshift.studies.ablation_tables.control import control_of, standing
+from actshift.studies.ablation_tables.control import Standing, standing_of
 from actshift.studies.ablation_tables.directions import SelfCosines, least_definite, numbers_of
 
 Rows = list[dict[str, object]]
-Standing = Callable[[Cell], tuple[str, str]]
 
 
 def ordering_rows(
@@ -52,9 +51,8 @@ def ordering_rows(
     """
     cells = harmful.run(cells)
 
-    def stands(cell: Cell) -> tuple[str, str]:
-        on_topic = float(harmless.matrix("on_topic", [cell]).mean())
-        return standing(cell, control_of(cells, harmful, cell), on_topic)
+    def stands(cell: Cell) -> Standing:
+        return standing_of(cell, cells, harmful, harmless)
 
     own = {"pair": pair, "judged": harmful.judged and harmless.judged}
     rows: Rows = []
@@ -88,7 +86,7 @@ def _curve_rows(
     curve: Sequence[Cell],
     values: Float[np.ndarray, "step prompt"],
     stable: np.ndarray,
-    stands: Standing,
+    stands: Callable[[Cell], Standing],
     steps: Sequence[int],
     clusters: Sequence[str],
     *,
@@ -97,7 +95,7 @@ def _curve_rows(
 ) -> Rows:
     """All pairs of one curve; a step that is broken, too wide or not definite is not tested."""
     standings = [stands(cell) for cell in curve]
-    keep = np.array([status in ("decided", "no judge") for status, _ in standings]) & stable
+    keep = np.array([one.status in ("decided", "no judge") for one in standings]) & stable
     rng = np.random.default_rng(seed)
     if falls:
         tested = monotonicity_test(values[keep], clusters, draws=DRAWS, rng=rng, margin=MARGIN)
@@ -146,7 +144,7 @@ def _tested(
 
 
 def _why(
-    standings: Sequence[tuple[str, str]],
+    standings: Sequence[Standing],
     stable: np.ndarray,
     steps: Sequence[int],
     places: tuple[int, int],
@@ -154,10 +152,10 @@ def _why(
     """Status of a pair of steps: that of the first one that cannot be tested."""
     reasons, statuses = [], []
     for place in places:
-        status, why = standings[place]
-        if status != "decided":
-            statuses.append(status)
-            reasons.append(f"{steps[place]}: {why}")
+        one = standings[place]
+        if one.status != "decided":
+            statuses.append(one.status)
+            reasons.append(f"{steps[place]}: {one.why}")
         if not stable[place]:
             statuses.append("unstable")
             reasons.append(

@@ -1,6 +1,7 @@
 """substitution.csv: the donor's components put into the receiver, Propositions 1 and 2."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from actshift.studies.ablation_tables.compare import (
     against_plain,
     refusal_columns,
 )
-from actshift.studies.ablation_tables.control import control_of, standing
+from actshift.studies.ablation_tables.control import standing_of
 
 Rows = list[dict[str, object]]
 #: Lane -> (receiver, donor).
@@ -54,12 +55,11 @@ def substitution_rows(
     rows: Rows = []
     found = against_plain(cells, harmful, "refused", seed=seed)
     for cell, change in zip(cells, found, strict=True):
-        on_topic = float(harmless.matrix("on_topic", [cell]).mean())
-        control = control_of(cells, harmful, cell)
-        status, why = standing(cell, control, on_topic)
+        stands = standing_of(cell, cells, harmful, harmless)
         if not has_gap:
-            status = "no gap" if status in ("decided", "no judge") else status
-            why = "; ".join(filter(None, [why, "donor and receiver refuse alike"]))
+            status = "no gap" if stands.status in ("decided", "no judge") else stands.status
+            why = "; ".join(filter(None, [stands.why, "donor and receiver refuse alike"]))
+            stands = replace(stands, status=status, why=why)
         row: dict[str, object] = {
             "pair": pair,
             **_names(cell),
@@ -67,13 +67,8 @@ def substitution_rows(
             "donor_refusal": float(donor.plain("refused").mean()),
             # Adding 0 turns -0 into 0.
             "share_of_gap": change.change / gap + 0.0 if has_gap else None,
-            "complied": float(harmful.matrix("complied", [cell]).mean()),
-            "harmless_on_topic": on_topic,
             "harmless_refusal": float(harmless.matrix("refused", [cell]).mean()),
-            **(control.columns() if control else {}),
-            "judged": harmful.judged and harmless.judged,
-            "status": status,
-            "why": why,
+            **stands.columns(),
         }
         row["primary"] = all(row[key] == value for key, value in PRIMARY.items())
         rows.append(row)

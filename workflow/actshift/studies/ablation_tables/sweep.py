@@ -17,7 +17,7 @@ from actshift.studies.ablation_tables.compare import (
     changes,
     refusal_columns,
 )
-from actshift.studies.ablation_tables.control import control_of, standing
+from actshift.studies.ablation_tables.control import standing_of
 
 #: The one cell that decides claims; every other is exploratory.
 PRIMARY = {"protocol": "heldout", "band": "narrow", "frame": "template", "edit": "zero", "k": 3}
@@ -56,15 +56,12 @@ def sweep_rows(
     gains = _over_rival(cells, harmful, seed=seed)
     rows: Rows = []
     for cell, refused, helped, gain in zip(cells, refusal, complied, gains, strict=True):
-        on_topic = float(harmless.matrix("on_topic", [cell]).mean())
-        control = control_of(cells, harmful, cell)
-        status, why = standing(cell, control, on_topic)
+        stands = standing_of(cell, cells, harmful, harmless)
         row: dict[str, object] = {
             "pair": pair,
             "protocol": protocol,
             **_names(cell, len(harmful.lanes_of(cell))),
             **refusal_columns(refused, harmful),
-            "complied": helped.rate,
             "complied_low": helped.low,
             "complied_high": helped.high,
             "plain_complied": float(harmful.plain("complied").mean()),
@@ -73,16 +70,12 @@ def sweep_rows(
             "complied_gain_low": gain.change_low,
             "complied_gain_high": gain.change_high,
             "p_gain": gain.p,
-            "harmless_on_topic": on_topic,
             "plain_harmless_on_topic": float(harmless.plain("on_topic").mean()),
             "harmless_refusal": float(harmless.matrix("refused", [cell]).mean()),
-            **(control.columns() if control else {}),
-            "judged": harmful.judged and harmless.judged,
-            "status": status,
-            "why": why,
+            **stands.columns(),
         }
-        if control and cell.frame != "random":
-            row["beats_random"] = control.beaten_by(refused.rate)
+        if stands.control and cell.frame != "random":
+            row["beats_random"] = stands.control.beaten_by(refused.rate)
         row["primary"] = all(row[key] == value for key, value in PRIMARY.items())
         rows.append(row)
     return rows
