@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from actshift.config_errors import first_error
 from actshift.config_prompts import PromptSource, Splits
 from actshift.config_studies import (
     Ablation,
@@ -21,10 +20,10 @@ from actshift.config_studies import (
     Name,
     RankAudit,
     RefusalDirection,
-    Section,
 )
 from actshift.errors import UserError
 from actshift.models.sources import ABLITERATED
+from actshift.validation import Section, first_error
 from actshift.vocab import ROLES
 
 

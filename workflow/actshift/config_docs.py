@@ -23,8 +23,8 @@ from actshift.config_studies import (
     Localization,
     RankAudit,
     RefusalDirection,
-    Section,
 )
+from actshift.validation import Section
 
 _SECTIONS: tuple[tuple[str, type[Section]], ...] = (
     ("Top level", Config),

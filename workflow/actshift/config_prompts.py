@@ -4,7 +4,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from actshift.config_studies import Count, Section, Share
+from actshift.config_studies import Count, Share
+from actshift.validation import Section
 from actshift.vocab import PositionRule
 
 

@@ -202,7 +202,7 @@ def side_effects(table: pd.DataFrame, sweep: pd.DataFrame | None) -> Figure:
 def primary_cell(table: pd.DataFrame, sweep: pd.DataFrame | None) -> tuple[str, int]:
     """Band and k of the cell that was named beforehand; narrow and the smallest k from 3 else."""
     if sweep is not None and "primary" in sweep:
-        named = sweep[sweep["primary"].astype(str).str.lower() == "true"]
+        named = select(sweep, primary=True)
         if len(named):
             return str(named["band"].iloc[0]), int(named["k"].iloc[0])
     ks = sorted(int(k) for k in select(table, experiment="sweep")["k"].unique())

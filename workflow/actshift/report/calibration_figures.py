@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
 
+from actshift.maths.gap import KAPPA_THRESHOLD
 from actshift.report.panels import PAGE_WIDTH, legend, no_data
 from actshift.report.style import BLACK, BLUE, GREEN, GREY, ORANGE, RED, SKY, Stroke
 from actshift.report.tables import select, values
@@ -148,7 +149,9 @@ def _gap_panel(axis: Axes, rows: pd.DataFrame) -> None:
         )  # fmt: skip
     bound = shown.drop_duplicates("rank_S").sort_values("rank_S")
     axis.plot(bound["rank_S"], bound["kappa_bound"], color=BLACK, label="bound 2 / (ε r)")
-    axis.axhline(8, color=GREY, linestyle="--", label="threshold 8")
+    axis.axhline(
+        KAPPA_THRESHOLD, color=GREY, linestyle="--", label=f"threshold {KAPPA_THRESHOLD:g}"
+    )
     axis.set(xscale="log", yscale="log", title="spectral gap", xlabel="rank of S, r", ylabel="κ")
     for side in (axis.xaxis, axis.yaxis):  # the default writes powers in math, which is off
         side.set_major_formatter("{x:g}")

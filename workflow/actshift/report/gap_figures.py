@@ -6,6 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
+from actshift.maths.gap import KAPPA_THRESHOLD
 from actshift.report.panels import (
     legend,
     no_data,
@@ -18,8 +19,6 @@ from actshift.report.panels import (
 from actshift.report.style import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, RED, SKY, Stroke
 from actshift.report.tables import select, values
 
-#: Kappa above this would make the published bound useful.
-THRESHOLD = 8.0
 _MARKS = ((RED, "o", "-"), (BLUE, "s", "--"), (GREEN, "D", "-."), (ORANGE, "^", ":"),
           (PINK, "v", "-"), (SKY, "P", "--"))  # fmt: skip
 
@@ -42,14 +41,14 @@ def kappa_by_layer(gap: pd.DataFrame, summary: pd.DataFrame | None) -> Figure:
         _share_panel(axes[row, 1], rows, strokes)
     kappa = gap["kappa"].to_numpy(dtype=float)
     found = kappa[np.isfinite(kappa) & (kappa > 0)]
-    floor = min([*found, *published, THRESHOLD]) / 4
+    floor = min([*found, *published, KAPPA_THRESHOLD]) / 4
     for axis in axes[:, 0]:
-        axis.set_ylim(floor, max([*found, THRESHOLD]) * 2)
+        axis.set_ylim(floor, max([*found, KAPPA_THRESHOLD]) * 2)
     open_marker = {"color": GREY, "marker": "o", "markerfacecolor": "white", "linestyle": ""}
     entries = [
         *(stroke.line() for stroke in strokes.values()),
-        {"color": BLACK, "linestyle": "--", "label": "threshold 8"},
-        {**open_marker, "label": "open: rank of 5 or more, κ cannot reach 8"},
+        {"color": BLACK, "linestyle": "--", "label": f"threshold {KAPPA_THRESHOLD:g}"},
+        {**open_marker, "label": "open: rank of 5 or more, κ cannot reach the threshold"},
         {"color": GREY, "marker": "x", "linestyle": "", "label": "no difference (S = 0)"},
     ]
     if published:
@@ -68,7 +67,7 @@ def _kappa_panel(
     axis: Axes, rows: pd.DataFrame, strokes: dict[str, Stroke], published: list[float]
 ) -> None:
     """Kappa with its stability range over half-samples."""
-    axis.axhline(THRESHOLD, color=BLACK, linestyle="--", linewidth=1)
+    axis.axhline(KAPPA_THRESHOLD, color=BLACK, linestyle="--", linewidth=1)
     for median in published:
         axis.axhline(median, color=GREY, linestyle=":", linewidth=1)
     _series(axis, rows, strokes, "kappa")

@@ -9,12 +9,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from scipy.stats import rankdata
 
+from actshift.maths.ordering import STABLE_COSINE
 from actshift.report.panels import PAGE_WIDTH, legend, no_data, note, pairs_of, sized
 from actshift.report.style import BLACK, BLUE, GREY, RED
 from actshift.report.tables import first, select
 
-#: Below this cosine with itself over resampled prompts a direction is not the same one twice.
-STABLE = 0.9
 _BAND, _FRAME, _EDIT = "narrow", "template", "zero"
 _SINGLE_K, _SET_K = 1, 5
 _RANDOM: dict[str, Any] = {"color": GREY, "alpha": 0.3, "linewidth": 0}
@@ -62,7 +61,8 @@ def _entries() -> list[dict[str, Any]]:
     return [
         {"color": BLUE, "marker": "s", "linestyle": "", "markersize": 7,
          "label": "change of refusal, 95 % cluster interval"},
-        {**_UNSTABLE, "label": f"hatched or open: unstable (|cos| < {STABLE:g}) or a broken cell"},
+        {**_UNSTABLE,
+         "label": f"hatched or open: unstable (|cos| < {STABLE_COSINE:g}) or a broken cell"},
         {**_RANDOM, "linewidth": 8, "label": "random draws, 5th to 95th percentile"},
         {**_HARMLESS, "label": "as many directions of the harmless shift"},
         {"color": BLACK, "marker": "D", "linestyle": "", "markerfacecolor": "white",
@@ -113,7 +113,7 @@ def _decides(row: pd.Series) -> bool:
 
 def _says_something(row: pd.Series) -> bool:
     """Whether the direction is the same one over resampled prompts, in a cell that decides."""
-    return _decides(row) and row["self_cosine_min"] >= STABLE
+    return _decides(row) and row["self_cosine_min"] >= STABLE_COSINE
 
 
 def _order(axis: Axes, singles: pd.DataFrame, ordering: pd.DataFrame) -> None:

@@ -1,4 +1,4 @@
-"""Ablation tables of all pairs: rows and lanes of Test 2 -> six tables, and the published one."""
+"""Ablation tables of all pairs: rows and lanes of Test 2 -> seven tables, and the published one."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -12,6 +12,7 @@ from actshift.prompts.records import read_prompts
 from actshift.studies.rank_tables.inputs import StreamReader, select
 from actshift.studies.rank_tables.settings import RankAuditSettings
 from actshift.studies.spectral_gap import gap_table
+from actshift.vocab import ROLES
 
 #: File of a pair's folder.
 TABLE = "spectral_gap.csv"
@@ -52,7 +53,7 @@ def spectral_gap_of_pair(
         folder.parent.name.rpartition(".")[2]: cast(StreamReader, ActivationStore.open(folder))
         for folder in stores
     }
-    missing = [role for role in ("base", "tuned") if role not in readers]
+    missing = [role for role in ROLES if role not in readers]
     if missing or len(readers) < 3:
         raise UserError(
             f"spectral_gap: {pair} has no store of {missing[0] if missing else 'a reference'}; "

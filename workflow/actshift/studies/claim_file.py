@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from actshift.errors import UserError
+from actshift.validation import Section, first_error
 
 #: superiority: above or below a bound. equivalence: within a margin. ratio: superiority of a ratio.
 #: inversion: at least one row's value lies above the bound, with its interval above 0.
@@ -17,13 +18,7 @@ Pool = Literal["median", "mean", "min", "max"]
 CellValue = str | bool | int | float | None
 
 
-class Strict(BaseModel):
-    """A section that refuses unknown keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Bound(Strict):
+class Bound(Section):
     """A condition on a column of the cell's rows."""
 
     column: str = Field(description="column that is looked at")
@@ -41,14 +36,14 @@ class Bound(Strict):
         return self
 
 
-class Join(Strict):
+class Join(Section):
     """A second table whose columns the claim also reads."""
 
     table: str
     on: list[str] = Field(min_length=1, description="columns that both tables share")
 
 
-class Claim(Strict):
+class Claim(Section):
     """One published claim and the rule that decides it."""
 
     id: str = Field(pattern=r"^[a-z0-9-]+$", description="short name, unique in the file")
@@ -134,23 +129,8 @@ def parse_claims(data: Any, *, origin: str) -> list[Claim]:
         try:
             claim = Claim.model_validate(entry)
         except ValidationError as error:
-            raise UserError(f"{origin}: claim '{name}': {_first(error)}") from None
+            raise UserError(f"{origin}: claim '{name}': {first_error(error, Claim)}") from None
         if claim.id in {other.id for other in claims}:
             raise UserError(f"{origin}: claim '{name}': id: used twice; ids are unique")
         claims.append(claim)
     return claims
-
-
-def _first(error: ValidationError) -> str:
-    """The first mistake in one line; an unknown key is told before the one it leaves missing."""
-    details = error.errors(include_url=False)
-    chosen = next((d for d in details if d["type"] == "extra_forbidden"), details[0])
-    key = ".".join(str(part) for part in chosen["loc"])
-    if chosen["type"] == "extra_forbidden":
-        return f"{key}: unknown key; allowed: {', '.join(Claim.model_fields)}"
-    if chosen["type"] == "missing":
-        return f"{key}: this key is required"
-    message = chosen["msg"].removeprefix("Value error, ")
-    if chosen["type"] == "value_error":
-        return f"{key}: {message}" if key else message
-    return f"{key}: {message[:1].lower()}{message[1:]} (value {chosen['input']!r})"

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from actshift.maths.intervals import mean_t_interval
+from actshift.maths.intervals import mean_t_interval, within_margin
 from actshift.maths.paired import holm
 from actshift.studies.claim_cells import (
     Measured,
@@ -122,7 +122,7 @@ def judge(claim: Claim, found: Measured) -> tuple[Verdict, str]:
         return "inconclusive", "no interval for this number"
     if claim.within is not None:
         margin = log(claim.within) if claim.is_ratio else claim.within
-        holds, fails = -margin < low and high < margin, low > margin or high < -margin
+        holds, fails = within_margin(low, high, margin), low > margin or high < -margin
     else:
         bound = claim.above if claim.above is not None else claim.below
         assert bound is not None  # the claim file was checked

@@ -15,6 +15,7 @@ import pandas as pd
 
 from actshift.maths.intervals import clustered_wilson
 from actshift.maths.scores import refused_by_keyword
+from actshift.studies.rank_tables.inputs import CONDITIONS
 from actshift.zoo.language import Language
 from actshift.zoo.lexicon import REFUSAL_MARKS
 from actshift.zoo.verdict import content_start, topicality
@@ -24,7 +25,6 @@ Row = Mapping[Any, Any]
 
 VERDICTS = ("refused", "complied", "unclear")
 KEYWORDS = ("refused", "not refused")
-CONDITIONS = ("harmful", "harmless")
 #: Ranks of the published comparison, beside the plain model.
 RANKS = (3, 5)
 

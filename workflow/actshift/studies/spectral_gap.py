@@ -18,10 +18,9 @@ from actshift.studies.rank_tables.inputs import PromptRows, StreamReader
 from actshift.studies.rank_tables.stability import shifted_range
 from actshift.studies.spectral_gap_columns import GAP, SUMMARY
 from actshift.studies.topical import topical
+from actshift.vocab import ROLES
 from actshift.zoo.language import Language
 
-#: Roles that are not references.
-_OWN = ("base", "tuned")
 _RATES = ("refused_harmful", "on_topic_harmful", "refused_harmless", "on_topic_harmless")
 
 
@@ -56,7 +55,7 @@ def gap_table(
     """
     _check_depths(readers, pair)
     halves = half_samples(prompts.clusters, draws=draws, rng=np.random.default_rng(seed))
-    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in readers if name not in _OWN}
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in readers if name not in ROLES}
     for layer in (int(number) for number in readers["base"].layers):
         found = {role: reader.read(layer, -1, prompts.ids) for role, reader in readers.items()}
         base = found["base"].astype(np.float64)

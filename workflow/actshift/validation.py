@@ -1,9 +1,15 @@
-"""One line for a mistake in the configuration: the key, its value and what is allowed."""
+"""Typed sections of YAML files, and one line for a mistake: the key, its value, what is allowed."""
 
 import difflib
 from typing import Any, get_args
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+
+class Section(BaseModel):
+    """A block of a YAML file: unknown keys are refused, values never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 def first_error(error: ValidationError, model: type[BaseModel]) -> str:
