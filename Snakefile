@@ -39,10 +39,7 @@ rule all:
     input:
         PATHS.report,
         PLAN.unread_stores(),
-        rules.refusal_tables.output if "refusal_direction" in CONFIG.studies else [],
-        rules.ablation_tables.output if "ablation" in CONFIG.studies else [],
-        rules.spectral_gap_tables.output if "spectral_gap" in CONFIG.studies else [],
-        rules.judge.output if "ablation" in CONFIG.studies else [],
+        rules.judge.output.verdicts if "ablation" in CONFIG.studies else [],
         PLAN.table_folders("localization").values() if "localization" in CONFIG.studies else [],
     localrule: True
 

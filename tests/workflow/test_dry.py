@@ -145,6 +145,23 @@ def test_localization_adds_its_pairs_and_one_job_a_pair_of_models(clone: Clone) 
     assert {rule: n for rule, n in added.items() if n} == {"prompts": 1, "localization": 2}
 
 
+def test_a_study_alone_runs_what_it_reads_and_no_audit(clone: Clone) -> None:
+    """The configuration of docs/localization.md, and the calibration networks alone."""
+    config = micro_config()
+    preferences = {"preferences": {"source": "zoo", "name": "preferences"}}
+    alone = {**config, "studies": ["localization"], "prompts": preferences}
+    planned = clone.planned("--configfile", clone.write_config("pairs.yaml", alone))
+    assert (planned["localization"], planned["prompts"]) == (2, 1)
+    networks = {**config, "studies": ["calibration"], "calibration": {"seeds": [0]}}
+    other = clone.planned("--configfile", clone.write_config("networks.yaml", networks))
+    assert (other["calibration_networks"], other["calibration_tables"]) == (1, 1)
+    for found in (planned, other):
+        assert not {"extract", "rank_audit", "rank_audit_aggregate"} & set(found)
+        assert {"claims", "report"} <= set(found)
+    assert "figures" not in planned, "localization alone draws none"
+    assert other["figures"] == 1
+
+
 def test_a_gpu_is_asked_for_only_where_the_device_is_one(clone: Clone) -> None:
     for device, gpu in (("cpu", "gpu=0"), ("cuda", "gpu=1")):
         done = clone.run("-n", "--config", f"device={device}")

@@ -160,8 +160,8 @@ class Config(Section):
             if name not in names:
                 raise ValueError(f"only: no pair '{name}'; allowed: {', '.join(names)}")
         needed = {
-            "harmful": {"rank_audit", "ablation", "spectral_gap"},
-            "harmless": {"rank_audit", "ablation", "spectral_gap"},
+            "harmful": {"rank_audit", "refusal_direction", "ablation", "spectral_gap"},
+            "harmless": {"rank_audit", "refusal_direction", "ablation", "spectral_gap"},
             "concepts": {"rank_audit"},
         }
         for key, readers in needed.items():

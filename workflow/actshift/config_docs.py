@@ -3,7 +3,7 @@
 from typing import Any
 
 from pydantic import BaseModel
-from pydantic_core import PydanticUndefined
+from pydantic.fields import FieldInfo
 
 from actshift.config import (
     Config,
@@ -63,7 +63,7 @@ def config_page() -> str:
 
 def _section(title: str, model: type[Section]) -> str:
     rows = [
-        f"| `{name}` | {_kind(name, model)} | {_default(field.default)} | {field.description} |"
+        f"| `{name}` | {_kind(name, model)} | {_default(field)} | {field.description} |"
         for name, field in model.model_fields.items()
     ]
     head = (
@@ -72,9 +72,10 @@ def _section(title: str, model: type[Section]) -> str:
     return "\n".join([head, *rows]) + "\n"
 
 
-def _default(value: Any) -> str:
-    if value is PydanticUndefined:
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
         return "required"
+    value = field.get_default(call_default_factory=True)
     if isinstance(value, BaseModel):
         return "see below"
     return f"`{list(value) if isinstance(value, tuple) else value}`"

@@ -14,7 +14,7 @@ from actshift.config import Config
 from actshift.errors import UserError
 from actshift.io.tables import write_table
 from actshift.plan import Plan
-from actshift.report.catalogue import TABLES, chosen_studies
+from actshift.report.catalogue import TABLES
 from actshift.report.tables import table_path
 from actshift.stages.ablation_tables import ablation_tables
 from actshift.stages.aggregate import aggregate_rank_audit
@@ -163,7 +163,7 @@ def _claims(plan: Plan, root: Path) -> None:
     What a study left that is now switched off is of an earlier run.
     """
     tables = plan.paths.tables
-    chosen = chosen_studies(plan.config.studies)
+    chosen = plan.config.studies
     found = [
         path
         for path in sorted(tables.glob("*/*.csv"))

@@ -5,7 +5,7 @@ claims  tables + resources/claims.yaml -> results/<run>/tables/{claims,claims_by
 
 #: The tables that claims are decided from: a study adds the outputs of its aggregate rules here.
 CLAIM_TABLES = [
-    *rules.rank_audit_aggregate.output,
+    *(rules.rank_audit_aggregate.output if "rank_audit" in CONFIG.studies else []),
     *(rules.refusal_tables.output if "refusal_direction" in CONFIG.studies else []),
     *(rules.ablation_tables.output if "ablation" in CONFIG.studies else []),
     *(rules.spectral_gap_tables.output if "spectral_gap" in CONFIG.studies else []),

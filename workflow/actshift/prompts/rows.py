@@ -3,12 +3,13 @@
 import json
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from actshift.errors import UserError
 from actshift.vocab import SPLITS, Split
 
 
+@runtime_checkable
 class Member(Protocol):
     """What every row of a set has."""
 

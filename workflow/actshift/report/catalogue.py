@@ -1,6 +1,5 @@
 """The tables that figures, answers and page know: study, folder and the columns they rely on."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from actshift.studies.claim_columns import CLAIM_COLUMNS, UNIT_COLUMNS
@@ -110,8 +109,3 @@ TABLES: dict[str, Known] = {
         },
     ),
 }
-
-
-def chosen_studies(studies: Iterable[str]) -> frozenset[str]:
-    """The studies whose tables are of this run: those asked for, and the audit, which is always."""
-    return frozenset((*studies, "rank_audit"))

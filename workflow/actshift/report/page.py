@@ -66,6 +66,7 @@ class PageContent:
 
     run: str
     answers: Sequence[Answer]
+    audited: bool = True
     claims: Sequence[ClaimRow] = ()
     claims_line: str = ""
     missing: Sequence[Missing] = ()

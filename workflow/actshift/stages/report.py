@@ -7,7 +7,7 @@ from typing import Any
 
 from actshift.io.atomic import atomic_write_text
 from actshift.report.answers import Answer, answers
-from actshift.report.catalogue import OF_THE_RUN, TABLES, chosen_studies
+from actshift.report.catalogue import OF_THE_RUN, TABLES
 from actshift.report.cells import Cells, cells_of
 from actshift.report.claim_rows import claim_rows, claims_line
 from actshift.report.examples import ShowText, examples
@@ -54,19 +54,21 @@ def make_report(
     Raises:
         UserError: a table or a manifest is damaged.
     """
-    chosen = chosen_studies(config.get("studies", STUDIES))
+    chosen = frozenset(config.get("studies", STUDIES))
     tables = {
         name: table
         for name, table in load_tables(run_dir / "tables").items()
         if TABLES[name].study in (*chosen, OF_THE_RUN)
     }
-    wanted = _wanted(config)
+    audited = "rank_audit" in chosen
+    wanted = _wanted(config) if audited else []
     found = answers(tables, order=wanted)
     claims = claim_rows(tables.get("claims"))
     models = checkpoints(run_dir)
     content = PageContent(
         run=str(config.get("run", run_dir.name)),
         answers=found,
+        audited=audited,
         claims=claims,
         claims_line=claims_line(claims),
         missing=_missing(wanted, found, failures),
