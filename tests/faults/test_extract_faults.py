@@ -3,15 +3,13 @@
 import dataclasses
 import pickle
 import shutil
-import signal
 import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from reference.processes import kill_when
 from reference.tiny_models import seal_checkpoint
 from safetensors.torch import load_file, save_file
 
@@ -56,16 +54,9 @@ def kill_midway(stream, cache: Path, windows: int) -> Path:
     """Start the extraction elsewhere, SIGKILL it once some windows are there; return staging."""
     staging = cache / f"{plan_job(stream, SETTINGS, code='c0').key}.partial"
     blob = pickle.dumps((stream, SETTINGS)).hex()
-    process = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, blob, cache], stderr=subprocess.DEVNULL
+    kill_when(
+        lambda: len(list((staging / SHARDS).glob("*/0"))) >= windows, SCRIPT, blob, str(cache)
     )
-    deadline = time.monotonic() + 60
-    while len(list((staging / SHARDS).glob("*/0"))) < windows:
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
     return staging
 
 

@@ -2,19 +2,14 @@
 
 import dataclasses
 import json
-import os
-import pickle
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from reference.processes import kill_between_parts
 from reference.stores import rows_like
 from reference.tiny_models import WORDS
 
@@ -187,38 +182,14 @@ def test_without_the_published_protocol_nothing_is_asked_of_fitted_prompts(input
     assert (found / "heldout.parquet").exists()
 
 
-PROGRAM = """
-import sys, time, pickle
-from pathlib import Path
-from stages.test_ablation import run
-import actshift.stages.parts as stage
-slow = stage.write_part
-def wait(rows, path):
-    slow(rows, path)
-    time.sleep(0.2)
-stage.write_part = wait
-run(pickle.loads(Path(sys.argv[1]).read_bytes()), Path(sys.argv[2]))
-"""
-
-
 def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(folder, inputs, tmp_path):
-    (tmp_path / "inputs").write_bytes(pickle.dumps(inputs))
     root = tmp_path / "killed"
-    paths = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
-    job = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, str(tmp_path / "inputs"), str(root)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-    )
-    try:
-        deadline = time.monotonic() + 180
-        # The first experiment is finished and the second has begun.
-        while not (list(root.glob("staging/*.parquet")) and list(root.glob("staging/*/*.parquet"))):
-            assert job.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-    finally:
-        job.send_signal(signal.SIGKILL)
-        job.wait()
+
+    def second_has_begun() -> bool:
+        first, second = (list(root.glob(f"staging/{one}.parquet")) for one in ("*", "*/*"))
+        return bool(first and second)
+
+    kill_between_parts(second_has_begun, "stages.test_ablation", inputs, root)
     finished = {path: path.stat().st_mtime_ns for path in root.glob("staging/*.parquet")}
     assert finished
     assert not (root / "ablation").exists()

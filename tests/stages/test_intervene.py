@@ -1,10 +1,5 @@
 """The intervene stage: rows, batches, resume after a kill, and faults."""
 
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from reference.processes import kill_between_parts
 
 from actshift.errors import UserError
 from actshift.lanes import Ablate, Lane, Placed, Steer
@@ -100,38 +96,18 @@ def test_batches_hold_every_row_once_and_keep_to_the_budget(lengths, count, budg
         assert size <= budget or len(batch.prompts) == 1
 
 
-PROGRAM = """
-import sys, time
-from pathlib import Path
-from stages.test_intervene import run
-import actshift.stages.parts as stage
-slow = stage.write_part
-def wait(rows, path):
-    slow(rows, path)
-    time.sleep(0.4)
-stage.write_part = wait
-run(*map(Path, sys.argv[1:4]))
-"""
-
-
 def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(tiny_checkpoint, make_prompts, tmp_path):
     folder, prompts = tiny_checkpoint("qwen2"), make_prompts(12)
     whole = run(folder, prompts, tmp_path / "whole").read_bytes()
     root = tmp_path / "killed"
-    paths = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
-    job = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, str(folder), str(prompts), str(root)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+    kill_between_parts(
+        lambda: len(list(root.glob("staging/*/*.parquet"))) >= 2,
+        "stages.test_intervene",
+        folder,
+        prompts,
+        root,
+        pause=0.4,
     )
-    try:
-        deadline = time.monotonic() + 120
-        while len(list(root.glob("staging/*/*.parquet"))) < 2:
-            assert job.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-    finally:
-        job.send_signal(signal.SIGKILL)
-        job.wait()
     left = {path: path.stat().st_mtime_ns for path in root.glob("staging/*/*.parquet")}
     assert left
     assert not (root / "rows.parquet").exists()

@@ -1,16 +1,12 @@
 """The judging stage: both classifiers, a real local endpoint, kills, reruns that ask nothing."""
 
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from reference.chat_server import chat_server, in_turn, says
+from reference.processes import kill_when
 
 from actshift.config_studies import Judge
 from actshift.errors import UserError
@@ -245,11 +241,7 @@ judge_answers(
 def test_a_killed_process_asks_nothing_twice(tmp_path, prompts) -> None:
     make_pair(tmp_path / "pairs" / "p")
     with chat_server(honest, delay=0.1) as server:
-        process = subprocess.Popen([sys.executable, "-c", PROGRAM, str(tmp_path), server.url])
-        while len(server.asked) < 6 and process.poll() is None:
-            time.sleep(0.01)
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
+        kill_when(lambda: len(server.asked) >= 6, PROGRAM, str(tmp_path), server.url)
         cache = next((tmp_path / "cache").glob("*.jsonl"))
         known = cache.read_bytes().count(b"\n")
         assert 1 <= known < 25

@@ -1,18 +1,13 @@
 """The localization stage on random models: files, exact controls, resume after a kill, the gate."""
 
 import dataclasses
-import os
-import pickle
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from reference.processes import kill_between_parts
 from reference.tiny_models import WORDS
 
 from actshift.config_studies import Localization
@@ -200,37 +195,14 @@ def test_equal_runs_give_equal_bytes_and_leave_no_parts(folder, inputs, tmp_path
     assert not list((tmp_path / "staging").rglob("*.parquet"))
 
 
-PROGRAM = """
-import sys, time, pickle
-from pathlib import Path
-from stages.test_localization import run
-import actshift.stages.parts as stage
-slow = stage.write_part
-def wait(rows, path):
-    slow(rows, path)
-    time.sleep(0.2)
-stage.write_part = wait
-run(pickle.loads(Path(sys.argv[1]).read_bytes()), Path(sys.argv[2]))
-"""
-
-
 def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(folder, inputs, tmp_path):
-    (tmp_path / "inputs").write_bytes(pickle.dumps(inputs))
     root = tmp_path / "killed"
-    paths = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
-    job = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, str(tmp_path / "inputs"), str(root)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+    kill_between_parts(
+        lambda: len(list(root.glob("staging/*/patches/*.parquet"))) >= 3,
+        "stages.test_localization",
+        inputs,
+        root,
     )
-    try:
-        deadline = time.monotonic() + 180
-        while len(list(root.glob("staging/*/patches/*.parquet"))) < 3:
-            assert job.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-    finally:
-        job.send_signal(signal.SIGKILL)
-        job.wait()
     assert list(root.glob("staging/*/patches/*.parquet"))
     assert not (root / "localization").exists()
     assert content(run(inputs, root)) == content(folder)
