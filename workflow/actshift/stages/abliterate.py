@@ -11,6 +11,7 @@ from actshift.io.atomic import publishing
 from actshift.io.hashing import hash_file
 from actshift.io.manifest import read_manifest, write_manifest
 from actshift.io.tables import read_table
+from actshift.maths.frames import unit_column
 from actshift.models.load import load_model
 from actshift.models.orthogonalise import orthogonalise
 from actshift.models.tokenizers import save_checkpoint
@@ -42,7 +43,7 @@ def abliterate(*, pair: str, checkpoint: Path, direction: Path, out: Path) -> No
             f"{direction / ARRAYS}: the direction has {vector.size} coordinates and {loaded.name} "
             f"is {loaded.d_model} wide; run rule refusal_direction again"
         )
-    orthogonalise(loaded.model, torch.from_numpy(vector / np.linalg.norm(vector))[:, None])
+    orthogonalise(loaded.model, torch.from_numpy(unit_column(vector)))
     table = read_table(direction / TABLE)
     (chosen,) = table[table["chosen"].astype(bool)].to_dict("records")
     facts = {

@@ -13,12 +13,14 @@ from safetensors.numpy import save_file
 
 from actshift.errors import UserError
 from actshift.hooks.ends import last_inputs
-from actshift.hooks.lanes import Decoder, generate_lanes
+from actshift.hooks.first_tokens import first_logits
+from actshift.hooks.lanes import Decoder
 from actshift.io.atomic import publishing
 from actshift.io.manifest import read_manifest
 from actshift.io.tables import write_table
 from actshift.lanes import Ablate, Lane, Placed, Steer, everywhere
 from actshift.maths.directions import diff_in_means
+from actshift.maths.frames import unit_column
 from actshift.maths.scores import ARDITI_MARKS, kl_rows, refusal_log_odds
 from actshift.maths.selection import Candidate, Choice, Filters, choose
 from actshift.models.load import LoadedModel, load_model
@@ -32,7 +34,6 @@ from actshift.zoo.lexicon import REFUSAL_MARKS
 
 #: Files of the stage's folder.
 TABLE, ROWS, ARRAYS = "refusal_direction.csv", "rows.parquet", "direction.safetensors"
-_LANES_A_CALL = 16
 
 
 @dataclass(frozen=True)
@@ -84,10 +85,13 @@ def refusal_direction(
     decoder = decoder_of(loaded)
     tokens = sorted({opener_token(loaded.tokenizer, text) for text in settings["openers"]})
     drawn, width = _sides(loaded, prompts, settings, seed)
-    sides = {name: _as_expected(drawn[name], decoder, tokens, name=name) for name in drawn}
+    budget = settings["token_budget"]
+    sides = {
+        name: _as_expected(side, decoder, tokens, budget, name=name) for name, side in drawn.items()
+    }
     raw = _differences(decoder, sides, width)
     filters = Filters(settings["max_kl"], settings["min_induce"], settings["layer_share"])
-    candidates = _score(decoder, sides, raw, tokens)
+    candidates = _score(decoder, sides, raw, tokens, budget)
     chosen = choose(candidates, filters, n_layers=len(loaded.blocks))
     with publishing(out) as partial:
         partial.mkdir()
@@ -188,12 +192,14 @@ def _sides(
     return sides, max(1, width or 1)
 
 
-def _as_expected(side: _Side, decoder: Decoder, tokens: Sequence[int], *, name: str) -> _Side:
+def _as_expected(
+    side: _Side, decoder: Decoder, tokens: Sequence[int], budget: int, *, name: str
+) -> _Side:
     """Keep harmful prompts that are refused and harmless ones that are not; held-out ones stay."""
     sign = 1.0 if name == "harmful" else -1.0
     kept = dict(side.by_split)
     for split in ("fit", "select"):
-        odds = _log_odds(decoder, side.ids(split), [Lane("plain")], tokens)[0]
+        odds = _log_odds(decoder, side.ids(split), [Lane("plain")], tokens, budget)[0]
         kept[split] = [
             one for one, score in zip(side.by_split[split], odds, strict=True) if sign * score > 0
         ]
@@ -206,20 +212,29 @@ def _as_expected(side: _Side, decoder: Decoder, tokens: Sequence[int], *, name: 
     return _Side(kept)
 
 
-def _first_logits(
-    decoder: Decoder, ids: Sequence[np.ndarray], lanes: Sequence[Lane]
-) -> Float[np.ndarray, "lane prompt vocab"]:
-    parts = [
-        generate_lanes(decoder, ids, lanes[i : i + _LANES_A_CALL], max_new=1).first_logits
-        for i in range(0, len(lanes), _LANES_A_CALL)
-    ]
-    return np.concatenate(parts)
-
-
 def _log_odds(
-    decoder: Decoder, ids: Sequence[np.ndarray], lanes: Sequence[Lane], tokens: Sequence[int]
+    decoder: Decoder,
+    ids: Sequence[np.ndarray],
+    lanes: Sequence[Lane],
+    tokens: Sequence[int],
+    budget: int,
 ) -> Float[np.ndarray, "lane prompt"]:
-    return np.stack([refusal_log_odds(one, tokens) for one in _first_logits(decoder, ids, lanes)])
+    out = np.empty((len(lanes), len(ids)))
+    for part in first_logits(decoder, ids, lanes, token_budget=budget):
+        out[part.lanes, part.prompts] = [refusal_log_odds(one, tokens) for one in part.logits]
+    return out
+
+
+def _from_plain(
+    decoder: Decoder, ids: Sequence[np.ndarray], lanes: Sequence[Lane], budget: int
+) -> Float[np.ndarray, "lane prompt"]:
+    """KL from the plain model at the first answer token, nats."""
+    alone = first_logits(decoder, ids, [Lane("plain")], token_budget=budget)
+    plain = np.concatenate([part.logits[0] for part in alone])
+    out = np.empty((len(lanes), len(ids)))
+    for part in first_logits(decoder, ids, lanes, token_budget=budget):
+        out[part.lanes, part.prompts] = [kl_rows(plain[part.prompts], one) for one in part.logits]
+    return out
 
 
 def _differences(
@@ -244,6 +259,7 @@ def _score(
     sides: Mapping[str, _Side],
     raw: Float[np.ndarray, "layer position d_model"],
     tokens: Sequence[int],
+    budget: int,
 ) -> list[Candidate]:
     """The three scores of every candidate, on `select` prompts."""
     layers, positions = raw.shape[:2]
@@ -253,17 +269,16 @@ def _score(
     cuts, adds = [], []
     for layer, position in places:
         vector = raw[layer, position]
-        unit = (vector / np.linalg.norm(vector))[:, None]
-        cuts.append(everywhere(f"cut {layer} {position}", Ablate(unit), n_layers=layers))
+        cut = Ablate(unit_column(vector))
+        cuts.append(everywhere(f"cut {layer} {position}", cut, n_layers=layers))
         add = Placed(Steer(vector), layer, site="resid_pre")
         adds.append(Lane(f"add {layer} {position}", (add,)))
     harmful, harmless = (sides[name].ids("select") for name in ("harmful", "harmless"))
-    bypass = _log_odds(decoder, harmful, cuts, tokens).mean(axis=1)
-    induce = _log_odds(decoder, harmless, adds, tokens).mean(axis=1)
-    plain = _first_logits(decoder, harmless, [Lane("plain")])[0]
-    kl = [float(kl_rows(plain, cut).mean()) for cut in _first_logits(decoder, harmless, cuts)]
+    bypass = _log_odds(decoder, harmful, cuts, tokens, budget).mean(axis=1)
+    induce = _log_odds(decoder, harmless, adds, tokens, budget).mean(axis=1)
+    kl = _from_plain(decoder, harmless, cuts, budget).mean(axis=1)
     return [
-        Candidate(position, layer, float(b), float(i), k)
+        Candidate(position, layer, float(b), float(i), float(k))
         for (layer, position), b, i, k in zip(places, bypass, induce, kl, strict=True)
     ]
 

@@ -7,6 +7,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from actshift.lanes import Ablate, Lane, Placed, Steer, everywhere
+from actshift.maths.frames import unit_column
 from actshift.maths.paired import compare_paired
 from actshift.maths.selection import Candidate, Choice, Filters
 from actshift.studies.topical import topical
@@ -42,8 +43,8 @@ def effect_lanes(
         *(("random_", number, one) for number, one in enumerate(draws)),
     ]:
         tail = "" if draw is None else f"_{draw}"
-        unit = (vector / np.linalg.norm(vector))[:, None]
-        cut = everywhere(f"{kind}ablate{tail}", Ablate(unit), n_layers=n_layers)
+        edit = Ablate(unit_column(vector))
+        cut = everywhere(f"{kind}ablate{tail}", edit, n_layers=n_layers)
         lanes.append(Lane(cut.name, cut.edits, draw=draw))
         for name, coeff in (("add", 1.0), ("subtract", -1.0)):
             place = Placed(Steer(vector, coeff), best.layer, site="resid_pre")
