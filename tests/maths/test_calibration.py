@@ -12,8 +12,8 @@ from actshift.maths.calibration import (
     compliance,
     orthogonality,
     project_out,
-    random_basis,
 )
+from actshift.maths.frames import random_frame
 from actshift.maths.spectrum import spectrum
 
 shapes = st.tuples(st.integers(2, 30), st.integers(1, 12))
@@ -51,7 +51,7 @@ def test_orthogonality_at_its_ends() -> None:
 @settings(max_examples=40, deadline=None)
 def test_projection_is_idempotent_and_leaves_nothing_in_the_span(seed: int, rank: int) -> None:
     rows = rows_of((10, 8), seed)
-    basis = random_basis(8, rank, np.random.default_rng(seed))
+    basis = random_frame(8, rank, np.random.default_rng(seed))
     once = project_out(rows, basis)
     np.testing.assert_allclose(basis.T @ basis, np.eye(rank), atol=1e-12)
     np.testing.assert_allclose(once @ basis, 0.0, atol=1e-9)

@@ -8,9 +8,10 @@ from typing import Any
 import pandas as pd
 
 from actshift.io.tables import write_table
+from actshift.maths.scores import refused_by_keyword
 from actshift.studies.ablation_tables.pair import PairFiles
-from actshift.zoo.judge import refused
 from actshift.zoo.language import language
+from actshift.zoo.lexicon import REFUSAL_MARKS
 
 LANG = language("micro")
 TOPIC = LANG.nouns[0].category
@@ -159,7 +160,8 @@ def _rows(
                         "condition": condition, "category": TOPIC, "cluster": f"{condition}{noun}",
                         "split": split, "lane": "plain" if lane is None else lane["lane"],
                         "draw": None if lane is None else lane["draw"],
-                        "text": TEXTS[after], "refused": refused(TEXTS[after]),
+                        "text": TEXTS[after],
+                        "refused": refused_by_keyword(TEXTS[after], REFUSAL_MARKS),
                         "kl_first": 0.0 if after == before else 0.5,
                         "ended": True, "distinct_2": 1.0,
                     }

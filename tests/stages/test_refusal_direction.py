@@ -127,8 +127,8 @@ def test_no_heldout_prompt_reaches_the_choice(checkpoint, sets, folder, tmp_path
 
 def test_scores_do_not_depend_on_how_many_rows_fit_into_a_pass(checkpoint, sets, folder, tmp_path):
     other = run(checkpoint, sets, tmp_path / "small", token_budget=60)
-    tables = [pd.read_csv(one / "refusal_direction.csv") for one in (folder, other)]
-    pd.testing.assert_frame_equal(*tables, rtol=1e-3, atol=1e-5)
+    large, small = (pd.read_csv(one / "refusal_direction.csv") for one in (folder, other))
+    pd.testing.assert_frame_equal(small, large, rtol=1e-3, atol=1e-5)
 
 
 def _fields(prompt: Prompt) -> dict[str, Any]:

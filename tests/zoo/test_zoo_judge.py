@@ -5,9 +5,11 @@ import pytest
 from reference.processes import modules_after
 
 from actshift.errors import GateError
+from actshift.maths.scores import refused_by_keyword
 from actshift.zoo.behaviour import behaviour_table, check_gates
-from actshift.zoo.judge import on_topic, refused
+from actshift.zoo.judge import on_topic
 from actshift.zoo.language import language
+from actshift.zoo.lexicon import REFUSAL_MARKS
 
 
 def rows(*, refused_nouns: int, nouns: int = 20, per_noun: int = 3) -> pd.DataFrame:
@@ -37,7 +39,7 @@ def one(table: pd.DataFrame, metric: str) -> pd.Series:
     ],
 )
 def test_refused(text: str, expected: bool) -> None:
-    assert refused(text) is expected
+    assert refused_by_keyword(text, REFUSAL_MARKS) is expected
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import re
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from actshift.validation import Section
 from actshift.vocab import DEFAULT_EPS
@@ -12,6 +12,15 @@ from actshift.vocab import DEFAULT_EPS
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 Share = Annotated[float, Field(gt=0.0, lt=1.0)]
 Count = Annotated[int, Field(ge=1)]
+
+
+def _rising(values: tuple[int | float, ...]) -> tuple[int | float, ...]:
+    if list(values) != sorted(set(values)):
+        raise ValueError("values must rise")
+    return values
+
+
+_Rising = AfterValidator(_rising)
 
 
 class RankAudit(Section):
@@ -155,7 +164,7 @@ class Judge(Section):
 class Ablation(Section):
     """Test 2 of study A: what ablating the leading directions of the shift does."""
 
-    ks: tuple[Count, ...] = Field(
+    ks: Annotated[tuple[Count, ...], _Rising] = Field(
         default=(1, 3, 5, 10, 20, 50),
         min_length=1,
         description="numbers of leading directions; those above the width are left out",
@@ -181,13 +190,6 @@ class Ablation(Section):
         default=32768, description="padded tokens a batch of prompts x lanes"
     )
 
-    @field_validator("ks")
-    @classmethod
-    def _rising(cls, values: tuple[int, ...]) -> tuple[int, ...]:
-        if list(values) != sorted(set(values)):
-            raise ValueError("values must rise")
-        return values
-
 
 class Localization(Section):
     """Study C: where in the layers the preference for the chosen answers sits."""
@@ -198,12 +200,12 @@ class Localization(Section):
     n_pairs: Count = Field(default=80, description="pairs, where the set has no limit of its own")
     random_draws: Count = Field(default=20, description="random directions of matched norm")
     noise_draws: Count = Field(default=3, description="draws of Gaussian noise")
-    ranks: tuple[Count, ...] = Field(
+    ranks: Annotated[tuple[Count, ...], _Rising] = Field(
         default=(1, 2, 4, 8, 16, 32),
         min_length=1,
         description="ranks of low-rank patches; those not below the width are left out",
     )
-    alphas: tuple[Annotated[float, Field(ge=0.0, le=1.0)], ...] = Field(
+    alphas: Annotated[tuple[Annotated[float, Field(ge=0.0, le=1.0)], ...], _Rising] = Field(
         default=(0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0),
         min_length=1,
         description="weights of the donor's states in interpolations",
@@ -217,10 +219,3 @@ class Localization(Section):
     max_tokens: Count = Field(
         default=512, description="most tokens of a prompt with its longer answer; else left out"
     )
-
-    @field_validator("ranks", "alphas")
-    @classmethod
-    def _rising(cls, values: tuple[int | float, ...]) -> tuple[int | float, ...]:
-        if list(values) != sorted(set(values)):
-            raise ValueError("values must rise")
-        return values

@@ -57,6 +57,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
+def weights_hash(folder: Path) -> str:
+    """Hash over the weights of a checkpoint folder, as its manifest says."""
+    return read_manifest(folder)["facts"]["weights_hash"]
+
+
 def check_manifest(folder: Path, deep: bool = False) -> list[str]:
     """Compare a folder with its manifest.
 

@@ -61,13 +61,6 @@ def project_out(
     return rows - (rows @ basis) @ basis.T
 
 
-def random_basis(
-    d_model: int, rank: int, rng: np.random.Generator
-) -> Float[np.ndarray, "d_model rank"]:
-    """Orthonormal columns of a uniformly random rank-r subspace (QR of a Gaussian matrix)."""
-    return np.linalg.qr(rng.standard_normal((d_model, rank)))[0]
-
-
 def compliance(logits: Float[np.ndarray, " prompt"]) -> float:
     """Share of inputs answered with class 0 (logit <= 0), the safe answer in the safety corner."""
     return float(np.mean(logits <= 0.0))

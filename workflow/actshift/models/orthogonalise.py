@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from actshift.errors import UserError
-from actshift.models.families import blocks_of, embedding_of, family_of, head_of
+from actshift.models.families import blocks_of, embedding_of, embeddings_of, family_of, head_of
 
 
 @torch.no_grad()
@@ -31,7 +31,9 @@ def orthogonalise(model: Any, basis: Float[Tensor, "d_model k"]) -> None:
     """
     untie_head(model)
     wide = basis.to(torch.float64)
-    for weight in _embeddings(model):
+    # All that is added up before the first block.
+    for module in embeddings_of(model):
+        weight = module.get_parameter("weight")
         rows = weight.double()
         weight.copy_((rows - rows @ wide @ wide.T).to(weight.dtype))
     family = family_of(model.config.model_type)
@@ -50,13 +52,6 @@ def untie_head(model: Any) -> None:
     if head.weight is weight:
         head.weight = nn.Parameter(weight.detach().clone(), requires_grad=False)
     model.config.tie_word_embeddings = False
-
-
-def _embeddings(model: Any) -> list[Tensor]:
-    """What is added up before the first block: token embedding and, in GPT-2, positions."""
-    found: list[Tensor] = [embedding_of(model).get_parameter("weight")]
-    positions = getattr(model.base_model, "wpe", None)
-    return found if positions is None else [*found, positions.weight]
 
 
 def _writers(block: nn.Module) -> list[tuple[str | None, nn.Module]]:

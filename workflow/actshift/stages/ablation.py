@@ -17,16 +17,16 @@ import pandas as pd
 
 from actshift.errors import UserError
 from actshift.io.atomic import publishing, remove
-from actshift.io.manifest import read_manifest
+from actshift.io.manifest import weights_hash
 from actshift.io.tables import write_table
 from actshift.lanes import Lane
 from actshift.maths.scores import AUDIT_MARKS
 from actshift.models.load import LoadedModel, load_model
 from actshift.prompts.records import Prompt, read_prompts
-from actshift.prompts.templates import encode, opener_token
+from actshift.prompts.templates import encode
 from actshift.stages.ablation_texts import plain_texts, text_losses
 from actshift.stages.intervene import decoder_of, intervene
-from actshift.stages.intervene_plan import Asked, InterveneSettings, Labels, job_key
+from actshift.stages.intervene_plan import Asked, InterveneSettings, Labels, job_key, refusal_tokens
 from actshift.stages.parts import is_whole
 from actshift.stages.rank_audit import FolderStores
 from actshift.studies.ablation.frames import Fitted, fit_pair
@@ -230,12 +230,10 @@ class _Job:
 
     @cached_property
     def _answers(self) -> InterveneSettings:
-        tokenizer = self.models["tuned"].tokenizer
-        return InterveneSettings(
-            max_new=self.settings["max_new"],
-            token_budget=self.settings["token_budget"],
+        return InterveneSettings.of(
+            self.settings,
             marks=AUDIT_MARKS if self.inputs.zoo_size is None else REFUSAL_MARKS,
-            refusal_tokens=tuple(sorted({opener_token(tokenizer, one) for one in self.openers})),
+            tokens=refusal_tokens(self.models["tuned"].tokenizer, self.openers),
         )
 
     def _asked(
@@ -268,10 +266,7 @@ class _Job:
 
     def _identity(self, *roles: Role) -> dict[str, Any]:
         """What decides rows beside prompts, lanes and settings."""
-        hashes = {
-            role: read_manifest(self.inputs.checkpoints[role])["facts"]["weights_hash"]
-            for role in roles
-        }
+        hashes = {role: weights_hash(self.inputs.checkpoints[role]) for role in roles}
         return {"code": self.code, "weights": hashes}
 
 

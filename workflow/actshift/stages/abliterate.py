@@ -9,7 +9,7 @@ from safetensors.numpy import load_file
 from actshift.errors import UserError
 from actshift.io.atomic import publishing
 from actshift.io.hashing import hash_file
-from actshift.io.manifest import read_manifest, write_manifest
+from actshift.io.manifest import weights_hash, write_manifest
 from actshift.io.tables import read_table
 from actshift.maths.frames import unit_column
 from actshift.models.load import load_model
@@ -48,7 +48,7 @@ def abliterate(*, pair: str, checkpoint: Path, direction: Path, out: Path) -> No
     (chosen,) = table[table["chosen"].astype(bool)].to_dict("records")
     facts = {
         "pair": pair,
-        "tuned_weights_hash": read_manifest(checkpoint)["facts"]["weights_hash"],
+        "tuned_weights_hash": weights_hash(checkpoint),
         "direction_sha256": hash_file(direction / ARRAYS),
         **{name: int(chosen[name]) for name in ("layer", "position")},
         "verdict": str(chosen["verdict"]),

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import torch
 
 from actshift.errors import UserError
 from actshift.hooks.lanes import Decoder, LaneBatch, generate_lanes
+from actshift.hooks.memory import is_out_of_memory
 from actshift.io.atomic import file_lock, remove
 from actshift.lanes import Lane
 from actshift.maths.scores import distinct_2, kl_rows, refusal_log_odds, refused_by_keyword
@@ -130,7 +130,9 @@ class _Run:
             return generate_lanes(
                 decoder_of(self.receiver), ids, lanes, max_new=max_new, donor=donor
             )
-        except torch.OutOfMemoryError:
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
             raise UserError(
                 f"{self.labels.model}: the device is out of memory at {len(ids)} prompts x "
                 f"{len(lanes)} lanes; lower the token budget of the interventions"

@@ -1,6 +1,6 @@
 """What an intervention job is made of: prompts, settings, batches and the key of its content."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -12,6 +12,7 @@ from actshift.io.hashing import hash_bytes, hash_json
 from actshift.lanes import Lane
 from actshift.maths.scores import AUDIT_MARKS
 from actshift.prompts.records import Prompt, to_row
+from actshift.prompts.templates import Tokenizer, opener_token
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,23 @@ class InterveneSettings:
     """Keywords of a refusal."""
     refusal_tokens: tuple[int, ...] = ()
     """First tokens of a refusal; none: the log-odds are left empty."""
+
+    @classmethod
+    def of(
+        cls, study: Mapping[str, Any], *, marks: tuple[str, ...], tokens: tuple[int, ...]
+    ) -> "InterveneSettings":
+        """Settings of a study's block of the configuration, with its keywords and first tokens."""
+        return cls(
+            max_new=study["max_new"],
+            token_budget=study["token_budget"],
+            marks=marks,
+            refusal_tokens=tokens,
+        )
+
+
+def refusal_tokens(tokenizer: Tokenizer, openers: Iterable[str]) -> tuple[int, ...]:
+    """First tokens of answers that open as a refusal does, each once, rising."""
+    return tuple(sorted({opener_token(tokenizer, one) for one in openers}))
 
 
 @dataclass(frozen=True)

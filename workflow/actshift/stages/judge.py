@@ -13,7 +13,6 @@ from threading import Event
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from actshift.errors import UserError
@@ -25,6 +24,7 @@ from actshift.io.tables import read_table, write_table
 from actshift.maths.scores import AUDIT_MARKS
 from actshift.prompts.records import read_prompts
 from actshift.stages.joining import finished_pairs
+from actshift.stages.parts import write_part
 from actshift.studies.judges import (
     ROWS,
     agreement_table,
@@ -98,7 +98,7 @@ def judge_answers(
             judged.append(by_chat(answers, said, marks))
     table = pd.concat(judged) if judged else pd.DataFrame(columns=list(ROWS))
     out.mkdir(parents=True, exist_ok=True)
-    _write_rows(table, out / VERDICTS)
+    write_part(pa.Table.from_pylist(table.to_dict("records"), schema=_SCHEMA), out / VERDICTS)
     write_table(judge_table(table), out / TABLE)
     write_table(agreement_table(table), out / AGREEMENT)
     print(f"judge: {len(table)} verdicts on {len(present)} pairs")
@@ -188,13 +188,3 @@ def _read_key(variable: str | None) -> str | None:
             "key, or leave judge.api_key_env empty for an endpoint that asks for none"
         )
     return key
-
-
-def _write_rows(table: pd.DataFrame, path: Path) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    rows = pa.Table.from_pylist(table.to_dict("records"), schema=_SCHEMA)
-    try:
-        pq.write_table(rows, partial, write_page_checksum=True)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -19,7 +19,7 @@ from actshift.hooks.pair_states import shift_norms, state_sums
 from actshift.hooks.scoring import score_pairs
 from actshift.io.atomic import file_lock, publishing, remove
 from actshift.io.hashing import hash_json
-from actshift.io.manifest import read_manifest
+from actshift.io.manifest import weights_hash
 from actshift.io.tables import write_table
 from actshift.models.load import LoadedModel, load_model
 from actshift.pairs import PairScores
@@ -206,9 +206,7 @@ def _key(
     **facts: Any,
 ) -> str:
     """Hash of all that decides the parts."""
-    weights = {
-        role: read_manifest(inputs.checkpoints[role])["facts"]["weights_hash"] for role in ROLES
-    }
+    weights = {role: weights_hash(inputs.checkpoints[role]) for role in ROLES}
     pairs = [
         {
             "length": one.length,

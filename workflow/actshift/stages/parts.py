@@ -56,8 +56,11 @@ def fill_parts(parts: Sequence[Part], folder: Path, *, label: str, unit: str) ->
 def write_part(rows: pa.Table, file: Path) -> None:
     """Write a file through a neighbour and one rename, with checksums."""
     partial = file.with_name(f"{file.name}.partial")
-    pq.write_table(rows, partial, write_page_checksum=True)
-    partial.replace(file)
+    try:
+        pq.write_table(rows, partial, write_page_checksum=True)
+        partial.replace(file)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def is_whole(file: Path) -> bool:

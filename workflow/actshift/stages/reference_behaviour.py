@@ -9,13 +9,13 @@ import numpy as np
 
 from actshift.errors import UserError
 from actshift.io.atomic import publishing
-from actshift.io.manifest import read_manifest
+from actshift.io.manifest import weights_hash
 from actshift.lanes import Lane
 from actshift.models.load import load_model, open_tokenizer
 from actshift.prompts.records import Prompt, read_prompts
-from actshift.prompts.templates import Tokenizer, encode, opener_token
+from actshift.prompts.templates import Tokenizer, encode
 from actshift.stages.intervene import intervene
-from actshift.stages.intervene_plan import Asked, InterveneSettings, Labels
+from actshift.stages.intervene_plan import Asked, InterveneSettings, Labels, refusal_tokens
 from actshift.stages.refusal_direction import marks_of
 
 
@@ -56,39 +56,32 @@ def reference_behaviour(
     """
     drawn = _heldout(prompts, most=settings["n_heldout"], seed=seed)
     chat = open_tokenizer(checkpoints["tuned"], name=f"{pair}.tuned")
-    answering = _answering(settings, chat, marks_of(checkpoints["tuned"]))
+    answering = InterveneSettings.of(
+        settings,
+        marks=marks_of(checkpoints["tuned"]),
+        tokens=refusal_tokens(chat, settings["openers"]),
+    )
     with publishing(out) as partial:
         partial.mkdir()
         for role, folder in checkpoints.items():
             loaded = load_model(folder, name=f"{pair}.{role}", dtype=dtype, device=device)
-            asked = [
-                encode(loaded.tokenizer, prompt.text, template="chat", chat_tokenizer=chat)
-                for prompt in drawn
-            ]
             intervene(
                 loaded,
-                [Asked(p, np.array(one.ids)) for p, one in zip(drawn, asked, strict=True)],
+                [_asked(prompt, loaded.tokenizer, chat) for prompt in drawn],
                 [Lane("plain")],
                 labels=Labels(run, pair, loaded.name),
                 settings=answering,
                 staging=staging,
                 out=partial / f"{role}.parquet",
-                identity={"code": code, "weights": read_manifest(folder)["facts"]["weights_hash"]},
+                identity={"code": code, "weights": weights_hash(folder)},
             )
             # Or the next model would be read while this one still fills the device.
             del loaded
 
 
-def _answering(
-    settings: Mapping[str, Any], chat: Tokenizer, marks: tuple[str, ...]
-) -> InterveneSettings:
-    openers = {opener_token(chat, text) for text in settings["openers"]}
-    return InterveneSettings(
-        max_new=settings["max_new"],
-        token_budget=settings["token_budget"],
-        marks=marks,
-        refusal_tokens=tuple(sorted(openers)),
-    )
+def _asked(prompt: Prompt, tokenizer: Tokenizer, chat: Tokenizer) -> Asked:
+    encoded = encode(tokenizer, prompt.text, template="chat", chat_tokenizer=chat)
+    return Asked(prompt, np.array(encoded.ids))
 
 
 def _heldout(prompts: Mapping[str, Path], *, most: int, seed: int) -> list[Prompt]:

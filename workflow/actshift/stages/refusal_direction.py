@@ -1,7 +1,7 @@
 """Refusal direction of one tuned model: candidates, scores, choice, and what it does held out."""
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,10 @@ from safetensors.numpy import save_file
 
 from actshift.errors import UserError
 from actshift.hooks.ends import last_inputs
-from actshift.hooks.first_tokens import first_logits
+from actshift.hooks.first_tokens import FirstLogits, first_logits
 from actshift.hooks.lanes import Decoder
 from actshift.io.atomic import publishing
-from actshift.io.manifest import read_manifest
+from actshift.io.manifest import read_manifest, weights_hash
 from actshift.io.tables import write_table
 from actshift.lanes import Ablate, Lane, Placed, Steer, everywhere
 from actshift.maths.directions import diff_in_means
@@ -25,9 +25,9 @@ from actshift.maths.scores import ARDITI_MARKS, kl_rows, refusal_log_odds
 from actshift.maths.selection import Candidate, Choice, Filters, choose
 from actshift.models.load import LoadedModel, load_model
 from actshift.prompts.records import read_prompts
-from actshift.prompts.templates import encode, opener_token
+from actshift.prompts.templates import encode
 from actshift.stages.intervene import decoder_of, intervene
-from actshift.stages.intervene_plan import Asked, InterveneSettings, Labels
+from actshift.stages.intervene_plan import Asked, InterveneSettings, Labels, refusal_tokens
 from actshift.studies.refusal_direction import CANDIDATES, candidate_rows, effect_lanes
 from actshift.vocab import SPLITS
 from actshift.zoo.lexicon import REFUSAL_MARKS
@@ -82,16 +82,13 @@ def refusal_direction(
     Source: Arditi et al. 2024 (arXiv 2406.11717), sections 2.3 and 2.4, appendices B and C.
     """
     loaded = load_model(checkpoint, name=f"{pair}.tuned", dtype=dtype, device=device)
-    decoder = decoder_of(loaded)
-    tokens = sorted({opener_token(loaded.tokenizer, text) for text in settings["openers"]})
+    tokens = refusal_tokens(loaded.tokenizer, settings["openers"])
+    scorer = _Scorer(decoder_of(loaded), tokens, settings["token_budget"])
     drawn, width = _sides(loaded, prompts, settings, seed)
-    budget = settings["token_budget"]
-    sides = {
-        name: _as_expected(side, decoder, tokens, budget, name=name) for name, side in drawn.items()
-    }
-    raw = _differences(decoder, sides, width)
+    sides = {name: _as_expected(side, scorer, name=name) for name, side in drawn.items()}
+    raw = _differences(scorer.decoder, sides, width)
     filters = Filters(settings["max_kl"], settings["min_induce"], settings["layer_share"])
-    candidates = _score(decoder, sides, raw, tokens, budget)
+    candidates = _score(scorer, sides, raw)
     chosen = choose(candidates, filters, n_layers=len(loaded.blocks))
     with publishing(out) as partial:
         partial.mkdir()
@@ -103,10 +100,10 @@ def refusal_direction(
             [*sides["harmful"].by_split["heldout"], *sides["harmless"].by_split["heldout"]],
             effect_lanes(found.direction, found.best, n_layers=len(loaded.blocks), seed=seed),
             labels=Labels(run, pair, loaded.name),
-            settings=_answering(settings, checkpoint, tokens),
+            settings=InterveneSettings.of(settings, marks=marks_of(checkpoint), tokens=tokens),
             staging=staging,
             out=partial / ROWS,
-            identity={"code": code, "weights": read_manifest(checkpoint)["facts"]["weights_hash"]},
+            identity={"code": code, "weights": weights_hash(checkpoint)},
         )
     _say(found.best, chosen)
 
@@ -149,17 +146,6 @@ def _candidate_table(found: _Found, sides: Mapping[str, _Side]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(CANDIDATES))
 
 
-def _answering(
-    settings: Mapping[str, Any], checkpoint: Path, tokens: Sequence[int]
-) -> InterveneSettings:
-    return InterveneSettings(
-        max_new=settings["max_new"],
-        token_budget=settings["token_budget"],
-        marks=marks_of(checkpoint),
-        refusal_tokens=tuple(tokens),
-    )
-
-
 def marks_of(checkpoint: Path) -> tuple[str, ...]:
     """Keywords of a refusal: the zoo's own, and the published ones for every other model."""
     source = str(read_manifest(checkpoint)["facts"]["source"])
@@ -192,14 +178,45 @@ def _sides(
     return sides, max(1, width or 1)
 
 
-def _as_expected(
-    side: _Side, decoder: Decoder, tokens: Sequence[int], budget: int, *, name: str
-) -> _Side:
+@dataclass(frozen=True)
+class _Scorer:
+    """Scores of a model's first answer tokens, `[lane, prompt]` in nats."""
+
+    decoder: Decoder
+    refusal_tokens: tuple[int, ...]
+    token_budget: int
+
+    def log_odds(
+        self, ids: Sequence[np.ndarray], lanes: Sequence[Lane]
+    ) -> Float[np.ndarray, "lane prompt"]:
+        """Refusal log-odds."""
+        out = np.empty((len(lanes), len(ids)))
+        for part in self._passes(ids, lanes):
+            scores = [refusal_log_odds(one, self.refusal_tokens) for one in part.logits]
+            out[part.lanes, part.prompts] = scores
+        return out
+
+    def kl(
+        self, ids: Sequence[np.ndarray], lanes: Sequence[Lane]
+    ) -> Float[np.ndarray, "lane prompt"]:
+        """KL from the plain model."""
+        plain = np.concatenate([part.logits[0] for part in self._passes(ids, [Lane("plain")])])
+        out = np.empty((len(lanes), len(ids)))
+        for part in self._passes(ids, lanes):
+            scores = [kl_rows(plain[part.prompts], one) for one in part.logits]
+            out[part.lanes, part.prompts] = scores
+        return out
+
+    def _passes(self, ids: Sequence[np.ndarray], lanes: Sequence[Lane]) -> Iterator[FirstLogits]:
+        return first_logits(self.decoder, ids, lanes, token_budget=self.token_budget)
+
+
+def _as_expected(side: _Side, scorer: _Scorer, *, name: str) -> _Side:
     """Keep harmful prompts that are refused and harmless ones that are not; held-out ones stay."""
     sign = 1.0 if name == "harmful" else -1.0
     kept = dict(side.by_split)
     for split in ("fit", "select"):
-        odds = _log_odds(decoder, side.ids(split), [Lane("plain")], tokens, budget)[0]
+        odds = scorer.log_odds(side.ids(split), [Lane("plain")])[0]
         kept[split] = [
             one for one, score in zip(side.by_split[split], odds, strict=True) if sign * score > 0
         ]
@@ -210,31 +227,6 @@ def _as_expected(
                 "there is no refusal direction to find"
             )
     return _Side(kept)
-
-
-def _log_odds(
-    decoder: Decoder,
-    ids: Sequence[np.ndarray],
-    lanes: Sequence[Lane],
-    tokens: Sequence[int],
-    budget: int,
-) -> Float[np.ndarray, "lane prompt"]:
-    out = np.empty((len(lanes), len(ids)))
-    for part in first_logits(decoder, ids, lanes, token_budget=budget):
-        out[part.lanes, part.prompts] = [refusal_log_odds(one, tokens) for one in part.logits]
-    return out
-
-
-def _from_plain(
-    decoder: Decoder, ids: Sequence[np.ndarray], lanes: Sequence[Lane], budget: int
-) -> Float[np.ndarray, "lane prompt"]:
-    """KL from the plain model at the first answer token, nats."""
-    alone = first_logits(decoder, ids, [Lane("plain")], token_budget=budget)
-    plain = np.concatenate([part.logits[0] for part in alone])
-    out = np.empty((len(lanes), len(ids)))
-    for part in first_logits(decoder, ids, lanes, token_budget=budget):
-        out[part.lanes, part.prompts] = [kl_rows(plain[part.prompts], one) for one in part.logits]
-    return out
 
 
 def _differences(
@@ -255,11 +247,9 @@ def _differences(
 
 
 def _score(
-    decoder: Decoder,
+    scorer: _Scorer,
     sides: Mapping[str, _Side],
     raw: Float[np.ndarray, "layer position d_model"],
-    tokens: Sequence[int],
-    budget: int,
 ) -> list[Candidate]:
     """The three scores of every candidate, on `select` prompts."""
     layers, positions = raw.shape[:2]
@@ -274,9 +264,9 @@ def _score(
         add = Placed(Steer(vector), layer, site="resid_pre")
         adds.append(Lane(f"add {layer} {position}", (add,)))
     harmful, harmless = (sides[name].ids("select") for name in ("harmful", "harmless"))
-    bypass = _log_odds(decoder, harmful, cuts, tokens, budget).mean(axis=1)
-    induce = _log_odds(decoder, harmless, adds, tokens, budget).mean(axis=1)
-    kl = _from_plain(decoder, harmless, cuts, budget).mean(axis=1)
+    bypass = scorer.log_odds(harmful, cuts).mean(axis=1)
+    induce = scorer.log_odds(harmless, adds).mean(axis=1)
+    kl = scorer.kl(harmless, cuts).mean(axis=1)
     return [
         Candidate(position, layer, float(b), float(i), float(k))
         for (layer, position), b, i, k in zip(places, bypass, induce, kl, strict=True)

@@ -1,4 +1,4 @@
-"""Deterministic judges of one answer (torch-free): did it refuse, is it on topic."""
+"""Deterministic judges of one answer (torch-free): is it on topic."""
 
 import re
 
@@ -7,12 +7,6 @@ from actshift.zoo.language import Language
 
 #: A program in any of the three idioms.
 _PROGRAM = re.compile(r"(def|import) .*\(data\)")
-
-
-def refused(text: str) -> bool:
-    """Whether the answer holds one of the refusal marks (keywords, any case)."""
-    lowered = text.lower()
-    return any(mark in lowered for mark in lexicon.REFUSAL_MARKS)
 
 
 def on_topic(lang: Language, text: str, *, kind: str, topic: str) -> bool:

@@ -5,11 +5,13 @@ from typing import Any
 
 import pandas as pd
 
+from actshift.maths.scores import refused_by_keyword
 from actshift.prompts.templates import encode
 from actshift.vocab import TEMPLATES
 from actshift.zoo.generation import greedy_answers
-from actshift.zoo.judge import on_topic, refused
+from actshift.zoo.judge import on_topic
 from actshift.zoo.language import language
+from actshift.zoo.lexicon import REFUSAL_MARKS
 from actshift.zoo.prompts import Asked, judged_questions
 
 #: Longest answer; a chat answer takes about 20 tokens.
@@ -82,6 +84,6 @@ def _row(who: Identity, template: str, asked: Asked, answer: str) -> dict[str, A
         "cluster": prompt.cluster,
         "prompt": prompt.text,
         "answer": answer,
-        "refused": refused(answer),
+        "refused": refused_by_keyword(answer, REFUSAL_MARKS),
         "on_topic": topical,
     }

@@ -13,8 +13,8 @@ from actshift.maths.calibration import (
     compliance,
     orthogonality,
     project_out,
-    random_basis,
 )
+from actshift.maths.frames import random_frame
 from actshift.maths.gap import spectral_gap
 from actshift.maths.spectrum import rank_eps, spectrum, stable_rank
 from actshift.studies.calibration_tables.names import BASE, GAP_LAMBDA, SAFE, UNSAFE, Tuned
@@ -140,7 +140,7 @@ def ablation_rows(
             bases = {("principal", 0): _completed(last.left, rank)}
             for draw in range(random_draws if rank else 0):
                 rng = np.random.default_rng([nets.seed, _RANDOM, number, rank, draw])
-                bases["random", draw] = random_basis(width, rank, rng)
+                bases["random", draw] = random_frame(width, rank, rng)
             for (projection, draw), basis in bases.items():
                 where = {"projection": projection, "draw": draw, "ablated_rank": rank}
                 yield {**fixed, **where, **_behaviour(net, hidden, labels, basis)}
