@@ -36,7 +36,7 @@ def by_hand(host: Any, guest: Any, unit: SwapUnit) -> Any:
     # A tied head keeps the host's weights when the embedding changes, and the other way round.
     made.lm_head.weight = torch.nn.Parameter(made.lm_head.weight.clone())
     parts = {
-        "embedding": list(zip(embeddings_of(made), embeddings_of(guest), strict=True)),
+        "embeddings": list(zip(embeddings_of(made), embeddings_of(guest), strict=True)),
         "head": [(final_norm_of(made), final_norm_of(guest)), (head_of(made), head_of(guest))],
     }
     if unit.part in parts:
@@ -63,7 +63,7 @@ def by_hand(host: Any, guest: Any, unit: SwapUnit) -> Any:
 def test_every_unit_equals_a_model_made_by_hand(models):
     host, guest = models
     pairs = random_pairs(3)
-    units = [SwapUnit("embedding"), SwapUnit("head")]
+    units = [SwapUnit("embeddings"), SwapUnit("head")]
     units += [SwapUnit(part, 1) for part in ("block", "attention", "mlp")]
     found = swap_scores(take_apart(host), take_apart(guest), pairs, units)
     plain = score_pairs(take_apart(host), pairs)

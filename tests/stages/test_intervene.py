@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from reference.processes import kill_between_parts
@@ -113,6 +114,25 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(tiny_checkpoint, make
     assert not (root / "rows.parquet").exists()
     (next(iter(left)).parent / "00001.parquet.partial").write_bytes(b"half")
     assert run(folder, prompts, root).read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    ("error", "expected", "words"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), UserError, "lower the token budget"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), UserError, "out of memory"),
+        (RuntimeError("shapes differ"), RuntimeError, "shapes differ"),
+    ],
+)
+def test_memory_that_ran_out_is_told_and_nothing_else_is_taken_for_it(
+    error, expected, words, tiny_checkpoint, make_prompts, tmp_path, monkeypatch
+):
+    def fail(*_args: Any, **_options: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("actshift.stages.intervene.generate_lanes", fail)
+    with pytest.raises(expected, match=words):
+        run(tiny_checkpoint("llama"), make_prompts(3), tmp_path)
 
 
 def test_a_damaged_part_is_made_again(tiny_checkpoint, make_prompts, tmp_path, monkeypatch):

@@ -254,7 +254,7 @@ class StateSums:
 
 
 #: A part of a model whose weights are exchanged.
-SwapPart = Literal["embedding", "block", "attention", "mlp", "head"]
+SwapPart = Literal["embeddings", "block", "attention", "mlp", "head"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,9 +262,9 @@ class SwapUnit:
     """What a swap exchanges.
 
     Attributes:
-        part: `embedding`, `block`, `attention` or `mlp` (a half of a block, its norms included),
+        part: `embeddings`, `block`, `attention` or `mlp` (a half of a block, its norms included),
             or `head` (final norm and head).
-        layer: 0-based decoder block; None for embedding and head.
+        layer: 0-based decoder block; None for embeddings and head.
     """
 
     part: SwapPart
@@ -276,17 +276,16 @@ class SwapUnit:
         return self.part if self.layer is None else f"{self.part}@{self.layer}"
 
 
-def swap_units(n_layers: int, *, halves: bool = True) -> list[SwapUnit]:
-    """Embedding, every block and head, which partition the model; then the halves of every block.
+def swap_units(n_layers: int) -> list[SwapUnit]:
+    """Embeddings, every block and head, which partition the model; then the halves of every block.
 
     Args:
         n_layers: Number of decoder blocks.
-        halves: Whether to add attention alone and MLP alone.
     """
-    parts: tuple[SwapPart, ...] = ("attention", "mlp") if halves else ()
+    halves: tuple[SwapPart, ...] = ("attention", "mlp")
     return [
-        SwapUnit("embedding"),
+        SwapUnit("embeddings"),
         *(SwapUnit("block", layer) for layer in range(n_layers)),
         SwapUnit("head"),
-        *(SwapUnit(part, layer) for part in parts for layer in range(n_layers)),
+        *(SwapUnit(part, layer) for part in halves for layer in range(n_layers)),
     ]

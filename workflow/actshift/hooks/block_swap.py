@@ -79,8 +79,8 @@ def swap_scores(
 
 
 def _modules(causal: Causal, unit: SwapUnit) -> Sequence[nn.Module]:
-    if unit.part == "embedding":
-        return causal.embedding
+    if unit.part == "embeddings":
+        return causal.embeddings
     if unit.part == "head":
         return [causal.final_norm, causal.head]
     if unit.layer is None or not 0 <= unit.layer < causal.n_layers:

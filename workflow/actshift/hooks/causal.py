@@ -15,7 +15,7 @@ class Causal:
     Attributes:
         model: Maps `input_ids` to logits, soft caps and scales included.
         trunk: The model without its head: maps `input_ids` to hidden states.
-        embedding: The token embedding, and that of positions where they are learned.
+        embeddings: The token embedding, and that of positions where they are learned.
         blocks: Decoder blocks in order.
         final_norm: The norm between the last block and the head.
         head: The language-model head.
@@ -25,7 +25,7 @@ class Causal:
 
     model: Any
     trunk: nn.Module
-    embedding: Sequence[nn.Module]
+    embeddings: Sequence[nn.Module]
     blocks: Sequence[nn.Module]
     final_norm: nn.Module
     head: nn.Module

@@ -25,7 +25,7 @@ def take_apart(model: Any) -> Causal:
     return Causal(
         model=model,
         trunk=model.base_model,
-        embedding=embeddings_of(model),
+        embeddings=embeddings_of(model),
         blocks=tuple(blocks_of(model)),
         final_norm=final_norm_of(model),
         head=head_of(model),

@@ -54,7 +54,6 @@ SIDES: dict[Direction, tuple[Role, Role]] = {
     "reverse": ("tuned", "base"),
 }
 OPERATIONS = {"insert": SIDES["forward"], "remove": SIDES["reverse"]}
-_PART_NAMES = {"embedding": "embeddings"}
 
 
 @dataclass(frozen=True)
@@ -154,7 +153,7 @@ class Job:
             {
                 "length": pairs.length,
                 "operation": operation,
-                "part": _PART_NAMES.get(unit.part, unit.part),
+                "part": unit.part,
                 "layer": unit.layer,
             }
             for unit in units
