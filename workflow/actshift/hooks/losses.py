@@ -27,7 +27,8 @@ def lane_losses(
 ) -> Float[np.ndarray, "lane text"]:
     """Loss of every text in every lane: - sum_t log p(x_t | x_<t), t from the second token on.
 
-    Edits act at all tokens of the text, whatever positions they name beside that.
+    The whole text counts as a prompt: edits at `all` or `prompt` act at all its tokens, those at
+    `last_prompt` at its last one alone, which predicts nothing, so they change no loss.
 
     Args:
         decoder: The model that is edited.
