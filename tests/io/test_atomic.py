@@ -7,7 +7,7 @@ import pytest
 from actshift.io.atomic import (
     atomic_write_bytes,
     atomic_write_text,
-    publish_tree,
+    link_tree,
     publishing,
     tree_files,
 )
@@ -32,7 +32,8 @@ def test_publishing_replaces_a_folder_as_a_whole_and_shares_its_bytes(tmp_path):
     atomic_write_text(staged / "sub" / "new.txt", "n")
     (staged / ".snakemake_timestamp").touch()
     atomic_write_text(target / "old.txt", "o")
-    publish_tree(staged, target)
+    with publishing(target) as partial:
+        link_tree(staged, partial)
     assert tree_files(target) == ["sub/new.txt"]
     assert [path.name for path in target.parent.iterdir()] == ["target"]
     assert (target / "sub/new.txt").samefile(staged / "sub/new.txt")
@@ -50,7 +51,8 @@ def test_a_failed_publication_leaves_the_old_folder(tmp_path):
 def test_what_a_killed_publisher_left_is_swept(tmp_path):
     atomic_write_text(tmp_path / "staged" / "a", "a")
     atomic_write_text(tmp_path / ".target.partial" / "stray", "x")
-    publish_tree(tmp_path / "staged", tmp_path / "target")
+    with publishing(tmp_path / "target") as partial:
+        link_tree(tmp_path / "staged", partial)
     assert tree_files(tmp_path) == ["staged/a", "target/a"]
 
 

@@ -11,7 +11,6 @@ from actshift.maths.resampling import (
     cluster_orders,
     half_samples,
     nested_orders,
-    permuted_labels,
     prefix_membership,
     stability_range,
 )
@@ -63,16 +62,6 @@ def test_nested_subsets_are_nested() -> None:
 def test_every_prompt_is_equally_often_in_a_subset() -> None:
     members = prefix_membership(nested_orders(10, draws=4000, rng=rng()), 5)
     np.testing.assert_allclose(members.mean(axis=0), 0.5, atol=0.04)
-
-
-def test_permuted_labels_keep_clusters_and_counts() -> None:
-    names = [c for c in "aabbccdd"]
-    labels = ["x", "x", "y", "y", "y", "y", "x", "x"]
-    found = permuted_labels(labels, names, rng=rng(3))
-    assert sorted(found) == sorted(labels)
-    assert all(found[i] == found[i + 1] for i in range(0, 8, 2))
-    with pytest.raises(ValueError, match="carries the labels"):
-        permuted_labels(["x", "y"], ["a", "a"], rng=rng())
 
 
 def test_one_seed_one_result() -> None:

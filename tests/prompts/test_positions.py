@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actshift.prompts.positions import coordinates, count_of, rows_of, width_of
+from actshift.prompts.positions import count_of, rows_of, width_of
 from actshift.prompts.templates import Encoded, encode
 from actshift.vocab import POSITION_RULES
 
@@ -25,7 +25,7 @@ def test_coordinate_minus_k_is_token_n_minus_k(lengths, rule):
         n_tokens = len(one.ids)
         assert len(rows) == width
         assert rows[-1] == n_tokens - 1
-        for coordinate, row in zip(coordinates(width), rows, strict=True):
+        for coordinate, row in zip(range(-width, 0), rows, strict=True):
             if row is not None:
                 assert row == n_tokens + coordinate
                 assert one.ids[coordinate] == one.ids[row]
@@ -60,6 +60,5 @@ def test_post_instruction_is_the_template_after_the_prompt(families, style):
 
 def test_edges():
     assert width_of("post_instruction") == 1
-    assert coordinates(3) == [-3, -2, -1]
     with pytest.raises(ValueError, match="stores 1"):
         rows_of("last_8", encoded_of(5, 5), width=1)

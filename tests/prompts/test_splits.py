@@ -10,8 +10,6 @@ from actshift.prompts.splits import (
     DEFAULT_FRACTIONS,
     HeldoutLeakError,
     forbid_heldout,
-    forbid_heldout_ids,
-    only,
     split_of,
 )
 from actshift.vocab import SPLITS
@@ -69,30 +67,14 @@ def test_bad_shares_are_refused(fractions, message):
 
 @given(SETS)
 def test_the_guard_lets_through_exactly_sets_without_heldout(prompts):
-    ids = [one.id for one in prompts]
     if any(one.split == "heldout" for one in prompts):
         with pytest.raises(HeldoutLeakError, match="choose_layer"):
             forbid_heldout(prompts, where="choose_layer")
-        with pytest.raises(HeldoutLeakError, match="choose_layer"):
-            forbid_heldout_ids(ids, prompts, where="choose_layer")
     else:
         forbid_heldout(prompts, where="choose_layer")
-        forbid_heldout_ids(ids, prompts, where="choose_layer")
 
 
-@given(SETS, st.sets(st.sampled_from(SPLITS), min_size=1))
-def test_only_keeps_order_and_split(prompts, splits):
-    expected = [one for one in prompts if one.split in splits]
-    if expected:
-        assert only(prompts, *splits) == expected
-    else:
-        with pytest.raises(UserError, match="none in the split"):
-            only(prompts, *splits)
-
-
-def test_ids_nobody_vouches_for_are_refused():
-    with pytest.raises(HeldoutLeakError, match="unknown split, as stranger"):
-        forbid_heldout_ids(["a", "stranger"], [prompt("a", "fit")], where="choose")
+def test_the_guard_names_some_of_many():
     many = [prompt(f"h{i}", "heldout") for i in range(5)]
     with pytest.raises(HeldoutLeakError, match="h0, h1, h2 and 2 more"):
         forbid_heldout(many, where="choose")

@@ -12,8 +12,6 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Int
 
-#: The two completions of a pair, in the order of every `side` axis.
-SIDES = ("chosen", "rejected")
 #: Which tokens a patch acts on.
 PatchPositions = Literal["all", "prompt", "completion", "last_prompt"]
 #: Whose final norm and head turn the patched stream into log-probs.
@@ -44,7 +42,7 @@ class TokenPair:
 
     @property
     def sides(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """The completions in the order of `SIDES`."""
+        """The completions in the order of every `side` axis: chosen, rejected."""
         return self.chosen, self.rejected
 
 

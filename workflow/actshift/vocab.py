@@ -5,14 +5,12 @@ from typing import Literal, get_args
 Template = Literal["raw", "chat"]
 Split = Literal["fit", "select", "heldout"]
 PositionRule = Literal["last_prompt", "last_8", "post_instruction"]
-Site = Literal["resid_pre", "resid_mid", "resid_post"]
 Matrix = Literal["naive", "template", "aligned", "did"]
 Role = Literal["base", "tuned"]
 
 TEMPLATES: tuple[Template, ...] = get_args(Template)
 SPLITS: tuple[Split, ...] = get_args(Split)
 POSITION_RULES: tuple[PositionRule, ...] = get_args(PositionRule)
-SITES: tuple[Site, ...] = get_args(Site)
 MATRICES: tuple[Matrix, ...] = get_args(Matrix)
 ROLES: tuple[Role, ...] = get_args(Role)
 

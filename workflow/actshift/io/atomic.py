@@ -61,20 +61,6 @@ def _link_file(source: str, target: str) -> str:
     return target
 
 
-def publish_tree(staged: Path, target: Path) -> None:
-    """Give a finished folder a second name, by hard links and one rename.
-
-    The links are made in a hidden neighbour of `target`, which is then renamed: whoever sees
-    `target` sees all of it. An older `target` is replaced; `staged` stays as it is.
-
-    Args:
-        staged: The finished folder.
-        target: Where it shall also be found.
-    """
-    with publishing(target) as partial:
-        link_tree(staged, partial)
-
-
 def link_tree(source: Path, target: Path) -> None:
     """Give every file of a folder a second name below a new folder."""
     ignore = shutil.ignore_patterns(*IGNORED)

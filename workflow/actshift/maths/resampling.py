@@ -149,32 +149,6 @@ def prefix_membership(
     return chosen
 
 
-def permuted_labels(
-    labels: Sequence[str], clusters: Sequence[str], *, rng: np.random.Generator
-) -> list[str]:
-    """Labels shuffled among clusters, prompts of one cluster keeping a common label.
-
-    Args:
-        labels: Label of each prompt, constant within a cluster.
-        clusters: Cluster of each prompt.
-        rng: Seeded generator.
-
-    Returns:
-        One label a prompt; the number of *clusters* with each label is unchanged.
-
-    Raises:
-        ValueError: A cluster carries two labels.
-    """
-    label_of: dict[str, str] = {}
-    for cluster, label in zip(clusters, labels, strict=True):
-        if label_of.setdefault(cluster, label) != label:
-            raise ValueError(f"cluster {cluster!r} carries the labels {label_of[cluster]}, {label}")
-    names = sorted(label_of)
-    shuffled = rng.permutation(np.array([label_of[name] for name in names], dtype=object))
-    new = dict(zip(names, shuffled, strict=True))
-    return [str(new[cluster]) for cluster in clusters]
-
-
 def stability_range(
     values: Float[np.ndarray, " draw"], *, level: float = 0.95
 ) -> tuple[float, float]:

@@ -42,11 +42,6 @@ def width_of(rule: PositionRule, encoded: Iterable[Encoded] = ()) -> int:
     return max((count_of(rule, one) for one in encoded), default=1)
 
 
-def coordinates(width: int) -> list[int]:
-    """Stored `position` coordinates: -width, ..., -1."""
-    return list(range(-width, 0))
-
-
 def rows_of(rule: PositionRule, encoded: Encoded, *, width: int | None = None) -> list[int | None]:
     """Token index of every stored position of a prompt, the last prompt token last.
 

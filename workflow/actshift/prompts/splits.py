@@ -5,7 +5,7 @@ Directions are fitted on `fit`, everything chosen (layer, coefficient, band, dos
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 from actshift.errors import UserError
 from actshift.prompts.records import Prompt
@@ -61,21 +61,6 @@ def split_of(
     return used[-1]
 
 
-def only(prompts: Iterable[Prompt], *splits: Split) -> list[Prompt]:
-    """The prompts of the named splits, order kept.
-
-    Raises:
-        UserError: There are none.
-    """
-    found = [prompt for prompt in prompts if prompt.split in splits]
-    if not found:
-        raise UserError(
-            f"prompts: none in the split {' or '.join(splits)}; take more prompts, another seed "
-            "or other split shares"
-        )
-    return found
-
-
 def forbid_heldout(prompts: Iterable[Prompt], *, where: str) -> None:
     """Call this first in every function that chooses something.
 
@@ -90,17 +75,3 @@ def forbid_heldout(prompts: Iterable[Prompt], *, where: str) -> None:
     if leaked:
         more = f" and {len(leaked) - 3} more" if len(leaked) > 3 else ""
         raise HeldoutLeakError(f"{where}: chosen on heldout prompts {', '.join(leaked[:3])}{more}")
-
-
-def forbid_heldout_ids(ids: Sequence[str], prompts: Iterable[Prompt], *, where: str) -> None:
-    """The same for a choice that is made on prompt ids.
-
-    Raises:
-        HeldoutLeakError: An id is held out, or is not among the prompts, so that nothing vouches
-            for it.
-    """
-    known = {prompt.id: prompt for prompt in prompts}
-    strangers = [one for one in ids if one not in known]
-    if strangers:
-        raise HeldoutLeakError(f"{where}: chosen on ids of unknown split, as {strangers[0]}")
-    forbid_heldout((known[one] for one in ids), where=where)

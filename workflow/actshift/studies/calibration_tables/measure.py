@@ -179,14 +179,14 @@ def _behaviour(
     }
 
 
-def gap_rows(nets: SeedNetworks, *, eps: float = DEFAULT_EPS) -> Iterator[dict[str, Any]]:
+def gap_rows(nets: SeedNetworks) -> Iterator[dict[str, Any]]:
     """Kappa by layer for each honest network beside each unsafe one, on safety inputs."""
     honest = [tuned for tuned in SAFE if tuned.weight in (0.0, GAP_LAMBDA)]
     for safe in honest:
         for unsafe in UNSAFE:
             shifts = zip(nets.shifts(safe, "safety"), nets.shifts(unsafe, "safety"), strict=True)
             for layer, pair in enumerate(shifts):
-                gap = spectral_gap(*pair, eps=eps)
+                gap = spectral_gap(*pair, eps=DEFAULT_EPS)
                 yield {
                     "seed": nets.seed, "honest": safe.name, "unsafe": unsafe.name, "layer": layer,
                     "n": len(pair[0]), "rank_S": gap.rank, "sigma_1_S": gap.sigma_first,
