@@ -230,25 +230,9 @@ class StateSums:
     total: Float[np.ndarray, "layer d_model"]
     second: Float[np.ndarray, "layer d_model d_model"]
 
-    @property
-    def mean(self) -> Float[np.ndarray, "layer d_model"]:
-        """Mean of each coordinate."""
-        return self.total / self.count
-
-    @property
-    def std(self) -> Float[np.ndarray, "layer d_model"]:
-        """Standard deviation of each coordinate (divisor n)."""
-        squares = np.diagonal(self.second, axis1=1, axis2=2) / self.count
-        return np.sqrt(np.maximum(squares - self.mean**2, 0.0))
-
     def basis(self, layer: int, k: int) -> Float[np.ndarray, "d_model k"]:
         """Top right singular vectors of the stacked states: H = U S V^T, first k columns of V."""
         return np.linalg.eigh(self.second[layer])[1][:, ::-1][:, :k]
-
-    def share(self, layer: int, k: int) -> float:
-        """Share of the squared singular values that the first k hold."""
-        values = np.linalg.eigvalsh(self.second[layer])[::-1]
-        return float(values[:k].sum() / values.sum())
 
 
 #: A part of a model whose weights are exchanged.

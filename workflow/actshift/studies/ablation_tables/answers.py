@@ -17,6 +17,8 @@ READ = (
     *("prompt_id", "condition", "category", "cluster", "lane"),
     *("text", "refused", "kl_first", "ended", "distinct_2"),
 )
+#: Rows of one table.
+Rows = list[dict[str, object]]
 PLAIN = "plain"
 #: What makes a cell of lanes.
 _KEYS = ["experiment", "frame", "edit", "band", "layers", "k", "d", "directions"]

@@ -5,14 +5,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from actshift.maths.intervals import clustered_wilson
-from actshift.studies.ablation_tables.answers import Answers, Cell
+from actshift.studies.ablation_tables.answers import Answers, Cell, Rows
 from actshift.studies.ablation_tables.sweep import PRIMARY
 
 #: Few clusters are left in a category, so only cells around the primary one are shown.
 KS = (1, 3, 5)
 
 
-def category_rows(cells: Sequence[Cell], harmful: Answers, *, pair: str) -> list[dict[str, object]]:
+def category_rows(cells: Sequence[Cell], harmful: Answers, *, pair: str) -> Rows:
     """One row a category, frame and small k; held-out prompts, the primary band and edit.
 
     Args:
@@ -30,7 +30,7 @@ def category_rows(cells: Sequence[Cell], harmful: Answers, *, pair: str) -> list
         and (cell.band, cell.edit) == (PRIMARY["band"], PRIMARY["edit"])
         and cell.k in KS
     ]
-    rows: list[dict[str, object]] = []
+    rows: Rows = []
     for category in sorted(set(harmful.categories)):
         own = np.array([name == category for name in harmful.categories])
         clusters = [name for name, kept in zip(harmful.clusters, own, strict=True) if kept]

@@ -4,11 +4,10 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from actshift.studies.ablation_tables.answers import Answers, Cell
+from actshift.studies.ablation_tables.answers import Answers, Cell, Rows
 from actshift.studies.ablation_tables.compare import against_plain, refusal_columns
 from actshift.studies.ablation_tables.control import standing_of
 
-Rows = list[dict[str, object]]
 #: (frame, layer, direction) -> |cos| of the direction with itself over resamples.
 SelfCosines = Mapping[tuple[str, int, int], float]
 
@@ -64,7 +63,7 @@ def direction_rows(
         seed: Of resampling.
 
     Returns:
-        Columns of `direction_ablation`, and `set`: the directions as numbers. `interaction` is the
+        Columns of `direction_ablation`. `interaction` is the
         set's change of refusal minus the sum of its members' changes alone: below 0 the set does
         more than its parts.
     """

@@ -2,11 +2,9 @@
 
 from collections.abc import Sequence
 
-from actshift.studies.ablation_tables.answers import Answers, Cell
+from actshift.studies.ablation_tables.answers import Answers, Cell, Rows
 from actshift.studies.ablation_tables.compare import against_plain, refusal_columns
 from actshift.studies.ablation_tables.control import standing_of
-
-Rows = list[dict[str, object]]
 
 
 def old_or_new_rows(

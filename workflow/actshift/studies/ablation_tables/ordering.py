@@ -16,12 +16,10 @@ from actshift.maths.ordering import (
     monotonicity_test,
     order_tau,
 )
-from actshift.studies.ablation_tables.answers import Answers, Cell
+from actshift.studies.ablation_tables.answers import Answers, Cell, Rows
 from actshift.studies.ablation_tables.compare import DRAWS
 from actshift.studies.ablation_tables.control import Standing, standing_of
 from actshift.studies.ablation_tables.directions import SelfCosines, least_definite, numbers_of
-
-Rows = list[dict[str, object]]
 
 
 def ordering_rows(

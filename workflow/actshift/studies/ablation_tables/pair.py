@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from actshift.studies.ablation_tables.answers import Answers, Cell, answers_of, cells_of
+from actshift.studies.ablation_tables.answers import Answers, Cell, Rows, answers_of, cells_of
 from actshift.studies.ablation_tables.by_category import category_rows
 from actshift.studies.ablation_tables.directions import direction_rows, self_cosines
 from actshift.studies.ablation_tables.old_or_new import old_or_new_rows
@@ -14,8 +14,6 @@ from actshift.studies.ablation_tables.side_effects import losses_by_lane, side_e
 from actshift.studies.ablation_tables.substitution import MODELS, substitution_rows
 from actshift.studies.ablation_tables.sweep import add_inflation, sweep_rows
 from actshift.zoo.language import Language
-
-Rows = list[dict[str, object]]
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,10 +4,8 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from actshift.studies.ablation_tables.answers import PLAIN, Answers, Cell
+from actshift.studies.ablation_tables.answers import PLAIN, Answers, Cell, Rows
 from actshift.studies.ablation_tables.compare import against_plain
-
-Rows = list[dict[str, object]]
 
 
 def losses_by_lane(losses: pd.DataFrame) -> dict[str, float]:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from actshift.maths.intervals import cluster_mean_interval
-from actshift.studies.ablation_tables.answers import Answers, Cell
+from actshift.studies.ablation_tables.answers import Answers, Cell, Rows
 from actshift.studies.ablation_tables.compare import (
     DRAWS,
     against_plain,
@@ -14,7 +14,6 @@ from actshift.studies.ablation_tables.compare import (
 )
 from actshift.studies.ablation_tables.control import standing_of
 
-Rows = list[dict[str, object]]
 #: Lane -> (receiver, donor).
 MODELS = {"substitution": ("tuned", "base"), "mode_toggle": ("base", "tuned")}
 PRIMARY = {"lane": "mode_toggle", "band": "narrow", "frame": "template", "k": 3}

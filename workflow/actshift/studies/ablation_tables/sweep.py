@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from actshift.maths.intervals import bootstrap_ends, discordant_interval
 from actshift.maths.resampling import cluster_mean_draws
-from actshift.studies.ablation_tables.answers import Answers, Cell
+from actshift.studies.ablation_tables.answers import Answers, Cell, Rows
 from actshift.studies.ablation_tables.compare import (
     DRAWS,
     NOTHING,
@@ -23,7 +23,6 @@ from actshift.studies.ablation_tables.control import standing_of
 PRIMARY = {"protocol": "heldout", "band": "narrow", "frame": "template", "edit": "zero", "k": 3}
 #: The frame that a frame must beat to be about refusal: the shift of harmless prompts.
 RIVAL = "template_harmless"
-Rows = list[dict[str, object]]
 #: Changes of the prompts, and their clusters.
 _Sample = tuple[Float[np.ndarray, " prompt"], Sequence[str]]
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from actshift.maths.frames import random_frame
 from actshift.pairs import StateSums
 
 #: Bases that are fitted: of the shift tuned - base, of the tuned states, of the base states.
@@ -78,8 +79,7 @@ def random_bases(parts: Sequence[StateSums], *, ranks: Sequence[int], seed: int)
     """
     layers, width = parts[0].total.shape
     rng = np.random.default_rng([seed, 51])
-    drawn = rng.standard_normal((layers, width, max(ranks)))
-    columns = np.stack([np.linalg.qr(one)[0] for one in drawn])
+    columns = np.stack([random_frame(width, max(ranks), rng) for _ in range(layers)])
     return [
         FoldBasis(columns, _rows(RANDOM, fold, columns, part, _without(parts, fold), ranks))
         for fold, part in enumerate(parts)
