@@ -63,9 +63,8 @@ def direction_rows(
         seed: Of resampling.
 
     Returns:
-        Columns of `direction_ablation`. `interaction` is the
-        set's change of refusal minus the sum of its members' changes alone: below 0 the set does
-        more than its parts.
+        Columns of `direction_ablation`. `interaction` is the set's change of refusal minus the sum
+        of its members' changes alone: below 0 the set does more than its parts.
     """
     sets = _sets(harmful.run(cells))
     found = against_plain([cell for cell, _ in sets], harmful, "refused", seed=seed)
