@@ -1,0 +1,203 @@
+"""What the localization tables read: the rows of one pair of models, pivoted to arrays once."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float, Int
+
+from actshift.errors import UserError
+from actshift.vocab import ROLES, Role
+
+_SIDES = ["logp_chosen", "logp_rejected"]
+_FACTS = (
+    *("direction", "experiment", "layer", "positions", "alpha", "rank", "basis"),
+    *("keep_rest", "source", "draw"),
+)
+_UNITS = ("operation", "part", "layer")
+
+
+@dataclass(frozen=True, eq=False)
+class PairFiles:
+    """What the rule `localization` leaves of one pair of models.
+
+    Attributes:
+        pairs: `pairs.csv`, one row a preference pair and length.
+        plain: `plain.parquet`.
+        patches: `patches.parquet`.
+        swaps: `swaps.parquet`.
+        distances: `distances.parquet`.
+        bases: `bases.csv`.
+    """
+
+    pairs: pd.DataFrame
+    plain: pd.DataFrame
+    patches: pd.DataFrame
+    swaps: pd.DataFrame
+    distances: pd.DataFrame
+    bases: pd.DataFrame
+
+
+@dataclass(frozen=True, eq=False)
+class Lanes:
+    """Edited models, one a lane, scored on the same pairs.
+
+    Attributes:
+        facts: What tells the lanes apart, one row a lane: of patches `direction`, `experiment`,
+            `layer`, `positions`, `alpha`, `rank`, `basis`, `keep_rest`, `source` and `draw`; of
+            swaps `operation`, `part` and `layer`.
+        logp: Log-probs of both completions, nats summed over tokens.
+    """
+
+    facts: pd.DataFrame
+    logp: Float[np.ndarray, "lane pair 2"]
+
+    def where(self, **wanted: object) -> "Lanes":
+        """Lanes with these facts, in the order they had; none where there are no such lanes.
+
+        Args:
+            wanted: Value by column; None is an empty cell.
+        """
+        keep = np.ones(len(self.facts), dtype=bool)
+        for column, value in wanted.items():
+            own = self.facts[column]
+            keep &= np.asarray(own.isna() if value is None else own == value, dtype=bool)
+        return self._at(np.flatnonzero(keep))
+
+    def by_layer(self) -> "Lanes":
+        """The same lanes by layer, those of one layer in the order they had."""
+        return self._at(np.argsort(self.facts["layer"].to_numpy(np.float64), kind="stable"))
+
+    def values(self, column: str) -> list[object]:
+        """The different values of a fact in the order of the lanes, empty cells left out."""
+        return list(self.facts[column].dropna().unique())
+
+    def __len__(self) -> int:
+        """Number of lanes."""
+        return len(self.facts)
+
+    @property
+    def layers(self) -> Int[np.ndarray, " lane"]:
+        """Layer of each lane; all lanes need one."""
+        return self.facts["layer"].to_numpy(np.int64)
+
+    def of_pairs(self, mine: Bool[np.ndarray, " pair"]) -> "Lanes":
+        """The same lanes on some of the pairs.
+
+        Args:
+            mine: Which pairs.
+        """
+        return Lanes(self.facts, self.logp[:, mine])
+
+    def _at(self, places: Int[np.ndarray, " kept"]) -> "Lanes":
+        return Lanes(self.facts.iloc[places].reset_index(drop=True), self.logp[places])
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """The preference pairs of one condition at one length, and every score they have.
+
+    Attributes:
+        condition: harmful, harmless ...
+        length: natural or matched.
+        pair_ids: In the order of `pairs.csv`; the order of every `pair` axis.
+        clusters: Of each pair.
+        tokens: Completion tokens.
+        plain: Log-probs of the unedited models, by role.
+        patches: Patch lanes.
+        swaps: Block swaps.
+    """
+
+    condition: str
+    length: str
+    pair_ids: tuple[str, ...]
+    clusters: tuple[str, ...]
+    tokens: Int[np.ndarray, "pair 2"]
+    plain: Mapping[Role, Float[np.ndarray, "pair 2"]]
+    patches: Lanes
+    swaps: Lanes
+
+    @cached_property
+    def margins(self) -> Mapping[Role, Float[np.ndarray, " pair"]]:
+        """Log p(chosen) - log p(rejected) of the unedited models, nats, by role."""
+        return {role: logp[:, 0] - logp[:, 1] for role, logp in self.plain.items()}
+
+    @cached_property
+    def gap(self) -> Float[np.ndarray, " pair"]:
+        """Margin of tuned minus margin of base, nats."""
+        return self.margins["tuned"] - self.margins["base"]
+
+
+def cells_of(files: PairFiles) -> list[Cell]:
+    """A cell for each condition and length, in the order of `pairs.csv`.
+
+    Args:
+        files: Of the pair of models.
+
+    Raises:
+        UserError: A model, lane or unit is not scored on every pair.
+    """
+    found = []
+    for length, rows in files.pairs.groupby("length", sort=False):
+        ids = rows["pair_id"].tolist()
+        plain = _pivot(files.plain, str(length), ("model",), ids, name="plain.parquet")
+        patches = _pivot(
+            files.patches, str(length), ("direction", "lane"), ids, name="patches.parquet"
+        )
+        swaps = _pivot(files.swaps, str(length), _UNITS, ids, name="swaps.parquet")
+        for condition in rows["condition"].unique():
+            mine = (rows["condition"] == condition).to_numpy(dtype=bool)
+            own = rows.loc[mine]
+            roles = {role: plain.where(model=role).logp for role in ROLES}
+            found.append(
+                Cell(
+                    condition=str(condition),
+                    length=str(length),
+                    pair_ids=tuple(own["pair_id"]),
+                    clusters=tuple(own["cluster"].astype(str)),
+                    tokens=own[["n_chosen", "n_rejected"]].to_numpy(np.int64),
+                    plain={role: logp[0][mine] for role, logp in roles.items() if len(logp)},
+                    patches=patches.of_pairs(mine),
+                    swaps=swaps.of_pairs(mine),
+                )
+            )
+    return found
+
+
+def _pivot(
+    rows: pd.DataFrame, length: str, keys: Sequence[str], ids: list[str], *, name: str
+) -> Lanes:
+    """Rows of one length as `[lane, pair, side]`, lanes in the order of their first row."""
+    own = rows.loc[(rows["length"] == length).to_numpy(dtype=bool)]
+    place = pd.Index(ids).get_indexer(pd.Index(own["pair_id"]))
+    known = place >= 0
+    own, place = own.loc[known], place[known]
+    lane = np.zeros(len(own), dtype=np.int64)
+    for key in keys:
+        codes, names = pd.factorize(own[key], use_na_sentinel=False)
+        lane = lane * len(names) + codes
+    lane, firsts = _numbered(lane)
+    logp = np.full((len(firsts), len(ids), 2), np.nan)
+    logp[lane, place] = own[_SIDES].to_numpy(np.float64)
+    facts = own.iloc[firsts][[one for one in (*_UNITS, *_FACTS, "model") if one in own]]
+    if np.isnan(logp).any():
+        bad, which, _ = np.argwhere(np.isnan(logp))[0]
+        told = ", ".join(f"{key} {own.iloc[firsts[bad]][key]}" for key in keys)
+        raise UserError(
+            f"{name}: {told} has no score of pair {ids[which]} at {length} length; "
+            "run the rule localization again"
+        )
+    return Lanes(facts.loc[:, ~facts.columns.duplicated()].reset_index(drop=True), logp)
+
+
+def _numbered(
+    codes: Int[np.ndarray, " row"],
+) -> tuple[Int[np.ndarray, " row"], Int[np.ndarray, " lane"]]:
+    """Codes as numbers from 0 in the order of their first row, and those rows."""
+    _, firsts, numbers = np.unique(codes, return_index=True, return_inverse=True)
+    order = np.argsort(firsts)
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    return rank[numbers], firsts[order]
