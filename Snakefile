@@ -26,6 +26,7 @@ include: "workflow/rules/ablation_tables.smk"
 include: "workflow/rules/judge.smk"
 include: "workflow/rules/spectral_gap.smk"
 include: "workflow/rules/localization.smk"
+include: "workflow/rules/localization_tables.smk"
 include: "workflow/rules/calibration.smk"
 include: "workflow/rules/claims.smk"
 include: "workflow/rules/report.smk"
@@ -40,7 +41,6 @@ rule all:
         PATHS.report,
         PLAN.unread_stores(),
         rules.judge.output.verdicts if "ablation" in CONFIG.studies else [],
-        PLAN.table_folders("localization").values() if "localization" in CONFIG.studies else [],
     localrule: True
 
 

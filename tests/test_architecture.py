@@ -54,6 +54,7 @@ TORCH_FREE = (
     "judge",
     "ablation_tables",
     "refusal_tables",
+    "localization_tables",
 )
 # Modules that the Snakefile imports; `snakemake -n` must stay quick.
 PARSE_TIME = (
@@ -66,6 +67,7 @@ PARSE_TIME = (
     "validation",
     "studies.calibration_tables.files",
     "studies.ablation_tables.columns",
+    "studies.localization_tables.columns",
 )
 # The one module that is handed the injected object: what all adapters do around their stage.
 TAKES_SNAKEMAKE = {PACKAGE / "adapter.py"}

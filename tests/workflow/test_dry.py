@@ -142,7 +142,11 @@ def test_localization_adds_its_pairs_and_one_job_a_pair_of_models(clone: Clone) 
     config["studies"] = [*config["studies"], "localization"]
     after = clone.planned("--configfile", clone.write_config("with.yaml", config))
     added = {rule: n - before.get(rule, 0) for rule, n in after.items()}
-    assert {rule: n for rule, n in added.items() if n} == {"prompts": 1, "localization": 2}
+    assert {rule: n for rule, n in added.items() if n} == {
+        "prompts": 1,
+        "localization": 2,
+        "localization_tables": 1,
+    }
 
 
 def test_a_study_alone_runs_what_it_reads_and_no_audit(clone: Clone) -> None:

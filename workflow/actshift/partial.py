@@ -22,6 +22,7 @@ from actshift.stages.calibration_tables import calibration_tables
 from actshift.stages.claims import make_claims
 from actshift.stages.figures import make_figures
 from actshift.stages.judge import JudgeSettings, judge_answers
+from actshift.stages.localization_tables import localization_tables
 from actshift.stages.refusal_tables import refusal_tables
 from actshift.stages.report import make_report
 from actshift.stages.spectral_gap_tables import spectral_gap_tables
@@ -89,7 +90,7 @@ def _join(plan: Plan, published: Path) -> None:
     out = paths.study_tables("rank_audit")
     pairs = {
         study: {name: Path(folder) for name, folder in plan.table_folders(study).items()}
-        for study in ("rank_audit", "refusal_direction", "ablation", "spectral_gap")
+        for study in ("rank_audit", "refusal_direction", "ablation", "spectral_gap", "localization")
     }
     judged = {"zoo_sizes": plan.zoo_sizes(), "seed": config.seed, "out": out}
     seeds = [paths.calibration(seed) for seed in config.calibration.seeds]
@@ -109,6 +110,12 @@ def _join(plan: Plan, published: Path) -> None:
             zoo_sizes=plan.zoo_sizes(),
             published=published,
             out=out,
+        ),
+        "localization": lambda: localization_tables(
+            pairs=pairs["localization"],
+            published=published / "headline.csv",
+            seed=config.seed,
+            out=paths.study_tables("localization"),
         ),
         "calibration": lambda: calibration_tables(
             folders=trained,

@@ -10,6 +10,7 @@ CLAIM_TABLES = [
     *(rules.ablation_tables.output if "ablation" in CONFIG.studies else []),
     *(rules.spectral_gap_tables.output if "spectral_gap" in CONFIG.studies else []),
     *(rules.judge.output.tables if "ablation" in CONFIG.studies else []),
+    *(rules.localization_tables.output if "localization" in CONFIG.studies else []),
     *(rules.calibration_tables.output if "calibration" in CONFIG.studies else []),
 ]
 

@@ -13,7 +13,7 @@ from actshift.pairs import StateSums
 #: Bases that are fitted: of the shift tuned - base, of the tuned states, of the base states.
 FITTED = ("shift", "states", "base_states")
 RANDOM = "random"
-BASES_COLUMNS = ("layer", "basis", "k", "fold", "share", "share_fit", "n_fit", "n")
+BASES_COLUMNS = ("layer", "basis", "k", "fold", "share", "share_fit", "n_fit", "n", "d")
 
 #: Orthonormal columns of each layer, `[layer, d_model, k]`, by name of the basis.
 Bases = Mapping[str, Float[np.ndarray, "layer d_model k"]]
@@ -127,6 +127,7 @@ def _rows(
             "share_fit": fitted[layer, k - 1],
             "n_fit": fit.count,
             "n": scored.count,
+            "d": columns.shape[1],
         }
         for layer in range(len(columns))
         for k in ranks

@@ -150,7 +150,7 @@ def cells_of(files: PairFiles) -> list[Cell]:
         for condition in rows["condition"].unique():
             mine = (rows["condition"] == condition).to_numpy(dtype=bool)
             own = rows.loc[mine]
-            roles = {role: plain.where(model=role).logp for role in ROLES}
+            roles: dict[Role, np.ndarray] = {role: plain.where(model=role).logp for role in ROLES}
             found.append(
                 Cell(
                     condition=str(condition),
