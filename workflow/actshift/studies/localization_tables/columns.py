@@ -38,7 +38,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "low_rank": (
         *(*_CELL, "direction", "positions", "basis", "keep_rest", "rank", "layer", "d"),
         *("k_over_d", *_COUNT, *_EFFECT, "full_effect", "of_full", "of_full_low", "of_full_high"),
-        *("over_controls", "over_controls_low", "over_controls_high"),
+        *("over_controls", "over_controls_low", "over_controls_high", "noise_of_full"),
         *("share_of_variance", "share_of_variance_fit", *_GAP, *_STATUS),
     ),
     "positions": (

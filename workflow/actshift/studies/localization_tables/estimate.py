@@ -89,8 +89,13 @@ class Estimate:
         Args:
             name: Of the number.
         """
+        # Adding 0 makes a negative zero, such as no effect over a negative gap, a plain one.
         return [
-            {name: float(value), f"{name}_low": float(low), f"{name}_high": float(high)}
+            {
+                name: float(value) + 0.0,
+                f"{name}_low": float(low) + 0.0,
+                f"{name}_high": float(high) + 0.0,
+            }
             for value, (low, high) in zip(self.value, self.ends, strict=True)
         ]
 

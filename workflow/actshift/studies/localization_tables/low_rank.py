@@ -8,6 +8,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from actshift.studies.localization.settings import DIRECTIONS
+from actshift.studies.localization_tables.controls import mean_over_draws
 from actshift.studies.localization_tables.effects import Effects, Rows, Sample, blank, joined
 from actshift.studies.localization_tables.estimate import Estimate
 from actshift.studies.localization_tables.inputs import Lanes
@@ -55,8 +56,9 @@ def low_rank_rows(sample: Sample, bases: pd.DataFrame) -> Rows:
                 {"direction": direction, "positions": positions, "layer": layer}
                 for layer in (*layers, None)
             ]
-            rows += _full_rows(sample, full, facts, width=int(bases["d"].iloc[0]))
+            noise = _noise_of_full(sample, full, direction, str(positions))
             found = {one: _effects(sample, own, one, direction) for one in _ran(own)}
+            rows += _full_rows(sample, full, facts, noise, width=int(bases["d"].iloc[0]))
             of_full = {one: each.effect.over(full.effect) for one, each in found.items()}
             for one, each in found.items():
                 measured = [
@@ -64,6 +66,7 @@ def low_rank_rows(sample: Sample, bases: pd.DataFrame) -> Rows:
                     [{"full_effect": float(value)} for value in full.effect.value],
                     of_full[one].columns("of_full"),
                     over_controls(one, of_full),
+                    noise,
                     _variance(bases, one, layers),
                 ]
                 rows += sample.rows(joined(facts, _named(one, len(facts))), *measured)
@@ -107,7 +110,17 @@ def _named(one: Basis, count: int) -> Rows:
     return [{"basis": one.name, "keep_rest": one.keep_rest, "rank": one.rank} for _ in range(count)]
 
 
-def _full_rows(sample: Sample, full: Effects, facts: Rows, *, width: int) -> Rows:
+def _noise_of_full(sample: Sample, full: Effects, direction: str, positions: str) -> Rows:
+    """Effect of Gaussian noise over that of the full patch: what disruption alone gives."""
+    own = {"experiment": "noise", "direction": direction, "positions": positions}
+    lanes = sample.cell.patches.where(**own)
+    if not len(lanes):
+        return [{"noise_of_full": None} for _ in full.effect.value]
+    noise = sample.effects(with_pooled(mean_over_draws(lanes)), direction)
+    return [{"noise_of_full": float(one)} for one in noise.effect.over(full.effect).value]
+
+
+def _full_rows(sample: Sample, full: Effects, facts: Rows, noise: Rows, *, width: int) -> Rows:
     """The patch itself as the row of full rank."""
     count = len(facts)
     whole: dict[str, object] = {
@@ -124,6 +137,7 @@ def _full_rows(sample: Sample, full: Effects, facts: Rows, *, width: int) -> Row
         full.columns(),
         [{"full_effect": float(value)} for value in full.effect.value],
         full.effect.over(full.effect).columns("of_full"),
+        noise,
     ]
     return sample.rows(joined(facts, [whole] * count), *measured)
 
