@@ -52,8 +52,8 @@ class Effects:
 
     @cached_property
     def towards(self) -> Estimate:
-        """The effect, positive where it carries the receiver towards the donor, nats."""
-        return self.effect.times(self.sign)
+        """The effect, positive where it carries the receiver to the donor; none without a gap."""
+        return self.effect.times(self.sign).known_as(self.decided)
 
     @cached_property
     def share(self) -> Estimate:

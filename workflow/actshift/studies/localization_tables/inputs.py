@@ -181,7 +181,9 @@ def _pivot(
     lane, firsts = _numbered(lane)
     logp = np.full((len(firsts), len(ids), 2), np.nan)
     logp[lane, place] = own[_SIDES].to_numpy(np.float64)
-    facts = own.iloc[firsts][[one for one in (*_UNITS, *_FACTS, "model") if one in own]]
+    named = [one for one in dict.fromkeys((*_UNITS, *_FACTS, "model")) if one in own]
+    # Plain objects: Arrow's strings are slow to select from a few at a time.
+    facts = own.iloc[firsts][named].astype(object).reset_index(drop=True)
     if np.isnan(logp).any():
         bad, which, _ = np.argwhere(np.isnan(logp))[0]
         told = ", ".join(f"{key} {own.iloc[firsts[bad]][key]}" for key in keys)
@@ -189,7 +191,7 @@ def _pivot(
             f"{name}: {told} has no score of pair {ids[which]} at {length} length; "
             "run the rule localization again"
         )
-    return Lanes(facts.loc[:, ~facts.columns.duplicated()].reset_index(drop=True), logp)
+    return Lanes(facts, logp)
 
 
 def _numbered(
