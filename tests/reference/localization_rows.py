@@ -16,7 +16,6 @@ from actshift.studies.localization.lanes import matched_lanes, natural_lanes
 from actshift.studies.localization.settings import LENGTHS, LaneFacts, LaneSettings
 from actshift.studies.localization_tables.inputs import PairFiles
 
-WIDTH = 16
 #: (direction, lane, number of the pair) -> share of the way to the donor.
 Share = Callable[[str, LaneFacts, int], float]
 #: (operation, part, layer) -> the same for swaps.
@@ -46,6 +45,7 @@ class Made:
         gaps: Mean gap of each condition, nats.
         spread: Standard deviation of a cluster's gap.
         pairs: Of each condition, two a cluster.
+        width: Of the residual stream.
         ranks: Of bases.
         random_draws: Draws of the random control.
         skip: Experiments that were not run.
@@ -57,6 +57,7 @@ class Made:
     gaps: Mapping[str, float] = field(default_factory=lambda: {"harmful": 20.0, "harmless": -8.0})
     spread: float = 1.0
     pairs: int = 12
+    width: int = 16
     ranks: tuple[int, ...] = (2, 4)
     random_draws: int = 3
     skip: tuple[str, ...] = ()
@@ -101,8 +102,10 @@ class Made:
         if length == "matched":
             planned = matched_lanes(self.layers)
         else:
-            zeros = np.zeros((self.layers, WIDTH))
-            bases = {n: np.zeros((self.layers, WIDTH, max(self.ranks))) for n in (*FITTED, RANDOM)}
+            zeros = np.zeros((self.layers, self.width))
+            bases = {
+                n: np.zeros((self.layers, self.width, max(self.ranks))) for n in (*FITTED, RANDOM)
+            }
             partnered = ("shuffled", "other_condition") if len(self.gaps) > 1 else ("shuffled",)
             planned = natural_lanes(
                 LaneSettings(self.random_draws, 2, self.ranks, (0.0, 0.5, 1.0), 0),
@@ -183,11 +186,11 @@ class Made:
                 "basis": basis,
                 "k": k,
                 "fold": fold,
-                "share": k / WIDTH + 0.1 * fold,
-                "share_fit": 2 * k / WIDTH,
+                "share": k / self.width + 0.1 * fold,
+                "share_fit": 2 * k / self.width,
                 "n_fit": 50,
                 "n": 30 if fold else 10,
-                "d": WIDTH,
+                "d": self.width,
             }
             for basis in (*FITTED, RANDOM)
             for fold in range(2)

@@ -121,7 +121,7 @@ def test_bases_and_shares_are_those_of_the_singular_value_decomposition() -> Non
                 kept = left_out @ rows[:k].T
                 assert row["share_fit"] == pytest.approx(energy[k - 1])
                 assert row["share"] == pytest.approx((kept**2).sum() / (left_out**2).sum())
-                assert (row["n_fit"], row["n"], row["fold"]) == (60, 30, 1)
+                assert (row["n_fit"], row["n"], row["fold"], row["d"]) == (60, 30, 1, WIDTH)
 
 
 def test_random_bases_and_directions_are_orthonormal_and_the_same_in_every_fold() -> None:

@@ -5,65 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from reference.localization_rows import Made, nothing
+from reference.localization_rows import Made
+from reference.localization_truth import HARMFUL, STEP, cell, planted, rows_of, sample, tables
 
-from actshift.errors import UserError
-from actshift.studies.localization.settings import LaneFacts
 from actshift.studies.localization_tables.columns import ATTRIBUTION, COLUMNS
-from actshift.studies.localization_tables.controls import control_rows
-from actshift.studies.localization_tables.effects import Sample
-from actshift.studies.localization_tables.inputs import PairFiles, cells_of
-from actshift.studies.localization_tables.interpolation import interpolation_rows
-from actshift.studies.localization_tables.low_rank import low_rank_rows
 from actshift.studies.localization_tables.pair import pair_tables
-from actshift.studies.localization_tables.patching import patching_rows, source_rows
-from actshift.studies.localization_tables.positions import position_rows
-from actshift.studies.localization_tables.summary import summary_rows
-
-#: What layer 0, 1 ... of a plain patch carries: all of it comes with block 1.
-STEP = (0.0, 1.0, 1.0, 1.0)
-HARMFUL = {"condition": "harmful", "length": "natural", "direction": "forward"}
-
-
-def tables(files: PairFiles) -> dict[str, pd.DataFrame]:
-    found = pair_tables(files, pair="p", seed=0)
-    return {name: pd.DataFrame(rows, columns=list(COLUMNS[name])) for name, rows in found.items()}
-
-
-def rows_of(table: pd.DataFrame, **facts: object) -> pd.DataFrame:
-    for column, value in facts.items():
-        table = table[table[column].isna() if value is None else table[column] == value]
-    return table
-
-
-def cell(table: pd.DataFrame, **facts: object) -> pd.Series:
-    found = rows_of(table, **facts)
-    assert len(found) == 1, f"{len(found)} rows of {facts}"
-    return found.iloc[0]
-
-
-def planted(direction: str, facts: LaneFacts, _pair: int) -> float:
-    """Forward everything from block 1 on; backward a half; each control its own share."""
-    by_experiment = {
-        "patch": STEP[facts.layer] * (1.0 if direction == "forward" else 0.5),
-        "interpolation": STEP[facts.layer] * facts.alpha**2,
-        "noise": 0.1 * (1 + (facts.draw or 0)),
-        "random": 0.05 * (facts.draw or 0),
-        "shuffled": 0.9 * STEP[facts.layer],
-        "other_condition": 0.2,
-        "source": {"chosen": 0.8, "rejected": -0.3, "contrast": 0.4}.get(str(facts.source), 0.0),
-        "low_rank": {"shift": 0.9, "states": 0.6, "base_states": 0.25, "random": 0.1}.get(
-            str(facts.basis), 0.0
-        ),
-    }
-    return by_experiment.get(facts.experiment, 0.0)
-
-
-def sample(files: PairFiles, condition: str = "harmful", length: str = "natural") -> Sample:
-    (found,) = (
-        one for one in cells_of(files) if (one.condition, one.length) == (condition, length)
-    )
-    return Sample.of(found, pair="p", seed=0)
+from actshift.studies.localization_tables.patching import patching_rows
 
 
 @pytest.fixture(scope="module")
@@ -232,74 +179,3 @@ def test_both_completions_falling_is_damage() -> None:
     row = cell(found, **HARMFUL, positions="all", layer=2)
     assert (row["effect"], row["damage"]) == (pytest.approx(4.0), 1)
     assert cell(found, **HARMFUL, positions="all", layer=1)["damage"] == 0
-
-
-def test_without_a_gap_there_are_effects_and_no_shares() -> None:
-    found = tables(Made(planted, gaps={"harmful": 0.0, "harmless": 8.0}, spread=3.0).files())
-    own = rows_of(found["patching"], **HARMFUL)
-    assert set(own["status"]) == {"no gap"}
-    assert own["why"].str.contains("holds 0").all()
-    assert own["share"].isna().all()
-    assert own["increment"].isna().all()
-    assert own["effect"].notna().all()
-    assert rows_of(found["interpolation"], **HARMFUL)["step"].isna().all()
-    assert rows_of(found["positions"], **HARMFUL)["peak"].isna().all()
-    summary = rows_of(found["summary"], condition="harmful", length="natural")
-    assert summary.loc[summary["statistic"] != "gap", "value"].isna().all()
-    assert (rows_of(found["patching"], condition="harmless")["status"] == "decided").all()
-
-
-def test_one_cluster_has_no_interval_and_no_shares() -> None:
-    found = pd.DataFrame(patching_rows(sample(Made(planted, pairs=2).files())))
-    assert set(found["status"]) == {"no gap"}
-    assert found["why"].str.contains("one cluster").all()
-    assert found["effect_low"].isna().all()
-
-
-def test_one_condition_has_no_other_condition() -> None:
-    own = sample(Made(planted, gaps={"helpful": 5.0}).files(), "helpful")
-    controls = {row["control"] for row in control_rows(own)}
-    assert "shuffled" in controls
-    assert "other_condition" not in controls
-    statistics = {row["statistic"] for row in summary_rows(own)}
-    assert "genericity" in statistics
-    assert "other_condition_share" not in statistics
-
-
-def test_an_experiment_that_was_not_run_leaves_its_table_empty() -> None:
-    files = Made(planted, skip=("interpolation", "low_rank", "source")).files()
-    for length in ("natural", "matched"):
-        own = sample(files, length=length)
-        assert patching_rows(own)
-        assert not [*interpolation_rows(own), *low_rank_rows(own, files.bases), *source_rows(own)]
-
-
-def test_without_noise_or_a_control_basis_their_columns_are_empty() -> None:
-    files = Made(planted, skip=("noise",)).files()
-    own = sample(replace(files, patches=files.patches[files.patches["basis"] != "random"]))
-    found = pd.DataFrame(low_rank_rows(own, files.bases))
-    assert set(found["basis"].dropna()) == {"shift", "states", "base_states"}
-    assert found["over_controls"].isna().all()
-    assert found["noise_of_full"].isna().all()
-
-
-def test_a_model_of_one_layer() -> None:
-    def all_of_it(_direction: str, facts: LaneFacts, _pair: int) -> float:
-        return 0.0 if facts.experiment in ("noise", "random") else 1.0
-
-    own = sample(Made(all_of_it, layers=1).files())
-    row = cell(pd.DataFrame(position_rows(own)), **HARMFUL, positions="last_prompt")
-    assert (row["peak_layer"], row["interior"], row["top_quarter"]) == (0, 0, 1.0)
-    assert row["edge_over_peak"] == pytest.approx(1.0)
-    patched = cell(pd.DataFrame(patching_rows(own)), **HARMFUL, positions="all")
-    assert patched["increment"] == pytest.approx(1.0)
-    assert interpolation_rows(own)
-    assert low_rank_rows(own, Made(layers=1).files().bases)
-
-
-def test_a_lane_that_lacks_a_pair_is_named() -> None:
-    files = Made(nothing).files()
-    with pytest.raises(
-        UserError, match=r"patches\.parquet: direction reverse, lane .* has no score"
-    ):
-        cells_of(replace(files, patches=files.patches.iloc[:-1]))

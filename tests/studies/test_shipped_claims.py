@@ -10,13 +10,19 @@ from actshift.studies.ablation_tables.substitution import PRIMARY as PRIMARY_PAT
 from actshift.studies.ablation_tables.sweep import PRIMARY as PRIMARY_SWEEP
 from actshift.studies.claim_cells import named_columns
 from actshift.studies.claim_file import Claim
+from actshift.studies.localization_tables.columns import COLUMNS as LOCALIZATION_COLUMNS
 from actshift.studies.rank_tables.columns import COLUMNS as RANK_COLUMNS
 from actshift.studies.refusal_direction import EFFECT
 
 SHIPPED = read_claims(Path(__file__).parents[2] / "resources" / "claims.yaml")
+#: Two studies have a table `summary`, so a table is named by its study too.
 KNOWN = {
-    name: set(columns)
-    for name, columns in {**RANK_COLUMNS, **ABLATION_COLUMNS, "refusal_effect": EFFECT}.items()
+    (study, name): set(columns)
+    for study, tables in {
+        "rank_audit": {**RANK_COLUMNS, **ABLATION_COLUMNS, "refusal_effect": EFFECT},
+        "localization": LOCALIZATION_COLUMNS,
+    }.items()
+    for name, columns in tables.items()
 }
 #: Claims about what an edit does, its random control apart.
 EDITS = [
@@ -29,14 +35,21 @@ EDITS = [
 
 @pytest.mark.parametrize(
     "one",
-    [one for one in SHIPPED if one.study == "rank_audit" and one.table in KNOWN],
+    [one for one in SHIPPED if (one.study, one.table) in KNOWN],
     ids=lambda one: one.id,
 )
 def test_claims_name_columns_that_exist(one: Claim) -> None:
-    joined = KNOWN[one.join.table] if one.join else set()
-    assert set(named_columns(one)) <= KNOWN[one.table] | joined
+    own = KNOWN[one.study, one.table]
+    joined = KNOWN[one.study, one.join.table] if one.join else set()
+    assert set(named_columns(one)) <= own | joined
     if one.join:
-        assert set(one.join.on) <= KNOWN[one.table] & joined
+        assert set(one.join.on) <= own & joined
+
+
+def test_every_claim_about_localization_names_a_table_of_it() -> None:
+    tables = [one.table for one in SHIPPED if one.study == "localization"]
+    assert len(tables) >= 9
+    assert {("localization", table) for table in tables} <= KNOWN.keys()
 
 
 @pytest.mark.parametrize("one", EDITS, ids=lambda one: one.id)
@@ -45,7 +58,7 @@ def test_a_broken_edit_decides_nothing(one: Claim) -> None:
     assert guards["harmless_on_topic", None].at_least == 0.8
     assert guards["plain_refusal", "random_refusal_median"].at_most == 0.1
     assert guards["judged", None].at_least == 1
-    if "k_over_d" in KNOWN[one.table]:
+    if "k_over_d" in KNOWN[one.study, one.table]:
         assert guards["k_over_d", None].at_most == 1 / 8
 
 
