@@ -6,7 +6,7 @@ from actshift.studies.localization.settings import LaneFacts
 from actshift.studies.localization_tables.columns import COLUMNS
 from actshift.studies.localization_tables.effects import Sample
 from actshift.studies.localization_tables.inputs import PairFiles, cells_of
-from actshift.studies.localization_tables.pair import pair_tables
+from actshift.studies.localization_tables.pair import patch_tables
 
 #: What layer 0, 1 ... of a plain patch carries: all of it comes with block 1.
 STEP = (0.0, 1.0, 1.0, 1.0)
@@ -14,7 +14,7 @@ HARMFUL = {"condition": "harmful", "length": "natural", "direction": "forward"}
 
 
 def tables(files: PairFiles) -> dict[str, pd.DataFrame]:
-    found = pair_tables(files, pair="p", seed=0)
+    found = patch_tables(files, pair="p", seed=0)
     return {name: pd.DataFrame(rows, columns=list(COLUMNS[name])) for name, rows in found.items()}
 
 

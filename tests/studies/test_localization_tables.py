@@ -9,7 +9,7 @@ from reference.localization_rows import Made
 from reference.localization_truth import HARMFUL, STEP, cell, planted, rows_of, sample, tables
 
 from actshift.studies.localization_tables.columns import ATTRIBUTION, COLUMNS
-from actshift.studies.localization_tables.pair import pair_tables
+from actshift.studies.localization_tables.pair import patch_tables
 from actshift.studies.localization_tables.patching import patching_rows
 
 
@@ -19,7 +19,7 @@ def made() -> dict[str, pd.DataFrame]:
 
 
 def test_every_row_has_the_columns_of_its_table() -> None:
-    found = pair_tables(Made(planted).files(), pair="p", seed=0)
+    found = patch_tables(Made(planted).files(), pair="p", seed=0)
     assert set(found) | set(ATTRIBUTION) == set(COLUMNS)
     for name, rows in found.items():
         assert rows

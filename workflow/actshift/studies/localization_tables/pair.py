@@ -14,8 +14,8 @@ from actshift.studies.localization_tables.positions import position_rows
 from actshift.studies.localization_tables.summary import summary_rows
 
 
-def pair_tables(files: PairFiles, *, pair: str, seed: int) -> dict[str, Rows]:
-    """Every table's rows of one pair of models.
+def patch_tables(files: PairFiles, *, pair: str, seed: int) -> dict[str, Rows]:
+    """Rows of the tables that come of patches and block swaps, of one pair of models.
 
     Args:
         files: Of the pair.
