@@ -40,6 +40,16 @@ def test_one_cluster_has_no_interval_and_no_shares() -> None:
     assert found["effect_low"].isna().all()
 
 
+def test_a_patch_beyond_the_mean_draw_has_not_beaten_each_of_them() -> None:
+    def weak(direction: str, facts: LaneFacts, pair: int) -> float:
+        return 0.07 if facts.experiment == "patch" else planted(direction, facts, pair)
+
+    rows = pd.DataFrame(control_rows(sample(Made(weak).files())))
+    row = cell(rows, direction="forward", control="random", positions="all", layer=2)
+    assert row["effect"] < row["patch_effect"] < row["draws_high"]
+    assert row["beats_draws"] == 0
+
+
 def test_one_condition_has_no_other_condition() -> None:
     own = sample(Made(planted, gaps={"helpful": 5.0}).files(), "helpful")
     controls = {row["control"] for row in control_rows(own)}

@@ -162,6 +162,7 @@ def test_numbers_and_intervals_equal_those_of_plain_loops(humped: Sample) -> Non
     cell = humped.cell
     names = sorted(set(cell.clusters))
     counts = bootstrap_counts(len(names), draws=DRAWS, rng=np.random.default_rng([0, 54]))
+    np.testing.assert_array_equal(humped.resampler.counts, counts)
     logp = patch_lanes(humped, "forward", "last_prompt").logp
     margins = logp[..., 0] - logp[..., 1] - cell.margins["base"]
     drawn: dict[str, list[list[float]]] = {"effect": [], "share": [], "increment": [], "edge": []}

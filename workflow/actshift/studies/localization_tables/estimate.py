@@ -136,19 +136,6 @@ class Resampler:
         return Estimate(values.mean(axis=1), drawn, self.member.shape[1])
 
 
-def stacked(parts: Sequence[Estimate]) -> Estimate:
-    """Estimates of one cell below each other.
-
-    Args:
-        parts: At least one.
-    """
-    return Estimate(
-        np.concatenate([part.value for part in parts]),
-        np.concatenate([part.draws for part in parts]),
-        parts[0].clusters,
-    )
-
-
 def following(curve: Estimate) -> Estimate:
     """Each row minus the row before it; the first row minus 0.
 
