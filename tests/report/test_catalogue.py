@@ -2,20 +2,29 @@
 
 import pytest
 from report.synthetic_causal import causal_tables
+from report.synthetic_localization import localization_tables
 
-from actshift.report.catalogue import OF_THE_RUN, TABLES
+from actshift.report.catalogue import OF_THE_RUN, TABLES, study_of
 from actshift.report.spec import STUDIES
 from actshift.studies.ablation_tables.columns import COLUMNS as ABLATION
 from actshift.studies.ablation_tables.columns import PUBLISHED_COLUMNS, PUBLISHED_TABLE
 from actshift.studies.calibration_tables.files import TABLES as CALIBRATION
 from actshift.studies.judges import AGREEMENT, JUDGE
+from actshift.studies.localization_tables.columns import COLUMNS as LOCALIZATION
+from actshift.studies.localization_tables.columns import PUBLISHED_COLUMNS as LOCATED_COLUMNS
+from actshift.studies.localization_tables.columns import PUBLISHED_TABLE as LOCATED_TABLE
 from actshift.studies.rank_tables.columns import COLUMNS as RANK
 from actshift.studies.refusal_direction import CANDIDATES, EFFECT
 from actshift.studies.spectral_gap_columns import GAP, SUMMARY
 
-#: Table -> every column that its study writes.
+#: Table, as the report calls it -> every column that its study writes.
 WRITTEN: dict[str, tuple[str, ...]] = {
     **RANK,
+    **{
+        "localization_summary" if name == "summary" else name: columns
+        for name, columns in LOCALIZATION.items()
+    },
+    LOCATED_TABLE: LOCATED_COLUMNS,
     **ABLATION,
     PUBLISHED_TABLE: PUBLISHED_COLUMNS,
     "refusal_direction": CANDIDATES,
@@ -38,6 +47,20 @@ def test_no_table_is_known_that_nobody_writes() -> None:
     assert {known.study for known in TABLES.values()} == {*STUDIES, OF_THE_RUN}
 
 
-@pytest.mark.parametrize("name", sorted(set(WRITTEN) & set(causal_tables(("x",)))))
+MADE_UP = {**causal_tables(("x",)), **localization_tables(("x",))}
+
+
+@pytest.mark.parametrize("name", sorted(set(WRITTEN) & set(MADE_UP)))
 def test_made_up_tables_have_no_column_of_their_own(name: str) -> None:
-    assert set(causal_tables(("x",))[name].columns) <= set(WRITTEN[name])
+    assert set(MADE_UP[name].columns) <= set(WRITTEN[name])
+
+
+def test_no_file_is_two_tables_and_each_knows_its_study() -> None:
+    files = [(known.folder, known.file) for known in TABLES.values()]
+    assert len(set(files)) == len(files)
+    assert [study_of(*file) for file in files] == [known.study for known in TABLES.values()]
+    assert (study_of("rank_audit", "summary"), study_of("localization", "summary")) == (
+        "rank_audit",
+        "localization",
+    )
+    assert study_of("localization", "spectral_gap") is None

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from report.runs import write_run
 from report.synthetic_causal import causal_tables
+from report.synthetic_localization import localization_tables
 from report.synthetic_tables import synthetic_tables
 
 from actshift.report.catalogue import OF_THE_RUN, TABLES
@@ -21,7 +22,11 @@ SMALL = {"n_layers": 3}
 
 def all_tables(*pairs: str) -> dict[str, pd.DataFrame]:
     """Tables of every study."""
-    return {**synthetic_tables(pairs, **SMALL), **causal_tables(pairs)}
+    return {
+        **synthetic_tables(pairs, **SMALL),
+        **causal_tables(pairs),
+        **localization_tables(pairs, **SMALL),
+    }
 
 
 @pytest.mark.parametrize("name", figure_names())

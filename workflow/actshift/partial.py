@@ -14,7 +14,7 @@ from actshift.config import Config
 from actshift.errors import UserError
 from actshift.io.tables import write_table
 from actshift.plan import Plan
-from actshift.report.catalogue import TABLES
+from actshift.report.catalogue import TABLES, study_of
 from actshift.report.tables import table_path
 from actshift.stages.ablation_tables import ablation_tables
 from actshift.stages.aggregate import aggregate_rank_audit
@@ -174,7 +174,7 @@ def _claims(plan: Plan, root: Path) -> None:
     found = [
         path
         for path in sorted(tables.glob("*/*.csv"))
-        if path.stem not in TABLES or TABLES[path.stem].study in chosen
+        if study_of(path.parent.name, path.stem) in (None, *chosen)
     ]
     pairs = [pair.name for pair in plan.config.chosen_pairs]
     try:

@@ -16,20 +16,30 @@ class Known:
         study: whose section of the page shows it; `run` for the whole run's.
         folder: where it lies below `tables/`.
         columns: that the report reads; more are welcome and shown.
+        file: its name there, without `.csv`: two folders may each have a `summary`.
     """
 
     study: str
     folder: str
     columns: tuple[str, ...]
+    file: str
 
 
-def _of(study: str, folder: str, columns: dict[str, str]) -> dict[str, Known]:
-    return {name: Known(study, folder, tuple(text.split())) for name, text in columns.items()}
+def _of(
+    study: str, folder: str, columns: dict[str, str], files: dict[str, str] | None = None
+) -> dict[str, Known]:
+    """Tables of one study; a table is called as its file unless `files` says otherwise."""
+    return {
+        name: Known(study, folder, tuple(text.split()), (files or {}).get(name, name))
+        for name, text in columns.items()
+    }
 
 
 _EFFECT = "n clusters refusal refusal_low refusal_high plain_refusal refusal_change"
+_CELL = "pair condition length"
+_PATCHED = "n clusters effect effect_low effect_high gap"
 
-#: By name, in the order of the page.
+#: By a name that no other table has, in the order of the page.
 TABLES: dict[str, Known] = {
     **_of(
         "rank_audit",
@@ -100,6 +110,33 @@ TABLES: dict[str, Known] = {
         },
     ),
     **_of(
+        "localization",
+        "localization",
+        {
+            "localization_summary": "pair condition length statistic operation direction "
+            "positions layer n clusters value value_low value_high gap_low status why",
+            "patching": f"{_CELL} direction positions layer {_PATCHED}",
+            "controls": f"{_CELL} direction control positions layer draws {_PATCHED} draws_low "
+            "draws_median draws_high",
+            "positions": f"{_CELL} direction positions n clusters peak_layer peak peak_low "
+            "peak_high last_layer last_layer_low last_layer_high edge_over_peak "
+            "edge_over_peak_low edge_over_peak_high gap gap_low",
+            "interpolation": f"{_CELL} direction positions layer alpha {_PATCHED}",
+            "sources": f"{_CELL} direction source positions layer {_PATCHED}",
+            "low_rank": f"{_CELL} direction positions basis keep_rest rank layer n clusters "
+            "of_full of_full_low of_full_high share_of_variance",
+            "block_swap": f"{_CELL} operation part layer n clusters share share_low share_high",
+            "distances": f"{_CELL} position layer n clusters norm norm_low norm_high",
+            "probe": f"{_CELL} position target layer n clusters r2_out r2_out_low r2_out_high",
+            "lasso": f"{_CELL} position target model folds layer n clusters coefficient support "
+            "r2_out r2_out_low r2_out_high",
+            "lasso_stability": f"{_CELL} position target layer n clusters frequency "
+            "null_frequency null_95 peak_layer",
+            "localization_published": "table subject quantity value",
+        },
+        files={"localization_summary": "summary"},
+    ),
+    **_of(
         OF_THE_RUN,
         "",
         {
@@ -109,3 +146,11 @@ TABLES: dict[str, Known] = {
         },
     ),
 }
+
+
+def study_of(folder: str, file: str) -> str | None:
+    """Whose table `tables/<folder>/<file>.csv` is; None for one that the report does not know."""
+    for known in TABLES.values():
+        if (known.folder, known.file) == (folder, file):
+            return known.study
+    return None

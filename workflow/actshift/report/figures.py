@@ -9,13 +9,15 @@ from collections.abc import Collection
 from matplotlib.figure import Figure
 
 from actshift.report.audit_specs import AUDIT
+from actshift.report.catalogue import TABLES
 from actshift.report.causal_specs import CAUSAL
+from actshift.report.localization_specs import LOCALIZATION
 from actshift.report.panels import empty_figure
 from actshift.report.spec import STUDIES, FigureSpec
 from actshift.report.style import print_style
 from actshift.report.tables import Tables
 
-FIGURES: dict[str, FigureSpec] = {**AUDIT, **CAUSAL}
+FIGURES: dict[str, FigureSpec] = {**AUDIT, **CAUSAL, **LOCALIZATION}
 
 #: What the panels of a figure stand for, by the column that names them.
 _SHOWN = ("pair", "model", "variant")
@@ -40,7 +42,7 @@ def draw_figure(name: str, tables: Tables) -> Figure:
     with print_style():
         missing = _missing(spec, tables)
         if missing:
-            return empty_figure(f"no rows in {missing[0]}.csv: no job got this far")
+            return empty_figure(f"no rows in {_file(missing[0])}: no job got this far")
         return spec.draw(*(tables.get(table) for table in (*spec.tables, *spec.beside)))
 
 
@@ -49,15 +51,20 @@ def _missing(spec: FigureSpec, tables: Tables) -> list[str]:
     return [table for table in spec.tables if table not in tables or tables[table].empty]
 
 
+def _file(table: str) -> str:
+    """The file of a table, without its folder."""
+    return f"{TABLES[table].file}.csv"
+
+
 def alt_text(name: str, tables: Tables) -> str:
     """What the figure shows, for a reader who cannot see it."""
     spec = FIGURES[name]
     missing = _missing(spec, tables)
     if missing:
-        return f"Empty figure: {missing[0]}.csv has no rows."
+        return f"Empty figure: {_file(missing[0])} has no rows."
     table = tables[spec.tables[0]]
     who = next(column for column in _SHOWN if column in table)
     names = ", ".join(dict.fromkeys(str(value) for value in table[who]))
     first = spec.caption.split(". ")[0].rstrip(".")
-    where = ", ".join(f"{table}.csv" for table in spec.tables)
+    where = ", ".join(_file(table) for table in spec.tables)
     return f"{spec.title} {first}. Shown for {names}. Values: {where}."

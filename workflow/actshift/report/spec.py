@@ -74,6 +74,17 @@ STUDIES: dict[str, StudySpec] = {
         "half-samples of clusters. It says nothing about references that were not measured, and on "
         "small models, whose ranks are small, a kappa above 8 refutes nothing.",
     ),
+    "localization": StudySpec(
+        "Localization",
+        "Asks in which layers the preference for chosen answers sits, by putting states or weights "
+        "of one model into the other. A patch of all positions holds every tuned block below it, "
+        "so its curve rises by construction and shows no layer's own share: that is told from "
+        "exchanged weights, and from the last prompt token. Controls: the receiver's own states, "
+        "noise, random directions, donors on another pair and on a pair of the other condition. "
+        "Harmful and harmless pairs stand apart, because tuning moves their margins in opposite "
+        "directions. It cannot tell preference from fluency by one margin alone: log p of chosen "
+        "and of rejected stand in the tables, and both fall where a patch does damage.",
+    ),
     "calibration": StudySpec(
         "Calibration networks",
         "Small networks whose base, safe and unsafe versions are known: does a shift of higher "

@@ -18,8 +18,9 @@ _NAMES = ("pair", "model", "reference", "directions")
 
 
 def table_path(folder: Path, name: str) -> Path:
-    """Where `name` lies under a run's `tables/` folder."""
-    return folder / TABLES[name].folder / f"{name}.csv"
+    """Where the table called `name` lies under a run's `tables/` folder."""
+    known = TABLES[name]
+    return folder / known.folder / f"{known.file}.csv"
 
 
 def load_tables(folder: Path) -> dict[str, pd.DataFrame]:

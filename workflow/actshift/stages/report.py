@@ -146,7 +146,7 @@ def _figures(run_dir: Path, tables: Tables, study: str) -> list[FigureBlock]:
 def _tables(tables: Tables, study: str) -> list[Cells]:
     """Every table of a study (or of the run) as cells, with its file's name."""
     return [
-        cells_of(name, table_path(Path("tables"), name).as_posix(), table)
+        cells_of(TABLES[name].file, table_path(Path("tables"), name).as_posix(), table)
         for name, table in tables.items()
         if TABLES[name].study == study
     ]

@@ -1,0 +1,156 @@
+"""Figures of how much of a state is patched: interpolation, low rank, and which positions."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter, NullLocator
+
+from actshift.report.localization_panels import (
+    GAP,
+    POSITIONS,
+    Panel,
+    below,
+    curve,
+    gap_line,
+    panels_by,
+    rows_of_panels,
+)
+from actshift.report.panels import legend, no_data
+from actshift.report.style import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, RED, SKY, Stroke
+from actshift.report.tables import select, values
+
+_LAYERS = (
+    Stroke(SKY, "v", "--", "first layer"),
+    Stroke(GREEN, "D", "-.", "a third up"),
+    Stroke(ORANGE, "s", ":", "two thirds up"),
+    Stroke(RED, "^", "--", "last layer"),
+)
+_MEAN = Stroke(BLACK, "o", "-", "mean over layers, with its interval")
+
+
+def patch_interpolation(table: pd.DataFrame) -> Figure:
+    """Effect against the share of the donor's states that is mixed in."""
+    ways = {way: {"direction": way} for way in ("forward", "reverse")}
+    panels = panels_by(table, ways, length="natural", positions="all")
+    figure, cells = rows_of_panels(table, panels, unit="effect (nats)")
+    for axis, panel, pair in cells:
+        rows = panel.of(table, pair)
+        gap_line(axis, rows)
+        for layer, stroke in zip(_four_layers(rows), _LAYERS, strict=False):
+            mine = rows[rows["layer"] == layer].sort_values("alpha")
+            axis.plot(mine["alpha"], mine["effect"], **stroke.line(linewidth=1, markersize=3))
+        if len(rows):
+            curve(axis, rows[rows["layer"].isna()], "effect", _MEAN, x="alpha")
+        else:
+            no_data(axis)
+        below(axis, panel, cells, "share of the donor's states, alpha")
+    legend(figure, [_MEAN.line(), *(stroke.line() for stroke in _LAYERS), GAP], columns=3)
+    return figure
+
+
+def _four_layers(rows: pd.DataFrame) -> list[int]:
+    """First, a third up, two thirds up and last of the table's layers; fewer where it has fewer."""
+    if rows.empty:
+        return []
+    layers = np.unique(values(rows, "layer"))
+    places = np.unique(np.linspace(0, len(layers) - 1, 4).round().astype(int))
+    return [int(layers[place]) for place in places]
+
+
+_BASES = {
+    "shift": Stroke(BLUE, "o", "-", "directions of the shift"),
+    "states": Stroke(ORANGE, "s", "--", "of the tuned states (published)"),
+    "base_states": Stroke(GREEN, "D", "-.", "of the base states (control)"),
+    "random": Stroke(GREY, "x", ":", "random (control)"),
+}
+_PUBLISHED = Stroke(RED, "*", "", "published, layer 9, k = 4 (rest not kept)")
+
+
+def patch_low_rank(table: pd.DataFrame, published: pd.DataFrame | None) -> Figure:
+    """Effect of rank-k patches over the full patch's, beside the variance that k holds."""
+    parts = {"rest kept": {"keep_rest": True}, "part alone": {"keep_rest": False}}
+    panels = panels_by(table, parts, direction="forward", positions="all", length="natural")
+    variance = Panel("variance held", {**panels[0].cell})
+    figure, cells = rows_of_panels(table, [*panels, variance], unit="of the full patch")
+    found = _published_share(published)
+    for axis, panel, pair in cells:
+        rows = panel.of(table, pair)
+        rows = rows[rows["layer"].isna()] if len(rows) else rows
+        value = "share_of_variance" if panel is variance else "of_full"
+        if panel is not variance:
+            axis.axhline(0, color=BLACK, linewidth=0.8)
+        axis.axhline(1, **{**GAP, "label": None})
+        _rank_curves(axis, rows, value)
+        if panel.cell.get("keep_rest") is False and np.isfinite(found):
+            axis.plot([4], [found], **_PUBLISHED.line(markersize=9, label=None, zorder=5))
+        below(axis, panel, cells, "directions patched, k")
+    full = {**GAP, "label": "the full patch / all variance"}
+    marks = [_PUBLISHED.line(markersize=9)] if np.isfinite(found) else []
+    legend(figure, [*(stroke.line() for stroke in _BASES.values()), full, *marks], columns=3)
+    return figure
+
+
+def _rank_curves(axis: Axes, rows: pd.DataFrame, value: str) -> None:
+    """A line a basis over k on a log axis."""
+    if rows.empty or not len(values(rows, value)):
+        no_data(axis, "no rows" if rows.empty else "not measured")
+        return
+    ranks = np.unique(values(rows, "rank"))
+    for name, stroke in _BASES.items():
+        curve(axis, select(rows, basis=name).dropna(subset=[value]), value, stroke, x="rank")
+    axis.set_xscale("log")
+    axis.xaxis.set_minor_locator(NullLocator())
+    axis.xaxis.set_minor_formatter(NullFormatter())
+    axis.set_xticks(ranks, [f"{rank:g}" for rank in ranks])
+    axis.set_xlim(ranks.min() / 1.3, ranks.max() * 1.3)
+
+
+def _published_share(published: pd.DataFrame | None) -> float:
+    """Effect at k = 4 over the full effect, from the paper's table; NaN where it is not there."""
+    if published is None:
+        return float("nan")
+    rows = published[(published["table"] == "low_rank") & (published["quantity"] == "of_full")]
+    return float(rows["value"].iloc[0]) if len(rows) else float("nan")
+
+
+_ENDS = {
+    "peak": Stroke(BLUE, "o", "", "largest layer (its number beside it)"),
+    "last_layer": Stroke(PINK, "s", "", "last layer"),
+}
+
+
+def patch_positions(table: pd.DataFrame) -> Figure:
+    """Largest and last-layer effect of each choice of positions, both directions."""
+    ways = {way: {"direction": way} for way in ("forward", "reverse")}
+    panels = panels_by(table, ways, length="natural")
+    figure, cells = rows_of_panels(table, panels, unit="", height=1.7)
+    names = list(POSITIONS)
+    for axis, panel, pair in cells:
+        rows = panel.of(table, pair)
+        gap_line(axis, rows, across=False)
+        for at, positions in enumerate(names):
+            _position_row(axis, select(rows, positions=positions) if len(rows) else rows, at)
+        if rows.empty:
+            no_data(axis)
+        axis.set_yticks(range(len(names)), [POSITIONS[name].label for name in names])
+        axis.set_ylim(len(names) - 0.5, -0.5)
+        axis.margins(x=0.12)
+        axis.grid(visible=False, axis="y")
+        below(axis, panel, cells, "effect (nats)")
+    legend(figure, [*(stroke.line(markersize=5.5) for stroke in _ENDS.values()), GAP])
+    return figure
+
+
+def _position_row(axis: Axes, rows: pd.DataFrame, at: int) -> None:
+    """One choice of positions: the last layer just below the largest one."""
+    for _, row in rows.iterrows():
+        for place, (column, stroke) in enumerate(_ENDS.items()):
+            y = at - 0.14 + 0.28 * place
+            axis.hlines(y, row[f"{column}_low"], row[f"{column}_high"], color=stroke.color)
+            axis.plot(row[column], y, **stroke.line(markersize=5, label=None))
+        if np.isfinite(row["peak_layer"]):
+            axis.annotate(
+                f"{row['peak_layer']:g}", (row["peak"], at - 0.14), xytext=(6, 2),
+                textcoords="offset points", fontsize=7, color=BLACK,
+            )  # fmt: skip
