@@ -39,14 +39,24 @@ def localization_tables(
             rows[name] += [cell | one for one in made]
     tables = {name: pd.DataFrame(rows[name], columns=list(COLUMNS[name])) for name in COLUMNS}
     tables["localization_summary"] = tables.pop("summary")
-    published = {
-        "table": "low_rank",
-        "subject": "Llama-3.2-1B",
-        "quantity": "of_full",
-        "value": 1.008,
-    }
-    tables["localization_published"] = pd.DataFrame([published], columns=list(PUBLISHED_COLUMNS))
+    tables["localization_published"] = published_rows()
     return tables
+
+
+def published_rows() -> pd.DataFrame:
+    """The paper's numbers: a coefficient a layer, table 2, and the peak."""
+    numbers = {
+        **{("lasso", f"coefficient_layer_{layer}"): -0.18 * (layer == 8) for layer in range(16)},
+        ("low_rank", "mean_delta_logp_rank_4_layer_9"): 161.6,
+        ("low_rank", "mean_delta_logp_full_layer_9"): 160.3,
+        ("low_rank", "variance_ratio_rank_4"): 0.986,
+        ("patching", "peak_layer"): 8.0,
+    }
+    rows = [
+        {"table": table, "subject": "llama-3.2-1b", "quantity": quantity, "value": value}
+        for (table, quantity), value in numbers.items()
+    ]
+    return pd.DataFrame(rows, columns=list(PUBLISHED_COLUMNS))
 
 
 def shape(positions: str, layer: int, n_layers: int) -> float:
@@ -109,7 +119,8 @@ def _low_rank(n_layers: int) -> list[dict[str, Any]]:
 def _places(ways: dict[str, float]) -> list[dict[str, Any]]:
     return [
         {"direction": way, "positions": place, "peak_layer": 1 if place == "last_prompt" else 3,
-         **interval("peak", 0.6 * size, 4.0), **interval("last_layer", 0.2 * size, 3.0),
+         **interval("peak", 0.6 * abs(size), 4.0),
+         **interval("last_layer", 0.2 * abs(size), 3.0),
          **interval("edge_over_peak", 0.33, 0.1)}
         for way, size in ways.items() for place in POSITIONS
     ]  # fmt: skip
@@ -124,8 +135,8 @@ def _swapped(n_layers: int) -> dict[str, list[dict[str, Any]]]:
         for operation in ("insert", "remove") for part, layer in [*units, *parts]
     ]  # fmt: skip
     summary = [
-        {"statistic": "n_eff", "operation": operation, **interval("value", size, 0.5)}
-        for operation, size in {"insert": 4.9, "remove": 5.2}.items()
+        {"statistic": "n_eff_over_units", "operation": operation, **interval("value", share, 0.1)}
+        for operation, share in {"insert": 0.7, "remove": 0.8}.items()
     ]
     return {"block_swap": swaps, "summary": summary}
 

@@ -7,6 +7,7 @@ picks the wording. Every point carries the number of prompts (and clusters) it r
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from actshift.report.catalogue import TABLES
 from actshift.report.causal_points import ablation_point, refusal_point
 from actshift.report.claims import (
     concepts_point,
@@ -16,10 +17,12 @@ from actshift.report.claims import (
     low_rank_point,
     template_point,
 )
+from actshift.report.localization_points import prompt_token_point, swap_point
 from actshift.report.point import Point
 from actshift.report.tables import Tables
 
-_POINTS: tuple[Callable[[Tables, str], Point], ...] = (
+_Make = Callable[[Tables, str], Point]
+_AUDIT: tuple[_Make, ...] = (
     low_rank_point,
     template_point,
     layers_point,
@@ -27,11 +30,16 @@ _POINTS: tuple[Callable[[Tables, str], Point], ...] = (
     heldout_point,
     concepts_point,
 )
-#: Points of studies that a run may leave out: by the table without which there is no question.
-_OF_STUDIES: dict[str, Callable[[Tables, str], Point]] = {
-    "refusal_effect": refusal_point,
-    "ablation_sweep": ablation_point,
+#: Points of the other studies: by the table without which there is no question.
+_OF_STUDIES: dict[str, tuple[_Make, ...]] = {
+    "refusal_effect": (refusal_point,),
+    "ablation_sweep": (ablation_point,),
+    "localization_summary": (swap_point, prompt_token_point),
 }
+#: Tables whose pairs get an answer.
+_ANSWERED = ("rank", "localization_summary")
+#: Studies that fill them: without any of them no pair can be answered.
+ANSWERING = tuple(TABLES[name].study for name in _ANSWERED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +61,18 @@ def answer_pair(tables: Tables, pair: str) -> Answer:
     Returns:
         One sentence of clauses (one a point that has something to say) and the points.
     """
-    asked = (make for table, make in _OF_STUDIES.items() if table in tables)
-    points = tuple(make(tables, pair) for make in (*_POINTS, *asked))
+    audited = any(TABLES[name].study == "rank_audit" for name in tables)
+    asked = [*(_AUDIT if audited else ())]
+    for table, points_of in _OF_STUDIES.items():
+        asked += points_of if table in tables else ()
+    points = tuple(make(tables, pair) for make in asked)
     clauses = [point.clause for point in points if point.clause]
     sentence = "; ".join(clauses) + "." if clauses else "Its tables hold nothing to answer from."
     return Answer(pair, sentence[0].upper() + sentence[1:], points)
 
 
 def answers(tables: Tables, *, order: Sequence[str] = ()) -> list[Answer]:
-    """One answer for each pair that has rank rows, in the order of the config.
+    """One answer for each pair with rows of the audit or of localization, in config order.
 
     Args:
         tables: table name -> rows.
@@ -70,8 +81,7 @@ def answers(tables: Tables, *, order: Sequence[str] = ()) -> list[Answer]:
     Returns:
         Answers; an empty list when no pair has finished.
     """
-    if "rank" not in tables:
-        return []
-    found = [str(pair) for pair in tables["rank"]["pair"].unique()]
+    named = (tables[name]["pair"] for name in _ANSWERED if name in tables)
+    found = list(dict.fromkeys(str(pair) for pairs in named for pair in pairs))
     ordered = [pair for pair in order if pair in found]
     return [answer_pair(tables, pair) for pair in ordered + [p for p in found if p not in ordered]]

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from actshift.report.localization_panels import (
@@ -11,6 +12,7 @@ from actshift.report.localization_panels import (
     curve,
     layers_axis,
     panels_by,
+    published_coefficients,
     rows_of_panels,
 )
 from actshift.report.panels import legend, note
@@ -85,7 +87,10 @@ _MODELS = {
 }
 
 
-def lasso_coefficients(lasso: pd.DataFrame) -> Figure:
+_PUBLISHED = Stroke(RED, "*", "", "published, by depth (all others 0)")
+
+
+def lasso_coefficients(lasso: pd.DataFrame, published: pd.DataFrame | None) -> Figure:
     """Coefficients by layer of sparse fits of the target on distances, with their fit."""
     panels = _target_panels(lasso)
     figure, cells = rows_of_panels(lasso, panels, unit="coefficient", sharey=False)
@@ -101,12 +106,24 @@ def lasso_coefficients(lasso: pd.DataFrame) -> Figure:
             at = mine["layer"].to_numpy(dtype=float) + 0.2 * (2 * place - 1)
             axis.vlines(at, 0, mine["coefficient"], color=stroke.color, linewidth=1.6)
             axis.plot(at, mine["coefficient"], **stroke.line(label=None, markersize=3.5))
+        _published_stars(axis, rows, published)
         axis.margins(y=0.6)
         note(axis, _fit(select(rows, model="lasso")))
         axis.set_xlabel("")
         below(axis, panel, cells, "layer")
-    legend(figure, [stroke.line(markersize=5) for stroke in _MODELS.values()])
+    stars = [_PUBLISHED.line(markersize=9)] if any(published_coefficients(published)) else []
+    legend(figure, [*(stroke.line(markersize=5) for stroke in _MODELS.values()), *stars])
     return figure
+
+
+def _published_stars(axis: Axes, rows: pd.DataFrame, published: pd.DataFrame | None) -> None:
+    """The paper's coefficients that are not 0, each at its share of the depth."""
+    coefficients = published_coefficients(published)
+    last = float(rows["layer"].max())
+    for layer, value in enumerate(coefficients):
+        if value:
+            at = layer / (len(coefficients) - 1) * last
+            axis.plot(at, value, **_PUBLISHED.line(markersize=7, label=None, zorder=5))
 
 
 def _fit(rows: pd.DataFrame) -> str:

@@ -9,16 +9,18 @@ from matplotlib.ticker import NullFormatter, NullLocator
 from actshift.report.localization_panels import (
     GAP,
     POSITIONS,
+    ZERO,
     Panel,
     below,
     curve,
     gap_line,
     panels_by,
+    published_value,
     rows_of_panels,
 )
 from actshift.report.panels import legend, no_data
 from actshift.report.style import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, RED, SKY, Stroke
-from actshift.report.tables import select, values
+from actshift.report.tables import first, select, values
 
 _LAYERS = (
     Stroke(SKY, "v", "--", "first layer"),
@@ -64,7 +66,7 @@ _BASES = {
     "base_states": Stroke(GREEN, "D", "-.", "of the base states (control)"),
     "random": Stroke(GREY, "x", ":", "random (control)"),
 }
-_PUBLISHED = Stroke(RED, "*", "", "published, layer 9, k = 4 (rest not kept)")
+_PUBLISHED = Stroke(RED, "*", "", "published, layer 9 of 16, k = 4")
 
 
 def patch_low_rank(table: pd.DataFrame, published: pd.DataFrame | None) -> Figure:
@@ -73,22 +75,33 @@ def patch_low_rank(table: pd.DataFrame, published: pd.DataFrame | None) -> Figur
     panels = panels_by(table, parts, direction="forward", positions="all", length="natural")
     variance = Panel("variance held", {**panels[0].cell})
     figure, cells = rows_of_panels(table, [*panels, variance], unit="of the full patch")
-    found = _published_share(published)
+    marks = _published_marks(published)
     for axis, panel, pair in cells:
         rows = panel.of(table, pair)
         rows = rows[rows["layer"].isna()] if len(rows) else rows
-        value = "share_of_variance" if panel is variance else "of_full"
-        if panel is not variance:
-            axis.axhline(0, color=BLACK, linewidth=0.8)
         axis.axhline(1, **{**GAP, "label": None})
-        _rank_curves(axis, rows, value)
-        if panel.cell.get("keep_rest") is False and np.isfinite(found):
-            axis.plot([4], [found], **_PUBLISHED.line(markersize=9, label=None, zorder=5))
+        _rank_curves(axis, rows, "share_of_variance" if panel is variance else "of_full")
+        reading = "variance" if panel is variance else str(panel.cell["keep_rest"])
+        if reading in marks:
+            axis.plot([4], [marks[reading]], **_PUBLISHED.line(markersize=9, label=None, zorder=5))
         below(axis, panel, cells, "directions patched, k")
-    full = {**GAP, "label": "the full patch / all variance"}
-    marks = [_PUBLISHED.line(markersize=9)] if np.isfinite(found) else []
-    legend(figure, [*(stroke.line() for stroke in _BASES.values()), full, *marks], columns=3)
+    full = {**GAP, "label": "the full patch, all variance"}
+    stars = [_PUBLISHED.line(markersize=9)] if marks else []
+    legend(figure, [*(stroke.line() for stroke in _BASES.values()), full, *stars], columns=3)
     return figure
+
+
+def _published_marks(published: pd.DataFrame | None) -> dict[str, float]:
+    """Published values at k = 4 by the panel they belong to; none where they are not there."""
+    part, full = (
+        published_value(published, "low_rank", f"mean_delta_logp_{name}_layer_9")
+        for name in ("rank_4", "full")
+    )
+    found = {
+        "False": part / full,
+        "variance": published_value(published, "low_rank", "variance_ratio_rank_4"),
+    }
+    return {name: value for name, value in found.items() if np.isfinite(value)}
 
 
 def _rank_curves(axis: Axes, rows: pd.DataFrame, value: str) -> None:
@@ -106,14 +119,6 @@ def _rank_curves(axis: Axes, rows: pd.DataFrame, value: str) -> None:
     axis.set_xlim(ranks.min() / 1.3, ranks.max() * 1.3)
 
 
-def _published_share(published: pd.DataFrame | None) -> float:
-    """Effect at k = 4 over the full effect, from the paper's table; NaN where it is not there."""
-    if published is None:
-        return float("nan")
-    rows = published[(published["table"] == "low_rank") & (published["quantity"] == "of_full")]
-    return float(rows["value"].iloc[0]) if len(rows) else float("nan")
-
-
 _ENDS = {
     "peak": Stroke(BLUE, "o", "", "largest layer (its number beside it)"),
     "last_layer": Stroke(PINK, "s", "", "last layer"),
@@ -128,7 +133,9 @@ def patch_positions(table: pd.DataFrame) -> Figure:
     names = list(POSITIONS)
     for axis, panel, pair in cells:
         rows = panel.of(table, pair)
-        gap_line(axis, rows, across=False)
+        axis.axvline(0, **ZERO)
+        if len(rows):
+            axis.axvline(abs(first(rows, "gap")), **{**GAP, "label": None})
         for at, positions in enumerate(names):
             _position_row(axis, select(rows, positions=positions) if len(rows) else rows, at)
         if rows.empty:
@@ -137,7 +144,7 @@ def patch_positions(table: pd.DataFrame) -> Figure:
         axis.set_ylim(len(names) - 0.5, -0.5)
         axis.margins(x=0.12)
         axis.grid(visible=False, axis="y")
-        below(axis, panel, cells, "effect (nats)")
+        below(axis, panel, cells, "effect towards the donor (nats)")
     legend(figure, [*(stroke.line(markersize=5.5) for stroke in _ENDS.values()), GAP])
     return figure
 

@@ -1,39 +1,36 @@
 """Figures of patched states: by layer in both directions, beside controls, and by source."""
 
-from typing import Any
-
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from actshift.report.localization_panels import (
+    BAND,
     GAP,
     POSITIONS,
     Panel,
     curve,
-    depth_band,
     gap_line,
     layers_axis,
     panels_by,
+    published_layer,
     rows_of_panels,
 )
 from actshift.report.panels import legend
 from actshift.report.style import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, RED, SKY, Stroke
 from actshift.report.tables import select
 
-#: Layer 8 of 16; whether the paper counts from 0 or from 1 is not said: a share of the last layer.
-PUBLISHED_DEPTH = (7 / 15, 8 / 15)
-BAND: dict[str, Any] = {"color": GREY, "alpha": 0.3, "linewidth": 8, "solid_capstyle": "butt",
-                        "label": "published peak, layer 8 of 16, by depth"}  # fmt: skip
 _OTHER = {
     "all": Stroke(GREY, "", "--", "control, all: donor of the other condition"),
     "last_prompt": Stroke(GREY, "", ":", "control, last prompt token: the same"),
 }
 
 
-def patch_forward(patching: pd.DataFrame, controls: pd.DataFrame | None) -> Figure:
+def patch_forward(
+    patching: pd.DataFrame, controls: pd.DataFrame | None, published: pd.DataFrame | None
+) -> Figure:
     """Effect of the tuned model's states in the base, by layer and positions."""
-    return _by_layer(patching, controls, "forward")
+    return _by_layer(patching, controls, "forward", published)
 
 
 def patch_reverse(patching: pd.DataFrame, controls: pd.DataFrame | None) -> Figure:
@@ -41,13 +38,19 @@ def patch_reverse(patching: pd.DataFrame, controls: pd.DataFrame | None) -> Figu
     return _by_layer(patching, controls, "reverse")
 
 
-def _by_layer(patching: pd.DataFrame, controls: pd.DataFrame | None, direction: str) -> Figure:
+def _by_layer(
+    patching: pd.DataFrame,
+    controls: pd.DataFrame | None,
+    direction: str,
+    published: pd.DataFrame | None = None,
+) -> Figure:
     panels = panels_by(patching, {"": {}}, direction=direction, length="natural")
     figure, cells = rows_of_panels(patching, panels, unit="effect (nats)")
+    marked = False
     for axis, panel, pair in cells:
         rows, beside = panel.of(patching, pair), panel.of(controls, pair)
         gap_line(axis, rows)
-        depth_band(axis, _layers(rows), *PUBLISHED_DEPTH)
+        marked |= published_layer(axis, _layers(rows), published)
         for positions, stroke in _OTHER.items():
             other = _control(beside, "other_condition", positions)
             curve(axis, other, "effect", stroke, linewidth=1.2)
@@ -57,7 +60,8 @@ def _by_layer(patching: pd.DataFrame, controls: pd.DataFrame | None, direction: 
         layers_axis(axis, rows)
     drawn = _OTHER.values() if controls is not None else ()
     strokes = [stroke.line() for stroke in (*POSITIONS.values(), *drawn)]
-    legend(figure, [*strokes, GAP, BAND], columns=4)
+    band = {**BAND, "linewidth": 8, "solid_capstyle": "butt", "label": "published peak, by depth"}
+    legend(figure, [*strokes, GAP, *([band] if marked else [])], columns=4)
     return figure
 
 

@@ -22,6 +22,7 @@ POSITIONS = {
 }
 ZERO = {"color": BLACK, "linewidth": 0.8}
 GAP = {"color": BLACK, "linestyle": ":", "linewidth": 1.1, "label": "the whole gap"}
+BAND: dict[str, Any] = {"color": GREY, "alpha": 0.25}
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,17 +123,16 @@ def curve(
         axis.vlines(at, *ends, color=stroke.color, linewidth=0.9, alpha=0.7)
 
 
-def gap_line(axis: Axes, rows: pd.DataFrame, *, across: bool = True) -> None:
+def gap_line(axis: Axes, rows: pd.DataFrame) -> None:
     """Zero, and the donor's margin minus the receiver's, which is the whole gap.
 
     The tables hold the gap as tuned minus base; in the reverse direction the donor is the base.
     """
-    draw = axis.axhline if across else axis.axvline
-    draw(0, **ZERO)
+    axis.axhline(0, **ZERO)
     gap = values(rows, "gap") if len(rows) else []
     if len(gap):
         back = "direction" in rows and str(rows["direction"].iloc[0]) == "reverse"
-        draw(-float(gap[0]) if back else float(gap[0]), **{**GAP, "label": None})
+        axis.axhline(-gap[0] if back else gap[0], **{**GAP, "label": None})
 
 
 def below(axis: Axes, panel: Panel, cells: Sequence[tuple[Axes, Panel, str]], label: str) -> None:
@@ -148,8 +148,33 @@ def layers_axis(axis: Axes, rows: pd.DataFrame) -> None:
     whole_layers(axis)
 
 
-def depth_band(axis: Axes, layers: int, low: float, high: float) -> None:
-    """Shade a range of relative depth (0 first block, 1 last) among `layers` blocks."""
-    if layers > 1:
-        ends = np.array([low, high]) * (layers - 1)
-        axis.axvspan(*ends, color=GREY, alpha=0.18, linewidth=0, zorder=0)
+def published_layer(axis: Axes, layers: int, published: pd.DataFrame | None) -> bool:
+    """Shade the published peak layer at its depth among `layers` blocks; False without one.
+
+    Whether the paper counts layers from 0 or from 1 is not said: the band spans both readings.
+    """
+    peak = published_value(published, "patching", "peak_layer")
+    of = len(published_coefficients(published))
+    if not np.isfinite(peak) or min(of, layers) < 2:
+        return False
+    ends = np.array([peak - 1, peak]) / (of - 1) * (layers - 1)
+    axis.axvspan(*ends, **{**BAND, "linewidth": 0, "label": None, "zorder": 0})
+    return True
+
+
+def published_value(published: pd.DataFrame | None, table: str, quantity: str) -> float:
+    """One number of the paper; NaN where it is not there."""
+    if published is None:
+        return float("nan")
+    own = published[(published["table"] == table) & (published["quantity"] == quantity)]
+    return float(own["value"].iloc[0]) if len(own) else float("nan")
+
+
+def published_coefficients(published: pd.DataFrame | None) -> list[float]:
+    """The paper's LASSO coefficients, first layer first."""
+    if published is None:
+        return []
+    named = published["quantity"].str.startswith("coefficient_layer_")
+    own = published[(published["table"] == "lasso") & named]
+    places = own["quantity"].str.rsplit("_", n=1).str[1].astype(int)
+    return [float(value) for value in own["value"].iloc[np.argsort(places)]]

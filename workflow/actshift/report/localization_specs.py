@@ -30,7 +30,7 @@ LOCALIZATION: dict[str, FigureSpec] = {
         "gap. All, prompt and completion positions hold everything below the layer, so their "
         "curves are cumulative; only the last prompt token's curve may come down again. Grey "
         "lines: the same patch with a donor that reads a pair of the other condition.",
-        beside=("controls",),
+        beside=("controls", "localization_published"),
     ),
     "patch_reverse": FigureSpec(
         "localization",
@@ -126,6 +126,7 @@ LOCALIZATION: dict[str, FigureSpec] = {
         "of LassoCV as published, and of an elastic net, for each target. Each panel says how "
         "many layers the lasso kept and its R² on unseen clusters: without an R² above zero the "
         "chosen layers mean nothing, and the paper gives none.",
+        beside=("localization_published",),
     ),
     "lasso_stability": FigureSpec(
         "localization",

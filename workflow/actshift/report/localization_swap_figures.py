@@ -5,9 +5,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from actshift.report.localization_panels import below, panels_by, rows_of_panels
-from actshift.report.panels import legend, no_data
+from actshift.report.panels import legend, no_data, note
 from actshift.report.style import BLACK, BLUE, GREEN, GREY, ORANGE, Stroke
-from actshift.report.tables import select, values
+from actshift.report.tables import first, select, values
 
 _BLOCK = Stroke(BLUE, "s", "", "whole unit, with its interval")
 _PARTS = {
@@ -30,8 +30,7 @@ def swap_shares(table: pd.DataFrame, summary: pd.DataFrame | None) -> Figure:
             no_data(axis, "no rows" if rows.empty else "no gap, no shares")
             below(axis, panel, cells, "")
             continue
-        _unit_panel(axis, rows)
-        _effective(axis, panel.of(summary, pair))
+        _effective(axis, panel.of(summary, pair), _unit_panel(axis, rows))
         below(axis, panel, cells, "unit: embeddings, layers, head")
     legend(
         figure, [_BLOCK.line(markersize=6), *(stroke.line() for stroke in _PARTS.values()), _EVEN]
@@ -39,8 +38,8 @@ def swap_shares(table: pd.DataFrame, summary: pd.DataFrame | None) -> Figure:
     return figure
 
 
-def _unit_panel(axis: Axes, rows: pd.DataFrame) -> None:
-    """Bars of whole units in order of depth, and the two halves of each block."""
+def _unit_panel(axis: Axes, rows: pd.DataFrame) -> int:
+    """Bars of whole units in order of depth, and the two halves of each block; counts the units."""
     last = int(rows["layer"].max())
     units = rows[rows["part"].isin(["embeddings", "block", "head"])].copy()
     edge = units["part"].map({"embeddings": -1, "head": last + 1})
@@ -56,12 +55,14 @@ def _unit_panel(axis: Axes, rows: pd.DataFrame) -> None:
     layers = range(0, last + 1, max(1, -(-(last + 1) // 8)))
     axis.set_xticks([-1, *layers, last + 1], ["emb", *map(str, layers), "head"])
     axis.grid(visible=False, axis="x")
+    return len(units)
 
 
-def _effective(axis: Axes, summary: pd.DataFrame) -> None:
+def _effective(axis: Axes, summary: pd.DataFrame, units: int) -> None:
     """How many units carry the preference, in words."""
-    rows = select(summary, statistic="n_eff") if len(summary) else summary
+    rows = select(summary, statistic="n_eff_over_units") if len(summary) else summary
     if len(rows):
-        low, high = (f"{rows[f'value_{end}'].iloc[0]:.1f}" for end in ("low", "high"))
-        text = f"{rows['value'].iloc[0]:.1f} effective units ({low} to {high})"
-        axis.text(0.02, 0.97, text, transform=axis.transAxes, va="top", color=BLACK, fontsize=7.5)
+        number, low, high = (
+            f"{first(rows, column) * units:.1f}" for column in ("value", "value_low", "value_high")
+        )
+        note(axis, f"effective units {number} ({low} to {high}) of {units}")

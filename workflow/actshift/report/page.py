@@ -66,7 +66,8 @@ class PageContent:
 
     run: str
     answers: Sequence[Answer]
-    audited: bool = True
+    #: Whether a study that answers pair by pair is on.
+    answered: bool = True
     claims: Sequence[ClaimRow] = ()
     claims_line: str = ""
     missing: Sequence[Missing] = ()

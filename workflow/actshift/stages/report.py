@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from actshift.io.atomic import atomic_write_text
-from actshift.report.answers import Answer, answers
+from actshift.report.answers import ANSWERING, Answer, answers
 from actshift.report.catalogue import OF_THE_RUN, TABLES
 from actshift.report.cells import Cells, cells_of
 from actshift.report.claim_rows import claim_rows, claims_line
@@ -60,15 +60,15 @@ def make_report(
         for name, table in load_tables(run_dir / "tables").items()
         if TABLES[name].study in (*chosen, OF_THE_RUN)
     }
-    audited = "rank_audit" in chosen
-    wanted = _wanted(config) if audited else []
+    answered = not chosen.isdisjoint(ANSWERING)
+    wanted = _wanted(config) if answered else []
     found = answers(tables, order=wanted)
     claims = claim_rows(tables.get("claims"))
     models = checkpoints(run_dir)
     content = PageContent(
         run=str(config.get("run", run_dir.name)),
         answers=found,
-        audited=audited,
+        answered=answered,
         claims=claims,
         claims_line=claims_line(claims),
         missing=_missing(wanted, found, failures),
