@@ -40,7 +40,17 @@ def localization_tables(
     tables = {name: pd.DataFrame(rows[name], columns=list(COLUMNS[name])) for name in COLUMNS}
     tables["localization_summary"] = tables.pop("summary")
     tables["localization_published"] = published_rows()
+    tables["preference_margins"] = margins(pairs)
     return tables
+
+
+def margins(pairs: tuple[str, ...]) -> pd.DataFrame:
+    """Margins of both models by condition."""
+    return pd.DataFrame([
+        {"pair": pair, "condition": condition, **_N, "margin_base": 0.0, "margin_tuned": gap,
+         **interval("gap", gap, 5.0)}
+        for pair, (condition, gap) in itertools.product(pairs, CONDITIONS.items())
+    ])  # fmt: skip
 
 
 def published_rows() -> pd.DataFrame:
@@ -110,7 +120,7 @@ def _low_rank(n_layers: int) -> list[dict[str, Any]]:
         {"direction": "forward", "positions": "all", "basis": basis, "keep_rest": keep,
          "rank": rank, "layer": layer, "d": 64, "k_over_d": rank / 64,
          **interval("of_full", 1 - np.exp(-speed * rank), 0.05),
-         "share_of_variance": 1 - np.exp(-2 * speed * rank)}
+         "noise_of_full": 0.3, "share_of_variance": 1 - np.exp(-2 * speed * rank)}
         for basis, speed in speeds.items() for keep in (True, False) for rank in (1, 4, 16)
         for layer in (*range(n_layers), None)
     ]  # fmt: skip
@@ -141,6 +151,7 @@ def _swapped(n_layers: int) -> dict[str, list[dict[str, Any]]]:
     return {"block_swap": swaps, "summary": summary}
 
 
+MODELS = (("lasso", "contiguous"), ("lasso", "cluster"), ("elastic_net", "cluster"))
 TARGETS = ("gap", "gap_per_token", "patch_effect")
 
 
@@ -159,10 +170,10 @@ def _attributed(n_layers: int) -> dict[str, list[dict[str, Any]]]:
             for target in TARGETS for layer in layers
         ],
         "lasso": [
-            {**cell, "target": target, "model": model, "folds": "clusters", "layer": layer,
+            {**cell, "target": target, "model": model, "folds": folds, "layer": layer,
              "coefficient": 0.4 if layer == 1 else 0.0, "support": 1,
              **interval("r2_out", -0.03, 0.06)}
-            for target in TARGETS for model in ("lasso", "elastic_net") for layer in layers
+            for target in TARGETS for model, folds in MODELS for layer in layers
         ],
         "lasso_stability": [
             {**cell, "target": target, "layer": layer, "half_samples": 500,

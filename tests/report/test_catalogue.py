@@ -10,6 +10,7 @@ from actshift.studies.ablation_tables.columns import COLUMNS as ABLATION
 from actshift.studies.ablation_tables.columns import PUBLISHED_COLUMNS, PUBLISHED_TABLE
 from actshift.studies.calibration_tables.files import TABLES as CALIBRATION
 from actshift.studies.judges import AGREEMENT, JUDGE
+from actshift.studies.localization.gate import MARGIN_COLUMNS
 from actshift.studies.localization_tables.columns import COLUMNS as LOCALIZATION
 from actshift.studies.localization_tables.columns import PUBLISHED_COLUMNS as LOCATED_COLUMNS
 from actshift.studies.localization_tables.columns import PUBLISHED_TABLE as LOCATED_TABLE
@@ -25,6 +26,7 @@ WRITTEN: dict[str, tuple[str, ...]] = {
         for name, columns in LOCALIZATION.items()
     },
     LOCATED_TABLE: LOCATED_COLUMNS,
+    "preference_margins": MARGIN_COLUMNS,
     **ABLATION,
     PUBLISHED_TABLE: PUBLISHED_COLUMNS,
     "refusal_direction": CANDIDATES,

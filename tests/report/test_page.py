@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from report.runs import HOSTILE, config_of, with_figures, write_run
 from report.synthetic_causal import causal_tables
+from report.synthetic_localization import localization_tables
 from report.synthetic_tables import synthetic_tables
 
 from actshift.errors import UserError
@@ -79,6 +80,7 @@ def test_the_page_is_well_formed_and_accessible(run: Path, tmp_path: Path) -> No
 
 def test_every_study_has_a_section_with_its_figures_and_tables(tmp_path: Path) -> None:
     tables = synthetic_tables(("llama",), n_layers=2) | causal_tables(("llama",))
+    tables |= localization_tables(("llama",), n_layers=2)
     run = with_figures(write_run(tmp_path / "run", tables), studies=STUDIES)
     html = page_of(run, tmp_path)
     assert Outline(html).open == []

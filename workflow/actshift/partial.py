@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from actshift.adapter import read_failures
+from actshift.adapter import kept_rows, read_failures
 from actshift.config import Config
 from actshift.errors import UserError
 from actshift.io.tables import write_table
@@ -23,6 +23,7 @@ from actshift.stages.claims import make_claims
 from actshift.stages.figures import make_figures
 from actshift.stages.judge import JudgeSettings, judge_answers
 from actshift.stages.localization_tables import localization_tables
+from actshift.stages.preference_margins import collect_margins
 from actshift.stages.refusal_tables import refusal_tables
 from actshift.stages.report import make_report
 from actshift.stages.spectral_gap_tables import spectral_gap_tables
@@ -53,6 +54,7 @@ def partial_report(config: Config, *, root: Path) -> Path:
         if file.is_file()
     )
     write_table(collect_behaviour(rows), paths.tables / "zoo_behaviour.csv")
+    _margins(plan)
     _claims(plan, root)
     make_figures(paths.tables, paths.root / "figures", studies=_studies_with_tables(plan))
     make_report(
@@ -153,6 +155,27 @@ def _judge(plan: Plan) -> None:
             )
         except UserError as error:
             print(f"actshift: no tables of the judge: {error}")
+
+
+def _margins(plan: Plan) -> None:
+    """Collect the preference margins there are; a pair that missed the gate left them aside."""
+    if "localization" not in plan.config.studies:
+        return
+    places = {
+        pair.name: (plan.paths.margins(pair.name), _margins_kept(plan, pair.name))
+        for pair in plan.config.chosen_pairs
+    }
+    files = {
+        name: file for name, found in places.items() for file in reversed(found) if file.is_file()
+    }
+    if files:
+        table = collect_margins(files, seed=plan.config.seed)
+        write_table(table, plan.paths.study_tables("localization") / "preference_margins.csv")
+
+
+def _margins_kept(plan: Plan, pair: str) -> Path:
+    """Where the margins of a pair that missed the gate are kept."""
+    return next(iter(kept_rows(plan.paths.status, {"rows": plan.paths.margins(pair)}).values()))
 
 
 def _studies_with_tables(plan: Plan) -> list[str]:

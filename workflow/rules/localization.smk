@@ -2,6 +2,7 @@
 
 localization  set of preference pairs, both checkpoints -> results/<run>/pairs/<pair>/localization
               one row a lane and pair; the margins of both models beside it, and a gate on them
+preference_margins  all pairs' margins -> results/<run>/tables/localization/preference_margins.csv
 """
 
 
@@ -34,3 +35,24 @@ rule localization:
         status=str(PATHS.status),
     script:
         "../scripts/localization.py"
+
+
+rule preference_margins:
+    input:
+        [PATHS.margins(pair.name) for pair in CONFIG.chosen_pairs],
+    output:
+        PATHS.study_tables("localization") / "preference_margins.csv",
+    log:
+        PATHS.log("preference_margins"),
+    benchmark:
+        PATHS.timing("preference_margins")
+    conda:
+        "../../envs/cpu.yaml"
+    threads: 1
+    params:
+        pairs=[pair.name for pair in CONFIG.chosen_pairs],
+        seed=CONFIG.seed,
+        code=code("stages.preference_margins"),
+        status=str(PATHS.status),
+    script:
+        "../scripts/preference_margins.py"

@@ -11,7 +11,11 @@ FIGURES = sorted(
     for caption in (ROOT / "workflow" / "report").glob("*/*.rst")
     if caption.parent.name in CONFIG.studies
 )
-TABLES = [PATHS.tables / "zoo_behaviour.csv", *CLAIM_TABLES]
+TABLES = [
+    PATHS.tables / "zoo_behaviour.csv",
+    *CLAIM_TABLES,
+    *(rules.preference_margins.output if "localization" in CONFIG.studies else []),
+]
 
 
 rule zoo_behaviour:

@@ -34,7 +34,7 @@ _AUDIT: tuple[_Make, ...] = (
 _OF_STUDIES: dict[str, tuple[_Make, ...]] = {
     "refusal_effect": (refusal_point,),
     "ablation_sweep": (ablation_point,),
-    "localization_summary": (swap_point, prompt_token_point),
+    "preference_margins": (swap_point, prompt_token_point),
 }
 #: Tables whose pairs get an answer.
 _ANSWERED = ("rank", "localization_summary")

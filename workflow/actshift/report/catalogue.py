@@ -115,6 +115,8 @@ TABLES: dict[str, Known] = {
         {
             "localization_summary": "pair condition length statistic operation direction "
             "positions layer n clusters value value_low value_high gap_low status why",
+            "preference_margins": "pair condition n clusters margin_base margin_tuned gap gap_low "
+            "gap_high",
             "patching": f"{_CELL} direction positions layer {_PATCHED}",
             "controls": f"{_CELL} direction control positions layer draws {_PATCHED} draws_low "
             "draws_median draws_high",
@@ -124,7 +126,7 @@ TABLES: dict[str, Known] = {
             "interpolation": f"{_CELL} direction positions layer alpha {_PATCHED}",
             "sources": f"{_CELL} direction source positions layer {_PATCHED}",
             "low_rank": f"{_CELL} direction positions basis keep_rest rank layer n clusters "
-            "of_full of_full_low of_full_high share_of_variance",
+            "of_full of_full_low of_full_high noise_of_full share_of_variance",
             "block_swap": f"{_CELL} operation part layer n clusters share share_low share_high",
             "distances": f"{_CELL} position layer n clusters norm norm_low norm_high",
             "probe": f"{_CELL} position target layer n clusters r2_out r2_out_low r2_out_high",

@@ -81,12 +81,12 @@ def _target_panels(table: pd.DataFrame) -> list[Panel]:
     return [Panel(panel.title.replace(", ", ",\n"), panel.cell) for panel in panels]
 
 
+#: (model, folds that choose the penalty) as the figure draws them.
 _MODELS = {
-    "lasso": Stroke(BLUE, "o", "", "lasso"),
-    "elastic_net": Stroke(ORANGE, "D", "", "elastic net"),
+    ("lasso", "contiguous"): Stroke(GREY, "s", "", "lasso as published, folds of rows"),
+    ("lasso", "cluster"): Stroke(BLUE, "o", "", "lasso, folds of clusters"),
+    ("elastic_net", "cluster"): Stroke(ORANGE, "D", "", "elastic net, folds of clusters"),
 }
-
-
 _PUBLISHED = Stroke(RED, "*", "", "published, by depth (all others 0)")
 
 
@@ -96,19 +96,18 @@ def lasso_coefficients(lasso: pd.DataFrame, published: pd.DataFrame | None) -> F
     figure, cells = rows_of_panels(lasso, panels, unit="coefficient", sharey=False)
     for axis, panel, pair in cells:
         rows = panel.of(lasso, pair)
-        rows = select(rows, folds="clusters") if len(rows) else rows
         axis.axhline(0, color=BLACK, linewidth=0.8)
         layers_axis(axis, rows)
         if rows.empty:
             continue
-        for place, (model, stroke) in enumerate(_MODELS.items()):
-            mine = select(rows, model=model).sort_values("layer")
-            at = mine["layer"].to_numpy(dtype=float) + 0.2 * (2 * place - 1)
+        for place, ((model, folds), stroke) in enumerate(_MODELS.items()):
+            mine = select(rows, model=model, folds=folds).sort_values("layer")
+            at = mine["layer"].to_numpy(dtype=float) + 0.22 * (place - 1)
             axis.vlines(at, 0, mine["coefficient"], color=stroke.color, linewidth=1.6)
             axis.plot(at, mine["coefficient"], **stroke.line(label=None, markersize=3.5))
         _published_stars(axis, rows, published)
         axis.margins(y=0.6)
-        note(axis, _fit(select(rows, model="lasso")))
+        note(axis, _fit(select(rows, model="lasso", folds="cluster")))
         axis.set_xlabel("")
         below(axis, panel, cells, "layer")
     stars = [_PUBLISHED.line(markersize=9)] if any(published_coefficients(published)) else []

@@ -66,6 +66,7 @@ _BASES = {
     "base_states": Stroke(GREEN, "D", "-.", "of the base states (control)"),
     "random": Stroke(GREY, "x", ":", "random (control)"),
 }
+_NOISE = Stroke(PINK, "", "--", "Gaussian noise (control)")
 _PUBLISHED = Stroke(RED, "*", "", "published, layer 9 of 16, k = 4")
 
 
@@ -74,20 +75,25 @@ def patch_low_rank(table: pd.DataFrame, published: pd.DataFrame | None) -> Figur
     parts = {"rest kept": {"keep_rest": True}, "part alone": {"keep_rest": False}}
     panels = panels_by(table, parts, direction="forward", positions="all", length="natural")
     variance = Panel("variance held", {**panels[0].cell})
-    figure, cells = rows_of_panels(table, [*panels, variance], unit="of the full patch")
+    figure, cells = rows_of_panels(
+        table, [*panels, variance], unit="of the full patch", sharey=False
+    )
     marks = _published_marks(published)
     for axis, panel, pair in cells:
         rows = panel.of(table, pair)
         rows = rows[rows["layer"].isna()] if len(rows) else rows
         axis.axhline(1, **{**GAP, "label": None})
         _rank_curves(axis, rows, "share_of_variance" if panel is variance else "of_full")
+        if panel is not variance and len(rows) and len(values(rows, "noise_of_full")):
+            axis.axhline(values(rows, "noise_of_full")[0], **_NOISE.line(label=None))
         reading = "variance" if panel is variance else str(panel.cell["keep_rest"])
         if reading in marks:
             axis.plot([4], [marks[reading]], **_PUBLISHED.line(markersize=9, label=None, zorder=5))
         below(axis, panel, cells, "directions patched, k")
     full = {**GAP, "label": "the full patch, all variance"}
     stars = [_PUBLISHED.line(markersize=9)] if marks else []
-    legend(figure, [*(stroke.line() for stroke in _BASES.values()), full, *stars], columns=3)
+    strokes = [stroke.line() for stroke in (*_BASES.values(), _NOISE)]
+    legend(figure, [*strokes, full, *stars], columns=4)
     return figure
 
 
@@ -158,6 +164,6 @@ def _position_row(axis: Axes, rows: pd.DataFrame, at: int) -> None:
             axis.plot(row[column], y, **stroke.line(markersize=5, label=None))
         if np.isfinite(row["peak_layer"]):
             axis.annotate(
-                f"{row['peak_layer']:g}", (row["peak"], at - 0.14), xytext=(6, 2),
+                f"{row['peak_layer']:g}", (row["peak"], at - 0.14), xytext=(0, 4), ha="center",
                 textcoords="offset points", fontsize=7, color=BLACK,
             )  # fmt: skip

@@ -97,10 +97,11 @@ def patch_controls(controls: pd.DataFrame, patching: pd.DataFrame | None) -> Fig
     """Effects of every control by layer, beside the patch itself."""
     places = {"all": {"positions": "all"}, "last token": {"positions": "last_prompt"}}
     panels = panels_by(controls, places, direction="forward", length="natural")
-    figure, cells = rows_of_panels(controls, panels, unit="effect (nats)")
+    figure, cells = rows_of_panels(controls, panels, unit="effect (nats)", sharey=False)
     for axis, panel, pair in cells:
         rows = panel.of(controls, pair)
-        gap_line(axis, rows)
+        # One token moves little of the gap, which would flatten its panel.
+        gap_line(axis, rows, zero_only=panel.cell["positions"] == "last_prompt")
         curve(axis, panel.of(patching, pair), "effect", _PATCH)
         for place, (name, stroke) in enumerate(_CONTROLS.items()):
             mine = select(rows, control=name) if len(rows) else rows

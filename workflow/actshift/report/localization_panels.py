@@ -123,14 +123,14 @@ def curve(
         axis.vlines(at, *ends, color=stroke.color, linewidth=0.9, alpha=0.7)
 
 
-def gap_line(axis: Axes, rows: pd.DataFrame) -> None:
+def gap_line(axis: Axes, rows: pd.DataFrame, *, zero_only: bool = False) -> None:
     """Zero, and the donor's margin minus the receiver's, which is the whole gap.
 
     The tables hold the gap as tuned minus base; in the reverse direction the donor is the base.
     """
     axis.axhline(0, **ZERO)
     gap = values(rows, "gap") if len(rows) else []
-    if len(gap):
+    if len(gap) and not zero_only:
         back = "direction" in rows and str(rows["direction"].iloc[0]) == "reverse"
         axis.axhline(-gap[0] if back else gap[0], **{**GAP, "label": None})
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pandas as pd
 
-from actshift.report.catalogue import TABLES
 from actshift.report.point import MIN_CLUSTERS, Point, Verdict, counted, not_measured, number
 from actshift.report.tables import Tables, first, select, values
+from actshift.vocab import ROLES
 
 #: "Few" is at most this many effective units, in shares of the layers.
 FEW = 0.25
@@ -27,7 +27,7 @@ def swap_point(tables: Tables, pair: str) -> Point:
     over = select(rows, statistic="n_eff_over_layers") if len(rows) else rows
     units = _units(tables, pair)
     if over.empty or units.empty:
-        return not_measured(question, TABLES["localization_summary"].file)
+        return _no_preference(question, tables, pair)
     layers = len(units["layer"].dropna().unique())
     count = layers + 2
     found = [
@@ -45,6 +45,21 @@ def swap_point(tables: Tables, pair: str) -> Point:
     return Point(
         question, verdict, f"{numbers}: {words}", _largest(units, over), _basis(over), brief
     )
+
+
+def _no_preference(question: str, tables: Tables, pair: str) -> Point:
+    """The point of a pair without rows: its margins say why, where it missed the gate."""
+    rows = _of_condition(select(tables.get("preference_margins"), pair=pair))
+    if rows.empty or first(rows, "gap_low") > 0:
+        return not_measured(question, "block_swap")
+    clause = (
+        f"on {_condition(rows)} pairs the tuned model's margin is {_ends(rows, 'gap')} nats above "
+        f"the base's on {counted(int(first(rows, 'clusters')), 'cluster')}, so there is no "
+        "preference to localise"
+    )
+    base, tuned = (number(first(rows, f"margin_{role}")) for role in ROLES)
+    detail = f"log p(chosen) minus log p(rejected): {base} nats in the base, {tuned} in the tuned."
+    return Point(question, "cannot be told", clause, detail, _basis(rows), "no preference")
 
 
 _WAYS = {"insert": "put into the base", "remove": "taken from the tuned model"}
@@ -180,12 +195,16 @@ def _last_layer(tables: Tables, pair: str) -> int:
 
 def _primary(tables: Tables, name: str, pair: str) -> pd.DataFrame:
     """The pair's rows of natural length and harmful pairs; of the first condition without them."""
-    rows = select(tables.get(name), pair=pair)
+    rows = _of_condition(select(tables.get(name), pair=pair))
+    return select(rows, length="natural") if len(rows) else rows
+
+
+def _of_condition(rows: pd.DataFrame) -> pd.DataFrame:
+    """Harmful pairs, as the gate takes them; the first condition where there are none."""
     if rows.empty:
         return rows
     conditions = list(rows["condition"].unique())
-    condition = "harmful" if "harmful" in conditions else conditions[0]
-    return select(rows, condition=condition, length="natural")
+    return select(rows, condition="harmful" if "harmful" in conditions else conditions[0])
 
 
 def _condition(rows: pd.DataFrame) -> str:

@@ -23,7 +23,6 @@ def swap_shares(table: pd.DataFrame, summary: pd.DataFrame | None) -> Figure:
     panels = panels_by(table, ways, length="natural")
     figure, cells = rows_of_panels(table, panels, unit="share of the gap")
     for axis, panel, pair in cells:
-        axis.margins(y=0.2)  # room for a line of text
         rows = panel.of(table, pair)
         axis.axhline(0, color=BLACK, linewidth=0.8)
         if rows.empty or not len(values(rows, "share")):
@@ -32,6 +31,10 @@ def swap_shares(table: pd.DataFrame, summary: pd.DataFrame | None) -> Figure:
             continue
         _effective(axis, panel.of(summary, pair), _unit_panel(axis, rows))
         below(axis, panel, cells, "unit: embeddings, layers, head")
+    for axis, panel, _ in cells:
+        if panel is panels[0]:
+            low, high = axis.get_ylim()
+            axis.set_ylim(low, high + 0.18 * (high - low))  # room for a line of text
     legend(
         figure, [_BLOCK.line(markersize=6), *(stroke.line() for stroke in _PARTS.values()), _EVEN]
     )

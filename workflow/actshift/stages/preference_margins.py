@@ -1,0 +1,54 @@
+"""preference_margins.csv: margins of both models, whether the gate of study C was met or not.
+
+Torch-free: read from what the rule `localization` writes before it looks at its gate.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from actshift.io.tables import read_table
+from actshift.studies.localization.gate import MARGIN_COLUMNS, margin_gate
+
+
+def collect_margins(files: Mapping[str, Path], *, seed: int) -> pd.DataFrame:
+    """Mean margins of every pair's two models, condition by condition.
+
+    margin = log p(chosen | prompt) - log p(rejected | prompt), nats summed over tokens.
+
+    Args:
+        files: CSV of margins of each pair of models, one row a preference pair.
+        seed: Of the resamples.
+
+    Returns:
+        Columns `MARGIN_COLUMNS`; the gap is tuned minus base with its cluster interval, the one
+        that the gate judges.
+
+    Raises:
+        UserError: A file is missing or is not a CSV.
+    """
+    rows = [
+        {
+            "pair": pair,
+            "condition": str(condition),
+            "n": gate.n,
+            "clusters": gate.clusters,
+            "margin_base": own["margin_base"].mean(),
+            "margin_tuned": own["margin_tuned"].mean(),
+            "gap": gate.mean,
+            "gap_low": gate.low,
+            "gap_high": gate.high,
+        }
+        for pair, path in files.items()
+        for condition, own in read_table(path).groupby("condition", sort=False)
+        for gate in [
+            margin_gate(
+                own["gap"].to_numpy(dtype=float),
+                own["condition"].astype(str).tolist(),
+                own["cluster"].astype(str).tolist(),
+                seed=seed,
+            )
+        ]
+    ]
+    return pd.DataFrame(rows, columns=list(MARGIN_COLUMNS))
