@@ -29,7 +29,9 @@ def localization_tables(
             "condition": condition,
             "length": "natural",
             **_N,
-            "status": "measured",
+            "status": "decided",
+            "why": "",
+            **interval("gap", gap, 5.0),
         }
         for name, made in _patched(gap, n_layers).items():
             rows[name] += [cell | one for one in made]
@@ -80,6 +82,7 @@ def _effect(share: float, goal: float) -> dict[str, float]:
     return {**interval("effect", share * goal, 3.0), **interval("share", share, 0.05)}
 
 
+_OF_SOURCE = {"donor": 1.0, "chosen": 0.7, "rejected": -0.4, "contrast": 0.9}
 _OF_PATCH = {"identity": 0.0, "shuffled": 0.9, "other_condition": 0.2, "noise": 0.3, "random": 0.05}
 
 
@@ -94,18 +97,19 @@ def _patched(gap: float, n_layers: int) -> dict[str, list[dict[str, Any]]]:
     controls = [
         {"direction": "forward", "control": name, "positions": place, "layer": layer, "draws": 20,
          **_effect(of * shape(place, layer, n_layers), gap), "draws_low": -2.0,
-         "draws_median": 1.0, "draws_high": 4.0}
+         "draws_median": 1.0, "draws_high": 4.0, **interval("of_patch", of, 0.05)}
         for name, of in _OF_PATCH.items() for place in ("all", "last_prompt") for layer in layers
     ]  # fmt: skip
     interpolation = [
         {"direction": way, "positions": "all", "layer": layer, "alpha": alpha,
+         **interval("step", 5.0 if alpha else np.nan, 1.0),
          **_effect(alpha * shape("all", n_layers - 1 if layer is None else layer, n_layers), size)}
         for way, size in ways.items() for layer in (*layers, None) for alpha in (0.0, 0.5, 1.0)
     ]  # fmt: skip
     sources = [
         {"direction": "forward", "source": source, "positions": "completion", "layer": layer,
          "length": "matched", **_effect(of * shape("all", layer, n_layers), gap)}
-        for source, of in {"donor": 1, "chosen": 0.7, "rejected": -0.4}.items()
+        for source, of in _OF_SOURCE.items()
         for layer in layers
     ]  # fmt: skip
     return {
@@ -131,7 +135,8 @@ def _places(ways: dict[str, float]) -> list[dict[str, Any]]:
         {"direction": way, "positions": place, "peak_layer": 1 if place == "last_prompt" else 3,
          **interval("peak", 0.6 * abs(size), 4.0),
          **interval("last_layer", 0.2 * abs(size), 3.0),
-         **interval("edge_over_peak", 0.33, 0.1)}
+         **interval("edge_over_peak", 0.33, 0.1),
+         "interior": int(place == "last_prompt"), "peak_share": 0.6}
         for way, size in ways.items() for place in POSITIONS
     ]  # fmt: skip
 
@@ -144,9 +149,21 @@ def _swapped(n_layers: int) -> dict[str, list[dict[str, Any]]]:
          **interval("share", 0.1 + 0.05 * (layer or 0), 0.03)}
         for operation in ("insert", "remove") for part, layer in [*units, *parts]
     ]  # fmt: skip
-    summary = [
-        {"statistic": "n_eff_over_units", "operation": operation, **interval("value", share, 0.1)}
+    few = [
+        {"statistic": "n_eff_over_layers", "operation": operation,
+         **interval("value", share * (n_layers + 2) / n_layers, 0.1)}
         for operation, share in {"insert": 0.7, "remove": 0.8}.items()
+    ]  # fmt: skip
+    summary = [
+        *few,
+        *(
+            {
+                "statistic": "n_eff_over_units",
+                "operation": operation,
+                **interval("value", share, 0.1),
+            }
+            for operation, share in {"insert": 0.7, "remove": 0.8}.items()
+        ),
     ]
     return {"block_swap": swaps, "summary": summary}
 
@@ -178,7 +195,7 @@ def _attributed(n_layers: int) -> dict[str, list[dict[str, Any]]]:
         "lasso_stability": [
             {**cell, "target": target, "layer": layer, "half_samples": 500,
              "frequency": 0.7 if layer == 1 else 0.2, "null_frequency": 0.15, "null_95": 0.5,
-             "peak_layer": 2}
+             "peak_layer": 2, "stable_layers": 1, "distance_to_peak": 1}
             for target in TARGETS for layer in layers
         ],
     }  # fmt: skip

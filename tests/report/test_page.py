@@ -106,6 +106,50 @@ def test_a_study_that_did_not_run_has_no_section(run: Path, tmp_path: Path) -> N
     assert "Calibration networks" not in html
 
 
+def test_localization_alone_is_a_whole_page(tmp_path: Path) -> None:
+    run = with_figures(
+        write_run(tmp_path / "run", localization_tables(("llama", "qwen"))),
+        studies=["localization"],
+    )
+    failure = {"rule": "localization", "job": "pair=gemma", "message": "gap 0.2, -1 to 1.4"}
+    config = config_of("llama", "qwen", "gemma") | {"studies": ["localization"]}
+    html = page_of(run, tmp_path, config=config, failures=[failure])
+    assert Outline(html).open == []
+    for answer in answers(load_tables(run / "tables")):
+        assert answer.sentence.replace("'", "&#39;") in html
+    assert re.search(r"No answer for gemma\.\s+gap 0\.2, -1 to 1\.4", html)
+    assert "rank audit" not in html.lower()
+    assert "<dt>naive</dt>" not in html
+    assert "<dt>effective units</dt>" in html
+    assert "harmful pairs, n 40 in 36 clusters" in html, "what is seen in a figure"
+    section = html.split('id="tables-localization"')[1].split("</section>")[0]
+    names = re.findall(
+        r'<details class="table"( open)?>\s*<summary><span class="name">(\w+)', section
+    )
+    assert names[0] == (" open", "preference_margins")
+    assert [name for opened, name in names if opened] == ["preference_margins"]
+    assert "tables/localization/summary.csv" in section
+
+
+def test_with_localization_off_the_page_does_not_speak_of_it(tmp_path: Path) -> None:
+    tables = synthetic_tables(("llama",), n_layers=2) | localization_tables(("llama",), n_layers=2)
+    run = with_figures(write_run(tmp_path / "run", tables), studies=STUDIES)
+    html = page_of(run, tmp_path, config=config_of("llama") | {"studies": ["rank_audit"]})
+    assert "ocalization" not in html.split('id="provenance"')[0]
+    assert "last prompt token alone" not in html
+    assert "<dt>naive</dt>" in html
+
+
+def test_a_run_of_networks_alone_answers_no_pair(tmp_path: Path) -> None:
+    tables = causal_tables(("llama",))
+    run = write_run(
+        tmp_path / "run", {name: tables[name] for name in tables if name.startswith("calibration")}
+    )
+    html = page_of(run, tmp_path, config=config_of("llama") | {"studies": ["calibration"]})
+    assert "no pair is answered in a sentence" in html
+    assert "No answer for" not in html
+
+
 def test_the_page_refers_to_nothing_outside(run: Path, tmp_path: Path) -> None:
     outline = Outline(page_of(run, tmp_path))
     addresses = [a[key] for _, a in outline.tags for key in ("src", "href") if key in a]

@@ -113,17 +113,17 @@ TABLES: dict[str, Known] = {
         "localization",
         "localization",
         {
-            "localization_summary": "pair condition length statistic operation direction "
-            "positions layer n clusters value value_low value_high gap_low status why",
             "preference_margins": "pair condition n clusters margin_base margin_tuned gap gap_low "
             "gap_high",
+            "localization_summary": "pair condition length statistic operation direction "
+            "positions layer n clusters value value_low value_high gap_low status why",
             "patching": f"{_CELL} direction positions layer {_PATCHED}",
             "controls": f"{_CELL} direction control positions layer draws {_PATCHED} draws_low "
-            "draws_median draws_high",
+            "draws_median draws_high of_patch of_patch_low of_patch_high",
             "positions": f"{_CELL} direction positions n clusters peak_layer peak peak_low "
             "peak_high last_layer last_layer_low last_layer_high edge_over_peak "
-            "edge_over_peak_low edge_over_peak_high gap gap_low",
-            "interpolation": f"{_CELL} direction positions layer alpha {_PATCHED}",
+            "edge_over_peak_low edge_over_peak_high interior peak_share gap status why",
+            "interpolation": f"{_CELL} direction positions layer alpha {_PATCHED} step step_low",
             "sources": f"{_CELL} direction source positions layer {_PATCHED}",
             "low_rank": f"{_CELL} direction positions basis keep_rest rank layer n clusters "
             "of_full of_full_low of_full_high noise_of_full share_of_variance",
@@ -133,7 +133,7 @@ TABLES: dict[str, Known] = {
             "lasso": f"{_CELL} position target model folds layer n clusters coefficient support "
             "r2_out r2_out_low r2_out_high",
             "lasso_stability": f"{_CELL} position target layer n clusters frequency "
-            "null_frequency null_95 peak_layer",
+            "null_frequency null_95 peak_layer stable_layers distance_to_peak",
             "localization_published": "table subject quantity value",
         },
         files={"localization_summary": "summary"},

@@ -51,6 +51,13 @@ def _missing(spec: FigureSpec, tables: Tables) -> list[str]:
     return [table for table in spec.tables if table not in tables or tables[table].empty]
 
 
+def caption(name: str, tables: Tables) -> str:
+    """What is seen, where the tables say it, and the caption."""
+    spec = FIGURES[name]
+    found = "" if spec.seen is None or _missing(spec, tables) else spec.seen(tables)
+    return f"{found} {spec.caption}".lstrip()
+
+
 def _file(table: str) -> str:
     """The file of a table, without its folder."""
     return f"{TABLES[table].file}.csv"

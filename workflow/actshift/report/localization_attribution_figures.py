@@ -16,6 +16,7 @@ from actshift.report.localization_panels import (
     rows_of_panels,
 )
 from actshift.report.panels import legend, note
+from actshift.report.point import unit
 from actshift.report.style import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, RED, Stroke
 from actshift.report.tables import first, select, values
 
@@ -53,8 +54,9 @@ def state_distances(distances: pd.DataFrame, probe: pd.DataFrame | None) -> Figu
             continue
         if "position" in panel.cell:
             axis.axhline(0, color=BLACK, linewidth=0.8)
-            for target, stroke in targets.items():
-                curve(axis, select(rows, target=target), "r2_out", stroke)
+            for at, (target, stroke) in enumerate(targets.items()):
+                # Targets that are alike have equal curves.
+                curve(axis, select(rows, target=target), "r2_out", stroke, shift=0.1 * (at - 1))
         else:
             for place, stroke in _PLACES.items():
                 curve(axis, select(rows, position=place), "norm", stroke)
@@ -128,8 +130,8 @@ def _published_stars(axis: Axes, rows: pd.DataFrame, published: pd.DataFrame | N
 def _fit(rows: pd.DataFrame) -> str:
     """Layers in the support, and how well they predict clusters that were not fitted on."""
     low, high = first(rows, "r2_out_low"), first(rows, "r2_out_high")
-    text = f"{first(rows, 'support'):g} of {len(rows)} layers\nR² out {first(rows, 'r2_out'):.2f}"
-    return f"{text}\n({low:.2f} to {high:.2f})" if np.isfinite(low) else text
+    text = f"{first(rows, 'support'):g} of {len(rows)} layers\nR² out {unit(first(rows, 'r2_out'))}"
+    return f"{text}\n({unit(low)} to {unit(high)})" if np.isfinite(low) else text
 
 
 _STABILITY = {

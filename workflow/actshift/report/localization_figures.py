@@ -123,8 +123,10 @@ def _control_curve(axis: Axes, rows: pd.DataFrame, name: str, stroke: Stroke, sh
         axis.fill_between(rows["layer"], *ends, color=GREY, alpha=0.3, linewidth=0)
         axis.plot(rows["layer"], rows["draws_median"], color=GREY, linewidth=1)
         return
-    size = {"whole_head": 9, "identity": 4.5}.get(name, 4)
-    curve(axis, rows, "effect", stroke, shift=shift, markersize=size)
+    size = {"whole_head": 9, "identity": 4.5}.get(name)
+    # What is exact stands on its layer.
+    changes = {"shift": shift} if size is None else {"markersize": size}
+    curve(axis, rows, "effect", stroke, **changes)
 
 
 _SOURCES = {

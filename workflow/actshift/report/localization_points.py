@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 
+from actshift.report.localization_rows import condition_of, ends, of_condition, primary
 from actshift.report.point import MIN_CLUSTERS, Point, Verdict, counted, not_measured, number
 from actshift.report.tables import Tables, first, select, values
 from actshift.vocab import ROLES
@@ -23,7 +24,7 @@ _CONTROLS = {
 def swap_point(tables: Tables, pair: str) -> Point:
     """Whether few units of the weights carry the preference, inserted and removed."""
     question = "Do few units carry the preference?"
-    rows = _primary(tables, "localization_summary", pair)
+    rows = primary(tables, "localization_summary", pair=pair)
     over = select(rows, statistic="n_eff_over_layers") if len(rows) else rows
     units = _units(tables, pair)
     if over.empty or units.empty:
@@ -37,7 +38,7 @@ def swap_point(tables: Tables, pair: str) -> Point:
     ]
     clusters = counted(int(first(over, "clusters")), "cluster")
     numbers = (
-        f"counted by their effects on {_condition(over)} pairs in {clusters}, of {count} units "
+        f"counted by their effects on {condition_of(over)} pairs in {clusters}, of {count} units "
         f"{' and '.join(found)} carry the preference (an even spread would be {count})"
     )
     brief = f"{' and '.join(number(value * layers) for value in over['value'])} of {count}"
@@ -49,11 +50,11 @@ def swap_point(tables: Tables, pair: str) -> Point:
 
 def _no_preference(question: str, tables: Tables, pair: str) -> Point:
     """The point of a pair without rows: its margins say why, where it missed the gate."""
-    rows = _of_condition(select(tables.get("preference_margins"), pair=pair))
+    rows = of_condition(select(tables.get("preference_margins"), pair=pair))
     if rows.empty or first(rows, "gap_low") > 0:
         return not_measured(question, "block_swap")
     clause = (
-        f"on {_condition(rows)} pairs the tuned model's margin is {_ends(rows, 'gap')} nats above "
+        f"on {condition_of(rows)} pairs the tuned model's margin is {ends(rows, 'gap')} nats above "
         f"the base's on {counted(int(first(rows, 'clusters')), 'cluster')}, so there is no "
         "preference to localise"
     )
@@ -79,7 +80,7 @@ def _few(over: pd.DataFrame, layers: int) -> tuple[Verdict, str]:
 
 def _units(tables: Tables, pair: str) -> pd.DataFrame:
     """Whole units of the swaps: embeddings, blocks and head."""
-    rows = _primary(tables, "block_swap", pair)
+    rows = primary(tables, "block_swap", pair=pair)
     return rows[rows["part"].isin(["embeddings", "block", "head"])] if len(rows) else rows
 
 
@@ -92,7 +93,7 @@ def _largest(units: pd.DataFrame, over: pd.DataFrame) -> str:
             continue
         top = mine.loc[mine["share"].idxmax()]
         name = str(top["part"]) if pd.isna(top["layer"]) else f"block {top['layer']:g}"
-        share = _ends(mine.loc[[mine["share"].idxmax()]], "share")
+        share = ends(mine.loc[[mine["share"].idxmax()]], "share")
         total = number(float(mine["share"].sum()))
         parts.append(
             f"Largest when {_WAYS[str(operation)]}: {name}, {share} of the gap; all units "
@@ -104,7 +105,7 @@ def _largest(units: pd.DataFrame, over: pd.DataFrame) -> str:
 def prompt_token_point(tables: Tables, pair: str) -> Point:
     """Where tuned states at the last prompt token do most, beside controls of the same patch."""
     question = "Where does the last prompt token carry it?"
-    rows = _primary(tables, "positions", pair)
+    rows = primary(tables, "positions", pair=pair)
     rows = select(rows, **_PLACE) if len(rows) else rows
     if rows.empty:
         return not_measured(question, "positions")
@@ -115,7 +116,7 @@ def prompt_token_point(tables: Tables, pair: str) -> Point:
         return Point(question, "cannot be told", clause, "", _basis(rows), "")
     layer, last = int(first(rows, "peak_layer")), _last_layer(tables, pair)
     brief = f"layer {layer} of 0-{last}, {number(peak / goal)} of the gap"
-    controls = _primary(tables, "controls", pair)
+    controls = primary(tables, "controls", pair=pair)
     controls = select(controls, layer=layer, **_PLACE) if len(controls) else controls
     moves = (
         f"patched at the last prompt token alone, the tuned states do most at layer {layer} of "
@@ -123,7 +124,7 @@ def prompt_token_point(tables: Tables, pair: str) -> Point:
         f"{_beside(controls)}"
     )
     verdict, words = _shape(rows, controls, layer == last)
-    detail = f"{_ends(rows, 'peak')} nats there, {_ends(rows, 'last_layer')} at the last layer. "
+    detail = f"{ends(rows, 'peak')} nats there, {ends(rows, 'last_layer')} at the last layer. "
     detail += _generic(controls)
     return Point(question, verdict, f"{moves}: {words}", detail, _basis(rows), brief)
 
@@ -178,37 +179,13 @@ def _generic(controls: pd.DataFrame) -> str:
     for name, words in kinds.items():
         rows = select(controls, control=name) if len(controls) else controls
         if len(rows) and np.isfinite(first(rows, "of_patch")):
-            parts.append(f"{_ends(rows, 'of_patch')} of that with a donor on {words}")
+            parts.append(f"{ends(rows, 'of_patch')} of that with a donor on {words}")
     return f"{'; '.join(parts)}: near 1 means generic.".capitalize() if parts else ""
-
-
-def _ends(rows: pd.DataFrame, column: str) -> str:
-    """A value with its interval."""
-    value, low, high = (number(first(rows, f"{column}{end}")) for end in ("", "_low", "_high"))
-    return f"{value} ({low} to {high})"
 
 
 def _last_layer(tables: Tables, pair: str) -> int:
     """Number of the model's last block."""
     return int(values(select(tables["patching"], pair=pair), "layer").max())
-
-
-def _primary(tables: Tables, name: str, pair: str) -> pd.DataFrame:
-    """The pair's rows of natural length and harmful pairs; of the first condition without them."""
-    rows = _of_condition(select(tables.get(name), pair=pair))
-    return select(rows, length="natural") if len(rows) else rows
-
-
-def _of_condition(rows: pd.DataFrame) -> pd.DataFrame:
-    """Harmful pairs, as the gate takes them; the first condition where there are none."""
-    if rows.empty:
-        return rows
-    conditions = list(rows["condition"].unique())
-    return select(rows, condition="harmful" if "harmful" in conditions else conditions[0])
-
-
-def _condition(rows: pd.DataFrame) -> str:
-    return str(rows["condition"].iloc[0])
 
 
 def _undecided(rows: pd.DataFrame) -> str:
@@ -222,6 +199,6 @@ def _basis(rows: pd.DataFrame) -> str:
     """Pairs and clusters that a row rests on."""
     clusters = counted(int(first(rows, "clusters")), "cluster")
     return (
-        f"{int(first(rows, 'n'))} {_condition(rows)} preference pairs in {clusters}, answers at "
+        f"{int(first(rows, 'n'))} {condition_of(rows)} preference pairs in {clusters}, answers at "
         "their own length; intervals by cluster."
     )

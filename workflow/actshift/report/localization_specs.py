@@ -1,5 +1,8 @@
 """The figures of localization: what each is drawn from, its title and its caption."""
 
+from dataclasses import replace
+from functools import partial
+
 from actshift.report.localization_attribution_figures import (
     lasso_coefficients,
     lasso_stability,
@@ -16,10 +19,11 @@ from actshift.report.localization_figures import (
     patch_reverse,
     patch_sources,
 )
+from actshift.report.localization_seen import seen
 from actshift.report.localization_swap_figures import swap_shares
 from actshift.report.spec import FigureSpec
 
-LOCALIZATION: dict[str, FigureSpec] = {
+_DRAWN: dict[str, FigureSpec] = {
     "patch_forward": FigureSpec(
         "localization",
         patch_forward,
@@ -138,3 +142,6 @@ LOCALIZATION: dict[str, FigureSpec] = {
         "% of draws: bars below it are chance. The triangle is the layer whose patch does most.",
     ),
 }
+
+#: With the sentence that each has of its tables.
+LOCALIZATION = {name: replace(spec, seen=partial(seen, name)) for name, spec in _DRAWN.items()}

@@ -82,10 +82,15 @@ class PageContent:
     checkpoints: Cells | None = None
     timings: Sequence[Mapping[str, str | float]] = ()
 
-    @property
-    def causal(self) -> bool:
-        """Whether a study of interventions is on the page, whose words need explaining."""
-        return any(study.name in ("ablation", "spectral_gap") for study in self.studies)
+    #: Tables that stand open: short ones that the others rest on.
+    opened: Sequence[str] = (
+        "tables/rank_audit/summary.csv",
+        "tables/localization/preference_margins.csv",
+    )
+
+    def has(self, *names: str) -> bool:
+        """Whether one of these studies is on the page, whose words need explaining."""
+        return any(study.name in names for study in self.studies)
 
 
 def render_page(content: PageContent) -> str:

@@ -51,7 +51,8 @@ def number(value: float) -> str:
 
 def unit(value: float) -> str:
     """A cosine or a share of 1, two decimals."""
-    return f"{value:.2f}"
+    text = f"{value:.2f}"
+    return "0.00" if text == "-0.00" else text
 
 
 def percent(share: float) -> str:

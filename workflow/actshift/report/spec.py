@@ -1,8 +1,9 @@
 """What a figure of the page is, and which studies the page has a section for."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import pandas as pd
 from matplotlib.figure import Figure
 
 
@@ -17,6 +18,7 @@ class FigureSpec:
         title: a question or a name.
         caption: what is drawn, in which unit, and what it cannot show.
         beside: tables that add a control or a published line; None where they are missing.
+        seen: what the tables show, in a sentence that stands before the caption on the page.
     """
 
     study: str
@@ -25,6 +27,7 @@ class FigureSpec:
     title: str
     caption: str
     beside: tuple[str, ...] = ()
+    seen: Callable[[Mapping[str, pd.DataFrame]], str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

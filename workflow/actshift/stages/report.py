@@ -11,7 +11,7 @@ from actshift.report.catalogue import OF_THE_RUN, TABLES
 from actshift.report.cells import Cells, cells_of
 from actshift.report.claim_rows import claim_rows, claims_line
 from actshift.report.examples import ShowText, examples
-from actshift.report.figures import FIGURES, alt_text, figure_names
+from actshift.report.figures import FIGURES, alt_text, caption, figure_names
 from actshift.report.page import (
     FigureBlock,
     Missing,
@@ -135,10 +135,10 @@ def _figures(run_dir: Path, tables: Tables, study: str) -> list[FigureBlock]:
     for name in figure_names([study]):
         path = run_dir / "figures" / study / f"{name}.svg"
         if path.is_file():
-            spec, alt = FIGURES[name], alt_text(name, tables)
+            title, alt = FIGURES[name].title, alt_text(name, tables)
             place = path.relative_to(run_dir).as_posix()
             blocks.append(
-                FigureBlock(name, spec.title, spec.caption, alt, path.read_bytes(), place)
+                FigureBlock(name, title, caption(name, tables), alt, path.read_bytes(), place)
             )
     return blocks
 
