@@ -124,9 +124,10 @@ def _control_curve(axis: Axes, rows: pd.DataFrame, name: str, stroke: Stroke, sh
         axis.plot(rows["layer"], rows["draws_median"], color=GREY, linewidth=1)
         return
     size = {"whole_head": 9, "identity": 4.5}.get(name)
-    # What is exact stands on its layer.
-    changes = {"shift": shift} if size is None else {"markersize": size}
-    curve(axis, rows, "effect", stroke, **changes)
+    if size is None:
+        curve(axis, rows, "effect", stroke, shift=shift)
+    else:  # what is exact stands on its layer
+        curve(axis, rows, "effect", stroke, markersize=size)
 
 
 _SOURCES = {

@@ -91,9 +91,9 @@ def _largest(units: pd.DataFrame, over: pd.DataFrame) -> str:
         mine = select(units, operation=operation).dropna(subset=["share"])
         if mine.empty:
             continue
-        top = mine.loc[mine["share"].idxmax()]
+        top = mine.iloc[int(mine["share"].to_numpy(dtype=float).argmax())]
         name = str(top["part"]) if pd.isna(top["layer"]) else f"block {top['layer']:g}"
-        share = ends(mine.loc[[mine["share"].idxmax()]], "share")
+        share = ends(top.to_frame().T, "share")
         total = number(float(mine["share"].sum()))
         parts.append(
             f"Largest when {_WAYS[str(operation)]}: {name}, {share} of the gap; all units "
