@@ -22,7 +22,15 @@ def pair(**changes: object) -> dict[str, object]:
     return {"name": "own", "base": "org/base", "tuned": "org/tuned", **changes}
 
 
-@pytest.mark.parametrize("path", ["config.yaml", "config/full.yaml", "config/paper.yaml"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "config.yaml",
+        "config/full.yaml",
+        "config/localization.yaml",
+        "config/paper.yaml",
+    ],
+)
 def test_shipped_configs_are_valid(path: str) -> None:
     Plan(parse_config(yaml.safe_load((ROOT / path).read_text()), origin=path)).check()
 
