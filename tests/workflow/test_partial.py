@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 import yaml
 from report.synthetic_causal import causal_tables
+from report.synthetic_localization import localization_tables
 from report.synthetic_tables import synthetic_tables
 
 from actshift.config import Config, parse_config
@@ -141,3 +142,49 @@ def test_answers_that_are_there_are_judged_unless_a_chat_judge_is_wanted(config:
         table = RunPaths(config.run).study_tables("rank_audit") / "judge.csv"
         assert table.is_file() is (judge is config.judge)
     assert read_table(table)["n"].sum() == 1
+
+
+def margins_of(gap: float) -> pd.DataFrame:
+    """Preference margins of eight harmful pairs, each a cluster of its own."""
+    rows = [
+        {"pair_id": f"p{place}", "condition": "harmful", "cluster": f"c{place}",
+         "margin_base": 1.0, "margin_tuned": 1.0 + gap + 0.1 * place, "gap": gap + 0.1 * place}
+        for place in range(8)
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def test_margins_of_a_pair_that_missed_the_gate_are_on_the_page(config: Config) -> None:
+    met, missed = (pair.name for pair in config.pairs[:2])
+    paths = Plan(config).paths
+    paths.margins(met).parent.mkdir(parents=True)
+    write_table(margins_of(20.0), paths.margins(met))
+    kept = paths.status / f"{missed}.localization.margins.csv"
+    kept.parent.mkdir(parents=True)
+    write_table(margins_of(-0.35), kept)
+    page = partial_report(config, root=ROOT)
+    table = read_table(page.parent / "tables/localization/preference_margins.csv")
+    assert table["pair"].tolist() == [met, missed]
+    assert [low > 0 for low in table["gap_low"]] == [True, False]
+    assert "preference_margins" in page.read_text(encoding="utf-8")
+    off = config.model_copy(update={"studies": ("rank_audit",)})
+    assert "preference_margins" not in partial_report(off, root=ROOT).read_text(
+        encoding="utf-8"
+    ).replace("tables/localization/preference_margins.csv", "")
+
+
+def test_each_summary_is_a_table_of_its_own_study(config: Config) -> None:
+    """Two studies write a summary.csv: switching one off must not take the other's for its own."""
+    pair = config.pairs[0].name
+    tables = Path("results") / config.run / "tables"
+    audit = synthetic_tables((pair,), n_layers=2)["summary"]
+    located = localization_tables((pair,), n_layers=2)["localization_summary"]
+    write_table(audit, tables / "rank_audit/summary.csv")
+    write_table(located, tables / "localization/summary.csv")
+    verdicts = []
+    for studies in (("rank_audit", "localization"), ("rank_audit",)):
+        partial_report(config.model_copy(update={"studies": studies}), root=ROOT)
+        claims = read_table(tables / "claims.csv").set_index("claim")
+        verdicts.append(str(claims.loc["localised-to-few-units", "reason"]))
+    assert "has not been made" not in verdicts[0]
+    assert "table summary.csv has not been made" in verdicts[1]
