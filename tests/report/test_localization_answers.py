@@ -52,10 +52,9 @@ def test_the_spread_is_told_in_units_with_interval_clusters_and_the_even_spread(
 ) -> None:
     set_effective(tables, 1.0, 0.5)
     found = point(tables, SPREAD)
-    assert (
-        "harmful pairs in 36 clusters, of 6 units 4 (3.8 to 4.2) put into the base" in found.clause
-    )
-    assert "2 (1.8 to 2.2) taken from the tuned model" in found.clause
+    assert "of 6 units effectively 4 (3.8 to 4.2) carry the preference into" in found.clause
+    assert "2 (1.8 to 2.2) take it from the tuned model" in found.clause
+    assert "counted on harmful pairs in 36 clusters" in found.clause
     assert "an even spread would be 6" in found.clause
     assert "block 3, 0.25 (0.22 to 0.28) of the gap" in found.detail
     assert found.brief == "4 and 2 of 6"
@@ -129,7 +128,7 @@ def test_where_no_pairs_are_harmful_the_first_condition_speaks(
             table["condition"] = table["condition"].replace(
                 {"harmful": "helpful", "harmless": "honest"}
             )
-    assert "effects on helpful pairs" in point(tables, SPREAD).clause
+    assert "counted on helpful pairs" in point(tables, SPREAD).clause
 
 
 def test_a_pair_that_missed_the_gate_says_so_with_its_margins(
@@ -161,3 +160,10 @@ def test_only_what_ran_is_asked(tables: dict[str, pd.DataFrame]) -> None:
     both = answer_pair(audit | tables, "a").points
     assert len(both) == 2 + len(answer_pair(audit, "a").points)
     assert [one.verdict for one in both[-2:]] == ["measured", "measured"]
+
+
+def test_each_kind_of_study_has_a_sentence_of_its_own(tables: dict[str, pd.DataFrame]) -> None:
+    sentence = answer_pair(synthetic_tables(("a",)) | tables, "a").sentence
+    assert sentence.startswith("Over ")
+    assert ". Exchanged one by one, " in sentence
+    assert "; patched at the last prompt token" in sentence

@@ -4,7 +4,7 @@ No sentence is fixed in advance: a rule looks at the numbers, checks what the cl
 picks the wording. Every point carries the number of prompts (and clusters) it rests on.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from actshift.report.catalogue import TABLES
@@ -30,12 +30,12 @@ _AUDIT: tuple[_Make, ...] = (
     heldout_point,
     concepts_point,
 )
-#: Points of the other studies: by the table without which there is no question.
-_OF_STUDIES: dict[str, tuple[_Make, ...]] = {
-    "refusal_effect": (refusal_point,),
-    "ablation_sweep": (ablation_point,),
-    "preference_margins": (swap_point, prompt_token_point),
+#: Points of studies that a run may leave out: by the table without which there is no question.
+_CAUSAL: dict[str, _Make] = {
+    "refusal_effect": refusal_point,
+    "ablation_sweep": ablation_point,
 }
+_LOCALIZATION: tuple[_Make, ...] = (swap_point, prompt_token_point)
 #: Tables whose pairs get an answer.
 _ANSWERED = ("rank", "localization_summary")
 #: Studies that fill them: without any of them no pair can be answered.
@@ -52,23 +52,35 @@ class Answer:
 
 
 def answer_pair(tables: Tables, pair: str) -> Answer:
-    """The sentence and the points of one pair.
+    """The sentences and the points of one pair.
 
     Args:
         tables: table name -> rows of all pairs; missing tables give points that say so.
         pair: the pair's name.
 
     Returns:
-        One sentence of clauses (one a point that has something to say) and the points.
+        A sentence for each kind of study (a clause for each point that has something to say), and
+        the points.
     """
-    audited = any(TABLES[name].study == "rank_audit" for name in tables)
-    asked = [*(_AUDIT if audited else ())]
-    for table, points_of in _OF_STUDIES.items():
-        asked += points_of if table in tables else ()
-    points = tuple(make(tables, pair) for make in asked)
-    clauses = [point.clause for point in points if point.clause]
-    sentence = "; ".join(clauses) + "." if clauses else "Its tables hold nothing to answer from."
-    return Answer(pair, sentence[0].upper() + sentence[1:], points)
+    groups = [[make(tables, pair) for make in group] for group in _asked(tables)]
+    sentences = " ".join(filter(None, map(_sentence, groups)))
+    points = tuple(point for group in groups for point in group)
+    return Answer(pair, sentences or "Its tables hold nothing to answer from.", points)
+
+
+def _asked(tables: Tables) -> Iterator[tuple[_Make, ...]]:
+    """The points that the tables raise, a group a kind of study."""
+    if any(TABLES[name].study == "rank_audit" for name in tables):
+        yield _AUDIT
+    yield tuple(make for table, make in _CAUSAL.items() if table in tables)
+    if "preference_margins" in tables:
+        yield _LOCALIZATION
+
+
+def _sentence(points: Sequence[Point]) -> str:
+    """Their clauses as one sentence; empty where none has something to say."""
+    text = "; ".join(point.clause for point in points if point.clause)
+    return f"{text[0].upper()}{text[1:]}." if text else ""
 
 
 def answers(tables: Tables, *, order: Sequence[str] = ()) -> list[Answer]:

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from actshift.report.localization_rows import condition_of, ends, of_condition, primary
-from actshift.report.point import MIN_CLUSTERS, Point, Verdict, counted, not_measured, number
+from actshift.report.point import MIN_CLUSTERS, Point, Verdict, counted, not_measured, number, unit
 from actshift.report.tables import Tables, first, select, values
 from actshift.vocab import ROLES
 
@@ -38,8 +38,8 @@ def swap_point(tables: Tables, pair: str) -> Point:
     ]
     clusters = counted(int(first(over, "clusters")), "cluster")
     numbers = (
-        f"counted by their effects on {condition_of(over)} pairs in {clusters}, of {count} units "
-        f"{' and '.join(found)} carry the preference (an even spread would be {count})"
+        f"exchanged one by one, of {count} units effectively {', '.join(found)}, counted on "
+        f"{condition_of(over)} pairs in {clusters} (an even spread would be {count})"
     )
     brief = f"{' and '.join(number(value * layers) for value in over['value'])} of {count}"
     verdict, words = _few(over, layers)
@@ -63,7 +63,12 @@ def _no_preference(question: str, tables: Tables, pair: str) -> Point:
     return Point(question, "cannot be told", clause, detail, _basis(rows), "no preference")
 
 
-_WAYS = {"insert": "put into the base", "remove": "taken from the tuned model"}
+#: How a clause and how the detail speak of an operation.
+_WAYS = {
+    "insert": "carry the preference into the base",
+    "remove": "take it from the tuned model",
+}
+_PLACES = {"insert": "put into the base", "remove": "taken from the tuned model"}
 
 
 def _few(over: pd.DataFrame, layers: int) -> tuple[Verdict, str]:
@@ -96,7 +101,7 @@ def _largest(units: pd.DataFrame, over: pd.DataFrame) -> str:
         share = ends(top.to_frame().T, "share")
         total = number(float(mine["share"].sum()))
         parts.append(
-            f"Largest when {_WAYS[str(operation)]}: {name}, {share} of the gap; all units "
+            f"Largest when {_PLACES[str(operation)]}: {name}, {share} of the gap; all units "
             f"together {total}."
         )
     return " ".join(parts) or "No share of the gap was measured."
@@ -115,7 +120,7 @@ def prompt_token_point(tables: Tables, pair: str) -> Point:
         clause = f"where the last prompt token carries the preference cannot be told ({why})"
         return Point(question, "cannot be told", clause, "", _basis(rows), "")
     layer, last = int(first(rows, "peak_layer")), _last_layer(tables, pair)
-    brief = f"layer {layer} of 0-{last}, {number(peak / goal)} of the gap"
+    brief = f"layer {layer} ({unit(peak / goal)} of the gap)"
     controls = primary(tables, "controls", pair=pair)
     controls = select(controls, layer=layer, **_PLACE) if len(controls) else controls
     moves = (
