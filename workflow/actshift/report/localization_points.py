@@ -29,6 +29,9 @@ def swap_point(tables: Tables, pair: str) -> Point:
     units = _units(tables, pair)
     if over.empty or units.empty:
         return _no_preference(question, tables, pair)
+    if why := _undecided(over):
+        clause = f"how many units carry the preference cannot be told ({why})"
+        return Point(question, "cannot be told", clause, "", _basis(over), "")
     layers = len(units["layer"].dropna().unique())
     count = layers + 2
     found = [
@@ -73,8 +76,6 @@ _PLACES = {"insert": "put into the base", "remove": "taken from the tuned model"
 
 def _few(over: pd.DataFrame, layers: int) -> tuple[Verdict, str]:
     """Verdict and words on the effective number of units."""
-    if why := _undecided(over):
-        return "cannot be told", f"what that says cannot be told ({why})"
     least = f"a quarter of {counted(layers, 'layer')}"
     if values(over, "value_high").max() < FEW:
         return "measured", f"few, under {least} either way"
