@@ -12,9 +12,9 @@ from actshift.maths.lasso import (
     cross_validated,
     group_folds,
     moments,
-    out_of_fold,
 )
 from actshift.maths.lasso_path import lasso_path as paths
+from actshift.maths.out_of_fold import out_of_fold, training_means
 
 N, LAYERS = 60, 7
 #: scikit-learn's coordinate descent stops at a tolerance; the homotopy is exact.
@@ -118,7 +118,8 @@ def test_out_of_fold_predictions_never_saw_their_rows() -> None:
     for number in range(5):
         rows = outer != number
         inner[number, rows] = group_folds(codes[rows], 5)
-    found, mean = out_of_fold(features, target, outer, inner)
+    found = out_of_fold(features[None], target[None], outer, inner)[0]
+    mean = training_means(target[None], outer, inner >= 0)[0]
     for number in range(5):
         rows = outer != number
         scaler = StandardScaler().fit(features[rows])

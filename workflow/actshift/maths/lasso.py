@@ -39,32 +39,40 @@ class Moments:
 
 
 def moments(
-    features: Float[np.ndarray, "pair layer"],
-    target: Float[np.ndarray, " pair"],
-    members: Bool[np.ndarray, "problem pair"],
+    features: Float[np.ndarray, "*problem pair layer"],
+    target: Float[np.ndarray, "... pair"],
+    members: Bool[np.ndarray, "_ pair"],
 ) -> Moments:
     """Centred second moments of every subset of the rows.
 
     Args:
-        features: One column a layer.
-        target: One value a row.
-        members: Which rows each problem holds; none may be empty.
+        features: One column a layer, `[pair, layer]` for all problems or one such each.
+        target: One value a row, `[pair]` for all problems or one such each.
+        members: Which rows each problem holds, `[problem, pair]`; none may be empty.
     """
-    joint = np.column_stack([features, target]).astype(np.float64)
-    joint = joint - joint.mean(axis=0)
-    shift = np.append(np.mean(features, axis=0), np.mean(target))
+    centre, level = features.mean(axis=-2), target.mean(axis=-1)
+    # Centred once: the moments of a subset are then small differences of small numbers.
+    x, y = features - centre[..., None, :], target - level[..., None]
     share = members / members.sum(axis=1, keepdims=True)
-    width = joint.shape[1]
-    products = (joint[:, :, None] * joint[:, None, :]).reshape(len(joint), width * width)
-    mean = share @ joint
-    second = (share @ products).reshape(-1, width, width) - mean[:, :, None] * mean[:, None, :]
+    weighted = share * y
+    width = x.shape[-1]
+    products = (x[..., :, None] * x[..., None, :]).reshape(*x.shape[:-1], width * width)
+    mean_x, mean_y = _weighted(share, x), weighted.sum(axis=1)
+    second = _weighted(share, products).reshape(-1, width, width)
     return Moments(
-        gram=second[:, :-1, :-1],
-        cross=second[:, :-1, -1],
-        variance=second[:, -1, -1],
-        mean_x=mean[:, :-1] + shift[:-1],
-        mean_y=mean[:, -1] + shift[-1],
+        gram=second - mean_x[:, :, None] * mean_x[:, None, :],
+        cross=_weighted(weighted, x) - mean_x * mean_y[:, None],
+        variance=(weighted * y).sum(axis=1) - mean_y**2,
+        mean_x=mean_x + centre,
+        mean_y=mean_y + level,
     )
+
+
+def _weighted(
+    weights: Float[np.ndarray, "problem pair"], values: Float[np.ndarray, "... pair column"]
+) -> Float[np.ndarray, "problem column"]:
+    """Weighted sums over pairs of values that all problems share, or of each one's own."""
+    return weights @ values if values.ndim == 2 else np.matmul(weights[:, None], values)[:, 0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,17 +94,18 @@ class Fits:
     mean_y: Float[np.ndarray, " problem"]
 
     def predict(
-        self, features: Float[np.ndarray, "pair layer"]
-    ) -> Float[np.ndarray, "problem pair"]:
-        """Each fit's prediction for all rows."""
+        self, features: Float[np.ndarray, "*problem pair layer"]
+    ) -> Float[np.ndarray, "fit pair"]:
+        """Each fit's prediction for all rows, shared by the fits or each one's own."""
         slope = self.weights / self.scale
-        return slope @ features.T + (self.mean_y - (slope * self.mean_x).sum(axis=1))[:, None]
+        level = self.mean_y - (slope * self.mean_x).sum(axis=1)
+        return np.matmul(features, slope[:, :, None])[..., 0] + level[:, None]
 
 
 def cross_validated(
-    features: Float[np.ndarray, "pair layer"],
-    target: Float[np.ndarray, " pair"],
-    folds: Int[np.ndarray, "problem pair"],
+    features: Float[np.ndarray, "*problem pair layer"],
+    target: Float[np.ndarray, "... pair"],
+    folds: Int[np.ndarray, "_ pair"],
     *,
     alphas: Float[np.ndarray, " alpha"] = ALPHAS,
     l1_ratio: float = 1.0,
@@ -108,9 +117,10 @@ def cross_validated(
     ones; the intercept is refitted in every fold.
 
     Args:
-        features: One column a layer.
-        target: One value a row.
-        folds: Fold of every row in every problem, from 0; -1 where the problem lacks the row.
+        features: One column a layer, `[pair, layer]` for all problems or one such each.
+        target: One value a row, `[pair]` for all problems or one such each.
+        folds: Fold of every row in every problem, `[problem, pair]`, from 0; -1 where the problem
+            lacks the row.
         alphas: Penalties, falling.
         l1_ratio: 1 for the LASSO, less for an elastic net.
 
@@ -129,7 +139,7 @@ def cross_validated(
         raise ValueError("every problem needs two folds or more")
     whole = moments(features, target, members)
     spread = np.sqrt(np.maximum(np.einsum("bii->bi", whole.gram), 0.0))
-    floor = 1e-9 * np.maximum(np.abs(features).max(axis=0), 1e-300)
+    floor = 1e-9 * np.maximum(np.abs(features).max(axis=-2), 1e-300)
     scale = np.where(spread > floor, spread, 1.0)
     keep = spread > floor
     errors = np.zeros((len(folds), len(alphas)))
@@ -137,8 +147,10 @@ def cross_validated(
     for number in numbers:
         inside = folds == number
         has = inside.any(axis=1)
-        train = moments(features, target, (members & ~inside)[has])
-        test = moments(features, target, inside[has])
+        own_x = features[has] if features.ndim == 3 else features
+        own_y = target[has] if target.ndim == 2 else target
+        train = moments(own_x, own_y, (members & ~inside)[has])
+        test = moments(own_x, own_y, inside[has])
         path = _solve(_scaled(train, scale[has], keep[has]), alphas, l1_ratio)
         errors[has] += _squared_errors(path, train, test, scale[has])
         count += has
@@ -151,32 +163,6 @@ def cross_validated(
         mean_x=whole.mean_x,
         mean_y=whole.mean_y,
     )
-
-
-def out_of_fold(
-    features: Float[np.ndarray, "pair layer"],
-    target: Float[np.ndarray, " pair"],
-    outer: Int[np.ndarray, " pair"],
-    inner: Int[np.ndarray, "fold pair"],
-    *,
-    l1_ratio: float = 1.0,
-) -> tuple[Float[np.ndarray, " pair"], Float[np.ndarray, " pair"]]:
-    """Predictions for rows that neither the fit nor its penalty saw, and the training mean.
-
-    Args:
-        features: One column a layer.
-        target: One value a row.
-        outer: Fold that predicts each row.
-        inner: Folds of the penalty inside the training rows of each outer fold; -1 outside them.
-        l1_ratio: As in `cross_validated`.
-
-    Returns:
-        (prediction, mean of the target over the training rows), by row. R^2 out of fold is
-        1 - sum (y - prediction)^2 / sum (y - mean)^2, so a fit without support scores exactly 0.
-    """
-    fits = cross_validated(features, target, inner, l1_ratio=l1_ratio)
-    place = np.arange(len(target))
-    return fits.predict(features)[outer, place], fits.mean_y[outer]
 
 
 def contiguous_folds(n: int, folds: int) -> Int[np.ndarray, " pair"]:

@@ -1,0 +1,152 @@
+"""Predictions for rows that a fit never saw, and how much better they are than the mean."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from actshift.maths.intervals import bootstrap_ends
+from actshift.maths.lasso import cross_validated
+from actshift.maths.resampling import cluster_bootstrap_counts
+
+#: A column that covariates leave less than this share of its size is theirs up to rounding.
+_SPANNED = 1e-9
+
+
+def out_of_fold(
+    features: Float[np.ndarray, "problem pair layer"],
+    target: Float[np.ndarray, "problem pair"],
+    outer: Int[np.ndarray, " pair"],
+    inner: Int[np.ndarray, "fold pair"],
+    *,
+    covariates: Float[np.ndarray, "pair covariate"] | None = None,
+    l1_ratio: float = 1.0,
+) -> Float[np.ndarray, "problem pair"]:
+    """LassoCV predictions for rows that neither the fit nor its penalty saw.
+
+    Covariates are not penalised: target and features are replaced by their residuals about the
+    covariates' least-squares lines of the training rows, which gives the same minimum
+    (Frisch-Waugh-Lovell), and the target's line is added to the prediction.
+
+    Args:
+        features: One column a layer, of each problem.
+        target: One value a row, of each problem.
+        outer: Fold that predicts each row.
+        inner: Folds of the penalty inside the training rows of each outer fold; -1 outside them.
+        covariates: Columns beside the features.
+        l1_ratio: 1 for the LASSO, less for an elastic net.
+    """
+    folds, (problems, pairs, layers) = len(inner), features.shape
+    x = np.repeat(features[:, None], folds, axis=1)
+    y = np.repeat(target[:, None], folds, axis=1)
+    level = np.zeros_like(y)
+    if covariates is not None:
+        level = training_lines(covariates, target, inner >= 0)
+        columns = np.moveaxis(features, 2, 1).reshape(-1, pairs)
+        lines = training_lines(covariates, columns, inner >= 0)
+        lines = np.moveaxis(lines.reshape(problems, layers, folds, pairs), 1, 3)
+        y, left = y - level, x - lines
+        size = np.abs(features).max(axis=1)[:, None, None]
+        x = np.where(np.abs(left).max(axis=2, keepdims=True) > _SPANNED * size, left, 0.0)
+    x = x.reshape(-1, pairs, layers)
+    fits = cross_validated(
+        x, y.reshape(-1, pairs), np.tile(inner, (problems, 1)), l1_ratio=l1_ratio
+    )
+    found = fits.predict(x).reshape(problems, folds, pairs) + level
+    return found[:, outer, np.arange(pairs)]
+
+
+def training_lines(
+    covariates: Float[np.ndarray, "pair covariate"],
+    values: Float[np.ndarray, "column pair"],
+    training: Bool[np.ndarray, "fold pair"],
+) -> Float[np.ndarray, "column fold pair"]:
+    """Least-squares lines fitted on each fold's training rows, read at every row.
+
+    Args:
+        covariates: Predictors beside a constant; z-scored on the training rows. Of collinear
+            ones the line of least norm is taken; one without spread there is left out.
+        values: What is predicted.
+        training: Rows that each fold is fitted on.
+    """
+    found = np.empty((len(values), *training.shape))
+    for fold, rows in enumerate(training):
+        mean, spread = covariates[rows].mean(axis=0), covariates[rows].std(axis=0)
+        has = spread > _SPANNED * np.maximum(np.abs(covariates[rows]).max(axis=0), 1e-300)
+        scaled = np.where(has, covariates - mean, 0.0) / np.where(has, spread, 1.0)
+        level = values[:, rows].mean(axis=1)
+        slope = np.linalg.lstsq(scaled[rows], (values[:, rows] - level[:, None]).T, rcond=1e-9)[0]
+        found[:, fold] = level[:, None] + (scaled @ slope).T
+    return found
+
+
+def training_means(
+    target: Float[np.ndarray, "problem pair"],
+    outer: Int[np.ndarray, " pair"],
+    training: Bool[np.ndarray, "fold pair"],
+) -> Float[np.ndarray, "problem pair"]:
+    """Mean of the target over the training rows of the fold that predicts each row."""
+    share = training / training.sum(axis=1, keepdims=True)
+    return (target @ share.T)[:, outer]
+
+
+def gain_out(
+    target: Float[np.ndarray, "problem pair"],
+    before: Float[np.ndarray, "problem pair"],
+    after: Float[np.ndarray, "problem pair"],
+    mean: Float[np.ndarray, "problem pair"],
+    clusters: Sequence[str],
+    *,
+    draws: int,
+    seed: int,
+) -> Float[np.ndarray, "problem 3"]:
+    """What one prediction explains beyond another, with its cluster-bootstrap interval.
+
+    (sum (y - before)^2 - sum (y - after)^2) / sum (y - mean)^2 over rows that no fit saw. With
+    `before` the training mean this is R^2 out of fold: 0 for a fit without support, below 0 for
+    one worse than the mean. Predictions are not refitted in a draw.
+
+    Args:
+        target: y.
+        before: Prediction to be beaten.
+        after: Prediction.
+        mean: Mean of the training rows of each row's fold.
+        clusters: Of each row.
+        draws: Resamples.
+        seed: Of resampling; problems share draws.
+
+    Returns:
+        (value, low, high) of each problem; NaN where the target has no spread.
+    """
+    total = np.square(target - mean)
+    better = np.square(target - before) - np.square(target - after)
+    rng = np.random.default_rng(seed)
+    weights = cluster_bootstrap_counts(clusters, draws=draws, rng=rng).astype(np.float64)
+    flat = total.sum(axis=1) <= 1e-20 * np.square(target).sum(axis=1)
+    whole = total.sum(axis=1)[:, None]
+    # A draw whose rows all sit at the mean has nothing to explain.
+    below = total @ weights.T
+    below = np.where(below > 1e-12 * whole, below, np.nan)
+    value = better.sum(axis=1) / np.where(flat, np.nan, whole[:, 0])
+    ends = finite_ends((better @ weights.T) / below, clusters=len(set(clusters)))
+    return np.where(flat[:, None], np.nan, np.column_stack([value, ends]))
+
+
+def finite_ends(
+    draws: Float[np.ndarray, "row draw"], *, clusters: int
+) -> Float[np.ndarray, "row end"]:
+    """`bootstrap_ends` over the draws in which a statistic exists.
+
+    Args:
+        draws: Resampled statistics; NaN where a draw has none.
+        clusters: How many were resampled.
+
+    Returns:
+        Lower and upper end of each row; NaN where a tenth of the draws or more have none.
+    """
+    ends = np.full((len(draws), 2), np.nan)
+    for row, values in enumerate(draws):
+        finite = np.isfinite(values)
+        if finite.mean() > 0.9:
+            ends[row] = bootstrap_ends(values[finite][None], clusters=clusters)[0]
+    return ends
