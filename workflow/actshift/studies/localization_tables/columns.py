@@ -63,7 +63,8 @@ COLUMNS: dict[str, tuple[str, ...]] = {
         *("gain_over_length_high", *_STATUS),
     ),
     "lasso_stability": (
-        *(*_CELL, *_TARGET, "layer", *_COUNT, "half_samples", "permutations", "frequency"),
+        *(*_CELL, *_TARGET, "layer", *_COUNT, "half_samples", "permutations"),
+        *("null_half_samples", "frequency"),
         *("null_frequency", "null_95", "p", "stable", "stable_layers", "layers_beyond_quarter"),
         *("support", "r2_out", "r2_out_low", "r2_out_high", "gain_over_length_low"),
         *("peak_layer", "distance_to_peak", *_STATUS),

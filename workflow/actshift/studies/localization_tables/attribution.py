@@ -1,0 +1,35 @@
+"""Tables that ask whether the size of the shift at a layer says how much preference it carries."""
+
+from actshift.studies.localization_tables.distances import distance_rows
+from actshift.studies.localization_tables.inputs import PairFiles
+from actshift.studies.localization_tables.lasso import BY_CLUSTER, MODELS, fitted, lasso_rows
+from actshift.studies.localization_tables.probe import probe_rows
+from actshift.studies.localization_tables.stability import stability_rows
+from actshift.studies.localization_tables.targets import problems_of
+
+
+def attribution_tables(
+    files: PairFiles, *, pair: str, seed: int
+) -> dict[str, list[dict[str, object]]]:
+    """Rows of `distances`, `probe`, `lasso` and `lasso_stability` of one pair of models.
+
+    Args:
+        files: What the rule `localization` left.
+        pair: Name of the pair of models.
+        seed: Of resampling.
+
+    Raises:
+        UserError: A score or a distance is missing.
+    """
+    tables: dict[str, list[dict[str, object]]] = {
+        name: [] for name in ("distances", "probe", "lasso", "lasso_stability")
+    }
+    for cell in problems_of(files):
+        fits = [fitted(cell, model, seed=seed) for model in MODELS]
+        tables["distances"] += distance_rows(cell, pair=pair, seed=seed)
+        tables["probe"] += probe_rows(cell, pair=pair, seed=seed)
+        tables["lasso"] += lasso_rows(cell, fits, pair=pair)
+        tables["lasso_stability"] += stability_rows(
+            cell, fits[MODELS.index(BY_CLUSTER)], pair=pair, seed=seed
+        )
+    return tables
