@@ -24,7 +24,6 @@ _NO_SPREAD = 1e-14
 _LEVEL = 1e-12
 #: Distance from the penalty, as a share of it, that counts as touching.
 _TOUCHES = 1e-9
-_SLACK = 1.0 + 1e-12
 
 
 @dataclass(eq=False)
@@ -74,19 +73,24 @@ def lasso_path(
     """
     if not (np.diff(alphas, axis=1) < 0).all() or not (alphas > 0).all():
         raise ValueError("penalties must fall and be positive")
-    alphas = np.broadcast_to(alphas, (len(gram), alphas.shape[1]))
     parts = [slice(start, start + _CHUNK) for start in range(0, len(gram), _CHUNK)]
-    return np.concatenate([_follow(gram[part], cross[part], alphas[part]) for part in parts])
+    own = [alphas if len(alphas) == 1 else alphas[part] for part in parts]
+    return np.concatenate(
+        [_follow(gram[part], cross[part], grid) for part, grid in zip(parts, own, strict=True)]
+    )
 
 
 def _follow(
     gram: Float[np.ndarray, "problem layer layer"],
     cross: Float[np.ndarray, "problem layer"],
-    alphas: Float[np.ndarray, "problem alpha"],
+    alphas: Float[np.ndarray, "#problem alpha"],
 ) -> Float[np.ndarray, "problem alpha layer"]:
-    out = np.zeros((*alphas.shape, cross.shape[1]))
+    out = np.zeros((len(cross), alphas.shape[1], cross.shape[1]))
     state = _start(gram, cross)
-    going = np.flatnonzero(state.penalty > alphas[:, -1])
+    last = np.broadcast_to(alphas[:, -1], len(cross))
+    # Above the first penalty all coefficients are 0.
+    passed = _count_above(alphas, np.arange(len(cross)), state.penalty)
+    going = np.flatnonzero(state.penalty > last)
     for _ in range(_MAX_EVENTS * cross.shape[1]):
         if not len(going):
             break
@@ -100,20 +104,35 @@ def _follow(
         top = state.penalty[going]
         bottom = np.maximum(top - step, 0.0)
         # Every penalty of the grid between this event and the next.
-        grid = alphas[going]
-        rows, columns = np.nonzero((grid <= top[:, None] * _SLACK) & (grid > bottom[:, None]))
-        fallen = np.maximum(top[rows] - grid[rows, columns], 0.0)
+        ends = _count_above(alphas, going, bottom)
+        counts = ends - passed[going]
+        rows = np.repeat(np.arange(len(going)), counts)
+        columns = np.arange(len(rows)) + np.repeat(ends - np.cumsum(counts), counts)
+        passed[going] = ends
+        own = going[rows] if len(alphas) > 1 else np.zeros_like(rows)
+        fallen = np.maximum(top[rows] - alphas[own, columns], 0.0)
         out[going[rows], columns] = state.weights[going[rows]] + fallen[:, None] * move[rows]
         state.weights[going] += step[:, None] * move
         leaves = state.active[going, which]
         state.weights[going[leaves], which[leaves]] = 0.0
         state.left[going] = np.where(leaves, which, -1)
         state.penalty[going], state.event[going] = bottom, which
-        going = going[bottom >= alphas[going, -1]]
+        going = going[bottom >= last[going]]
     # A path of more events than that (none was met) keeps its last coefficients.
     for one in going:
-        out[one, alphas[one] <= state.penalty[one]] = state.weights[one]
+        out[one, passed[one] :] = state.weights[one]
     return out
+
+
+def _count_above(
+    alphas: Float[np.ndarray, "#problem alpha"],
+    going: Int[np.ndarray, " going"],
+    level: Float[np.ndarray, " going"],
+) -> Int[np.ndarray, " going"]:
+    """How many penalties of its grid lie above each problem's level."""
+    if len(alphas) > 1:
+        return (alphas[going] > level[:, None]).sum(axis=1)
+    return np.searchsorted(-alphas[0], -level, side="left")
 
 
 def _start(

@@ -20,8 +20,8 @@ Rows = list[dict[str, object]]
 HALVES = 500
 #: Permutations and their half-samples, at the problem that decides the claim and elsewhere.
 CLAIM = ("natural", "last_chosen", "gap")
-NULL_CLAIM = (199, 50)
-NULL_ELSE = (19, 25)
+NULL_CLAIM = (99, 50)
+NULL_ELSE = (19, 20)
 #: Of the null's largest frequencies.
 LEVEL = 0.95
 
