@@ -1,16 +1,17 @@
 """Predictions for rows that a fit never saw, and how much better they are than the mean."""
 
-from collections.abc import Sequence
-
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Real
 
 from actshift.maths.intervals import bootstrap_ends
 from actshift.maths.lasso import cross_validated
-from actshift.maths.resampling import cluster_bootstrap_counts
 
 #: A column that covariates leave less than this share of its size is theirs up to rounding.
 _SPANNED = 1e-9
+#: Share of the target's spread that is rounding.
+_ROUNDING = 1e-12
+#: An interval needs more than this share of the draws.
+_MOST = 0.9
 
 
 def out_of_fold(
@@ -95,10 +96,9 @@ def gain_out(
     before: Float[np.ndarray, "problem pair"],
     after: Float[np.ndarray, "problem pair"],
     mean: Float[np.ndarray, "problem pair"],
-    clusters: Sequence[str],
+    weights: Real[np.ndarray, "draw pair"],
     *,
-    draws: int,
-    seed: int,
+    clusters: int,
 ) -> Float[np.ndarray, "problem 3"]:
     """What one prediction explains beyond another, with its cluster-bootstrap interval.
 
@@ -111,25 +111,24 @@ def gain_out(
         before: Prediction to be beaten.
         after: Prediction.
         mean: Mean of the training rows of each row's fold.
-        clusters: Of each row.
-        draws: Resamples.
-        seed: Of resampling; problems share draws.
+        weights: Counts of `cluster_bootstrap_counts`, shared by the problems.
+        clusters: How many are resampled.
 
     Returns:
         (value, low, high) of each problem; NaN where the target has no spread.
     """
     total = np.square(target - mean)
+    whole = total.sum(axis=1)
+    spread = whole > _SPANNED**2 * np.square(target).sum(axis=1)
     better = np.square(target - before) - np.square(target - after)
-    rng = np.random.default_rng(seed)
-    weights = cluster_bootstrap_counts(clusters, draws=draws, rng=rng).astype(np.float64)
-    flat = total.sum(axis=1) <= 1e-20 * np.square(target).sum(axis=1)
-    whole = total.sum(axis=1)[:, None]
+    # Two fits without support differ by rounding, which is no gain.
+    better = np.where(np.abs(better) > _ROUNDING * whole[:, None], better, 0.0)
     # A draw whose rows all sit at the mean has nothing to explain.
-    below = total @ weights.T
-    below = np.where(below > 1e-12 * whole, below, np.nan)
-    value = better.sum(axis=1) / np.where(flat, np.nan, whole[:, 0])
-    ends = finite_ends((better @ weights.T) / below, clusters=len(set(clusters)))
-    return np.where(flat[:, None], np.nan, np.column_stack([value, ends]))
+    drawn = total @ weights.T
+    drawn = np.where(drawn > _ROUNDING * whole[:, None], drawn, np.nan)
+    value = better.sum(axis=1) / np.where(spread, whole, np.nan)
+    ends = finite_ends(better @ weights.T / drawn, clusters=clusters)
+    return np.where(spread[:, None], np.column_stack([value, ends]), np.nan)
 
 
 def finite_ends(
@@ -145,8 +144,10 @@ def finite_ends(
         Lower and upper end of each row; NaN where a tenth of the draws or more have none.
     """
     ends = np.full((len(draws), 2), np.nan)
-    for row, values in enumerate(draws):
-        finite = np.isfinite(values)
-        if finite.mean() > 0.9:
-            ends[row] = bootstrap_ends(values[finite][None], clusters=clusters)[0]
+    finite = np.isfinite(draws)
+    full = finite.all(axis=1)
+    if full.any():
+        ends[full] = bootstrap_ends(draws[full], clusters=clusters)
+    for row in np.flatnonzero(~full & (finite.mean(axis=1) > _MOST)):
+        ends[row] = bootstrap_ends(draws[row, finite[row]][None], clusters=clusters)[0]
     return ends

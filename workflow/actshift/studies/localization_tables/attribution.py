@@ -24,12 +24,10 @@ def attribution_tables(
     tables: dict[str, list[dict[str, object]]] = {
         name: [] for name in ("distances", "probe", "lasso", "lasso_stability")
     }
-    for cell in problems_of(files):
-        fits = [fitted(cell, model, seed=seed) for model in MODELS]
-        tables["distances"] += distance_rows(cell, pair=pair, seed=seed)
-        tables["probe"] += probe_rows(cell, pair=pair, seed=seed)
+    for cell in problems_of(files, seed=seed):
+        fits = [fitted(cell, model) for model in MODELS]
+        tables["distances"] += distance_rows(cell, pair=pair)
+        tables["probe"] += probe_rows(cell, pair=pair)
         tables["lasso"] += lasso_rows(cell, fits, pair=pair)
-        tables["lasso_stability"] += stability_rows(
-            cell, fits[MODELS.index(BY_CLUSTER)], pair=pair, seed=seed
-        )
+        tables["lasso_stability"] += stability_rows(cell, fits[MODELS.index(BY_CLUSTER)], pair=pair)
     return tables

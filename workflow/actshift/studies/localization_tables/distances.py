@@ -3,19 +3,17 @@
 import numpy as np
 
 from actshift.maths.intervals import bootstrap_ends
-from actshift.maths.resampling import cluster_mean_draws
-from actshift.studies.localization_tables.targets import DRAWS, POSITIONS, Problems
+from actshift.studies.localization_tables.targets import POSITIONS, Problems
 
 Rows = list[dict[str, object]]
 
 
-def distance_rows(cell: Problems, *, pair: str, seed: int) -> Rows:
+def distance_rows(cell: Problems, *, pair: str) -> Rows:
     """Mean norm of tuned minus base at every position and layer.
 
     Args:
         cell: Of one condition and length.
         pair: Name of the pair of models.
-        seed: Of resampling.
 
     Returns:
         Columns of `distances`; `growth` is the mean over that of the layer below, NaN at the first.
@@ -23,9 +21,7 @@ def distance_rows(cell: Problems, *, pair: str, seed: int) -> Rows:
     rows: Rows = []
     for position in POSITIONS:
         norms = cell.norms[position]
-        draws = cluster_mean_draws(
-            norms.T, cell.clusters, draws=DRAWS, rng=np.random.default_rng(seed)
-        )
+        draws = (norms.T @ cell.resamples.T) / cell.resamples.sum(axis=1)
         ends = bootstrap_ends(draws, clusters=len(set(cell.clusters)))
         means = norms.mean(axis=0)
         below = np.append(np.nan, np.where(means > 0, means, np.nan)[:-1])

@@ -8,7 +8,6 @@ from jaxtyping import Float, Int
 from actshift.maths.lasso import contiguous_folds, cross_validated
 from actshift.maths.out_of_fold import gain_out, out_of_fold, training_lines, training_means
 from actshift.studies.localization_tables.targets import (
-    DRAWS,
     FOLDS,
     PROBLEMS,
     Problems,
@@ -97,21 +96,18 @@ class Fitted:
         }
 
 
-def fitted(cell: Problems, model: Model, *, seed: int) -> Fitted:
+def fitted(cell: Problems, model: Model) -> Fitted:
     """Fit one protocol to every problem of a cell.
 
     Args:
         cell: Of one condition and length.
         model: The protocol.
-        seed: Of resampling.
     """
     places = tuple(place for place in range(len(PROBLEMS)) if not why_not(cell, place))
     if not places:
         layers, nothing = cell.features.shape[-1], np.zeros(0)
         triple = np.zeros((0, 3))
-        return Fitted(
-            (), np.zeros((0, layers)), nothing, nothing, triple, nothing, nothing, triple
-        )
+        return Fitted((), np.zeros((0, layers)), nothing, nothing, triple, nothing, nothing, triple)
     features, target = cell.features[list(places)], cell.values[list(places)]
     codes, pairs = cell.codes, len(cell.clusters)
     outer = cluster_folds(codes)
@@ -128,7 +124,7 @@ def fitted(cell: Problems, model: Model, *, seed: int) -> Fitted:
     )
 
     def gain(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-        return gain_out(target, before, after, means, cell.clusters, draws=DRAWS, seed=seed)
+        return gain_out(target, before, after, means, cell.resamples, clusters=int(codes.max()) + 1)
 
     spread = np.square(target - target.mean(axis=1, keepdims=True)).sum(axis=1)
     return Fitted(

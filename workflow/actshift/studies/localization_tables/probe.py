@@ -5,9 +5,7 @@ from jaxtyping import Float
 
 from actshift.maths.attribution import Probes, probes
 from actshift.maths.out_of_fold import finite_ends, gain_out, training_means
-from actshift.maths.resampling import cluster_bootstrap_counts
 from actshift.studies.localization_tables.targets import (
-    DRAWS,
     LEAST_CLUSTERS,
     PROBLEMS,
     Problems,
@@ -17,22 +15,19 @@ from actshift.studies.localization_tables.targets import (
 Rows = list[dict[str, object]]
 
 
-def probe_rows(cell: Problems, *, pair: str, seed: int) -> Rows:
+def probe_rows(cell: Problems, *, pair: str) -> Rows:
     """A line for every position, target and layer.
 
     Args:
         cell: Of one condition and length.
         pair: Name of the pair of models.
-        seed: Of resampling.
 
     Returns:
         Columns of `probe`. Intervals resample clusters; that of `r2_out` resamples the squared
         errors of pairs that their line never saw.
     """
     count = len(set(cell.clusters))
-    weights = cluster_bootstrap_counts(
-        cell.clusters, draws=DRAWS, rng=np.random.default_rng(seed)
-    ).astype(np.float64)
+    weights = cell.resamples.astype(np.float64)
     rows: Rows = []
     for position, name in PROBLEMS:
         norms, target = cell.norms[position], cell.targets[name]
@@ -40,7 +35,7 @@ def probe_rows(cell: Problems, *, pair: str, seed: int) -> Rows:
         drawn = probes(norms, target, weights)
         slope = finite_ends(drawn.slope.T, clusters=count)
         r2 = finite_ends(drawn.r2.T, clusters=count)
-        out = _out(cell, norms, target, seed=seed)
+        out = _out(cell, norms, target)
         rows += [
             {
                 **cell.facts(pair),
@@ -86,8 +81,6 @@ def _out(
     cell: Problems,
     norms: Float[np.ndarray, "pair layer"],
     target: Float[np.ndarray, " pair"],
-    *,
-    seed: int,
 ) -> Float[np.ndarray, "layer 3"]:
     layers = norms.shape[1]
     if len(set(cell.clusters)) < LEAST_CLUSTERS:
@@ -97,4 +90,5 @@ def _out(
     whole = np.broadcast_to(target, (layers, len(target)))
     means = training_means(whole, outer, training)
     after = predicted_out(norms, target, outer)
-    return gain_out(whole, means, after, means, cell.clusters, draws=DRAWS, seed=seed)
+    count = len(set(cell.clusters))
+    return gain_out(whole, means, after, means, cell.resamples, clusters=count)

@@ -90,15 +90,14 @@ def stability(
     )
 
 
-def half_folds(cell: Problems, *, draws: int, seed: int) -> Int[np.ndarray, "half pair"]:
+def half_folds(cell: Problems, *, draws: int) -> Int[np.ndarray, "half pair"]:
     """Halves of the clusters, each in folds of whole clusters; -1 outside the half.
 
     Args:
         cell: Of one condition and length.
         draws: Half-samples.
-        seed: Of the halves.
     """
-    halves = half_samples(cell.clusters, draws=draws, rng=np.random.default_rng(seed))
+    halves = half_samples(cell.clusters, draws=draws, rng=np.random.default_rng(cell.seed))
     codes = cell.codes
     folds = np.full(halves.shape, -1, dtype=np.int64)
     for own, rows in zip(folds, halves, strict=True):
@@ -106,20 +105,19 @@ def half_folds(cell: Problems, *, draws: int, seed: int) -> Int[np.ndarray, "hal
     return folds
 
 
-def stability_rows(cell: Problems, found: Fitted, *, pair: str, seed: int) -> Rows:
+def stability_rows(cell: Problems, found: Fitted, *, pair: str) -> Rows:
     """A row for every position, target and layer.
 
     Args:
         cell: Of one condition and length.
         found: LASSO with cluster folds.
         pair: Name of the pair of models.
-        seed: Of halves and permutations; problems share the halves.
 
     Returns:
         Columns of `lasso_stability`.
     """
     enough = len(set(cell.clusters)) >= LEAST_CLUSTERS
-    folds = half_folds(cell, draws=HALVES, seed=seed) if enough else None
+    folds = half_folds(cell, draws=HALVES) if enough else None
     rows: Rows = []
     for place, (position, name) in enumerate(PROBLEMS):
         own: dict[str, object] = {
@@ -142,7 +140,7 @@ def stability_rows(cell: Problems, found: Fitted, *, pair: str, seed: int) -> Ro
             folds,
             permutations=permutations,
             null_halves=halves,
-            seed=seed,
+            seed=cell.seed,
         )
         own |= {"permutations": permutations, "null_half_samples": halves}
         own |= _of_fit(found, place) | _of_layers(tested, cell.peak_layer)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 
 import numpy as np
@@ -10,6 +11,7 @@ from jaxtyping import Float, Int
 
 from actshift.errors import UserError
 from actshift.maths.lasso import contiguous_folds, group_folds
+from actshift.maths.resampling import cluster_bootstrap_counts
 from actshift.studies.localization_tables.inputs import Cell, PairFiles, cells_of
 
 POSITIONS = ("last_prompt", "last_chosen", "last_rejected")
@@ -38,6 +40,7 @@ class Problems:
         covariates: Tokens of prompt, chosen and rejected, and the product of the last two about
             their means.
         peak_layer: Layer where a patch of the last prompt token moves base furthest to tuned.
+        seed: Of resampling.
     """
 
     condition: str
@@ -47,6 +50,7 @@ class Problems:
     targets: Mapping[str, Float[np.ndarray, " pair"]]
     covariates: Float[np.ndarray, "pair 4"]
     peak_layer: int | None
+    seed: int
 
     @property
     def features(self) -> Float[np.ndarray, "problem pair layer"]:
@@ -63,6 +67,12 @@ class Problems:
         """Clusters as numbers from 0."""
         return np.unique(np.asarray(self.clusters), return_inverse=True)[1].astype(np.int64)
 
+    @cached_property
+    def resamples(self) -> Int[np.ndarray, "draw pair"]:
+        """Counts of the cluster bootstrap that all intervals of the cell share."""
+        rng = np.random.default_rng(self.seed)
+        return cluster_bootstrap_counts(self.clusters, draws=DRAWS, rng=rng)
+
     def facts(self, pair: str) -> dict[str, object]:
         """Columns that all attribution tables begin with.
 
@@ -78,16 +88,17 @@ class Problems:
         }
 
 
-def problems_of(files: PairFiles) -> list[Problems]:
+def problems_of(files: PairFiles, *, seed: int) -> list[Problems]:
     """The regressions of every condition and length.
 
     Args:
         files: Of the pair of models.
+        seed: Of resampling.
 
     Raises:
         UserError: A pair lacks a distance.
     """
-    return [_problems(cell, files) for cell in cells_of(files)]
+    return [_problems(cell, files, seed=seed) for cell in cells_of(files)]
 
 
 def why_not(cell: Problems, problem: int) -> str:
@@ -146,7 +157,7 @@ def inner_folds(
     return found
 
 
-def _problems(cell: Cell, files: PairFiles) -> Problems:
+def _problems(cell: Cell, files: PairFiles, *, seed: int) -> Problems:
     effect = _effects(cell, positions="all")
     last = _effects(cell, positions="last_prompt")
     gap, per_token = cell.gap, _per_token(cell)
@@ -166,6 +177,7 @@ def _problems(cell: Cell, files: PairFiles) -> Problems:
         },
         covariates=np.column_stack([lengths, about[:, 1] * about[:, 2]]),
         peak_layer=int(layers.layers[towards.argmax()]) if len(towards) else None,
+        seed=seed,
     )
 
 
@@ -186,9 +198,7 @@ def _rows_of(rows: pd.DataFrame, cell: Cell) -> pd.DataFrame:
     return own.set_index("pair_id").loc[list(cell.pair_ids)]
 
 
-def _norms(
-    distances: pd.DataFrame, cell: Cell, position: str
-) -> Float[np.ndarray, "pair layer"]:
+def _norms(distances: pd.DataFrame, cell: Cell, position: str) -> Float[np.ndarray, "pair layer"]:
     keep = (distances["length"] == cell.length) & (distances["position"] == position)
     own = distances.loc[keep.to_numpy(dtype=bool)]
     wide = own.pivot(index="pair_id", columns="layer", values="norm").sort_index(axis=1)
