@@ -5,8 +5,8 @@ from jaxtyping import Float, Int
 
 from actshift.maths.lasso import cross_validated
 
-#: Halves times features fitted at once: their paths then take about 100 MB.
-_AT_ONCE = 24_000
+#: Halves times features fitted at once: enough for long loops, few enough for the cache.
+_AT_ONCE = 8_000
 
 
 def selection_frequency(
