@@ -58,7 +58,6 @@ def test_fewer_halves_make_the_null_larger_not_smaller() -> None:
     targets = permuted_target(target, CODES, draws=40, rng=np.random.default_rng(0))
     few, many = (selection_frequency(features, targets, halves(n)).max(axis=1) for n in (20, 200))
     assert few.mean() > many.mean()
-    assert few.std() > many.std()
 
 
 def test_permutation_moves_whole_clusters_of_one_size() -> None:

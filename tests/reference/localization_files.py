@@ -1,6 +1,6 @@
 """Row files of study C made by hand, for tests of its attribution."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -42,17 +42,6 @@ def pair_files(
             for role, scores in (("base", base), ("tuned", tuned))
         ]
     )
-    patches = [
-        _scores(ids, base + np.column_stack([share * gap, np.zeros(count)])).assign(
-            lane=f"{positions}@{layer}", layer=layer, positions=positions
-        )
-        for positions in ("all", "last_prompt")
-        for layer, share in enumerate([] if shares is None else shares)
-    ]
-    empty = _scores([], np.zeros((0, 2))).assign(lane=[], layer=[], positions=[])
-    found = pd.concat(patches) if patches else empty
-    found = found.assign(direction="forward", experiment="patch", alpha=1.0, rank=np.nan)
-    found = found.assign(basis=None, keep_rest=True, source="donor", draw=np.nan)
     far = [
         pd.DataFrame(
             {
@@ -69,11 +58,28 @@ def pair_files(
     return PairFiles(
         pairs=pairs,
         plain=plain,
-        patches=found,
+        patches=_patches(ids, base, gap, () if shares is None else shares),
         swaps=_scores([], np.zeros((0, 2))).assign(operation=[], part=[], layer=[]),
         distances=pd.concat(far),
         bases=pd.DataFrame(),
     )
+
+
+def _patches(
+    ids: list[str], base: np.ndarray, gap: np.ndarray, shares: Iterable[float]
+) -> pd.DataFrame:
+    """Forward patches of all positions and of the last prompt token."""
+    patches = [
+        _scores(ids, base + np.column_stack([share * gap, np.zeros(len(gap))])).assign(
+            lane=f"{positions}@{layer}", layer=layer, positions=positions
+        )
+        for positions in ("all", "last_prompt")
+        for layer, share in enumerate(shares)
+    ]
+    empty = _scores([], np.zeros((0, 2))).assign(lane=[], layer=[], positions=[])
+    found = pd.concat(patches) if patches else empty
+    found = found.assign(direction="forward", experiment="patch", alpha=1.0, rank=np.nan)
+    return found.assign(basis=None, keep_rest=True, source="donor", draw=np.nan)
 
 
 def _scores(ids: list[str], scores: np.ndarray) -> pd.DataFrame:

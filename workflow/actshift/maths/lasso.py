@@ -134,7 +134,6 @@ def cross_validated(
         scikit-learn's LassoCV and ElasticNetCV, which the tests compare with.
     """
     members = folds >= 0
-    numbers = range(int(folds.max()) + 1)
     if not ((folds == 1).any(axis=1) & (folds == 0).any(axis=1)).all():
         raise ValueError("every problem needs two folds or more")
     whole = moments(features, target, members)
@@ -144,13 +143,11 @@ def cross_validated(
     keep = spread > floor
     errors = np.zeros((len(folds), len(alphas)))
     count = np.zeros(len(folds))
-    for number in numbers:
+    for number in range(int(folds.max()) + 1):
         inside = folds == number
         has = inside.any(axis=1)
-        own_x = features[has] if features.ndim == 3 else features
-        own_y = target[has] if target.ndim == 2 else target
-        train = moments(own_x, own_y, (members & ~inside)[has])
-        test = moments(own_x, own_y, inside[has])
+        own = _of_problems(features, has, shared=2), _of_problems(target, has, shared=1)
+        train, test = (moments(*own, rows[has]) for rows in (members & ~inside, inside))
         path = _solve(_scaled(train, scale[has], keep[has]), alphas, l1_ratio)
         errors[has] += _squared_errors(path, train, test, scale[has])
         count += has
@@ -163,6 +160,13 @@ def cross_validated(
         mean_x=whole.mean_x,
         mean_y=whole.mean_y,
     )
+
+
+def _of_problems(
+    values: Float[np.ndarray, "..."], has: Bool[np.ndarray, " problem"], *, shared: int
+) -> Float[np.ndarray, "..."]:
+    """Some problems' own values; all of them where the problems share them."""
+    return values if values.ndim == shared else values[has]
 
 
 def contiguous_folds(n: int, folds: int) -> Int[np.ndarray, " pair"]:
