@@ -9,7 +9,7 @@ from actshift.io.tables import read_table, write_table
 from actshift.stages.joining import finished_pairs
 from actshift.studies.localization_tables.columns import COLUMNS, PUBLISHED_TABLE
 from actshift.studies.localization_tables.inputs import PairFiles
-from actshift.studies.localization_tables.pair import patch_tables
+from actshift.studies.localization_tables.pair import pair_tables
 from actshift.studies.localization_tables.published import published_table
 
 
@@ -33,7 +33,7 @@ def localization_tables(
     present = finished_pairs(pairs, rule="localization", needed="its rows")
     joint: dict[str, list[dict[str, object]]] = {name: [] for name in COLUMNS}
     for pair, folder in present.items():
-        found = patch_tables(_read(folder), pair=pair, seed=seed)
+        found = pair_tables(_read(folder), pair=pair, seed=seed)
         for name, rows in found.items():
             joint[name] += rows
         told = ", ".join(f"{len(rows)} rows of {name}" for name, rows in found.items())

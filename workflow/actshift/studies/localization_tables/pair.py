@@ -14,6 +14,24 @@ from actshift.studies.localization_tables.positions import position_rows
 from actshift.studies.localization_tables.summary import summary_rows
 
 
+def pair_tables(files: PairFiles, *, pair: str, seed: int) -> dict[str, Rows]:
+    """Every table's rows of one pair of models.
+
+    Args:
+        files: Of the pair.
+        pair: Its name.
+        seed: Of resampling.
+
+    Returns:
+        Table -> rows.
+
+    Raises:
+        UserError: A score or a distance is missing.
+    """
+    found = patch_tables(files, pair=pair, seed=seed)
+    return found | attribution_tables(files, pair=pair, seed=seed)
+
+
 def patch_tables(files: PairFiles, *, pair: str, seed: int) -> dict[str, Rows]:
     """Rows of the tables that come of patches and block swaps, of one pair of models.
 
