@@ -110,6 +110,19 @@ def test_many_subsets_at_once_are_the_same_one_by_one() -> None:
         np.testing.assert_allclose(found.weights[number], reference.coef_, atol=1e-6)
 
 
+def test_problems_with_rows_of_their_own_are_the_same_one_by_one() -> None:
+    drawn = [collinear(seed) for seed in range(3)]
+    features, target = (np.stack(part) for part in zip(*drawn, strict=True))
+    folds = np.tile(contiguous_folds(N, 5), (3, 1))
+    folds[1, :9] = -1
+    found = cross_validated(features, target, folds)
+    for number, (x, y) in enumerate(drawn):
+        alone = cross_validated(x, y, folds[[number]])
+        assert found.alpha[number] == alone.alpha[0]
+        np.testing.assert_allclose(found.weights[number], alone.weights[0], atol=1e-9)
+        np.testing.assert_allclose(found.predict(features)[number], alone.predict(x)[0])
+
+
 def test_out_of_fold_predictions_never_saw_their_rows() -> None:
     features, target = collinear(2)
     codes = np.arange(N) % 12

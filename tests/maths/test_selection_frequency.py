@@ -7,7 +7,7 @@ from sklearn.model_selection import GroupKFold
 from sklearn.preprocessing import StandardScaler
 
 from actshift.maths import selection_frequency as bulk
-from actshift.maths.lasso import ALPHAS, group_folds
+from actshift.maths.lasso import ALPHAS, contiguous_folds, cross_validated, group_folds
 from actshift.maths.resampling import half_samples
 from actshift.maths.selection_frequency import permuted_target, selection_frequency
 
@@ -96,3 +96,14 @@ def test_the_one_odd_cluster_joins_those_nearest_in_size() -> None:
     assert len({round(float(row[codes == 4].mean()), 9) for row in found}) == 3
     singles = {tuple(sorted(row[:3])) for row in found}
     assert singles == {(0.0, 1.0, 4.0)}
+
+
+def test_noise_often_leaves_exactly_one_layer_under_the_published_protocol() -> None:
+    rng = np.random.default_rng(1)
+    features = rng.normal(size=(200, 80, 1)) + rng.normal(size=(200, 80, 16))
+    folds = np.tile(contiguous_folds(80, 5), (200, 1))
+    support = (cross_validated(features, rng.normal(size=(200, 80)), folds).weights != 0).sum(
+        axis=1
+    )
+    assert 0.55 < (support == 0).mean() < 0.85
+    assert 0.04 < (support == 1).mean() < 0.2
