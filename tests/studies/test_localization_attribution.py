@@ -37,7 +37,7 @@ def tables(files: PairFiles) -> dict[str, pd.DataFrame]:
     found = attribution_tables(files, pair="p", seed=0)
     assert tuple(found) == ATTRIBUTION
     for name, rows in found.items():
-        assert set().union(*rows) <= set(COLUMNS[name])
+        assert all(tuple(row) == COLUMNS[name] for row in rows)
     return {name: pd.DataFrame(rows, columns=list(COLUMNS[name])) for name, rows in found.items()}
 
 
