@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from actshift.studies.localization_tables.attribution import attribution_tables
 from actshift.studies.localization_tables.block_swap import swap_rows
 from actshift.studies.localization_tables.columns import ATTRIBUTION, COLUMNS
 from actshift.studies.localization_tables.controls import control_rows
