@@ -190,9 +190,11 @@ def test_blocks_are_evaluated_above_each_lane_only():
     patch_sweep(*models, [pair], sweep_lanes)
     for handle in handles:
         handle.remove()
-    # Block i sees the lanes of the layers below it, once each: L (L - 1) / 2 in all.
+    # Block i sees the lanes of the layers below it, once each: L (L - 1) / 2 in all. The last block
+    # goes on with one token of their prompts.
+    by_block = [read] * (LAYERS - 1) + [read - len(pair.prompt) + 1]
     assert [seen - once for seen, once in zip(tokens, plain, strict=True)] == [
-        read * index for index in range(LAYERS)
+        each * index for index, each in enumerate(by_block)
     ]
 
 

@@ -14,7 +14,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from actshift.hooks.causal import Causal
-from actshift.hooks.resume import KeyValues, Past, Segment, run_whole
+from actshift.hooks.past import KeyValues, Past, for_both_sides
+from actshift.hooks.resume import Segment, run_whole
 from actshift.pairs import TokenPair
 
 
@@ -110,6 +111,21 @@ class PairRun:
     completion: Sequence[Float[Tensor, "row C d_model"]]
     past: Sequence[KeyValues]
 
+    def of_pairs(self, pairs: slice, width: int, tokens: int) -> "PairRun":
+        """Some pairs that lie side by side, as views.
+
+        Args:
+            pairs: Which.
+            width: Columns of their prompts.
+            tokens: Columns of their completions, at most.
+        """
+        rows = slice(2 * pairs.start, 2 * pairs.stop)
+        return PairRun(
+            [one[pairs, -width:] for one in self.prompt],
+            [one[rows, :tokens] for one in self.completion],
+            [(keys[pairs, :, -width:], values[pairs, :, -width:]) for keys, values in self.past],
+        )
+
 
 def run_pairs(causal: Causal, batch: PairBatch, *, last: bool = True) -> PairRun:
     """Read prompts once and both completions behind them.
@@ -129,12 +145,8 @@ def run_pairs(causal: Causal, batch: PairBatch, *, last: bool = True) -> PairRun
         empty = [one.new_empty(2 * len(batch.pairs), 0, one.shape[-1]) for one in prompt]
         return PairRun(prompt, empty, kept)
 
-    def look_up(layer: int) -> KeyValues:
-        keys, values = kept[layer]
-        return keys.repeat_interleave(2, 0), values.repeat_interleave(2, 0)
-
     segment = batch.completion_segment(tokens)
-    behind = Past(segment.prefix, look_up)
+    behind = Past(segment.prefix, lambda layer: [for_both_sides(kept[layer])])
     ids = batch.completion[:, :tokens]
     return PairRun(prompt, run_whole(causal, _with_ids(segment, ids), behind), kept)
 

@@ -9,8 +9,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from actshift.hooks.causal import Causal
+from actshift.hooks.past import KeyValues, Past, for_both_sides
 from actshift.hooks.patches import Sources, patched_completion, patched_prompt
-from actshift.hooks.resume import Join, KeyValues, Past, run_from
+from actshift.hooks.resume import Join, run_ends, run_from
 from actshift.pairs import PatchLane
 
 
@@ -52,7 +53,7 @@ class Group:
         past = Past(self.start, self._plain_prefix(1), keep=True)
         if self.prompts:
             segment = batch.prompt_segment(self.start)
-            ends = run_from(self.receiver, segment, self._joins(self.prompts), past)[:, -1]
+            ends = run_ends(self.receiver, segment, self._joins(self.prompts), past)
             ends = ends.unflatten(0, (count, -1))
         else:
             ends = plain.prompt[-1][:, -1].expand(count, -1, -1)
@@ -81,27 +82,25 @@ class Group:
         """Lanes in the batch at a block."""
         return sum(lane.layer < layer for lane in self.lanes)
 
-    def _plain_prefix(self, sides: int) -> Callable[[int], KeyValues]:
+    def _plain_prefix(self, sides: int) -> Callable[[int], list[KeyValues]]:
         """The receiver's own prompt up to `start`, for all lanes alike."""
 
-        def look_up(layer: int) -> KeyValues:
-            parts = (part[:, :, : self.start] for part in self.sources.receiver.past[layer])
+        def look_up(layer: int) -> list[KeyValues]:
             lanes = self._alive(layer)
-            keys, values = (p.repeat_interleave(sides, 0).repeat(lanes, 1, 1, 1) for p in parts)
-            return keys, values
+            keys, values = (
+                part[None, :, None, :, : self.start].expand(lanes, -1, sides, -1, -1, -1)
+                for part in self.sources.receiver.past[layer]
+            )
+            return [(keys, values)]
 
         return look_up
 
-    def _lane_prefix(self, past: Past) -> Callable[[int], KeyValues]:
+    def _lane_prefix(self, past: Past) -> Callable[[int], list[KeyValues]]:
         """The receiver's prompt up to `start`, then each lane's own, for both sides."""
-        plain = self._plain_prefix(1)
+        plain = self._plain_prefix(2)
 
-        def look_up(layer: int) -> KeyValues:
-            keys, values = (
-                torch.cat([before, own], dim=2).repeat_interleave(2, 0)
-                for before, own in zip(plain(layer), past.kept[layer], strict=True)
-            )
-            return keys, values
+        def look_up(layer: int) -> list[KeyValues]:
+            return [*plain(layer), for_both_sides(past.kept[layer])]
 
         return look_up
 

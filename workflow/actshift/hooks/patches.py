@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from actshift.hooks.pair_batch import PairBatch, PairRun
+from actshift.hooks.pair_batch import PairBatch, PairRun, make_batch
 from actshift.pairs import (
     DONOR,
     RECEIVER,
@@ -63,12 +63,32 @@ class Sources:
             states, real = (_one_side(one, side) for one in (states, real))
         return states, real
 
+    def of_pairs(self, pairs: slice) -> "Sources":
+        """Some pairs that lie side by side, without the padding that the others need."""
+        (batch, receiver), (_, donor), *others = (
+            _cut(batch, run, pairs)
+            for batch, run in (
+                (self.batch, self.receiver),
+                (self.batch, self.donor),
+                *self.partners.values(),
+            )
+        )
+        return Sources(batch, receiver, donor, dict(zip(self.partners, others, strict=True)))
+
     def _run(self, name: str) -> tuple[PairBatch, PairRun]:
         if name in (DONOR, RECEIVER):
             return self.batch, self.donor if name == DONOR else self.receiver
         if name not in self.partners:
             raise ValueError(f"no source {name!r}: give its pairs as partners[{name!r}]")
         return self.partners[name]
+
+
+def _cut(batch: PairBatch, run: PairRun, pairs: slice) -> tuple[PairBatch, PairRun]:
+    cut = make_batch(batch.pairs[pairs], batch.prompt.device)
+    # What the pass has not read of the completions, it has not read of these either.
+    unread = batch.completion.shape[1] - run.completion[0].shape[1]
+    tokens = cut.completion.shape[1] - unread
+    return cut, run.of_pairs(pairs, cut.prompt.shape[1], tokens)
 
 
 def patched_prompt(

@@ -8,7 +8,7 @@ that stands in for one of them.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,10 +17,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from actshift.hooks.causal import Causal
+from actshift.hooks.past import AddedError, KeyValues, Past
 from actshift.hooks.record import hidden_of
-
-#: Keys and values of one layer, each `[row, head, token, d_head]`.
-KeyValues = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -39,6 +37,13 @@ class Segment:
     mask: Bool[Tensor, "row seen"] | None
     prefix: int = 0
 
+    def end(self) -> "Segment":
+        """The last token, behind all others."""
+        tokens = self.ids.shape[1]
+        return Segment(
+            self.ids[:, -1:], self.positions[:, -1:], self.mask, self.prefix + tokens - 1
+        )
+
 
 @dataclass(frozen=True)
 class Join:
@@ -51,57 +56,6 @@ class Join:
 
     states: Float[Tensor, "row token d_model"]
     rows: Int[Tensor, " row"]
-
-
-class Past:
-    """What attention sees as its cache: prefix keys and values, and what the pass adds to them.
-
-    Full prefixes are handed out at sliding-window layers too; the model's own mask for those
-    layers hides what lies outside the window.
-    """
-
-    def __init__(
-        self,
-        prefix: int = 0,
-        look_up: Callable[[int], KeyValues] | None = None,
-        *,
-        keep: bool = False,
-    ) -> None:
-        """Behind a prefix.
-
-        Args:
-            prefix: Number of prefix tokens.
-            look_up: Keys and values of the prefix at a layer, for the rows there at that time;
-                None without a prefix.
-            keep: Whether to keep the segment's own keys and values in `kept`.
-        """
-        self.prefix = prefix
-        self.look_up = look_up
-        self.keep = keep
-        self.kept: dict[int, KeyValues] = {}
-
-    def update(
-        self, keys: Tensor, values: Tensor, layer: int, *_args: Any, **_kwargs: Any
-    ) -> KeyValues:
-        """Return prefix and segment of a layer, one behind the other."""
-        if self.keep:
-            self.kept[layer] = (keys, values)
-        if self.look_up is None or self.prefix == 0:
-            return keys, values
-        before = self.look_up(layer)
-        return torch.cat([before[0], keys], dim=2), torch.cat([before[1], values], dim=2)
-
-    def get_seq_length(self, _layer: int = 0) -> int:
-        """Tokens before the segment."""
-        return self.prefix
-
-    def get_query_offset(self, _layer: int = 0) -> int:
-        """Place of the segment's first token."""
-        return self.prefix
-
-    def get_mask_sizes(self, query_length: int, _layer: int = 0) -> tuple[int, int]:
-        """Number of keys that a query sees at most, and the place of the first."""
-        return self.prefix + query_length, 0
 
 
 @dataclass
@@ -161,6 +115,42 @@ def run_from(
     return joins[top].states
 
 
+def run_ends(
+    causal: Causal, segment: Segment, joins: Mapping[int, Join], past: Past
+) -> Float[Tensor, "row d_model"]:
+    """The same, at the last token only.
+
+    The last block makes keys and values of all tokens and goes on with the last one: nobody reads
+    what else it would put out.
+
+    Args:
+        causal: The model.
+        segment: As in `run_from`.
+        joins: As in `run_from`.
+        past: Prefix keys and values; keeps those of the segment.
+
+    Returns:
+        Output of the last block at the last token.
+    """
+    top = causal.n_layers - 1
+    through = {block: join for block, join in joins.items() if block <= top}
+    ends = [join.states[:, -1] for block, join in joins.items() if block > top]
+    if through:
+        with past.stopping(top), _until_added(causal.blocks[top]):
+            states = run_from(causal, segment, through, past)
+        rows = torch.cat([through[block].rows for block in sorted(through)])
+        end = segment.end()
+
+        def look_up(layer: int) -> list[KeyValues]:
+            parts = past.look_up(layer) if past.look_up and past.prefix else []
+            keys, values = past.kept[layer]
+            return [*parts, (keys[:, :, :-1], values[:, :, :-1])]
+
+        last = {top: Join(states[:, -1:], rows)}
+        ends.insert(0, run_from(causal, end, last, Past(end.prefix, look_up))[:, 0])
+    return torch.cat(ends)
+
+
 def run_whole(
     causal: Causal, segment: Segment, past: Past
 ) -> list[Float[Tensor, "row token d_model"]]:
@@ -212,12 +202,18 @@ def _entered(causal: Causal, segment: Segment, joins: Mapping[int, Join]) -> Ite
 @contextmanager
 def idle(block: nn.Module) -> Iterator[None]:
     """Make a block return its input."""
-    own = vars(block).get("forward")
 
     def pass_on(hidden_states: Tensor, *_args: Any, **_kwargs: Any) -> Tensor:
         return hidden_states
 
-    block.forward = pass_on
+    with _forward_as(block, pass_on):
+        yield
+
+
+@contextmanager
+def _forward_as(block: nn.Module, forward: Callable[..., Tensor]) -> Iterator[None]:
+    own = vars(block).get("forward")
+    block.forward = forward
     try:
         yield
     finally:
@@ -225,6 +221,20 @@ def idle(block: nn.Module) -> Iterator[None]:
             del block.forward
         else:
             block.forward = own
+
+
+@contextmanager
+def _until_added(block: nn.Module) -> Iterator[None]:
+    """Make a block return its input once its keys and values are there."""
+    whole = block.forward
+
+    def keys_only(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        with suppress(AddedError):
+            whole(hidden_states, *args, **kwargs)
+        return hidden_states
+
+    with _forward_as(block, keys_only):
+        yield
 
 
 @contextmanager

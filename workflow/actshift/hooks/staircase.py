@@ -24,6 +24,9 @@ from actshift.hooks.patches import Sources
 from actshift.hooks.scoring import run_sums, side_sums, token_counts
 from actshift.pairs import DONOR, RECEIVER, PairScores, PatchLane, Sweep, TokenPair
 
+#: Tokens from which a pass on a CPU is no faster a token.
+_FULL_CPU = 2**10
+
 
 @dataclass(frozen=True)
 class _Models:
@@ -76,7 +79,7 @@ def patch_sweep(
             sources = _sources(receiver, donor, pairs, partners, places)
             plain = run_sums(receiver, sources.batch, sources.receiver)
             other = run_sums(donor, sources.batch, sources.donor)
-            found, halved = _all_lanes(models, sources, lanes, plain[0])
+            found, halved = _by_pairs(models, sources, lanes, plain[0])
         return plain[0], other[0], found, halved
 
     # A batch is small enough that a lane at each layer goes in one pass.
@@ -133,6 +136,28 @@ def _sources(
 def _forget_past(run: PairRun) -> PairRun:
     """Nothing continues the donor's prompts: its keys and values can go."""
     return replace(run, past=())
+
+
+def _by_pairs(
+    models: _Models, sources: Sources, lanes: Sequence[PatchLane], plain: np.ndarray
+) -> tuple[Float[np.ndarray, "lane pair side"], int]:
+    """Run the lanes of as few pairs at a time as fill a pass; see `_all_lanes`.
+
+    Fewer pairs need less padding, a single one not even a mask.
+    """
+    batch = sources.batch
+    each = batch.prompt.shape[1] + 2 * batch.completion.shape[1]
+    full = models.token_budget
+    if batch.prompt.device.type == "cpu":
+        full = min(full, _FULL_CPU)
+    size = max(1, full // (each * max(1, len(lanes))))
+    found, halvings = [], 0
+    for first in range(0, len(plain), size):
+        some = slice(first, min(first + size, len(plain)))
+        scores, halved = _all_lanes(models, sources.of_pairs(some), lanes, plain[some])
+        found.append(scores)
+        halvings += halved
+    return np.concatenate(found, axis=1), halvings
 
 
 def _all_lanes(
