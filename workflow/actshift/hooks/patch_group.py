@@ -47,6 +47,21 @@ class Group:
                 out[index] &= same.flatten(1).all(1).cpu().numpy()
         return out
 
+    def of_pairs(self, pairs: slice) -> "Group":
+        """Some pairs that lie side by side, without the padding that the others need."""
+        sources, rows = self.sources.of_pairs(pairs), slice(2 * pairs.start, 2 * pairs.stop)
+        saved = self.sources.batch.prompt.shape[1] - sources.batch.prompt.shape[1]
+        start = max(0, self.start - saved)
+        columns = sources.batch.prompt.shape[1] - start
+        reads = sources.receiver.completion[0].shape[1]
+        return replace(
+            self,
+            sources=sources,
+            start=start,
+            prompts=[one[pairs, -columns:] for one in self.prompts],
+            completions=[one[rows, :reads] for one in self.completions],
+        )
+
     def run(self) -> tuple[Float[Tensor, "lane pair d"], Float[Tensor, "lane row read d"]]:
         """Last block's output at the last prompt token, and at the completions."""
         batch, plain, count = self.sources.batch, self.sources.receiver, len(self.lanes)

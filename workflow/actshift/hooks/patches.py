@@ -64,16 +64,15 @@ class Sources:
         return states, real
 
     def of_pairs(self, pairs: slice) -> "Sources":
-        """Some pairs that lie side by side, without the padding that the others need."""
-        (batch, receiver), (_, donor), *others = (
-            _cut(batch, run, pairs)
-            for batch, run in (
-                (self.batch, self.receiver),
-                (self.batch, self.donor),
-                *self.partners.values(),
-            )
+        """Some pairs that lie side by side, without padding of the others; without partners."""
+        batch = make_batch(self.batch.pairs[pairs], self.batch.prompt.device)
+        # The last column of the completions may not have been read.
+        unread = self.batch.completion.shape[1] - self.receiver.completion[0].shape[1]
+        width, tokens = batch.prompt.shape[1], batch.completion.shape[1] - unread
+        receiver, donor = (
+            run.of_pairs(pairs, width, tokens) for run in (self.receiver, self.donor)
         )
-        return Sources(batch, receiver, donor, dict(zip(self.partners, others, strict=True)))
+        return Sources(batch, receiver, donor)
 
     def _run(self, name: str) -> tuple[PairBatch, PairRun]:
         if name in (DONOR, RECEIVER):
@@ -81,14 +80,6 @@ class Sources:
         if name not in self.partners:
             raise ValueError(f"no source {name!r}: give its pairs as partners[{name!r}]")
         return self.partners[name]
-
-
-def _cut(batch: PairBatch, run: PairRun, pairs: slice) -> tuple[PairBatch, PairRun]:
-    cut = make_batch(batch.pairs[pairs], batch.prompt.device)
-    # What the pass has not read of the completions, it has not read of these either.
-    unread = batch.completion.shape[1] - run.completion[0].shape[1]
-    tokens = cut.completion.shape[1] - unread
-    return cut, run.of_pairs(pairs, cut.prompt.shape[1], tokens)
 
 
 def patched_prompt(

@@ -21,7 +21,7 @@ from actshift.hooks.resume import idle
 from actshift.pairs import PairScores, TokenPair
 
 #: Logits that exist at one time, in numbers: on a CPU what stays in its cache, else many more.
-_LOGITS, _LOGITS_CPU = 2**26, 2**20
+_LOGITS, _LOGITS_CPU = 2**26, 2**19
 #: Fewest tokens at one time, however large the vocabulary.
 _LEAST = 64
 

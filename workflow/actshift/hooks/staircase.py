@@ -19,13 +19,13 @@ from jaxtyping import Bool, Float
 from actshift.hooks.causal import Causal
 from actshift.hooks.memory import in_batches, unless_out_of_memory
 from actshift.hooks.pair_batch import PairRun, make_batch, run_pairs
-from actshift.hooks.patch_group import make_group, some_of
+from actshift.hooks.patch_group import Group, make_group, some_of
 from actshift.hooks.patches import Sources
 from actshift.hooks.scoring import run_sums, side_sums, token_counts
 from actshift.pairs import DONOR, RECEIVER, PairScores, PatchLane, Sweep, TokenPair
 
 #: Tokens from which a pass on a CPU is no faster a token.
-_FULL_CPU = 2**10
+_FULL_CPU = 2**11
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def patch_sweep(
             sources = _sources(receiver, donor, pairs, partners, places)
             plain = run_sums(receiver, sources.batch, sources.receiver)
             other = run_sums(donor, sources.batch, sources.donor)
-            found, halved = _by_pairs(models, sources, lanes, plain[0])
+            found, halved = _all_lanes(models, sources, lanes, plain[0])
         return plain[0], other[0], found, halved
 
     # A batch is small enough that a lane at each layer goes in one pass.
@@ -138,28 +138,6 @@ def _forget_past(run: PairRun) -> PairRun:
     return replace(run, past=())
 
 
-def _by_pairs(
-    models: _Models, sources: Sources, lanes: Sequence[PatchLane], plain: np.ndarray
-) -> tuple[Float[np.ndarray, "lane pair side"], int]:
-    """Run the lanes of as few pairs at a time as fill a pass; see `_all_lanes`.
-
-    Fewer pairs need less padding, a single one not even a mask.
-    """
-    batch = sources.batch
-    each = batch.prompt.shape[1] + 2 * batch.completion.shape[1]
-    full = models.token_budget
-    if batch.prompt.device.type == "cpu":
-        full = min(full, _FULL_CPU)
-    size = max(1, full // (each * max(1, len(lanes))))
-    found, halvings = [], 0
-    for first in range(0, len(plain), size):
-        some = slice(first, min(first + size, len(plain)))
-        scores, halved = _all_lanes(models, sources.of_pairs(some), lanes, plain[some])
-        found.append(scores)
-        halvings += halved
-    return np.concatenate(found, axis=1), halvings
-
-
 def _all_lanes(
     models: _Models, sources: Sources, lanes: Sequence[PatchLane], plain: np.ndarray
 ) -> tuple[Float[np.ndarray, "lane pair side"], int]:
@@ -212,10 +190,30 @@ def _scored(
     out = np.empty((*changed.shape, 2))
     running = np.flatnonzero(changed.any(1)).tolist()
     if running:
-        ends, completions = some_of(group, running).run()
-        for is_own, model in ((True, models.receiver), (False, models.donor)):
-            mine = np.flatnonzero(own_head[running] == is_own).tolist()
-            if mine:
-                scores = side_sums(model, sources.batch, ends[mine], completions[mine])
-                out[[running[i] for i in mine]] = scores
+        group = some_of(group, running)
+        for pairs in _passes(models, group):
+            out[running, pairs] = _run(models, group.of_pairs(pairs))
     return out, changed
+
+
+def _passes(models: _Models, group: Group) -> Iterator[slice]:
+    """Cut the pairs of a group into as many passes as are full: fewer pairs need less padding."""
+    batch = group.sources.batch
+    count = len(batch.pairs)
+    full = _FULL_CPU if batch.prompt.device.type == "cpu" else models.token_budget
+    each = batch.prompt.shape[1] - group.start + 2 * batch.completion.shape[1]
+    size = max(1, full // (each * len(group.lanes)))
+    for first in range(0, count, size):
+        yield slice(first, min(first + size, count))
+
+
+def _run(models: _Models, group: Group) -> Float[np.ndarray, "lane pair side"]:
+    """Run and score a group, each lane with the head it asks for."""
+    ends, completions = group.run()
+    batch = group.sources.batch
+    out = np.empty((len(group.lanes), len(batch.pairs), 2))
+    for head, model in (("receiver", models.receiver), ("donor", models.donor)):
+        mine = [index for index, lane in enumerate(group.lanes) if lane.head == head]
+        if mine:
+            out[mine] = side_sums(model, batch, ends[mine], completions[mine])
+    return out
