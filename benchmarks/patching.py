@@ -6,7 +6,7 @@ A random Llama of 16 layers and a noisy copy as donor; pairs of prompts and two 
 mixed lengths. Every way patches the donor's states into the receiver at every layer and scores
 both completions, also under the plain receiver, which an effect is measured from; one pass of
 the donor is counted in every way. Round by round all are timed in turn (CPU time of the process,
-on a GPU wall time):
+on a GPU wall time), with an allocator that keeps freed memory:
 
 - staircase: `patch_sweep`;
 - one by one: one sequence and one layer at a time, a full forward with a replacement hook, as
@@ -36,6 +36,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from actshift.hooks.causal import Causal
+from actshift.hooks.memory import keep_freed_memory
 from actshift.hooks.record import hidden_of
 from actshift.hooks.staircase import patch_sweep
 from actshift.models.families import Dims, build
@@ -223,6 +224,7 @@ def main() -> int:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     torch.set_num_threads(1)
+    keep_freed_memory()
     torch.backends.cuda.matmul.allow_tf32 = False
     dims, sizes = SHAPES[chosen.shape]
     models = make_models(dims, torch.device(name), torch.float32)

@@ -197,7 +197,8 @@ def test_the_training_table_holds_no_times(run: Path) -> None:
 def test_keeping_freed_memory_saves_page_faults_and_changes_no_bit() -> None:
     program = """
 import resource, torch
-from actshift.stages.calibration import CalibrationNet, draw_inputs, keep_freed_memory, train
+from actshift.hooks.memory import keep_freed_memory
+from actshift.stages.calibration import CalibrationNet, draw_inputs, train
 torch.set_num_threads(1)
 data = draw_inputs(4000, 0)
 corner = data.safety.nonzero().squeeze(1)

@@ -25,7 +25,7 @@ from actshift.hooks.scoring import run_sums, side_sums, token_counts
 from actshift.pairs import DONOR, RECEIVER, PairScores, PatchLane, Sweep, TokenPair
 
 #: Tokens from which a pass on a CPU is no faster a token.
-_FULL_CPU = 2**11
+_FULL_CPU = 2**12
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ Full-batch Adam on one thread, so a seed gives the same bits on one kind of mach
 """
 
 import copy
-import ctypes
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from scipy.linalg import eigh
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
 
+from actshift.hooks.memory import keep_freed_memory
 from actshift.io.atomic import publishing
 from actshift.io.tables import write_table
 from actshift.studies.calibration_tables.names import BASE, NETWORKS, SAFE, TRAINING, UNSAFE
@@ -34,8 +34,6 @@ PROBE_SEED = 7777
 LEARNING_RATE = 1e-3
 #: The stable rank the regulariser asks for.
 TARGET_STABLE_RANK = 64.0
-#: glibc's `mallopt` settings: (number, bytes). Blocks of a step are 2 MB, all of them under 1 GB.
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = (-1, 2**30), (-3, 2**25)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,21 +202,6 @@ def train(
         "loss_penalty": float(penalty.detach()) if regularised else float("nan"),
         "seconds": time.perf_counter() - began,
     }
-
-
-def keep_freed_memory() -> bool:
-    """Let the allocator keep freed blocks: a step's tensors are else mapped anew every time.
-
-    Costs no bit of any result and saves about a fifth of a step. Where the C library has no
-    `mallopt` nothing happens.
-
-    Returns:
-        Whether both settings were taken.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is None:
-        return False
-    return all([mallopt(*setting) == 1 for setting in (_TRIM_THRESHOLD, _MMAP_THRESHOLD)])
 
 
 def train_seed(seed: int, epochs: Epochs) -> tuple[dict[str, CalibrationNet], Inputs, pd.DataFrame]:

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from actshift.errors import GateError
 from actshift.hooks.causal import Causal
+from actshift.hooks.memory import keep_freed_memory
 from actshift.hooks.pair_states import shift_norms, state_sums
 from actshift.hooks.scoring import score_pairs
 from actshift.io.atomic import file_lock, publishing, remove
@@ -97,6 +98,7 @@ def localization(
 
     Source: Chaudhury 2025 (arXiv 2510.16167), sections 3 and 4, A1 to A5.
     """
+    keep_freed_memory()
     models, sets = _open(inputs, settings, dtype=dtype, device=device, seed=seed)
     causal: dict[Role, Causal] = {role: take_apart(models[role].model) for role in ROLES}
     budget = settings["token_budget"]
