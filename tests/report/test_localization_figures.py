@@ -76,6 +76,16 @@ def test_curves_are_effects_by_layer_between_zero_and_the_gap(
     assert {0.0, sign * 90.0} <= heights(axis)
 
 
+@pytest.mark.parametrize("name", ["patch_forward", "patch_controls", "patch_sources"])
+@pytest.mark.parametrize("n_layers", [3, 32])
+def test_markers_stay_at_their_layer(name: str, n_layers: int) -> None:
+    figure = draw_figure(name, localization_tables(("a",), n_layers=n_layers))
+    marked = [line for axis in figure.axes for line in axis.lines if line.get_marker() != "None"]
+    at = np.concatenate([np.asarray(line.get_xdata(), dtype=float) for line in marked])
+    assert len(at) > 10
+    assert np.abs(at - np.round(at)).max() < 0.2
+
+
 def test_the_published_peak_is_shaded_at_its_depth_and_only_where_it_is_known() -> None:
     tables = localization_tables(("a",), n_layers=6)
     with_band = draw_figure("patch_forward", tables)

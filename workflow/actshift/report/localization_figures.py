@@ -72,7 +72,8 @@ def _layers(rows: pd.DataFrame) -> int:
 
 def _apart(rows: pd.DataFrame, place: int, count: int) -> float:
     """Where a series stands beside its layer's tick, so that intervals do not hide each other."""
-    return 0.012 * _layers(rows) * (place - (count - 1) / 2)
+    # Never so far that a marker seems to belong to the next layer.
+    return min(0.012 * _layers(rows), 0.3 / count) * (place - (count - 1) / 2)
 
 
 def _control(controls: pd.DataFrame, control: str, positions: str) -> pd.DataFrame:
