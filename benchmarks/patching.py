@@ -218,7 +218,7 @@ def main() -> int:
     parser.add_argument("--device", choices=["cpu", "cuda", "auto"], default="auto")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--shape", choices=sorted(SHAPES), default="small")
-    parser.add_argument("--token-budget", type=int, default=2**13)
+    parser.add_argument("--token-budget", type=int, default=2**15)
     chosen = parser.parse_args()
     name = chosen.device
     if name == "auto":

@@ -87,6 +87,17 @@ def test_every_layer_equals_a_full_forward(models, positions):
 
 
 @pytest.mark.parametrize("positions", POSITIONS)
+@pytest.mark.parametrize("tokens", [0, 10**6])
+def test_completions_of_unlike_length_may_run_apart(models, positions, tokens, monkeypatch):
+    """A pass a length, where passes cost nothing; one pass for all, where they cost much."""
+    monkeypatch.setattr("actshift.hooks.patch_group._PASS_TOKENS", tokens)
+    pairs = random_pairs()
+    lanes = every_layer("patch", Take(), n_layers=LAYERS, positions=positions)
+    sweep = patch_sweep(*models, pairs, lanes)
+    np.testing.assert_allclose(sweep.lanes.logp, slow(models, pairs, lanes), rtol=CLOSE)
+
+
+@pytest.mark.parametrize("positions", POSITIONS)
 def test_every_edit_equals_the_reference(positions):
     models = take_apart(random_model("llama")), take_apart(random_model("llama", 1))
     pairs = random_pairs()
@@ -169,7 +180,7 @@ def test_batches_and_company_change_nothing(budget):
 
 def test_blocks_are_evaluated_above_each_lane_only():
     models = take_apart(random_model("llama")), take_apart(random_model("llama", 1))
-    pair = random_pairs(1)[0]
+    pair = TokenPair("even", (3, 4, 5, 6, 7), (8, 9, 10), (11, 12, 13))
     tokens = [0] * LAYERS
 
     def count(index: int) -> Any:

@@ -214,7 +214,7 @@ class Localization(Section):
         default=4, description="folds of clusters; a basis is fitted on the other folds"
     )
     token_budget: Count = Field(
-        default=8192, description="tokens a pass, lanes and padding counted"
+        default=32768, description="tokens edited at one time, lanes and padding counted"
     )
     max_tokens: Count = Field(
         default=512, description="most tokens of a prompt with its longer answer; else left out"

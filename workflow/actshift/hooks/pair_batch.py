@@ -54,17 +54,17 @@ class PairBatch:
             return Segment(self.prompt[:1, start:], positions[:1, start:], None, start)
         return Segment(self.prompt[:, start:], positions[:, start:], self.prompt_real, start)
 
-    def completion_segment(self, tokens: int) -> Segment:
-        """The first tokens of the completions, behind their prompts."""
+    def completion_segment(self, tokens: int, rows: Sequence[int]) -> Segment:
+        """The first tokens of some completions, behind their prompts."""
         width = self.prompt.shape[1]
         counted = torch.arange(tokens, device=self.prompt.device)
         if self._even:
             return Segment(self.completion[:1, :tokens], (width + counted)[None], None, width)
-        real = self.prompt_real.repeat_interleave(2, 0)
+        real = self.prompt_real[[row // 2 for row in rows]]
         positions = real.sum(1, keepdim=True) + counted
         # Padding of completions comes after all that is real: nothing has to be hidden there.
         mask = torch.cat([real, real.new_ones(len(real), tokens)], dim=1)
-        return Segment(self.completion[:, :tokens], positions, mask, width)
+        return Segment(self.completion[list(rows), :tokens], positions, mask, width)
 
     @property
     def _even(self) -> bool:
@@ -145,7 +145,7 @@ def run_pairs(causal: Causal, batch: PairBatch, *, last: bool = True) -> PairRun
         empty = [one.new_empty(2 * len(batch.pairs), 0, one.shape[-1]) for one in prompt]
         return PairRun(prompt, empty, kept)
 
-    segment = batch.completion_segment(tokens)
+    segment = batch.completion_segment(tokens, range(len(batch.completion)))
     behind = Past(segment.prefix, lambda layer: [for_both_sides(kept[layer])])
     ids = batch.completion[:, :tokens]
     return PairRun(prompt, run_whole(causal, _with_ids(segment, ids), behind), kept)

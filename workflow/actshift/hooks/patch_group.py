@@ -9,10 +9,14 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from actshift.hooks.causal import Causal
-from actshift.hooks.past import KeyValues, Past, for_both_sides
+from actshift.hooks.packing import alike
+from actshift.hooks.past import KeyValues, Past
 from actshift.hooks.patches import Sources, patched_completion, patched_prompt
 from actshift.hooks.resume import Join, run_ends, run_from
 from actshift.pairs import PatchLane
+
+#: What one more pass over completions costs, in tokens.
+_PASS_TOKENS = 2**7
 
 
 @dataclass(frozen=True)
@@ -63,24 +67,25 @@ class Group:
         )
 
     def run(self) -> tuple[Float[Tensor, "lane pair d"], Float[Tensor, "lane row read d"]]:
-        """Last block's output at the last prompt token, and at the completions."""
+        """Last block's output at the last prompt token, and at the completions; 0 at padding."""
         batch, plain, count = self.sources.batch, self.sources.receiver, len(self.lanes)
-        past = Past(self.start, self._plain_prefix(1), keep=True)
+        past = Past(self.start, self._plain_prefix(slice(None)), keep=True)
         if self.prompts:
             segment = batch.prompt_segment(self.start)
             ends = run_ends(self.receiver, segment, self._joins(self.prompts), past)
             ends = ends.unflatten(0, (count, -1))
         else:
             ends = plain.prompt[-1][:, -1].expand(count, -1, -1)
-        rows, reads = self.completions[0].shape[:2]
-        if reads == 0:
-            return ends, ends.new_empty(count, rows, 0, ends.shape[-1])
-        segment = batch.completion_segment(reads)
-        behind = Past(
-            segment.prefix, self._lane_prefix(past) if self.prompts else self._plain_prefix(2)
-        )
-        out = run_from(self.receiver, segment, self._joins(self.completions), behind)
-        return ends, out.unflatten(0, (count, rows))
+        read = batch.scored.sum(1).tolist()
+        out = ends.new_zeros(count, *self.completions[0].shape)
+        for rows in alike(read, weight=count, overhead=_PASS_TOKENS):
+            tokens = max(read[row] for row in rows)
+            joins = self._joins([one[rows, :tokens] for one in self.completions])
+            segment = batch.completion_segment(tokens, rows)
+            behind = Past(segment.prefix, self._prefix(_places(rows), past))
+            found = run_from(self.receiver, segment, joins, behind)
+            out[:, rows, :tokens] = found.unflatten(0, (count, len(rows)))
+        return ends, out
 
     def _joins(self, states: Sequence[Tensor]) -> dict[int, Join]:
         """Lanes by the block above their layer."""
@@ -97,27 +102,39 @@ class Group:
         """Lanes in the batch at a block."""
         return sum(lane.layer < layer for lane in self.lanes)
 
-    def _plain_prefix(self, sides: int) -> Callable[[int], list[KeyValues]]:
-        """The receiver's own prompt up to `start`, for all lanes alike."""
+    def _plain_prefix(self, pairs: slice | list[int]) -> Callable[[int], list[KeyValues]]:
+        """The receiver's own prompts up to `start`, for all lanes alike."""
 
         def look_up(layer: int) -> list[KeyValues]:
             lanes = self._alive(layer)
             keys, values = (
-                part[None, :, None, :, : self.start].expand(lanes, -1, sides, -1, -1, -1)
+                part[pairs, :, : self.start].expand(lanes, -1, -1, -1, -1)
                 for part in self.sources.receiver.past[layer]
             )
             return [(keys, values)]
 
         return look_up
 
-    def _lane_prefix(self, past: Past) -> Callable[[int], list[KeyValues]]:
-        """The receiver's prompt up to `start`, then each lane's own, for both sides."""
-        plain = self._plain_prefix(2)
+    def _prefix(self, pairs: slice | list[int], past: Past) -> Callable[[int], list[KeyValues]]:
+        """The receiver's prompts up to `start`, then each lane's own, if it carries any."""
+        plain = self._plain_prefix(pairs)
 
         def look_up(layer: int) -> list[KeyValues]:
-            return [*plain(layer), for_both_sides(past.kept[layer])]
+            found = plain(layer)
+            if self.prompts:
+                lanes = self._alive(layer)
+                keys, values = (one.unflatten(0, (lanes, -1)) for one in past.kept[layer])
+                found.append((keys[:, pairs], values[:, pairs]))
+            return found
 
         return look_up
+
+
+def _places(rows: Sequence[int]) -> slice | list[int]:
+    """The pair of each row; a slice, which copies nothing, where they are side by side."""
+    pairs = [row // 2 for row in rows]
+    beside = pairs == list(range(pairs[0], pairs[0] + len(pairs)))
+    return slice(pairs[0], pairs[0] + len(pairs)) if beside else pairs
 
 
 def make_group(receiver: Causal, sources: Sources, lanes: Sequence[PatchLane], start: int) -> Group:

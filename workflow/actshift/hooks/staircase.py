@@ -24,8 +24,8 @@ from actshift.hooks.patches import Sources
 from actshift.hooks.scoring import run_sums, side_sums, token_counts
 from actshift.pairs import DONOR, RECEIVER, PairScores, PatchLane, Sweep, TokenPair
 
-#: Tokens from which a pass on a CPU is no faster a token.
-_FULL_CPU = 2**12
+#: Numbers in the stream of a pass (tokens x d_model): few on a CPU, for its cache, else many more.
+_NUMBERS, _NUMBERS_CPU = 2**24, 2**20
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def patch_sweep(
     lanes: Sequence[PatchLane],
     *,
     partners: Mapping[str, Sequence[TokenPair]] | None = None,
-    token_budget: int = 2**13,
+    token_budget: int = 2**15,
     run_unchanged: bool = False,
 ) -> Sweep:
     """Score every pair in every lane.
@@ -57,8 +57,9 @@ def patch_sweep(
         lanes: The conditions, with unique names.
         partners: For each further source, the pair that stands in for each of `pairs`: of the
             same condition (genericity), or of the other one (the null).
-        token_budget: Most tokens of a pass, lanes and padding counted. It changes rounding only.
-            Where memory runs out, first lanes and then pairs are halved.
+        token_budget: Most tokens whose edits exist at one time, lanes and padding counted; passes
+            are cut finer. It changes rounding only. Where memory runs out, first lanes and then
+            pairs are halved.
         run_unchanged: Run also what an edit left bit for bit as it was (identity, alpha 0). Left
             alone, it has the plain receiver's scores, hence an effect of exactly zero; run, it
             shows what the engine's rounding is worth.
@@ -200,7 +201,8 @@ def _passes(models: _Models, group: Group) -> Iterator[slice]:
     """Cut the pairs of a group into as many passes as are full: fewer pairs need less padding."""
     batch = group.sources.batch
     count = len(batch.pairs)
-    full = _FULL_CPU if batch.prompt.device.type == "cpu" else models.token_budget
+    numbers = _NUMBERS_CPU if batch.prompt.device.type == "cpu" else _NUMBERS
+    full = min(models.token_budget, numbers // group.completions[0].shape[-1])
     each = batch.prompt.shape[1] - group.start + 2 * batch.completion.shape[1]
     size = max(1, full // (each * len(group.lanes)))
     for first in range(0, count, size):

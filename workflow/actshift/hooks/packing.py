@@ -1,0 +1,38 @@
+"""Which rows of unequal length go through the model together."""
+
+from collections.abc import Sequence
+
+
+def alike(lengths: Sequence[int], *, weight: int, overhead: int) -> list[list[int]]:
+    """Cut rows into passes of similar length, so that little of them is padding.
+
+    The cheapest cut of the rows in order of length, at sum over passes of
+    weight * rows * longest + overhead.
+
+    Args:
+        lengths: Tokens of each row; rows without any are in no pass.
+        weight: How often each row runs, such as lanes.
+        overhead: What a pass costs beside its tokens, in tokens.
+
+    Returns:
+        Places of the rows of each pass, in rising order.
+    """
+    order = sorted(
+        (place for place, length in enumerate(lengths) if length), key=lengths.__getitem__
+    )
+    # best[n]: cost of the n shortest rows, and where their last pass begins.
+    best: list[tuple[int, int]] = [(0, 0)]
+    for stop in range(1, len(order) + 1):
+        longest = weight * lengths[order[stop - 1]]
+        best.append(
+            min(
+                (best[start][0] + longest * (stop - start) + overhead, start)
+                for start in range(stop)
+            )
+        )
+    passes, stop = [], len(order)
+    while stop:
+        start = best[stop][1]
+        passes.append(sorted(order[start:stop]))
+        stop = start
+    return passes[::-1]
