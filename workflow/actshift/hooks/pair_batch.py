@@ -42,11 +42,6 @@ class PairBatch:
         """Completion tokens that are read to predict the next one: all but each last."""
         return self.completion_real[:, 1:]
 
-    @property
-    def lengths(self) -> Int[np.ndarray, "pair side"]:
-        """Completion tokens."""
-        return np.array([[len(side) for side in pair.sides] for pair in self.pairs])
-
     def prompt_segment(self, start: int = 0) -> Segment:
         """The prompt from a column on; what lies before it is the prefix."""
         positions = (self.prompt_real.long().cumsum(1) - 1).clamp(min=0)
