@@ -99,14 +99,18 @@ def test_calibration_runs_only_when_asked_for_and_one_job_a_seed(clone: Clone) -
     assert all(after[rule] == before[rule] for rule in before)
 
 
+def more(after: dict[str, int], before: dict[str, int]) -> dict[str, int]:
+    """Jobs that one plan has more than another (fewer: below 0), by rule."""
+    counts = {rule: after.get(rule, 0) - before.get(rule, 0) for rule in {**before, **after}}
+    return {rule: n for rule, n in counts.items() if n}
+
+
 def test_the_refusal_direction_adds_a_job_a_pair_and_its_tables(clone: Clone) -> None:
     config = micro_config()
     before = clone.planned("--configfile", clone.write_config("without.yaml", config))
     asked = {**config, "studies": ["rank_audit", "refusal_direction"]}
     after = clone.planned("--configfile", clone.write_config("with.yaml", asked))
-    added = {rule: count for rule, count in after.items() if rule not in before}
-    assert added == {"refusal_direction": 2, "refusal_tables": 1}
-    assert all(after[rule] == before[rule] for rule in before)
+    assert more(after, before) == {"refusal_direction": 2, "refusal_tables": 1}
 
 
 def test_references_add_their_models_and_nothing_without_the_study(clone: Clone) -> None:
@@ -118,9 +122,7 @@ def test_references_add_their_models_and_nothing_without_the_study(clone: Clone)
     asked = config | {"studies": [*config["studies"], "spectral_gap"]}
     after = clone.planned("--configfile", clone.write_config("with.yaml", asked))
     assert unread == before
-    assert {
-        rule: n - before.get(rule, 0) for rule, n in after.items() if n != before.get(rule)
-    } == {
+    assert more(after, before) == {
         "zoo": 1,
         "checkpoint": 2,
         "extract": 2,
@@ -142,8 +144,7 @@ def test_localization_adds_its_pairs_and_one_job_a_pair_of_models(clone: Clone) 
     assert unread == before
     config["studies"] = [*config["studies"], "localization"]
     after = clone.planned("--configfile", clone.write_config("with.yaml", config))
-    added = {rule: n - before.get(rule, 0) for rule, n in after.items()}
-    assert {rule: n for rule, n in added.items() if n} == {
+    assert more(after, before) == {
         "prompts": 1,
         "localization": 2,
         "localization_tables": 1,

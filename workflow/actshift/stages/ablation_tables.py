@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from actshift.io.tables import read_table, write_table
-from actshift.stages.joining import finished_pairs
+from actshift.stages.joining import join_rows
 from actshift.studies.ablation_tables.answers import READ
 from actshift.studies.ablation_tables.columns import COLUMNS, PUBLISHED_FILES, PUBLISHED_TABLE
 from actshift.studies.ablation_tables.pair import PairFiles, pair_tables
@@ -41,21 +41,14 @@ def ablation_tables(
     Raises:
         UserError: No pair has its folder.
     """
-    present = finished_pairs(pairs, rule="ablation", needed="its rows")
-    joint: dict[str, list[dict[str, object]]] = {name: [] for name in COLUMNS}
-    for pair, folder in present.items():
+
+    def rows_of(pair: str, folder: Path) -> Mapping[str, list[dict[str, object]]]:
         lang = language(zoo_sizes[pair]) if pair in zoo_sizes else None
-        found = pair_tables(_read(folder), pair=pair, lang=lang, seed=seed)
-        for name, rows in found.items():
-            joint[name] += rows
-        print(f"ablation {pair}: " + ", ".join(f"{len(v)} rows of {k}" for k, v in found.items()))
-    for name, columns in COLUMNS.items():
-        write_table(pd.DataFrame(joint[name], columns=list(columns)), out / f"{name}.csv")
+        return pair_tables(_read(folder), pair=pair, lang=lang, seed=seed)
+
+    missing = join_rows(pairs, rows_of, COLUMNS, rule="ablation", out=out)
     released = [pd.read_csv(published / name) for name in PUBLISHED_FILES]
     write_table(published_table(*released), out / f"{PUBLISHED_TABLE}.csv")
-    missing = [pair for pair in pairs if pair not in present]
-    if missing:
-        print(f"ablation: left out, because the job failed: {', '.join(missing)}")
     return missing
 
 

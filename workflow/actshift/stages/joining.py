@@ -1,9 +1,12 @@
-"""What joint tables are made of: the pairs whose job finished (torch-free)."""
+"""Joint tables of the pairs whose job finished (torch-free)."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import pandas as pd
+
 from actshift.errors import UserError
+from actshift.io.tables import write_table
 
 
 def finished_pairs(
@@ -27,3 +30,42 @@ def finished_pairs(
             f"see the log of rule {rule}"
         )
     return present
+
+
+def join_rows(
+    pairs: Mapping[str, Path],
+    rows_of: Callable[[str, Path], Mapping[str, list[dict[str, object]]]],
+    columns: Mapping[str, Sequence[str]],
+    *,
+    rule: str,
+    out: Path,
+) -> list[str]:
+    """Write every table with the rows of all pairs that have their folder.
+
+    Args:
+        pairs: Folder of each pair, in the order wanted; a pair whose job failed has none.
+        rows_of: From name and folder of a pair to its rows, by table.
+        columns: Columns of each table.
+        rule: Rule that makes the folders.
+        out: Folder of the tables.
+
+    Returns:
+        Names of the missing pairs.
+
+    Raises:
+        UserError: No pair has its folder.
+    """
+    present = finished_pairs(pairs, rule=rule, needed="its rows")
+    joint: dict[str, list[dict[str, object]]] = {name: [] for name in columns}
+    for pair, folder in present.items():
+        found = rows_of(pair, folder)
+        for name, rows in found.items():
+            joint[name] += rows
+        told = ", ".join(f"{len(rows)} rows of {name}" for name, rows in found.items())
+        print(f"{rule} {pair}: {told}")
+    for name, wanted in columns.items():
+        write_table(pd.DataFrame(joint[name], columns=list(wanted)), out / f"{name}.csv")
+    missing = [pair for pair in pairs if pair not in present]
+    if missing:
+        print(f"{rule}: left out, because the job failed: {', '.join(missing)}")
+    return missing

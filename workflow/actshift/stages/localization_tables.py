@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from actshift.io.tables import read_table, write_table
-from actshift.stages.joining import finished_pairs
+from actshift.stages.joining import join_rows
 from actshift.studies.localization_tables.columns import COLUMNS, PUBLISHED_TABLE
 from actshift.studies.localization_tables.inputs import PairFiles
 from actshift.studies.localization_tables.pair import pair_tables
@@ -30,20 +30,14 @@ def localization_tables(
     Raises:
         UserError: No pair has its folder.
     """
-    present = finished_pairs(pairs, rule="localization", needed="its rows")
-    joint: dict[str, list[dict[str, object]]] = {name: [] for name in COLUMNS}
-    for pair, folder in present.items():
-        found = pair_tables(_read(folder), pair=pair, seed=seed)
-        for name, rows in found.items():
-            joint[name] += rows
-        told = ", ".join(f"{len(rows)} rows of {name}" for name, rows in found.items())
-        print(f"localization {pair}: {told}")
-    for name, columns in COLUMNS.items():
-        write_table(pd.DataFrame(joint[name], columns=list(columns)), out / f"{name}.csv")
+    missing = join_rows(
+        pairs,
+        lambda pair, folder: pair_tables(_read(folder), pair=pair, seed=seed),
+        COLUMNS,
+        rule="localization",
+        out=out,
+    )
     write_table(published_table(pd.read_csv(published)), out / f"{PUBLISHED_TABLE}.csv")
-    missing = [pair for pair in pairs if pair not in present]
-    if missing:
-        print(f"localization: left out, because the job failed: {', '.join(missing)}")
     return missing
 
 
