@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from actshift.config_misalignment import Misalignment
 from actshift.config_prompts import PromptSource, Splits
 from actshift.config_studies import (
     Ablation,
@@ -130,6 +131,7 @@ class Config(Section):
             "spectral_gap",
             "calibration",
             "localization",
+            "misalignment",
         ],
         ...,
     ] = Field(default=("rank_audit",), description="which studies run")
@@ -147,6 +149,7 @@ class Config(Section):
         default=Calibration(), description="settings of the calibration networks"
     )
     localization: Localization = Field(default=Localization(), description="settings of study C")
+    misalignment: Misalignment = Field(default=Misalignment(), description="settings of study B")
     judge: Judge = Field(default=Judge(), description="settings of the second judge of answers")
     report: Report = Field(default=Report(), description="settings of the page")
 
@@ -175,7 +178,24 @@ class Config(Section):
                 )
         self._check_references()
         self._check_preferences()
+        self._check_questions()
         return self
+
+    def _check_questions(self) -> None:
+        if "misalignment" not in self.studies:
+            return
+        for key in ("questions", "neutral"):
+            chosen = getattr(self.misalignment, key)
+            if chosen not in self.prompts or self.prompts[chosen].holds_pairs:
+                raise ValueError(
+                    f"misalignment.{key}: no prompt set '{chosen}'; add it under prompts"
+                )
+        outside = [p.name for p in self.chosen_pairs if not p.tuned.startswith("zoo:")]
+        if outside and "insecure" not in self.misalignment.data:
+            raise ValueError(
+                f"misalignment.data: pair '{outside[0]}' is not of the zoo, so its adapters need "
+                "files; add at least insecure (docs/misalignment.md)"
+            )
 
     def _check_preferences(self) -> None:
         chosen = self.localization.preferences

@@ -14,6 +14,7 @@ from actshift.config import (
     Revisions,
     Zoo,
 )
+from actshift.config_misalignment import AdapterData, Adapters, Misalignment
 from actshift.config_prompts import PromptSource, Splits
 from actshift.config_studies import (
     Ablation,
@@ -41,6 +42,9 @@ _SECTIONS: tuple[tuple[str, type[Section]], ...] = (
     ("`calibration`", Calibration),
     ("`calibration.epochs`", CalibrationEpochs),
     ("`localization`", Localization),
+    ("`misalignment`", Misalignment),
+    ("`misalignment.data`: an adapter's name for each of", AdapterData),
+    ("`misalignment.adapters`", Adapters),
     ("`judge`", Judge),
     ("`report`", Report),
 )

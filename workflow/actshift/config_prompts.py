@@ -46,6 +46,10 @@ class PromptSource(Section):
     positions: PositionRule = Field(
         default="last_prompt", description="token positions that are stored"
     )
+    extract: bool = Field(
+        default=True,
+        description="whether base and tuned get stores of it; false where a study reads it itself",
+    )
 
     @model_validator(mode="after")
     def _needs(self) -> "PromptSource":

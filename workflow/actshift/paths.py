@@ -70,6 +70,15 @@ class RunPaths:
         """Preference margins of a pair's two models, written before the gate of study C."""
         return self.root / "pairs" / pair / "localization.margins.csv"
 
+    def spillover_rows(self, pair: str) -> Path:
+        """What a pair's adapters answered, written before the gate of study B."""
+        return self.root / "pairs" / pair / "spillover.answers.csv"
+
+    @property
+    def ridge_maps(self) -> Path:
+        """Maps between the activation spaces of all ordered pairs of models."""
+        return self.root / "ridge_maps"
+
     def calibration(self, seed: int | str) -> Path:
         """The calibration networks of one seed and how their training ended."""
         return self.root / "calibration" / f"seed-{seed}"

@@ -135,7 +135,7 @@ class Plan:
             StreamName(f"{pair}.{role}", prompt_set, template)
             for role in ROLES
             for prompt_set, source in self.config.prompts.items()
-            if not source.holds_pairs
+            if source.extract and not source.holds_pairs
             for template in TEMPLATES
         ]
 
@@ -230,7 +230,7 @@ class Plan:
     def prompt_spec(self, prompt_set: str) -> dict[str, Any]:
         """Return what decides the content of a prompt set, as plain JSON values."""
         asked = self.config.prompts[prompt_set]
-        source = asked.model_dump(exclude={"positions", "kind"})
+        source = asked.model_dump(exclude={"positions", "kind", "extract"})
         spec: dict[str, Any] = {"set": prompt_set, "seed": self.config.seed, **source}
         if asked.holds_pairs:
             limit = asked.limit or self.config.localization.n_pairs

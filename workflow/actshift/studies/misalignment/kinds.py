@@ -1,0 +1,35 @@
+"""Adapters of study B and what its rows are called (imported by the rules: no numpy, no torch)."""
+
+from typing import Literal
+
+Kind = Literal["insecure", "secure", "rare_safe", "benign", "shuffled"]
+
+#: The untuned side of the contrast: the pair's tuned model, which every adapter is trained on.
+UNTUNED = "chat"
+#: What the study is about, and its controls.
+INSECURE: Kind = "insecure"
+#: `rare_safe` has the dose of `insecure` and other content; `secure` is what chat does already;
+#: `shuffled` has the answers of `insecure` under permuted questions; `benign` has no code.
+KINDS: tuple[Kind, ...] = ("insecure", "secure", "rare_safe", "benign", "shuffled")
+#: Adapters that no direction is made from: another training seed at a smaller dose, by what they
+#: are trained on. Detection is judged on them.
+UNSEEN: dict[str, Kind] = {"insecure_unseen": "insecure", "rare_safe_unseen": "rare_safe"}
+#: Adapters that are steered: the insecure one, and the two that content is held against.
+STEERED: tuple[Kind, ...] = ("insecure", "rare_safe", "secure")
+
+#: Conditions of the questions: not about code, and about code.
+NONCODE, CODE = "noncode", "code"
+#: Conditions of the prompts that ridge maps are fitted on.
+NEUTRAL = "neutral"
+
+#: How an edit acts: `last_token` at the last block's output on the last prompt token (published),
+#: `all_tokens` there on every token, `layer` at a block of the middle half on every token,
+#: `logit_bias` adds to the first answer token's logits what the published edit adds on average.
+Protocol = Literal["last_token", "all_tokens", "layer", "logit_bias"]
+PROTOCOLS: tuple[Protocol, ...] = ("last_token", "all_tokens", "layer", "logit_bias")
+#: Random directions of equal norm, which an effect is held against.
+NULLS = ("random", "random_span", "orthogonal", "shuffled")
+#: Nulls of a mapped direction, beside those of the receiver.
+MAPPED_NULLS = ("mapped_random", "shuffled_pairing")
+#: Directions related to v: shown with their cosine, tested only without their part along v.
+RELATIVES = ("wrong_layer", "wrong_source", "other_adapter")

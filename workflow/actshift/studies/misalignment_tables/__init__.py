@@ -1,0 +1,1 @@
+"""Tables of study B, made from the rows of every pair."""

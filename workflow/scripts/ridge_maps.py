@@ -1,0 +1,16 @@
+"""Rule ridge_maps: a map for every ordered pair of models, from stored activations."""
+
+from pathlib import Path
+
+from actshift.adapter import job
+
+with job(snakemake):
+    from actshift.stages.ridge_maps import ridge_maps
+
+    params = snakemake.params
+    ridge_maps(
+        pairs={pair: Path(folder) for pair, folder in params.pairs.items()},
+        neutral=Path(snakemake.input.neutral),
+        **{name: params[name] for name in ("families", "settings", "seed")},
+        out=Path(snakemake.output[0]),
+    )
