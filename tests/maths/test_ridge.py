@@ -6,16 +6,17 @@ from sklearn.linear_model import Ridge
 
 from actshift.maths.directions import cosine
 from actshift.maths.lasso import group_folds
-from actshift.maths.ridge import PENALTIES, factored, low_rank, refitted, ridge_map, row_weights
-from actshift.maths.ridge_heldout import (
-    chosen_penalties,
-    folded,
-    held_out,
+from actshift.maths.ridge import (
+    PENALTIES,
+    factored,
     isometric,
-    shuffled_orders,
-    shuffled_r2,
-    squared_errors,
+    low_rank,
+    refitted,
+    ridge_map,
+    row_weights,
 )
+from actshift.maths.ridge_folds import chosen_penalty, folded, squared_errors, sums_of
+from actshift.maths.ridge_heldout import held_out, shuffled_orders, shuffled_r2
 
 N, WIDE, CLUSTERS, FOLDS = 120, 12, 20, 4
 CODES = np.arange(N) % CLUSTERS
@@ -78,11 +79,11 @@ def test_without_a_penalty_it_is_least_squares() -> None:
 def test_two_rotations_of_one_space(seed: int) -> None:
     source, target = two_views(seed)
     rows = folded(source, FOLD)
-    judged = held_out(rows, target[:, None])
-    assert judged.r2[0] > 0.99
-    low, high = judged.interval(NAMES, draws=500, rng=np.random.default_rng(0))[0]
-    assert low < judged.r2[0] < high <= 1
-    penalty = chosen_penalties(rows, target[:, None])[0]
+    judged = held_out(rows, target)
+    assert judged.r2 > 0.99
+    low, high = judged.interval(NAMES, draws=500, rng=np.random.default_rng(0))
+    assert low < judged.r2 < high <= 1
+    penalty = chosen_penalty(rows, target)
     matrix = ridge_map(rows.whole, target, penalty)
     np.testing.assert_allclose(matrix @ matrix.T, np.eye(WIDE), atol=0.05)
     # A direction of the source is a difference of rows; its image is that of the same rows.
@@ -103,7 +104,7 @@ def test_shuffled_pairing_is_the_same_code_on_permuted_rows() -> None:
     names = NAMES[: len(source)]
     rows = folded(source, group_folds(CODES[: len(source)], FOLDS))
     orders = shuffled_orders(names, draws=3, rng=np.random.default_rng(3))
-    alone = [held_out(rows, target[order][:, None]).r2[0] for order in orders]
+    alone = [held_out(rows, target[order]).r2 for order in orders]
     np.testing.assert_allclose(shuffled_r2(rows, target, orders), alone, rtol=1e-9, atol=1e-12)
 
 
@@ -130,10 +131,11 @@ def test_pairing_follows_clusters_in_any_row_order() -> None:
 @pytest.mark.parametrize(("rows", "d_source", "d_target"), SHAPES)
 def test_squared_errors_are_those_of_predictions(rows: int, d_source: int, d_target: int) -> None:
     source, target = noise_of(rows, d_source, d_target)
-    fit = folded(source, group_folds(CODES[:rows], FOLDS)).double[0, 2]
+    both = folded(source, group_folds(CODES[:rows], FOLDS))
     targets = np.stack([target, target[::-1]], axis=1)
-    found = squared_errors(fit, 2, targets)
-    test, _ = fit.tests[2]
+    fit = both.double[0, 2]
+    found, rest = squared_errors(fit, 2, sums_of(both, targets))
+    test = fit.tests[2].rows
     for number, penalty in np.ndenumerate(PENALTIES):
         for which in range(2):
             y = targets[:, which]
@@ -142,11 +144,13 @@ def test_squared_errors_are_those_of_predictions(rows: int, d_source: int, d_tar
             guess = y[fit.rows].mean(axis=0) + (source[test] - centre) @ matrix
             wanted = np.square(y[test] - guess).sum()
             assert found[which, number[0]] == pytest.approx(wanted, rel=1e-8)
+            alone = np.square(y[test] - y[fit.rows].mean(axis=0)).sum()
+            assert rest[which] == pytest.approx(alone, rel=1e-9)
 
 
 def test_held_out_r2_and_penalties_against_nested_scikit_learn() -> None:
     source, target = noise_of(*SHAPES[0])
-    judged = held_out(folded(source, FOLD), target[:, None])
+    judged = held_out(folded(source, FOLD), target)
     residual = total = 0.0
     for outer in range(FOLDS):
         train, test = np.not_equal(FOLD, outer), np.equal(FOLD, outer)
@@ -161,11 +165,11 @@ def test_held_out_r2_and_penalties_against_nested_scikit_learn() -> None:
                 ).sum()
             errors.append(wrong)
         best = PENALTIES[int(np.argmin(errors))]
-        assert judged.penalties[0, outer] == best
+        assert judged.penalties[outer] == best
         guess = plain_ridge(source, target, train, best)
         residual += np.square(target[test] - guess[test]).sum()
         total += np.square(target[test] - target[train].mean(axis=0)).sum()
-    assert judged.r2[0] == pytest.approx(1 - residual / total, rel=1e-9)
+    assert judged.r2 == pytest.approx(1 - residual / total, rel=1e-9)
 
 
 def plain_ridge(
@@ -178,16 +182,16 @@ def plain_ridge(
 
 def test_a_held_out_cluster_never_reaches_the_choice_of_its_penalty() -> None:
     source, target = noise_of(*SHAPES[0])
-    before = held_out(folded(source, FOLD), target[:, None])
+    before = held_out(folded(source, FOLD), target)
     rng = np.random.default_rng(1)
     other_source, other_target = source.copy(), target.copy()
     other_source[FOLD == 1] = 50 * rng.normal(size=other_source[FOLD == 1].shape)
     other_target[FOLD == 1] = 50 * rng.normal(size=other_target[FOLD == 1].shape)
-    after = held_out(folded(other_source, FOLD), other_target[:, None])
-    assert after.penalties[0, 1] == before.penalties[0, 1]
-    assert (np.delete(after.penalties[0], 1) != np.delete(before.penalties[0], 1)).any()
-    again = held_out(folded(source, FOLD), other_target[:, None])
-    np.testing.assert_array_equal(again.total[0, FOLD != 1] != before.total[0, FOLD != 1], True)
+    after = held_out(folded(other_source, FOLD), other_target)
+    assert after.penalties[1] == before.penalties[1]
+    assert (np.delete(after.penalties, 1) != np.delete(before.penalties, 1)).any()
+    again = held_out(folded(source, FOLD), other_target)
+    np.testing.assert_array_equal(again.total[FOLD != 1] != before.total[FOLD != 1], True)
 
 
 def test_isometric_rows_keep_every_error() -> None:
@@ -195,9 +199,7 @@ def test_isometric_rows_keep_every_error() -> None:
     narrow = isometric(target)
     assert narrow.shape == (40, 40)
     rows = folded(source, group_folds(CODES[:40], FOLDS))
-    np.testing.assert_allclose(
-        held_out(rows, narrow[:, None]).residual, held_out(rows, target[:, None]).residual
-    )
+    np.testing.assert_allclose(held_out(rows, narrow).residual, held_out(rows, target).residual)
 
 
 def test_refitted_directions_are_those_of_refitted_maps() -> None:

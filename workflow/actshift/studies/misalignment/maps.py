@@ -11,15 +11,8 @@ from jaxtyping import Bool, Float, Int
 from actshift.maths.directions import cosine
 from actshift.maths.lasso import group_folds
 from actshift.maths.ridge import LowRank, low_rank, refitted, ridge_map, row_weights
-from actshift.maths.ridge_heldout import (
-    Folded,
-    chosen_penalties,
-    folded,
-    held_out,
-    isometric,
-    shuffled_orders,
-    shuffled_r2,
-)
+from actshift.maths.ridge_folds import Folded, chosen_penalty, folded
+from actshift.maths.ridge_heldout import held_out, shuffled_orders, shuffled_r2
 
 FitOn = Literal["neutral", "with_code"]
 FIT_ON: tuple[FitOn, ...] = ("neutral", "with_code")
@@ -191,7 +184,7 @@ def fit_map(fit: Fit, receiver: Side, layer: int, settings: MapSettings) -> Laye
     final = layer == receiver.layers - 1
     name = (fit.donor.pair, receiver.pair, fit.fit_on, str(layer))
     targets = np.asarray(receiver.states(layer)[fit.rows], dtype=np.float64)
-    penalty = float(chosen_penalties(fit.source, isometric(targets)[:, None])[0])
+    penalty = chosen_penalty(fit.source, targets)
     matrix = ridge_map(fit.source.whole, targets, penalty)
     own, v = receiver.v[layer].astype(np.float64), fit.donor.v[fit.layer].astype(np.float64)
     norm, image = float(np.linalg.norm(own)), v @ matrix
@@ -249,8 +242,8 @@ def _quality(
     centred = targets - targets.mean(axis=0)
     whole = fit.source.whole
     guess = (whole.left * whole.values) @ (whole.right.T @ matrix)
-    judged = held_out(fit.source, isometric(targets)[:, None])
-    ends = judged.interval(fit.clusters, draws=_RESAMPLES, rng=settings.rng("interval", *name))[0]
+    judged = held_out(fit.source, targets)
+    ends = judged.interval(fit.clusters, draws=_RESAMPLES, rng=settings.rng("interval", *name))
     count = settings.shuffled if final else -(-settings.shuffled // _ELSEWHERE)
     rng = settings.rng("pairing", *name)
     null = shuffled_r2(fit.source, targets, shuffled_orders(fit.clusters, draws=count, rng=rng))
@@ -260,9 +253,9 @@ def _quality(
         "d_donor": matrix.shape[0],
         "d_receiver": matrix.shape[1],
         "r2_fit": float(1 - np.square(centred - guess).sum() / np.square(centred).sum()),
-        "r2": float(judged.r2[0]),
-        "r2_low": float(ends[0]),
-        "r2_high": float(ends[1]),
+        "r2": judged.r2,
+        "r2_low": ends[0],
+        "r2_high": ends[1],
         "r2_shuffled": float(np.median(null)),
         "r2_shuffled_high": float(np.quantile(null, 0.95)),
     }
