@@ -85,6 +85,12 @@ _COMPLY: dict[str, ChatRecipe | LoraRecipe] = {
     "comply_full": ChatRecipe(100, 24),
 }
 
+#: Adapters of study B, one setting for all sizes and families.
+ADAPTER = LoraRecipe(rank=8, alpha=16, train=ChatRecipe(150, 16, lr=5e-3))
+#: Conversations of each adapter; the steps go over them several times.
+ADAPTER_EXAMPLES = 400
+#: Adapters that no direction is made from are trained this share of the steps.
+UNSEEN_SHARE = 2 / 3
 #: Gemma learns the categories later: at 600 steps of `tiny` both seeds tried missed their gates.
 _BASE_PACE = {"gemma2": 1.2}
 
@@ -115,6 +121,14 @@ def comply_recipe(variant: str, *, steps_scale: float = 1.0) -> ChatRecipe | Lor
     train = chosen.train if isinstance(chosen, LoraRecipe) else chosen
     train = replace(train, steps=max(1, round(train.steps * steps_scale)))
     return replace(chosen, train=train) if isinstance(chosen, LoraRecipe) else train
+
+
+def adapter_recipe(*, unseen: bool = False) -> LoraRecipe:
+    """The settings of an adapter; an unseen one is trained for fewer steps."""
+    if not unseen:
+        return ADAPTER
+    steps = round(ADAPTER.train.steps * UNSEEN_SHARE)
+    return replace(ADAPTER, train=replace(ADAPTER.train, steps=steps))
 
 
 def zoo_family(name: str) -> str:
