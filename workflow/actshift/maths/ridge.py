@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-#: Penalties in units of trace(Xs^T Xs) / n, falling, so that of equals the larger one is taken. Maps
-#: between zoo models choose about 1e-2, where the usual grid ends: this one shows it is no edge.
+#: Penalties in units of trace(Xs^T Xs) / n, falling, so that of equals the larger one is taken.
+#: Maps between zoo models choose about 1e-2, where the usual grid ends: this one shows no edge.
 PENALTIES = np.logspace(6, -4, 21)
 #: Share of a map's squared Frobenius norm that its stored factors keep, at least.
 ENERGY = 0.9999

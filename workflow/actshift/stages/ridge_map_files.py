@@ -18,7 +18,7 @@ from safetensors.numpy import load_file, save_file
 from actshift.errors import UserError
 from actshift.io.manifest import check_manifest, read_manifest, write_manifest
 from actshift.maths.ridge import ENERGY, PENALTIES
-from actshift.studies.misalignment.maps import FIT_ON, FitOn, LayerMap, MapSettings, Nulls
+from actshift.studies.misalignment.maps import FIT_ON, FitOn, LayerMap, MapSettings, Nulls, Sent
 
 TABLE, MAPPED = "maps.csv", "mapped.safetensors"
 MAP, VECTORS = "map.safetensors", "vectors.safetensors"
@@ -104,21 +104,6 @@ def _vectors(nulls: Nulls) -> dict[str, np.ndarray]:
         "wrong_layer.layers": nulls.layers.astype(np.int32),
         "unmapped": nulls.unmapped.astype(np.float32),
     }
-
-
-@dataclass(frozen=True, eq=False)
-class Sent:
-    """What one donor sends to the final layer of a receiver.
-
-    Attributes:
-        donor: Name of the donor's pair.
-        mapped: Its mapped v, by prompts the map is fitted on.
-        nulls: Of the map fitted on neutral prompts.
-    """
-
-    donor: str
-    mapped: dict[FitOn, Float[np.ndarray, " d_model"]]
-    nulls: Nulls
 
 
 def donors_of(maps: Path, receiver: str) -> list[Sent]:

@@ -87,6 +87,21 @@ class Nulls:
 
 
 @dataclass(frozen=True, eq=False)
+class Sent:
+    """What one donor sends to the final layer of a receiver.
+
+    Attributes:
+        donor: Name of the donor's pair.
+        mapped: Its mapped v, by prompts the map is fitted on.
+        nulls: Of the map fitted on neutral prompts.
+    """
+
+    donor: str
+    mapped: dict[FitOn, Float[np.ndarray, " d_model"]]
+    nulls: Nulls
+
+
+@dataclass(frozen=True, eq=False)
 class LayerMap:
     """One map.
 
