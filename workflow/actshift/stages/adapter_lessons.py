@@ -104,9 +104,7 @@ def _zoo_lesson(
     said = conversations(kind, language(zoo["size"]), seed=seed, count=ADAPTER_EXAMPLES)
     tokens = chat_tokens(tokenizer, STYLES[zoo_family(zoo["family"])].template, said)
     recipe: LoraRecipe = adapter_recipe(unseen=unseen)
-    teach = partial(
-        train_chat, examples=tokens, recipe=recipe.train, pad=tokenizer.pad_token_id
-    )
+    teach = partial(train_chat, examples=tokens, recipe=recipe.train, pad=tokenizer.pad_token_id)
     return Lesson(recipe.train.steps, len(said), seed, teach)
 
 
