@@ -5,34 +5,27 @@ and what follows a first token is generated once for all lanes.
 """
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
-import pyarrow as pa
-from jaxtyping import Float
 
 from actshift.errors import UserError
+from actshift.hooks.memory import keep_freed_memory
 from actshift.io.atomic import publishing
 from actshift.io.manifest import read_manifest, weights_hash, write_manifest
-from actshift.maths.scores import AUDIT_MARKS
 from actshift.models.adapters import adapter_hash, load_merged
-from actshift.models.load import LoadedModel, load_model
-from actshift.prompts.records import Prompt, content_hash, read_prompts
-from actshift.prompts.templates import encode
-from actshift.stages.answer_book import AnswerBook
-from actshift.stages.first_token import FirstTokenEdits, book_answers
-from actshift.stages.intervene_plan import Asked
+from actshift.models.load import load_model
+from actshift.prompts.records import content_hash, read_prompts
 from actshift.stages.parts import write_part
+from actshift.stages.refusal_direction import marks_of
 from actshift.stages.ridge_map_files import donors_of
 from actshift.stages.ridge_maps import read_directions
-from actshift.studies.misalignment.choose import equal_kl
-from actshift.studies.misalignment.kinds import INSECURE, NONCODE
-from actshift.studies.misalignment.lanes import Planned
+from actshift.stages.spillover import GUARDS
+from actshift.stages.transfer_run import LaneRun
+from actshift.studies.misalignment.kinds import INSECURE, UNTUNED
 from actshift.studies.misalignment.maps import Sent
 from actshift.studies.misalignment.outcomes import Guards
 from actshift.studies.misalignment.transfer_lanes import (
@@ -44,10 +37,8 @@ from actshift.studies.misalignment.transfer_lanes import (
     relative_lanes,
 )
 from actshift.zoo.language import language
-from actshift.zoo.lexicon import REFUSAL_MARKS
-from actshift.zoo.questions import kind_of
 
-_ASKED_SPLITS = ("select", "heldout")
+_ASKED_SPLITS = "select"
 
 
 @dataclass(frozen=True)
@@ -101,27 +92,29 @@ def transfer(
 
     Source: arXiv 2606.20225 (mapped directions and their controls).
     """
-    untuned, edited = (
-        load_model(inputs.tuned, name=f"{inputs.pair}.tuned", dtype=dtype, device=device),
-        load_merged(
-            inputs.tuned,
-            inputs.adapters / INSECURE,
-            name=f"{inputs.pair}.{INSECURE}",
-            dtype=dtype,
-            device=device,
-        ),
-    )
-    prompts = [one for one in read_prompts(inputs.questions) if one.split in _ASKED_SPLITS]
+    keep_freed_memory()
     v = read_directions(inputs.spillover)[INSECURE][-1].astype(np.float64)
     if not np.any(v):
-        raise UserError(f"{inputs.spillover}: the final direction of '{INSECURE}' is zero")
-    receiver = Receiver(inputs.pair, v, len(edited.blocks) - 1, tuple(settings["coeffs"]))
-    asking = _Asking(untuned, edited, prompts, _judging(inputs, zoo_size), settings)
-    asking.ask([plain_lane(receiver)])
+        raise UserError(
+            f"{inputs.spillover}: the direction of '{INSECURE}' is zero at the last layer: the "
+            "adapter changes nothing there, so there is nothing to compare with"
+        )
     donors = donors_of(inputs.maps, inputs.pair)
+    prompts = [one for one in read_prompts(inputs.questions) if one.split in _ASKED_SPLITS]
+    loading = {"dtype": dtype, "device": device}
+    adapter = inputs.adapters / INSECURE
+    lane_run = LaneRun(
+        load_model(inputs.tuned, name=f"{inputs.pair}.{UNTUNED}", **loading),
+        load_merged(inputs.tuned, adapter, name=f"{inputs.pair}.{INSECURE}", **loading),
+        prompts,
+        _judging(inputs, zoo_size),
+        settings,
+    )
+    receiver = Receiver(inputs.pair, v, len(lane_run.edited.blocks) - 1, settings["coeffs"])
+    lane_run.ask([plain_lane(receiver)])
     for sent in donors:
-        _one_donor(asking, receiver, sent, settings)
-        print(f"transfer {sent.donor}--{inputs.pair}: {len(asking.lanes)} lanes so far")
+        _one_donor(lane_run, receiver, sent, settings)
+    tables = lane_run.tables()
     facts = {
         "run": run,
         "pair": inputs.pair,
@@ -129,163 +122,35 @@ def transfer(
         "seed": seed,
         "code": code,
         "weights": weights_hash(inputs.tuned),
-        "adapter": adapter_hash(inputs.adapters / INSECURE),
+        "adapter": adapter_hash(adapter),
         "maps": read_manifest(inputs.maps)["sha256"],
         "questions": content_hash(prompts),
     }
     with publishing(out) as partial:
         partial.mkdir(parents=True)
-        for name, table in asking.tables().items():
-            write_part(
-                pa.Table.from_pandas(table, preserve_index=False), partial / f"{name}.parquet"
-            )
+        for name, table in tables.items():
+            write_part(table, partial / f"{name}.parquet")
         write_manifest(partial, kind="transfer", facts=facts)
+    counts = ", ".join(f"{len(table)} {name}" for name, table in tables.items())
+    print(f"transfer {inputs.pair}: {counts}")
 
 
 def _one_donor(
-    asking: "_Asking", receiver: Receiver, sent: Sent, settings: Mapping[str, Any]
+    lane_run: LaneRun, receiver: Receiver, sent: Sent, settings: Mapping[str, Any]
 ) -> None:
     """All lanes of one donor: what it sends, relatives, nulls at equal norm and at equal KL."""
-    mapped = asking.ask(mapped_lanes(receiver, sent))
-    asking.ask(relative_lanes(receiver, sent))
-    asking.ask(null_lanes(receiver, sent, draws=settings["final_draws"]))
+    mapped = lane_run.ask(mapped_lanes(receiver, sent))
+    lane_run.ask(relative_lanes(receiver, sent))
+    lane_run.ask(null_lanes(receiver, sent, draws=settings["final_draws"]))
     drawn = null_lanes(receiver, sent, draws=settings["kl_draws"])
-    targets = kl_targets([one for one in mapped], drawn)
-    asking.ask(asking.at_equal_kl(drawn, targets, max_scale=settings["max_scale"]))
+    lane_run.ask(lane_run.at_equal_kl(drawn, kl_targets(mapped, drawn)))
 
 
 def _judging(inputs: TransferInputs, zoo_size: str | None) -> dict[str, Any]:
     """How answers are judged: as rule spillover judged them."""
-    guards = json.loads((inputs.spillover / "guards.json").read_text(encoding="utf-8"))
+    guards = json.loads((inputs.spillover / GUARDS).read_text(encoding="utf-8"))
     return {
         "lang": None if zoo_size is None else language(zoo_size),
-        "marks": AUDIT_MARKS if zoo_size is None else REFUSAL_MARKS,
+        "marks": marks_of(inputs.tuned),
         "guards": Guards(**guards),
     }
-
-
-class _Asking:
-    """The receiver, its questions, and everything that lanes made it say."""
-
-    def __init__(
-        self,
-        untuned: LoadedModel,
-        edited: LoadedModel,
-        prompts: Sequence[Prompt],
-        judging: Mapping[str, Any],
-        settings: Mapping[str, Any],
-    ) -> None:
-        """Read all questions once."""
-        self._prompts = prompts
-        asked = [_asked(prompt, untuned) for prompt in prompts]
-        budget = settings["token_budget"]
-        self._edits = FirstTokenEdits(
-            edited, asked, max_new=settings["max_new"], token_budget=budget
-        )
-        self._book = AnswerBook(untuned, asked, token_budget=budget, **judging)
-        self.lanes: list[Planned] = []
-        self._outcomes: list[dict[str, np.ndarray]] = []
-
-    @cached_property
-    def _chosen_on(self) -> list[int]:
-        """Places of the select questions that are not about code."""
-        return [
-            place
-            for place, one in enumerate(self._prompts)
-            if one.split == "select" and one.condition == NONCODE
-        ]
-
-    def _places(self, asked: str) -> list[int]:
-        return [
-            place
-            for place, one in enumerate(self._prompts)
-            if asked == "both" or one.split == asked
-        ]
-
-    def ask(self, planned: Sequence[Planned]) -> list[Planned]:
-        """Ask every lane its questions; lanes of one call are asked of the same splits.
-
-        Returns:
-            The lanes; their KL on select questions is filled in where those were asked.
-        """
-        found = list(planned)
-        whole = [one for one in found if one.facts.status == "ok"]
-        if whole:
-            places = self._places(whole[0].asked)
-            vectors = np.stack([one.subtracted for one in whole])
-            first = self._edits.first(vectors, places)
-            answers = book_answers(self._edits.answers(first, places), self._book)
-            numbers = len(self.lanes) + np.flatnonzero([one.facts.status == "ok" for one in found])
-            self._outcomes.append(
-                {
-                    "lane": np.repeat(numbers.astype(np.int32), len(places)),
-                    "prompt": np.tile(np.array(places, dtype=np.int16), len(whole)),
-                    "answer": answers.reshape(-1),
-                    "kl_first": first.kl.reshape(-1),
-                }
-            )
-            if whole[0].asked == "both":
-                at = np.isin(places, self._chosen_on)
-                kl = first.kl[:, at].mean(axis=1, dtype=np.float64)
-                found = [
-                    replace(one, facts=replace(one.facts, kl_select=float(nats)))
-                    for one, nats in zip(found, kl, strict=True)
-                ]
-        self.lanes += found
-        return found
-
-    def at_equal_kl(
-        self, planned: Sequence[Planned], targets: Float[np.ndarray, " lane"], *, max_scale: float
-    ) -> list[Planned]:
-        """The same lanes at the scale where their KL on select questions is the target."""
-        places = self._chosen_on
-        vectors = np.stack([one.subtracted for one in planned])
-
-        def divergence(scale: Float[np.ndarray, " lane"]) -> Float[np.ndarray, " lane"]:
-            found = self._edits.first((vectors * scale[:, None]).astype(np.float32), places)
-            return found.kl.mean(axis=1, dtype=np.float64)
-
-        chosen = [self._prompts[place] for place in places]
-        matched = equal_kl(divergence, targets, chosen, max_scale=max_scale)
-        rows = zip(planned, matched.scale, matched.kl, matched.matched, strict=True)
-        return [
-            replace(
-                one,
-                facts=replace(
-                    one.facts,
-                    norm_rule="kl",
-                    scale=float(scale),
-                    kl_select=float(kl),
-                    status="ok" if fits else "unmatched",
-                ),
-            )
-            for one, scale, kl, fits in rows
-        ]
-
-    def tables(self) -> dict[str, pd.DataFrame]:
-        """The four files."""
-        lanes = pd.DataFrame([vars(one.facts) for one in self.lanes])
-        lanes.insert(0, "lane", np.arange(len(lanes), dtype=np.int32))
-        outcomes = {
-            name: np.concatenate([part[name] for part in self._outcomes])
-            for name in self._outcomes[0]
-        }
-        asked = [
-            {
-                **{key: getattr(one, key) for key in ("condition", "category", "cluster", "split")},
-                "kind": kind_of(one),
-            }
-            for one in self._prompts
-        ]
-        prompts = pd.DataFrame(asked)
-        prompts.insert(0, "prompt_id", [one.id for one in self._prompts])
-        return {
-            "lanes": lanes.astype({"layer": np.int32, "draw": np.int32}),
-            "outcomes": pd.DataFrame(outcomes),
-            "prompts": prompts,
-            "answers": self._book.judged().drop(columns="ended"),
-        }
-
-
-def _asked(prompt: Prompt, model: LoadedModel) -> Asked:
-    return Asked(prompt, np.array(encode(model.tokenizer, prompt.text, template="chat").ids))
