@@ -135,6 +135,24 @@ def biased_first_tokens(
         )
 
 
+def first_kl(
+    plain: Float[np.ndarray, "prompt vocab"], logits: Float[np.ndarray, "lane prompt vocab"]
+) -> Float[np.ndarray, "lane prompt"]:
+    """KL(plain || lane) of first tokens whose logits are there, nats, float32."""
+    own, other = torch.from_numpy(plain), torch.from_numpy(logits).transpose(0, 1)
+    p = own.softmax(1)
+    excess = _cross_entropy(p, other) - _cross_entropy(p, own[:, None])
+    return excess.clamp(min=0).T.contiguous().numpy()
+
+
+def plain_logits(
+    causal: Causal, states: Float[Tensor, "prompt d_model"]
+) -> Float[np.ndarray, "prompt vocab"]:
+    """Logits of the first token without an edit, float32."""
+    with torch.inference_mode(), entered_at_norm(causal) as logits_of:
+        return logits_of(states.to(causal.dtype)).float().cpu().numpy()
+
+
 def continue_from(
     decoder: Decoder,
     prompts: Sequence[Int[np.ndarray, " _"]],

@@ -14,6 +14,7 @@ from actshift.hooks.final_edit import (
     final_states,
     first_tokens,
     mean_bias,
+    plain_logits,
 )
 from actshift.hooks.lanes import Continuation
 from actshift.models.load import LoadedModel
@@ -32,22 +33,20 @@ class Answers(Protocol):
 
 
 @dataclass(frozen=True)
-class FirstTokenAnswers:
-    """Distinct answers, and which of them every prompt gets in every lane.
+class Said:
+    """Distinct answers, and which of them every row got.
 
     Attributes:
-        answer: Number in `said`, `[lane, prompt]`.
-        kl: KL(plain || edited) of the first token, nats, `[lane, prompt]`.
-        said: Place of the prompt in `asked`, and its answer.
+        number: Place in `answers` of every row.
+        answers: Place of the prompt, and what was said.
     """
 
-    answer: Int[np.ndarray, "lane prompt"]
-    kl: Float[np.ndarray, "lane prompt"]
-    said: list[tuple[int, Continuation]]
+    number: Int[np.ndarray, " row"]
+    answers: list[tuple[int, Continuation]]
 
 
 class FirstTokenEdits:
-    """One model, the prompts it is asked, and what it says after any first token."""
+    """A model, the prompts it is asked, and what it says after any first token."""
 
     def __init__(
         self, receiver: LoadedModel, asked: Sequence[Asked], *, max_new: int, token_budget: int
@@ -65,13 +64,16 @@ class FirstTokenEdits:
         self._ids = [one.ids for one in asked]
         self._sizes = {"max_new": max_new, "token_budget": token_budget}
         self._states = final_states(self._causal, self._ids, token_budget=token_budget)
-        self._said: dict[tuple[int, int], Continuation] = {}
 
     def first(
         self, vectors: Float[np.ndarray, "lane d_model"], places: Sequence[int]
     ) -> FirstTokens:
         """First tokens of the prompts at some places when vectors are subtracted."""
         return first_tokens(self._causal, self._states[list(places)], vectors)
+
+    def plain(self, places: Sequence[int]) -> Float[np.ndarray, "prompt vocab"]:
+        """Logits of the first token of the prompts at some places, without an edit."""
+        return plain_logits(self._causal, self._states[list(places)])
 
     def bias(
         self, vectors: Float[np.ndarray, "lane d_model"], places: Sequence[int]
@@ -83,23 +85,19 @@ class FirstTokenEdits:
         """First tokens of the prompts at some places when biases are added to their logits."""
         return biased_first_tokens(self._causal, self._states[list(places)], biases)
 
-    def answers(self, first: FirstTokens, places: Sequence[int]) -> FirstTokenAnswers:
-        """Continue every distinct (prompt, first token) that was not met before.
+    def continued(self, prompt: Int[np.ndarray, " row"], token: Int[np.ndarray, " row"]) -> Said:
+        """What is said after first tokens: every distinct (prompt, first token) is run once.
 
         Args:
-            first: First tokens, prompts in the order of the places.
-            places: Of the prompts.
+            prompt: Place of the prompt of every row.
+            token: First token of every row.
         """
-        prompts = np.asarray(places, dtype=np.int64)
-        rows = np.stack([np.broadcast_to(prompts, first.tokens.shape), first.tokens])
-        distinct, number = np.unique(rows.reshape(2, -1), axis=1, return_inverse=True)
-        pairs = [(int(prompt), int(token)) for prompt, token in distinct.T]
-        new = [pair for pair in pairs if pair not in self._said]
-        found = continue_from(self._decoder, self._ids, new, **self._sizes)
-        self._said |= dict(zip(new, found, strict=True))
-        said = [(pair[0], self._said[pair]) for pair in pairs]
-        answer = number.reshape(first.tokens.shape).astype(np.int32)
-        return FirstTokenAnswers(answer, first.kl, said)
+        rows = np.stack([np.asarray(prompt, dtype=np.int64), token])
+        distinct, number = np.unique(rows, axis=1, return_inverse=True)
+        pairs = [(int(place), int(first)) for place, first in distinct.T]
+        found = continue_from(self._decoder, self._ids, pairs, **self._sizes)
+        said = [(place, one) for (place, _), one in zip(pairs, found, strict=True)]
+        return Said(number.reshape(-1).astype(np.int32), said)
 
 
 def run_first_token(
@@ -127,13 +125,10 @@ def run_first_token(
         Numbers of the answers in the book, int32, and KL(plain || edited) of the first token in
         nats, float32; prompts in the order of `places`.
     """
-    chosen = range(len(asked)) if places is None else places
+    chosen = np.arange(len(asked)) if places is None else np.asarray(places)
     edits = FirstTokenEdits(receiver, asked, max_new=max_new, token_budget=token_budget)
-    found = edits.answers(edits.first(vectors, chosen), chosen)
-    return book_answers(found, book), found.kl
-
-
-def book_answers(found: FirstTokenAnswers, book: Answers) -> Int[np.ndarray, "lane prompt"]:
-    """Enter the distinct answers into the book, and return their numbers there."""
-    numbers = [book.add(prompt, one.tokens, one.ended) for prompt, one in found.said]
-    return np.array(numbers, dtype=np.int32)[found.answer]
+    first = edits.first(vectors, chosen.tolist())
+    shape = first.tokens.shape
+    said = edits.continued(np.broadcast_to(chosen, shape).ravel(), first.tokens.ravel())
+    numbers = [book.add(place, one.tokens, one.ended) for place, one in said.answers]
+    return np.array(numbers, dtype=np.int32)[said.number].reshape(shape), first.kl

@@ -5,7 +5,7 @@ that of the receiver's own v, or its own where it is a direction as it comes (`d
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -84,8 +84,12 @@ class Planned:
 
     @property
     def subtracted(self) -> _Vector:
-        """coeff x scale x vector, float32."""
+        """Coeff x scale x vector, float32."""
         return (self.facts.coeff * self.facts.scale * self.vector).astype(np.float32)
+
+    def at_scale(self, scale: float, **facts: Any) -> "Planned":
+        """The same lane at another scale, with other facts where they are given."""
+        return Planned(replace(self.facts, scale=float(scale), **facts), self.vector, self.asked)
 
     def lane(self) -> Lane:
         """As the engine takes it: the edit of every token at the lane's block."""
@@ -144,7 +148,9 @@ class Material:
         named.setdefault("cosine", cosine(vector, self.v(named["layer"])))
         return Planned(LaneFacts(**named), vector, asked)
 
-    def at_all_coeffs(self, vector: _Vector, asked: AskedOf = "heldout", **facts: Any) -> list[Planned]:
+    def at_all_coeffs(
+        self, vector: _Vector, asked: AskedOf = "heldout", **facts: Any
+    ) -> list[Planned]:
         """One lane a coefficient."""
         coeffs = self.settings["coeffs"]
         return [self.planned(vector, asked, coeff=coeff, **facts) for coeff in coeffs]
@@ -205,14 +211,12 @@ def content_lanes(material: Material, protocol: Protocol, receiver: str) -> list
     return [
         one
         for source in (INSECURE, receiver)
-        for one in material.at_all_coeffs(
-            material.v(layer, source), "both", source=source, **facts
-        )
+        for one in material.at_all_coeffs(material.v(layer, source), "both", source=source, **facts)
     ]
 
 
 def relatives(material: Material) -> list[Planned]:
-    """v of every other layer and of every other adapter, for the edit of the last token."""
+    """V of every other layer and of every other adapter, for the edit of the last token."""
     layer = material.final
     others = {
         ("wrong_layer", f"layer {other}"): material.v(other)
@@ -227,11 +231,9 @@ def relatives(material: Material) -> list[Planned]:
 
 
 def other_adapters(material: Material) -> list[Planned]:
-    """v of the adapters of other content, subtracted at every token."""
+    """V of the adapters of other content, subtracted at every token."""
     layer = material.final
-    others = {
-        ("other_adapter", kind): material.v(layer, kind) for kind in _OTHER_AT_ALL_TOKENS
-    }
+    others = {("other_adapter", kind): material.v(layer, kind) for kind in _OTHER_AT_ALL_TOKENS}
     return list(_related(material, others, "all_tokens"))
 
 
@@ -285,9 +287,9 @@ def at_equal_kl(
     matched: Sequence[bool],
 ) -> list[Planned]:
     """Lanes of equal norm at the scales of equal KL."""
-    found = []
-    for one, by, nats, fits in zip(planned, scale, kl, matched, strict=True):
-        facts = {**vars(one.facts), "norm_rule": "kl", "scale": float(by), "kl_select": float(nats)}
-        facts["status"] = "ok" if fits else "unmatched"
-        found.append(Planned(LaneFacts(**facts), one.vector, one.asked))
-    return found
+    return [
+        one.at_scale(
+            by, norm_rule="kl", kl_select=float(nats), status="ok" if fits else "unmatched"
+        )
+        for one, by, nats, fits in zip(planned, scale, kl, matched, strict=True)
+    ]
