@@ -38,7 +38,7 @@ from actshift.studies.misalignment.transfer_lanes import (
 )
 from actshift.zoo.language import language
 
-_ASKED_SPLITS = "select"
+_ASKED_SPLITS = ("select", "heldout")
 
 
 @dataclass(frozen=True)
