@@ -190,7 +190,7 @@ def _across(donor: str, receiver: str) -> dict[str, Rows]:
         | {"layer": layer, "depth": layer / LAYERS, "fit_on": fit, **SIZE, "penalty": 1.0,
            "rank": 8, **interval("r2", 0.2 * layer, 0.05), "r2_shuffled": -0.05,
            "r2_shuffled_high": 0.03, "cosine": 0.1 * layer, "cosine_null_high": 0.2}
-        for layer in range(LAYERS) for fit in ("neutral", "neutral_code")
+        for layer in range(LAYERS) for fit in ("neutral", "with_code")
     ]  # fmt: skip
     lanes = [
         _lane("last_token", LAYERS - 1, control, "insecure", coeff)

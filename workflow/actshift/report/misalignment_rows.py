@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from actshift.report.tables import first, select
-from actshift.studies.misalignment.kinds import INSECURE, MAPPED_NULLS, NULLS
+from actshift.studies.misalignment.kinds import INSECURE, MAPPED_NULLS, NEUTRAL, NULLS
 
 #: Edit of the published protocol.
 PUBLISHED = "last_token"
@@ -35,14 +35,14 @@ def harmful(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[rows["kind"].astype(str).str.contains("harmful")] if len(rows) else rows
 
 
-def chosen_coeff(
+def judged(
     specificity: pd.DataFrame | None,
     receiver: str,
     *,
     donor: str | None = None,
     protocol: str = PUBLISHED,
-) -> float:
-    """The coefficient that a donor and receiver are judged at (select questions); NaN without.
+) -> pd.DataFrame:
+    """The row of a donor and receiver that their verdict rests on; none without it.
 
     Args:
         specificity: the table.
@@ -51,10 +51,33 @@ def chosen_coeff(
         protocol: of the edit.
     """
     rows = select(specificity, receiver=receiver, donor=donor or receiver)
-    if rows.empty:
-        return float("nan")
-    mine = select(rows, protocol=protocol)
-    return first(mine if len(mine) else rows, "coeff")
+    return neutral(select(rows, protocol=protocol)).iloc[:1] if len(rows) else rows
+
+
+def chosen_coeff(
+    specificity: pd.DataFrame | None,
+    receiver: str,
+    *,
+    donor: str | None = None,
+    protocol: str = PUBLISHED,
+) -> float:
+    """The coefficient chosen on select questions; the published edit's for a protocol without.
+
+    Returns:
+        NaN where none was chosen.
+    """
+    for one in (protocol, PUBLISHED):
+        rows = judged(specificity, receiver, donor=donor, protocol=one)
+        if len(rows):
+            return first(rows, "coeff")
+    return float("nan")
+
+
+def neutral(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of maps that are fitted on neutral prompts alone, and rows without a map."""
+    if rows.empty or "fit_on" not in rows:
+        return rows
+    return rows[rows["fit_on"].isna() | rows["fit_on"].isin([NEUTRAL, ""])]
 
 
 def near(rows: pd.DataFrame, coeff: float) -> pd.DataFrame:
@@ -85,8 +108,7 @@ def nulls(rows: pd.DataFrame) -> pd.DataFrame:
     if rows.empty:
         return rows
     mine = rows[rows["control"].isin(EVERY_NULL)]
-    sources = mine["source"].fillna("").astype(str)
-    return mine[sources.isin([INSECURE, ""])]
+    return mine[mine["source"].isna() | mine["source"].isin([INSECURE, ""])]
 
 
 def ordered_pairs(table: pd.DataFrame | None) -> list[str]:

@@ -79,7 +79,7 @@ def _contents(
 #: Prompts that a map is fitted on.
 _FITS = {
     "neutral": Stroke(BLUE, "o", "", "fitted on neutral prompts"),
-    "neutral_code": Stroke(ORANGE, "s", "", "and on code questions"),
+    "with_code": Stroke(ORANGE, "s", "", "and on code questions"),
 }
 _OTHER_FIT = Stroke(GREEN, "D", "", "other prompts")
 _NULL = {"color": BLACK, "marker": "|", "markersize": 10, "linestyle": ""}
