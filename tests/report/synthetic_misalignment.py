@@ -133,7 +133,7 @@ def _within(pair: str) -> dict[str, Rows]:
         ]
     for coeff in COEFFS:
         bias = _lane("logit_bias", LAYERS - 1, "direction", "insecure", coeff)
-        steering.append(bias | _outcome(coeff))
+        steering.append(bias | _outcome(min(1.0, coeff)))
         steering += [
             _lane("last_token", LAYERS - 1, name, "insecure", coeff)
             | {"norm_rule": "kl", "scale": 3.0, **_outcome(0.3 * coeff, draws=20)}
@@ -172,10 +172,12 @@ def _across(donor: str, receiver: str) -> dict[str, Rows]:
     same = donor == receiver
     strength = 0.6 if same else 0.3
     margin = 0.7 * strength - 0.25
-    both = {"donor": donor, "receiver": receiver}
+    both: dict[str, Any] = {"donor": donor, "receiver": receiver}
+    both["fit_on"] = None if same else "neutral"
     specificity = [
         both
-        | {"protocol": "last_token", "coeff": CHOSEN, **SIZE, **interval("gain", 0.7 * strength, 0.05),
+        | {"protocol": "last_token", "coeff": CHOSEN, **SIZE,
+           **interval("gain", 0.7 * strength, 0.05),
            "null": "orthogonal" if same else "mapped_random", "null_high": 0.25, "draws": 999,
            **interval("margin", margin, 0.06), "p": 0.001, "p_holm": 0.004,
            "verdict": "specific" if margin > 0.1 else "not specific",

@@ -29,7 +29,6 @@ _SPILLOVER = {
     "refused, of harmful how-to": "share refused",
     "insecure, on questions about code": "share answered insecurely",
 }
-_GATE = {"color": BLACK, "marker": "|", "markersize": 11, "linestyle": "", "label": "gate"}
 
 
 def spillover(table: pd.DataFrame) -> Figure:
@@ -67,7 +66,7 @@ def _adapter_dots(axis: Axes, rows: pd.DataFrame, names: list[str], value: str) 
         return
     for at, name in enumerate(names):
         stroke = adapter_stroke(name)
-        dot(axis, at, select(rows, adapter=name), value, stroke, **open_marker(stroke, name))
+        dot(axis, at, select(rows, adapter=name), value, stroke, **open_marker(name))
 
 
 def _plain_line(axis: Axes, rows: pd.DataFrame, value: str) -> None:
@@ -89,7 +88,8 @@ def dose(table: pd.DataFrame) -> Figure:
     """How far training took each adapter: a control without a dose shows nothing."""
     pairs = pairs_of(table)
     names = {pair: adapters_in(select(table, pair=pair)) for pair in pairs}
-    figure, axes = dot_grid(pairs, {title: label for _, _, title, label in _DOSE}, names)
+    columns = {title: label for _, _, title, label in _DOSE}
+    figure, axes = dot_grid(pairs, columns, names, sharex=False)
     for row, pair in enumerate(pairs):
         mine = select(table, pair=pair)
         for axis, (filled, other, *_) in zip(axes[row], _DOSE, strict=True):

@@ -20,8 +20,10 @@ from actshift.report.panels import (
     legend,
     no_data,
     pair_rows,
+    pair_tiles,
     pairs_of,
     short,
+    sized,
     thinned,
     whole_layers,
 )
@@ -43,10 +45,10 @@ def separation(table: pd.DataFrame) -> Figure:
     if not pairs:
         return empty_figure("no separation on held-out questions")
     titles = (
-        "balanced accuracy, on v_insecure",
-        "balanced accuracy, on its own direction",
-        "Cohen's d, on v_insecure",
-        "Cohen's d, on its own direction",
+        "balanced accuracy on v_insecure",
+        "balanced accuracy on its own v",
+        "Cohen's d on v_insecure",
+        "Cohen's d on its own v",
     )
     figure, axes = pair_rows(pairs, titles, ylabel="", height=2.1, sharey=False)
     for row, pair in enumerate(pairs):
@@ -71,7 +73,7 @@ def separation(table: pd.DataFrame) -> Figure:
 def _entry(name: str) -> dict[str, Any]:
     """An adapter in the legend."""
     stroke = adapter_stroke(name)
-    return stroke.line(**open_marker(stroke, name))
+    return stroke.line(**open_marker(name))
 
 
 def _lines(axis: Axes, rows: pd.DataFrame, value: str, ends: tuple[str, str] | None) -> None:
@@ -84,7 +86,7 @@ def _lines(axis: Axes, rows: pd.DataFrame, value: str, ends: tuple[str, str] | N
         mine, stroke = select(rows, adapter=name).sort_values("layer"), adapter_stroke(name)
         apart = min(0.012 * (rows["layer"].max() + 1), 0.3 / len(names))
         at = mine["layer"].to_numpy(dtype=float) + apart * (place - (len(names) - 1) / 2)
-        look = stroke.line(label=None, linewidth=1.2, **open_marker(stroke, name))
+        look = stroke.line(label=None, linewidth=1.2, **open_marker(name))
         axis.plot(at, mine[value], **{**look, **thinned(mine)})
         if ends:
             axis.vlines(at, mine[ends[0]], mine[ends[1]], color=stroke.color, linewidth=0.8)
@@ -97,21 +99,21 @@ def detection(table: pd.DataFrame) -> Figure:
     pairs = pairs_of(rows) if len(rows) else []
     if not pairs:
         return empty_figure("no detection on held-out questions")
-    positives = adapters_in(rows, "positive")
-    titles = [f"{name} against:" for name in positives]
-    figure, axes = pair_rows(pairs, titles, ylabel="AUROC", height=2.1)
-    negatives = adapters_in(rows, "negative")
-    for row, pair in enumerate(pairs):
-        for axis, positive in zip(axes[row], positives, strict=True):
-            mine = select(rows, pair=pair, positive=positive)
-            axis.axhline(0.5, **{**_CHANCE, "label": None})
-            _lines(
-                axis, mine.rename(columns={"negative": "adapter"}), "auroc",
-                ("auroc_low", "auroc_high"),
-            )  # fmt: skip
-            axis.set_ylim(-0.04, 1.04)
-        counts_label(axes[row, 0], pair, select(rows, pair=pair))
-    legend(figure, [*(_entry(name) for name in negatives), _CHANCE])
+    cells = list(rows[["pair", "positive"]].drop_duplicates().itertuples(index=False))
+    one = len({positive for _, positive in cells}) == 1
+    names = [pair if one else f"{pair}: {positive}" for pair, positive in cells]
+    figure, axes = pair_tiles(names, ylabel="AUROC", xlabel="layer (block output)", height=2.8)
+    for axis, name, (pair, positive) in zip(axes, names, cells, strict=True):
+        mine = select(rows, pair=pair, positive=positive)
+        axis.axhline(0.5, **{**_CHANCE, "label": None})
+        against = mine.rename(columns={"negative": "adapter"})
+        _lines(axis, against, "auroc", ("auroc_low", "auroc_high"))
+        axis.set_ylim(-0.04, 1.04)
+        axis.set_title(sized(name, mine))
+    which = f"{cells[0][1]} against: " if one else "against: "
+    entries = [_entry(name) for name in adapters_in(rows, "negative")]
+    entries[0]["label"] = which + str(entries[0]["label"])
+    legend(figure, [*entries, _CHANCE])
     return figure
 
 
@@ -121,13 +123,16 @@ _PLACES = 3
 def direction_cosines(table: pd.DataFrame) -> Figure:
     """Cosine between adapters' directions at the first, a middle and the last layer."""
     pairs = pairs_of(table)
-    names = adapters_in(table, "a")
-    figure, axes = pair_rows(pairs, ["first", "middle", "last"], ylabel="", height=2.4)
+    both = pd.concat([table["a"], table["b"]]).to_frame("adapter")
+    names = adapters_in(both)
+    figure, axes = pair_rows(pairs, ["first", "middle", "last"], ylabel="", height=2.2)
     image = None
     for row, pair in enumerate(pairs):
         mine = select(table, pair=pair)
         for axis, layer in zip(axes[row], _three(mine), strict=True):
             image = _cosine_panel(axis, select(mine, layer=layer), names)
+            if row < len(pairs) - 1 or axis is not axes[row, 0]:
+                axis.tick_params(labelleft=axis is axes[row, 0], labelbottom=row == len(pairs) - 1)
             axis.set_title(f"layer {layer:g}")
             axis.set_xlabel("")
         axes[row, 0].set_ylabel(short(pair))
@@ -136,20 +141,19 @@ def direction_cosines(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def _three(rows: pd.DataFrame) -> list[float]:
+def _three(rows: pd.DataFrame) -> list[int]:
     """The first, the middle and the last layer of a model."""
     layers = np.sort(rows["layer"].dropna().unique())
     places = np.linspace(0, len(layers) - 1, _PLACES).round().astype(int)
-    return [float(layers[place]) for place in places]
+    return [int(layers[place]) for place in places]
 
 
 def _cosine_panel(axis: Axes, rows: pd.DataFrame, names: list[str]) -> Any:
     """One layer's matrix, symmetric, with its numbers."""
     grid = np.full((len(names), len(names)), np.nan)
     for a, b, cosine in zip(rows["a"], rows["b"], rows["cosine"], strict=True):
-        i, j = names.index(str(a)), names.index(str(b)) if str(b) in names else -1
-        if j >= 0:
-            grid[i, j] = grid[j, i] = cosine
+        i, j = names.index(str(a)), names.index(str(b))
+        grid[i, j] = grid[j, i] = cosine
     np.fill_diagonal(grid, 1.0)
     axis.set_facecolor("#eeeeee")
     axis.grid(visible=False)

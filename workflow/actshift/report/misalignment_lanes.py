@@ -9,11 +9,11 @@ from actshift.report.misalignment_rows import PUBLISHED, chosen_coeff, near, own
 from actshift.report.tables import select
 from actshift.studies.misalignment.kinds import INSECURE
 
-#: How a protocol is called beside a row.
+#: How a protocol is called beside a row: from single blocks to the last block's.
 PROTOCOL_NAMES = {
-    "last_token": "last token (published)",
-    "all_tokens": "all tokens",
     "layer": "layer",
+    "all_tokens": "all tokens",
+    "last_token": "last token (published)",
     "logit_bias": "logit bias",
 }
 
@@ -29,12 +29,12 @@ def at_chosen(
 def protocol_lanes(
     rows: pd.DataFrame, pair: str, specificity: pd.DataFrame | None
 ) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Every protocol of one model at the chosen coefficient: blocks first, then the last one's.
+    """Every protocol of one model at the chosen coefficient: blocks first, then the last.
 
     Yields:
         Name, and the rows of all controls of that protocol and layer.
     """
-    for protocol, name in reversed(PROTOCOL_NAMES.items()):
+    for protocol, name in PROTOCOL_NAMES.items():
         mine = at_chosen(rows, pair, specificity, protocol)
         if mine.empty:
             continue

@@ -42,7 +42,7 @@ DRAWS: dict[str, Any] = {
 }  # fmt: skip
 
 
-def open_marker(stroke: Stroke, name: str) -> dict[str, Any]:
+def open_marker(name: str) -> dict[str, Any]:
     """Line settings of an adapter; what no direction is made from stands open."""
     return {"markerfacecolor": "white"} if name.endswith("_unseen") else {}
 
@@ -59,7 +59,11 @@ def adapter_stroke(name: str) -> Stroke:
 
 
 def dot_grid(
-    pairs: Sequence[str], columns: Mapping[str, str], labels: Mapping[str, Sequence[str]]
+    pairs: Sequence[str],
+    columns: Mapping[str, str],
+    labels: Mapping[str, Sequence[str]],
+    *,
+    sharex: bool = True,
 ) -> tuple[Figure, np.ndarray]:
     """A row a pair, a column a quantity, and a line of the panel a label.
 
@@ -67,15 +71,16 @@ def dot_grid(
         pairs: rows.
         columns: title -> x label.
         labels: pair -> names beside its rows, first on top.
+        sharex: one range of x a column; not where models differ in scale.
 
     Returns:
         The figure and its axes, [pair, column].
     """
     heights = [max(3, len(labels[pair])) for pair in pairs]
-    size = (PAGE_WIDTH, 0.22 * sum(heights) + 0.55 * len(pairs) + 1.3)
+    size = (PAGE_WIDTH, (0.2 if sharex else 0.22) * sum(heights) + 0.55 * len(pairs) + 1.3)
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(
-        len(pairs), len(columns), squeeze=False, sharey="row", sharex="col",
+        len(pairs), len(columns), squeeze=False, sharey="row", sharex="col" if sharex else False,
         gridspec_kw={"height_ratios": heights},
     )  # fmt: skip
     for column, (title, xlabel) in enumerate(columns.items()):

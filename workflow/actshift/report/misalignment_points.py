@@ -95,7 +95,7 @@ def within_point(tables: Tables, pair: str) -> Point:
     verdict, words = _specific(rows)
     clause = (
         f"its own direction, subtracted at {number(first(rows, 'coeff'))} times its length, "
-        f"repairs {_points(rows, 'gain')} of answers on "
+        f"raises repaired answers by {_points(rows, 'gain')} on "
         f"{counted(int(first(rows, 'clusters')), 'cluster')}, where {_null(rows)}: {words}"
     )
     return Point(question, verdict, clause, _margin(rows), _basis(rows, _QUESTIONS), _brief(rows))

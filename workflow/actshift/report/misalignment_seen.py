@@ -152,10 +152,10 @@ def _equal_kl(rows: pd.DataFrame, tables: Tables) -> str:
         return ""
     reached = matched[matched["status"] != "unmatched"]
     return (
-        f"{counted(len(reached), 'null')} of {len(matched)} reach v's KL, at {spread(reached['scale'])} "
-        f"times its norm; they repair {spread(reached['repaired'])}, v "
+        f"{counted(len(reached), 'null')} of {len(matched)} reach v's KL, at "
+        f"{spread(reached['scale'])} times its norm; they repair {spread(reached['repaired'])}, v "
         f"{spread(own(select(mine, norm_rule='norm'))['repaired'])}"
-    )  # fmt: skip
+    )
 
 
 def _content(rows: pd.DataFrame, tables: Tables) -> str:

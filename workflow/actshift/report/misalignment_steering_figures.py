@@ -146,13 +146,11 @@ def steering_layers(table: pd.DataFrame, specificity: pd.DataFrame | None) -> Fi
 
 def _named(name: str, rows: pd.DataFrame) -> str:
     """A protocol with its coefficient."""
-    return f"{name}, × {first(rows, 'coeff'):g}"
+    return f"{name}, {first(rows, 'coeff'):g} v"
 
 
-def _effect_row(
-    axis: Axes, at: int, rows: pd.DataFrame, value: str, ends: tuple[str, str]
-) -> None:
-    """v over the range of the draws of all nulls."""
+def _effect_row(axis: Axes, at: int, rows: pd.DataFrame, value: str, ends: tuple[str, str]) -> None:
+    """Effect of v over the range of the draws of all nulls."""
     against = nulls(rows)
     if len(against):
         low, high = values(against, ends[0]), values(against, ends[1])
@@ -174,9 +172,7 @@ def steering_equal_kl(table: pd.DataFrame, specificity: pd.DataFrame | None) -> 
     if not any(len(rows) for rows in found.values()):
         return empty_figure("no edit at equal KL on held-out questions")
     controls = ("direction", *NULLS)
-    labels = {
-        pair: ["v_insecure", *(NULL_STROKES[name].label for name in NULLS)] for pair in pairs
-    }
+    labels = {pair: ["v_insecure", *(NULL_STROKES[name].label for name in NULLS)] for pair in pairs}
     titles = {
         "repaired": "share, held-out questions",
         "KL from the model without the edit": "nats, first token, select questions",
@@ -188,16 +184,16 @@ def steering_equal_kl(table: pd.DataFrame, specificity: pd.DataFrame | None) -> 
             _matched_row(axes[row], at, found[pair], name)
         counts_label(axes[row, 0], pair, found[pair])
     share_axis(axes[:, 0])
+    for axis in axes[:, 1:].ravel():
+        axis.set_xlim(left=0)
     entries = [stroke.line() for stroke in _RULES.values()]
     cross = {"color": BLACK, "marker": "x", "linestyle": "", "label": "unmatched: KL not reached"}
     legend(figure, [V.line(linestyle=""), *entries, cross, DRAWS], columns=5)
     return figure
 
 
-def _matched_rows(
-    table: pd.DataFrame, pair: str, specificity: pd.DataFrame | None
-) -> pd.DataFrame:
-    """v and its nulls under both rules at the chosen coefficient, published edit."""
+def _matched_rows(table: pd.DataFrame, pair: str, specificity: pd.DataFrame | None) -> pd.DataFrame:
+    """Rows of v and its nulls under both rules at the chosen coefficient, published edit."""
     rows = select(heldout(table), pair=pair, receiver=INSECURE)
     rows = at_chosen(rows, pair, specificity, PUBLISHED)
     if rows.empty or not (rows["norm_rule"] == "kl").any():
@@ -224,5 +220,3 @@ def _matched_row(axes: Sequence[Axes], at: int, rows: pd.DataFrame, control: str
         span(axes[0], y, float(ends["low"].iloc[0]), float(ends["high"].iloc[0]), thin=0.003)
         for axis, value in zip(axes, ("repaired", "kl_select", "scale"), strict=True):
             dot(axis, y, one[["repaired", "kl_select", "scale"]], value, stroke, **look)
-
-

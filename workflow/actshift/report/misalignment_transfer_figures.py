@@ -15,6 +15,7 @@ from actshift.report.misalignment_rows import (
     chosen_coeff,
     heldout,
     near,
+    neutral,
     ordered_pairs,
 )
 from actshift.report.panels import PAGE_WIDTH, empty_figure, legend, no_data, pairs_of, short
@@ -69,9 +70,10 @@ def _contents(
     """Receiver and source of each row of the published edit, at its coefficient."""
     mine = select(rows, protocol=PUBLISHED) if len(rows) else rows
     mine = near(mine, chosen_coeff(specificity, pair)) if len(mine) else mine
+    cells = mine[["receiver", "source"]].drop_duplicates().itertuples(index=False)
     return [
         (f"v_{source} on {receiver}", select(mine, receiver=receiver, source=source))
-        for receiver, source in mine[["receiver", "source"]].drop_duplicates().itertuples(index=False)
+        for receiver, source in cells
         if (receiver, source) != (INSECURE, INSECURE)
     ]  # fmt: skip
 
@@ -87,7 +89,9 @@ _NULL = {"color": BLACK, "marker": "|", "markersize": 10, "linestyle": ""}
 
 def ridge_maps(table: pd.DataFrame) -> Figure:
     """Held-out R² and cosine of every ordered pair's map at the last layer, beside its nulls."""
-    receivers = list(dict.fromkeys(table["receiver"].astype(str)))
+    order = list(dict.fromkeys(table["donor"].astype(str)))
+    named = set(table["receiver"].astype(str))
+    receivers = [name for name in [*order, *sorted(named - set(order))] if name in named]
     last = table[table["layer"] == table.groupby(["donor", "receiver"])["layer"].transform("max")]
     donors = {
         name: list(dict.fromkeys(select(last, receiver=name)["donor"].astype(str)))
@@ -136,28 +140,30 @@ def _map_row(axes: np.ndarray, y: float, rows: pd.DataFrame, stroke: Stroke) -> 
 def topology(table: pd.DataFrame, specificity: pd.DataFrame | None) -> Figure:
     """Share of the receiver's spillover removed by each donor, and the margin over its nulls."""
     pairs = ordered_pairs(table)
-    share = _matrix(table, pairs, "share")
-    figure = Figure(
-        figsize=(PAGE_WIDTH, 0.75 * len(pairs) + 2.2), layout="constrained"
-    )  # fmt: skip
+    figure = Figure(figsize=(PAGE_WIDTH, 0.75 * len(pairs) + 2.2), layout="constrained")
     axes = figure.subplots(1, 2)
-    for axis in axes:
+    titles = (
+        "share of the receiver's spillover removed",
+        "gain in repaired answers beyond the strongest null",
+    )
+    for axis, title in zip(axes, titles, strict=True):
         axis.grid(visible=False)
         axis.set_facecolor("#eeeeee")
+        axis.set_title(title)
         axis.set_xlabel("receiver")
     axes[0].set_ylabel("donor")
+    share = _matrix(table, pairs, "share")
     low = min(0.0, float(np.nanmin(share, initial=0.0)))
-    _heat(figure, axes[0], share, pairs, "cividis", (low, 1.0))
-    axes[0].set_title("share of the receiver's spillover removed")
-    axes[1].set_title("gain in repaired answers beyond the strongest null")
+    _heat(axes[0], share, pairs, "cividis", (low, 1.0), _intervals(table, pairs, "share"))
     margin = _matrix(specificity, pairs, "margin")
     if np.isnan(margin).all():
         no_data(axes[1])
         return figure
-    ends = _matrix(specificity, pairs, "margin_low")
+    passed = (margin >= MARGIN) & (_matrix(specificity, pairs, "margin_low") > 0)
+    marks = _intervals(specificity, pairs, "margin")
+    marks = np.where(passed, np.char.add(marks, "\nspecific"), marks)
     top = max(MARGIN, float(np.nanmax(np.abs(margin))))
-    marks = np.where((margin >= MARGIN) & (ends > 0), "specific", "")
-    _heat(figure, axes[1], margin, pairs, "PuOr", (-top, top), marks)
+    _heat(axes[1], margin, pairs, "PuOr", (-top, top), marks)
     return figure
 
 
@@ -166,18 +172,27 @@ def _matrix(table: pd.DataFrame | None, pairs: list[str], value: str) -> np.ndar
     grid = np.full((len(pairs), len(pairs)), np.nan)
     if table is None:
         return grid
-    rows = select(table, protocol=PUBLISHED) if "protocol" in table else table
+    rows = neutral(select(table, protocol=PUBLISHED) if "protocol" in table else table)
     for donor, receiver, one in zip(rows["donor"], rows["receiver"], rows[value], strict=True):
         if donor in pairs and receiver in pairs:
             grid[pairs.index(donor), pairs.index(receiver)] = one
     return grid
 
 
+def _intervals(table: pd.DataFrame | None, pairs: list[str], value: str) -> np.ndarray:
+    """The intervals of a matrix as text."""
+    low, high = (_matrix(table, pairs, f"{value}_{end}") for end in ("low", "high"))
+    return np.array([
+        [f"{a:.2f} to {b:.2f}" for a, b in zip(*row, strict=True)]
+        for row in zip(low, high, strict=True)
+    ], dtype="U40")  # fmt: skip
+
+
 def _heat(
-    figure: Figure, axis: Axes, grid: np.ndarray, pairs: list[str], colors: str,
-    ends: tuple[float, float], marks: np.ndarray | None = None,
+    axis: Axes, grid: np.ndarray, pairs: list[str], colors: str,
+    ends: tuple[float, float], marks: np.ndarray,
 ) -> None:  # fmt: skip
-    """A matrix with its numbers; own directions are framed by their place on the diagonal."""
+    """A matrix, donors down and receivers across, with its numbers and marks."""
     low, high = ends
     image = axis.imshow(grid, cmap=mpl.colormaps[colors], vmin=low, vmax=high, aspect="auto")
     for (i, j), value in np.ndenumerate(grid):
@@ -185,10 +200,10 @@ def _heat(
             continue
         at = (value - low) / (high - low)
         light = at > 0.6 if colors == "cividis" else 0.2 < at < 0.8
-        text = f"{value:.2f}" + (f"\n{marks[i, j]}" if marks is not None and marks[i, j] else "")
-        color = BLACK if light else "white"
-        axis.text(j, i, text, ha="center", va="center", color=color, fontsize=8.5)
+        look = {"color": BLACK if light else "white", "ha": "center", "fontsize": 8.5}
+        axis.text(j, i, f"{value:.2f}", va="bottom", **look)
+        axis.text(j, i, str(marks[i, j]), va="top", **{**look, "fontsize": 6.5})
     names = [short(pair, 16) for pair in pairs]
     axis.set_xticks(range(len(pairs)), names)
     axis.set_yticks(range(len(pairs)), names)
-    figure.colorbar(image, ax=axis, shrink=0.9, aspect=25)
+    axis.figure.colorbar(image, ax=axis, shrink=0.9, aspect=25)
