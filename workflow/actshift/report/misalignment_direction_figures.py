@@ -136,8 +136,9 @@ def direction_cosines(table: pd.DataFrame) -> Figure:
             axis.set_title(f"layer {layer:g}")
             axis.set_xlabel("")
         axes[row, 0].set_ylabel(short(pair))
-    bar = figure.colorbar(image, ax=axes.ravel().tolist(), shrink=0.6, aspect=40)
-    bar.set_label("cosine")
+    if image is not None:
+        bar = figure.colorbar(image, ax=axes.ravel().tolist(), shrink=0.6, aspect=40)
+        bar.set_label("cosine")
     return figure
 
 

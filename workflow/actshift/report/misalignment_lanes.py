@@ -41,8 +41,8 @@ def protocol_lanes(
         if protocol != "layer":
             yield name, mine
             continue
-        for layer in sorted(mine["layer"].dropna().unique()):
-            yield f"{name} {layer:g}", select(mine, layer=layer)
+        for layer in sorted(int(one) for one in mine["layer"].dropna().unique()):
+            yield f"{name} {layer}", select(mine, layer=layer)
 
 
 def side_lanes(

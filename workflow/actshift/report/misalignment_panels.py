@@ -100,19 +100,19 @@ def dot_grid(
 
 
 def dot(
-    axis: Axes, at: float, rows: pd.DataFrame, value: str, stroke: Stroke, **changes: Any
+    axis: Axes, at: float | int, rows: pd.DataFrame, value: str, stroke: Stroke, **changes: Any
 ) -> None:
     """The first row's value with its interval, where the table has one; nothing without rows."""
     if rows.empty or value not in rows or pd.isna(rows[value].iloc[0]):
         return
     if f"{value}_low" in rows:
-        ends = (float(rows[f"{value}{end}"].iloc[0]) for end in ("_low", "_high"))
-        axis.hlines(at, *ends, color=stroke.color, linewidth=1.6)
+        low, high = (float(rows[f"{value}{end}"].iloc[0]) for end in ("_low", "_high"))
+        axis.hlines(at, low, high, color=stroke.color, linewidth=1.6)
     look = stroke.line(linestyle="", label=None, markersize=5.5)
     axis.plot([float(rows[value].iloc[0])], [at], **{**look, **changes})
 
 
-def span(axis: Axes, at: float, low: float, high: float, *, thin: float = 0.0) -> None:
+def span(axis: Axes, at: float | int, low: float, high: float, *, thin: float = 0.0) -> None:
     """The range of a null's draws; one value stays visible."""
     if np.isnan(low) or np.isnan(high):
         return

@@ -1,8 +1,8 @@
 """Figures of steering within a model: by coefficient, by layer, and at equal KL."""
 
-from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -201,7 +201,7 @@ def _matched_rows(table: pd.DataFrame, pair: str, specificity: pd.DataFrame | No
     return rows[rows.index.isin([*own(rows).index, *nulls(rows).index])]
 
 
-def _matched_row(axes: Sequence[Axes], at: int, rows: pd.DataFrame, control: str) -> None:
+def _matched_row(axes: np.ndarray, at: int, rows: pd.DataFrame, control: str) -> None:
     """One line of the three panels."""
     mine = select(rows, control=control) if len(rows) else rows
     if control == "direction":
