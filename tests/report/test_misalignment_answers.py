@@ -42,6 +42,7 @@ def spill(tables: dict[str, pd.DataFrame], adapter: str, rate: float) -> None:
     [
         (0.5, "measured", "more than the strongest control"),
         (0.78, "inconclusive", "not told apart from the strongest control"),
+        (0.83, "measured", "no more than the strongest control"),
         (0.95, "measured", "less than the strongest control"),
     ],
 )

@@ -137,6 +137,9 @@ def test_separation_is_on_held_out_questions_of_every_adapter(
     assert 0.51 in heights(on_v) - heights(on_own)
     assert len([line for line in on_v.lines if np.size(line.get_ydata()) == LAYERS]) == len(KINDS)
     assert 0.5 in heights(on_v), "chance"
+    assert (LAYERS - 1, 0.996) in points(on_v)
+    del tables["misalignment_published"]
+    assert 0.996 not in heights(panels(draw_figure("separation", tables))[0])
 
 
 def test_detection_has_a_line_a_negative(tables: dict[str, pd.DataFrame]) -> None:

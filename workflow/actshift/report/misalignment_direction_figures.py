@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from actshift.report.localization_panels import published_value
 from actshift.report.misalignment_panels import (
     adapter_stroke,
     adapters_in,
@@ -27,7 +28,7 @@ from actshift.report.panels import (
     thinned,
     whole_layers,
 )
-from actshift.report.style import BLACK, GREY
+from actshift.report.style import BLACK, GREY, RED
 from actshift.report.tables import select
 from actshift.studies.misalignment.kinds import INSECURE
 
@@ -38,7 +39,13 @@ _CHANCE: dict[str, Any] = {
 _LINEAR = 1.0
 
 
-def separation(table: pd.DataFrame) -> Figure:
+_PAPER: dict[str, Any] = {
+    "color": RED, "marker": "*", "markersize": 9, "markerfacecolor": "white", "linestyle": "",
+    "label": "published: insecure, last layer, another model",
+}  # fmt: skip
+
+
+def separation(table: pd.DataFrame, published: pd.DataFrame | None) -> Figure:
     """Held-out separation of every adapter from chat by layer, on v_insecure and on its own v."""
     rows = heldout(table)
     pairs = pairs_of(rows) if len(rows) else []
@@ -51,6 +58,7 @@ def separation(table: pd.DataFrame) -> Figure:
         "Cohen's d on its own v",
     )
     figure, axes = pair_rows(pairs, titles, ylabel="", height=2.1, sharey=False)
+    paper = published_value(published, "separation", "separation_at_final_layer")
     for row, pair in enumerate(pairs):
         mine = select(rows, pair=pair)
         same = mine["adapter"] == mine["projected_on"]
@@ -64,9 +72,11 @@ def separation(table: pd.DataFrame) -> Figure:
             _lines(axis, cell, "cohen_d", None)
             axis.set_yscale("symlog", linthresh=_LINEAR)
             axis.yaxis.set_major_formatter("{x:g}")
+        if np.isfinite(paper):
+            axes[row, 0].plot([mine["layer"].max()], [paper], **{**_PAPER, "label": None})
         counts_label(axes[row, 0], pair, mine)
     strokes = [_entry(name) for name in adapters_in(rows)]
-    legend(figure, [*strokes, _CHANCE])
+    legend(figure, [*strokes, _CHANCE, *([_PAPER] if np.isfinite(paper) else [])], columns=7)
     return figure
 
 
@@ -161,7 +171,7 @@ def _cosine_panel(axis: Axes, rows: pd.DataFrame, names: list[str]) -> Any:
     image = axis.imshow(grid, cmap=mpl.colormaps["PuOr"], vmin=-1, vmax=1, aspect="auto")
     for (i, j), value in np.ndenumerate(grid):
         if not np.isnan(value):
-            color = "white" if abs(value) > 0.7 else BLACK
+            color = "white" if value > 0.6 or value < -0.85 else BLACK
             axis.text(j, i, f"{value:.2f}", ha="center", va="center", color=color, fontsize=6.5)
     axis.set_xticks(range(len(names)), names, fontsize=7, rotation=20, ha="right")
     axis.set_yticks(range(len(names)), names, fontsize=7)

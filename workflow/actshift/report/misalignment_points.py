@@ -67,6 +67,8 @@ def _beyond(mine: pd.DataFrame, top: pd.DataFrame) -> tuple[Verdict, str]:
         return "measured", "more than the strongest control"
     if first(mine, "code_high") < first(top, "code_low"):
         return "measured", "less than the strongest control"
+    if first(mine, "code_high") - first(top, "code_low") < MARGIN:
+        return "measured", "no more than the strongest control"
     return "inconclusive", "not told apart from the strongest control"
 
 

@@ -51,6 +51,7 @@ _DRAWN: dict[str, FigureSpec] = {
         "in an adapter and in chat, projected on v_insecure or on the adapter's own direction, by "
         "layer; threshold from other questions. On its own direction almost any tuning separates: "
         "the published 99.6 % says something only where rare_safe and the others do not reach it.",
+        beside=("misalignment_published",),
     ),
     "detection": FigureSpec(
         _STUDY,

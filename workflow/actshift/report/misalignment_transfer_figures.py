@@ -199,7 +199,7 @@ def _heat(
         if np.isnan(value):
             continue
         at = (value - low) / (high - low)
-        light = at > 0.6 if colors == "cividis" else 0.2 < at < 0.8
+        light = at > 0.5 if colors == "cividis" else 0.08 < at < 0.8
         look = {"color": BLACK if light else "white", "ha": "center", "fontsize": 8.5}
         axis.text(j, i, f"{value:.2f}", va="bottom", **look)
         axis.text(j, i, str(marks[i, j]), va="top", **{**look, "fontsize": 6.5})
