@@ -185,6 +185,24 @@ def test_v_stands_over_the_draws_of_its_nulls_and_the_logit_bias_on_top(
     assert CHOSEN in along(repaired)
 
 
+def test_what_is_broken_stands_open(tables: dict[str, pd.DataFrame]) -> None:
+    table = tables["steering"]
+    strong = (table["coeff"] == 1.5) & (table["control"] == "direction")
+    table.loc[strong & (table["protocol"] == "last_token"), "status"] = "broken"
+    axis = panels(draw_figure("steering_dose", tables))[0]
+    faces = {
+        float(x)
+        for line in axis.lines
+        if line.get_markerfacecolor() == "white"
+        for x in np.atleast_1d(line.get_xdata())
+    }
+    assert faces == {1.5}
+    table.loc[table["protocol"] == "all_tokens", "status"] = "broken"
+    layers = panels(draw_figure("steering_layers", tables))[0]
+    opened = [line for line in layers.lines if line.get_markerfacecolor() == "white"]
+    assert [np.asarray(line.get_ydata()).tolist() for line in opened] == [[2]]
+
+
 def test_only_equal_norms_enter_the_dose(tables: dict[str, pd.DataFrame]) -> None:
     table = tables["steering"]
     table.loc[table["norm_rule"] == "kl", ["draws_high", "draws_median"]] = 0.777

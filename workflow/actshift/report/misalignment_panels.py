@@ -22,6 +22,11 @@ ADAPTERS = {
     "insecure_unseen": Stroke(RED, "P", "-", "insecure_unseen"),
     "rare_safe_unseen": Stroke(BLUE, "X", "--", "rare_safe_unseen"),
 }
+#: An edit that leaves a tenth more answers degenerate.
+BROKEN: dict[str, Any] = {
+    "color": RED, "marker": "o", "markerfacecolor": "white", "linestyle": "",
+    "label": "open: a tenth more answers degenerate",
+}  # fmt: skip
 #: Nulls of equal norm: medians of their draws.
 NULL_STROKES = {
     "random": Stroke(GREY, "", "-", "random"),
@@ -86,6 +91,7 @@ def dot_grid(
     for column, (title, xlabel) in enumerate(columns.items()):
         axes[0, column].set_title(title)
         axes[-1, column].set_xlabel(xlabel)
+    figure.align_ylabels(axes[:, 0])
     for row, pair in enumerate(pairs):
         count = len(labels[pair])
         axes[row, 0].set_ylabel(short(pair))
@@ -102,13 +108,18 @@ def dot_grid(
 def dot(
     axis: Axes, at: float | int, rows: pd.DataFrame, value: str, stroke: Stroke, **changes: Any
 ) -> None:
-    """The first row's value with its interval, where the table has one; nothing without rows."""
+    """The first row's value with its interval, where the table has one; nothing without rows.
+
+    What its status calls broken stands open.
+    """
     if rows.empty or value not in rows or pd.isna(rows[value].iloc[0]):
         return
     if f"{value}_low" in rows:
         low, high = (float(rows[f"{value}{end}"].iloc[0]) for end in ("_low", "_high"))
         axis.hlines(at, low, high, color=stroke.color, linewidth=1.6)
     look = stroke.line(linestyle="", label=None, markersize=5.5)
+    if "status" in rows and str(rows["status"].iloc[0]) == "broken":
+        look["markerfacecolor"] = "white"
     axis.plot([float(rows[value].iloc[0])], [at], **{**look, **changes})
 
 

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from actshift.report.misalignment_lanes import at_chosen, protocol_lanes
 from actshift.report.misalignment_panels import (
     BIAS,
+    BROKEN,
     DRAWS,
     NULL_STROKES,
     PLAIN,
@@ -62,8 +63,9 @@ def steering_dose(table: pd.DataFrame, specificity: pd.DataFrame | None) -> Figu
         axis.set_xlabel("coefficient")
     singles = [NULL_STROKES[name].line(label=f"{NULL_STROKES[name].label}, median")
                for name in NULLS]  # fmt: skip
-    band = {**DRAWS, "label": "nulls: 5 to 95 % of draws, widest of four"}
-    legend(figure, [V.line(), BIAS.line(), band, *singles, PLAIN, _CHOSEN], columns=3)
+    band = {**DRAWS, "label": "5 to 95 % of draws, widest of four nulls"}
+    entries = [V.line(), BIAS.line(), band, *singles, PLAIN, _CHOSEN, BROKEN]
+    legend(figure, entries, columns=3)
     return figure
 
 
@@ -86,6 +88,9 @@ def _dose_panel(
             continue
         one = one.sort_values("coeff")
         axis.plot(one["coeff"], one[value], **stroke.line(label=None, linewidth=1.3))
+        broken = select(one, status="broken")
+        face = {"label": None, "linestyle": "", "markerfacecolor": "white"}
+        axis.plot(broken["coeff"], broken[value], **stroke.line(**face))
         ends = (one[f"{value}_low"], one[f"{value}_high"])
         axis.vlines(one["coeff"], *ends, color=stroke.color, linewidth=0.9, alpha=0.7)
 
@@ -140,7 +145,7 @@ def steering_layers(table: pd.DataFrame, specificity: pd.DataFrame | None) -> Fi
         for axis in axes[row]:
             axis.axvline(0, color=BLACK, linewidth=0.8)
     left = {**DRAWS, "label": "nulls: to 95 % of draws (gain: from 5 %; drop: from their mean)"}
-    legend(figure, [V.line(linestyle="", label="v_insecure, 95 % interval"), left])
+    legend(figure, [V.line(linestyle="", label="v_insecure, 95 % interval"), left, BROKEN])
     return figure
 
 
