@@ -111,6 +111,13 @@ def test_a_row_that_was_not_measured_says_why(tables: dict[str, pd.DataFrame]) -
     assert "(no spillover to repair)" in found.clause
 
 
+def test_a_broken_edit_is_neither_specific_nor_not(tables: dict[str, pd.DataFrame]) -> None:
+    change(tables, "a", "a", status="broken")
+    change(tables, "b", "a", status="broken", margin=0.3, margin_low=0.2, margin_high=0.4)
+    assert "(the edit breaks more than a tenth of the answers)" in point(tables, WITHIN).clause
+    assert point(tables, ACROSS).brief == "0 of 1"
+
+
 def test_the_donor_that_comes_furthest_is_told_with_its_null(
     tables: dict[str, pd.DataFrame],
 ) -> None:

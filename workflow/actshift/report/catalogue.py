@@ -164,7 +164,7 @@ TABLES: dict[str, Known] = {
             "r2_shuffled_high cosine cosine_null_high",
             "transfer": f"{_LANE} norm_rule fit_on {_OUTCOME} {_DRAWS} status",
             "specificity": "donor receiver protocol fit_on coeff n clusters gain gain_low "
-            "gain_high null null_high draws margin margin_low margin_high p p_holm why",
+            "gain_high null null_high draws margin margin_low margin_high p p_holm status why",
             "topology": "donor receiver fit_on share share_low share_high",
             "misalignment_published": "table subject quantity value",
         },

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from actshift.report.misalignment_rows import MARGIN, harmful, heldout, judged, whole
+from actshift.report.misalignment_rows import MARGIN, harmful, heldout, judged, specific, whole
 from actshift.report.point import (
     MIN_CLUSTERS,
     Point,
@@ -120,10 +120,10 @@ def across_point(tables: Tables, pair: str) -> Point:
         clause = f"whether another model's direction repairs it cannot be told ({_undecided(rows)})"
         return Point(question, "cannot be told", clause, "", _basis(rows, _QUESTIONS), "")
     best = can.iloc[[int(np.nanargmax(can["margin"].to_numpy(dtype=float)))]]
-    specific = sum(_specific(can.iloc[[place]])[1] == _IS for place in range(len(can)))
+    count = int(specific(can).sum())
     verdict, words = _specific(best)
     clause = (
-        f"of {counted(len(can), 'other model')}, the direction of {specific} repairs beyond the "
+        f"of {counted(len(can), 'other model')}, the direction of {count} repairs beyond the "
         f"strongest null by {100 * MARGIN:.0f} points; {best['donor'].iloc[0]} comes furthest with "
         f"{_points(best, 'gain')} on {counted(int(first(best, 'clusters')), 'cluster')}, where "
         f"{_null(best)}: {words}"
@@ -133,7 +133,7 @@ def across_point(tables: Tables, pair: str) -> Point:
         for row in can.to_dict("records")
     ]
     detail = f"Points gained, and 95th percentile of the strongest null: {', '.join(parts)}."
-    brief = f"{specific} of {len(can)}"
+    brief = f"{count} of {len(can)}"
     return Point(question, verdict, clause, detail, _basis(best, _QUESTIONS), brief)
 
 
@@ -142,10 +142,10 @@ _IS, _IS_NOT, _OPEN = "specific to v", "not specific to v", "whether v does more
 
 def _specific(rows: pd.DataFrame) -> tuple[Verdict, str]:
     """Verdict and words on the gain minus the 95th percentile of the strongest null."""
-    margin, low, high = (first(rows, f"margin{end}") for end in ("", "_low", "_high"))
-    if margin >= MARGIN and low > 0:
+    if specific(rows).iloc[0]:
         return "measured", _IS
-    return ("measured", _IS_NOT) if high < MARGIN else ("inconclusive", _OPEN)
+    below = first(rows, "margin_high") < MARGIN
+    return ("measured", _IS_NOT) if below else ("inconclusive", _OPEN)
 
 
 def _null(rows: pd.DataFrame) -> str:
@@ -168,6 +168,8 @@ def _undecided(rows: pd.DataFrame) -> str:
     why = rows["why"].iloc[0] if "why" in rows else ""
     if np.isnan(values).any():
         return str(why) if isinstance(why, str) and why else "not measured"
+    if str(rows["status"].iloc[0]) == "broken":
+        return "the edit breaks more than a tenth of the answers"
     return "too few clusters" if int(first(rows, "clusters")) < MIN_CLUSTERS else ""
 
 

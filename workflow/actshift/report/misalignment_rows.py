@@ -73,6 +73,12 @@ def chosen_coeff(
     return float("nan")
 
 
+def specific(rows: pd.DataFrame) -> pd.Series:
+    """Which rows exceed the strongest null by ten points, beyond chance and with answers whole."""
+    beyond = (rows["margin"] >= MARGIN) & (rows["margin_low"] > 0)
+    return beyond & (rows["status"] != "broken")
+
+
 def neutral(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows of maps that are fitted on neutral prompts alone, and rows without a map."""
     if rows.empty or "fit_on" not in rows:

@@ -9,7 +9,6 @@ import pandas as pd
 
 from actshift.report.localization_seen import spread
 from actshift.report.misalignment_rows import (
-    MARGIN,
     PUBLISHED,
     chosen_coeff,
     harmful,
@@ -18,6 +17,7 @@ from actshift.report.misalignment_rows import (
     neutral,
     nulls,
     own,
+    specific,
     whole,
 )
 from actshift.report.point import counted
@@ -190,11 +190,11 @@ def _topology(rows: pd.DataFrame, tables: Tables) -> str:
     if judged.empty:
         return text
     judged = select(judged, protocol=PUBLISHED)
-    specific = (judged["margin"] >= MARGIN) & (judged["margin_low"] > 0)
+    beyond = specific(judged)
     other = judged["donor"] != judged["receiver"]
     return (
-        f"{text}; beyond the strongest null by 10 points: {int(specific[~other].sum())} of "
-        f"{int((~other).sum())} within, {int(specific[other].sum())} of {int(other.sum())} across"
+        f"{text}; beyond the strongest null by 10 points: {int(beyond[~other].sum())} of "
+        f"{int((~other).sum())} within, {int(beyond[other].sum())} of {int(other.sum())} across"
     )
 
 

@@ -17,6 +17,7 @@ from actshift.report.misalignment_rows import (
     near,
     neutral,
     ordered_pairs,
+    specific,
 )
 from actshift.report.panels import PAGE_WIDTH, empty_figure, legend, no_data, pairs_of, short
 from actshift.report.style import BLACK, BLUE, GREEN, GREY, ORANGE, RED, Stroke
@@ -156,10 +157,10 @@ def topology(table: pd.DataFrame, specificity: pd.DataFrame | None) -> Figure:
     low = min(0.0, float(np.nanmin(share, initial=0.0)))
     _heat(axes[0], share, pairs, "cividis", (low, 1.0), _intervals(table, pairs, "share"))
     margin = _matrix(specificity, pairs, "margin")
-    if np.isnan(margin).all():
+    if specificity is None or np.isnan(margin).all():
         no_data(axes[1])
         return figure
-    passed = (margin >= MARGIN) & (_matrix(specificity, pairs, "margin_low") > 0)
+    passed = _matrix(specificity.assign(passed=specific(specificity)), pairs, "passed") == 1
     marks = _intervals(specificity, pairs, "margin")
     marks = np.where(passed, np.char.add(marks, "\nspecific"), marks)
     top = max(MARGIN, float(np.nanmax(np.abs(margin))))
