@@ -31,6 +31,7 @@ include: "workflow/rules/calibration.smk"
 include: "workflow/rules/adapters.smk"
 include: "workflow/rules/misalignment.smk"
 include: "workflow/rules/misalignment_tables.smk"
+include: "workflow/rules/misalignment_judge.smk"
 include: "workflow/rules/claims.smk"
 include: "workflow/rules/report.smk"
 
@@ -44,6 +45,7 @@ rule all:
         PATHS.report,
         PLAN.unread_stores(),
         rules.judge.output.verdicts if "ablation" in CONFIG.studies else [],
+        JUDGED,
     localrule: True
 
 

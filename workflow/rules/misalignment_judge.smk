@@ -27,3 +27,11 @@ rule misalignment_judge:
         status=str(PATHS.status),
     script:
         "../scripts/misalignment_judge.py"
+
+
+#: Nobody is asked without an endpoint.
+JUDGED = (
+    list(rules.misalignment_judge.output)
+    if "misalignment" in CONFIG.studies and CONFIG.judge.endpoint
+    else []
+)
