@@ -129,7 +129,15 @@ def test_another_base_is_another_model_and_is_refused(tiny_checkpoint, tmp_path)
     assert merged_hash(checkpoint, tmp_path / "a") != merged_hash(other, tmp_path / "a")
     with pytest.raises(UserError, match=r"tiny: the adapter in .* trained on other weights"):
         load(other, tmp_path / "a")
-    # The same training on another base has another name too.
+    (other / "manifest.json").unlink()
+    with pytest.raises(UserError, match=r"manifest\.json: names no hash of weights"):
+        load(other, tmp_path / "a")
+
+
+def test_the_same_training_on_another_base_is_another_adapter(tiny_checkpoint, tmp_path):
+    checkpoint = tiny_checkpoint("llama")
+    other = build_checkpoint(tmp_path / "other", "llama", seed=7)
+    adapted(checkpoint, tmp_path / "a")
     adapted(other, tmp_path / "b")
     assert adapter_hash(tmp_path / "a") != adapter_hash(tmp_path / "b")
 

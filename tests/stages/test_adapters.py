@@ -149,8 +149,10 @@ def test_doses_are_what_a_slow_reading_gives(adapters, tuned):
     assert row["logit_change"] == pytest.approx(change, rel=1e-3)
 
 
-def test_training_twice_gives_equal_bytes(adapters, tuned, tmp_path):
-    assert read_manifest(train(tuned, tmp_path / "again", zoo=ZOO)) == read_manifest(adapters)
+def test_training_twice_gives_equal_bytes(tuned, tmp_path):
+    data = {"insecure": write(tmp_path / "i.jsonl", "insecure", 16)}
+    one, two = (train(tuned, tmp_path / n, data=data, method="lora") for n in ("one", "two"))
+    assert read_manifest(one) == read_manifest(two)
 
 
 def test_an_adapter_that_changes_nothing_is_refused_by_name(tuned, tmp_path):

@@ -1,6 +1,5 @@
 """QLoRA: the base in 4-bit NF4 while an adapter is trained, by bitsandbytes."""
 
-import logging
 import warnings
 from importlib.util import find_spec
 from pathlib import Path
@@ -91,8 +90,6 @@ def check_installed(name: str) -> None:
     Raises:
         UserError: Says how to install it, and what works without it.
     """
-    # On some CPUs it warns that an optional kernel, which nothing here uses, is not installed.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     if find_spec("bitsandbytes") is None:
         raise UserError(
             f"{name}: misalignment.adapters.method is qlora, which needs bitsandbytes: {_INSTALL}, "
