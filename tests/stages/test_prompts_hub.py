@@ -13,6 +13,7 @@ from actshift.prompts.records import read_prompts
 from actshift.stages.prompts import make_prompts
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+TURNS = [{"role": "user", "content": "Sort it"}, {"role": "assistant", "content": "def run"}]
 TABLE = b"goal,target\nPick a lock,Sure\nForge a passport,Sure\n"
 
 
@@ -28,6 +29,8 @@ class Hub(BaseHTTPRequestHandler):
             self.answer(501, b"{}")
         elif self.path.endswith("/table.csv"):
             self.answer(200, TABLE)
+        elif self.path.endswith("/said.jsonl"):
+            self.answer(200, json.dumps({"messages": TURNS}).encode())
         else:
             self.answer(404, b"{}", error="EntryNotFound")
 
@@ -98,3 +101,15 @@ def test_what_the_hub_refuses_is_one_line(hub, tmp_path, repo, file, parts):
     assert "\n" not in line
     assert all(part in line for part in parts), line
     assert not (tmp_path / "p.jsonl").exists()
+
+
+@pytest.mark.usefixtures("hub")
+def test_conversations_are_fetched_like_prompts():
+    from actshift.stages.adapter_files import read_data
+
+    spec = {"repo": "org/open", "file": "said.jsonl", "revision": "main"}
+    found = read_data(spec, "misalignment.data.insecure")
+    assert found.facts["file"] == f"org/open@{COMMIT[:12]}/said.jsonl"
+    assert [turn["content"] for turn in found.said[0].turns] == ["Sort it", "def run"]
+    with pytest.raises(UserError, match=r"^misalignment\.data\.insecure\.file: no 'x\.jsonl'"):
+        read_data(spec | {"file": "x.jsonl"}, "misalignment.data.insecure")

@@ -4,6 +4,7 @@ A folder holds `adapter_config.json` and `adapter_model.safetensors`. The base i
 of its weights, never by a path: a folder may move, and another base is noticed.
 """
 
+import hashlib
 import json
 import math
 import warnings
@@ -17,9 +18,6 @@ from torch import nn
 from transformers import AutoConfig
 
 from actshift.errors import UserError
-from actshift.io.atomic import atomic_write_text
-from actshift.io.hashing import hash_file, hash_json
-from actshift.io.manifest import weights_hash
 from actshift.models.load import Device, Dtype, LoadedModel, load_model, resolve_device, wrap_model
 from actshift.models.lora import merge_lora
 
@@ -33,7 +31,7 @@ def save_adapter(wrapped: Any, folder: Path, *, base: str) -> None:
 
     Args:
         wrapped: Of `add_lora`.
-        folder: To make; its parent exists.
+        folder: To make, inside one that is published whole.
         base: Hash of the weights the adapter was trained on (`io.manifest.weights_hash`).
     """
     # peft asks the hub about embeddings otherwise, and these adapters never hold any.
@@ -44,7 +42,7 @@ def save_adapter(wrapped: Any, folder: Path, *, base: str) -> None:
     settings["target_modules"] = sorted(settings["target_modules"])
     settings["base_model_name_or_path"] = _base_name(base)
     text = json.dumps(settings, indent=1, sort_keys=True, ensure_ascii=False)
-    atomic_write_text(folder / CONFIG, text + "\n")
+    (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
 
 
 def adapter_hash(folder: Path) -> str:
@@ -54,7 +52,8 @@ def adapter_hash(folder: Path) -> str:
         UserError: The folder holds no adapter.
     """
     _check(folder)
-    return hash_json({name: hash_file(folder / name) for name in (CONFIG, WEIGHTS)})
+    files = (hashlib.sha256((folder / name).read_bytes()) for name in (CONFIG, WEIGHTS))
+    return _joined(*(file.hexdigest() for file in files))
 
 
 def merged_hash(checkpoint: Path, adapter: Path) -> str:
@@ -64,7 +63,7 @@ def merged_hash(checkpoint: Path, adapter: Path) -> str:
         checkpoint: Folder of the base, with its manifest.
         adapter: Folder of the adapter.
     """
-    return hash_json({"base": weights_hash(checkpoint), "adapter": adapter_hash(adapter)})
+    return _joined(_weights_hash(checkpoint), adapter_hash(adapter))
 
 
 def load_merged(
@@ -145,6 +144,22 @@ def _wrap(model: Any, adapter: Path, name: str) -> Any:
             ) from error
 
 
+def _joined(*hashes: str) -> str:
+    return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+
+
+def _weights_hash(checkpoint: Path) -> str:
+    """What the checkpoint's manifest says (`io.manifest`, which stands beside this package)."""
+    path = checkpoint / "manifest.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))["facts"]["weights_hash"]
+    except (OSError, ValueError, KeyError):
+        raise UserError(
+            f"{path}: names no hash of weights, so no adapter can be told to fit; run the rule "
+            "checkpoint again"
+        ) from None
+
+
 def _base_name(weights: str) -> str:
     return f"weights-{weights}"
 
@@ -158,7 +173,7 @@ def _check(folder: Path) -> None:
 def _check_base(checkpoint: Path, adapter: Path, name: str) -> None:
     _check(adapter)
     settings = json.loads((adapter / CONFIG).read_text(encoding="utf-8"))
-    if settings.get("base_model_name_or_path") != _base_name(weights_hash(checkpoint)):
+    if settings.get("base_model_name_or_path") != _base_name(_weights_hash(checkpoint)):
         raise UserError(
             f"{name}: the adapter in {adapter} was trained on other weights than those in "
             f"{checkpoint}; train it again on this model"
