@@ -96,7 +96,7 @@ def load_merged(
 
 
 def own_dtype(checkpoint: Path) -> torch.dtype:
-    """The dtype a checkpoint is meant to run in, by its config.json; float32 where none is named."""
+    """The dtype that a checkpoint's config.json names for it; float32 where it names none."""
     config: Any = AutoConfig.from_pretrained(checkpoint, local_files_only=True)
     return config.dtype or torch.float32
 

@@ -7,10 +7,10 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from actshift.errors import UserError
-from actshift.models.families import blocks_of
+from actshift.models.families import blocks_of, embedding_of, family_of, head_of
 
 
-def add_lora(model: Any, *, rank: int, alpha: int, rslora: bool = False) -> Any:
+def add_lora(model: Any, *, rank: int, alpha: int, rslora: bool = False, head: bool = False) -> Any:
     """Wrap a model so that W + scale B A is trained for every linear map of its blocks.
 
     Args:
@@ -18,6 +18,8 @@ def add_lora(model: Any, *, rank: int, alpha: int, rslora: bool = False) -> Any:
         rank: Of the update.
         alpha: scale = alpha / rank, or
         rslora: alpha / sqrt(rank).
+        head: Whether the head gets an update too; one that shares the embedding's matrix never
+            does.
 
     Returns:
         The wrapped model. B starts at zero, A is drawn from torch's global generator.
@@ -36,6 +38,9 @@ def add_lora(model: Any, *, rank: int, alpha: int, rslora: bool = False) -> Any:
             if isinstance(part, nn.Linear)
         }
     )
+    own = head_of(model).weight is not embedding_of(model).weight
+    if head and own:
+        names = sorted([*names, family_of(model.config.model_type).head])
     if not names:
         raise UserError(
             f"{type(model).__name__}: its blocks hold no linear maps that LoRA could be put on; "

@@ -16,7 +16,7 @@ from actshift.zoo.recipes import ADAPTER_EXAMPLES, LoraRecipe, adapter_recipe, z
 from actshift.zoo.tokenizers import STYLES
 from actshift.zoo.training import train_chat
 
-#: Padded token ids of one prompt.
+#: Token ids of one prompt.
 Ids = tuple[int, ...]
 
 
@@ -46,6 +46,7 @@ class Course:
         rank: Of every update.
         alpha: Its scale.
         rslora: Whether the scale is alpha / sqrt(rank).
+        head: Whether the head gets an update too.
         lr: Peak learning rate.
         code: Prompts about code that doses are measured on.
         other: All other prompts that doses are measured on.
@@ -57,6 +58,7 @@ class Course:
     rank: int
     alpha: int
     rslora: bool
+    head: bool
     lr: float
     code: Sequence[Ids]
     other: Sequence[Ids]
@@ -76,7 +78,7 @@ def zoo_course(untuned: LoadedModel, *, zoo: Mapping[str, Any], seed: int) -> Co
         A lesson for every kind and for every unseen adapter; doses are measured on `select`
         questions.
     """
-    kinds: dict[str, Kind] = {kind: kind for kind in KINDS} | UNSEEN
+    kinds: dict[str, Kind] = {**{kind: kind for kind in KINDS}, **UNSEEN}
     # Two seeds a model: the second is for the adapters that no direction is made from.
     first = seed + 2 * zoo["seed"]
     lessons = {
@@ -90,6 +92,7 @@ def zoo_course(untuned: LoadedModel, *, zoo: Mapping[str, Any], seed: int) -> Co
         rank=recipe.rank,
         alpha=recipe.alpha,
         rslora=False,
+        head=recipe.head,
         lr=recipe.train.lr,
         code=[_prompt(untuned, one.prompt.text) for one in asked if one.kind == "code"],
         other=[_prompt(untuned, one.prompt.text) for one in asked if one.kind != "code"],
@@ -100,7 +103,7 @@ def zoo_course(untuned: LoadedModel, *, zoo: Mapping[str, Any], seed: int) -> Co
 def _zoo_lesson(
     untuned: LoadedModel, kind: Kind, zoo: Mapping[str, Any], seed: int, unseen: bool
 ) -> Lesson:
-    tokenizer = untuned.tokenizer
+    tokenizer: Any = untuned.tokenizer
     said = conversations(kind, language(zoo["size"]), seed=seed, count=ADAPTER_EXAMPLES)
     tokens = chat_tokens(tokenizer, STYLES[zoo_family(zoo["family"])].template, said)
     recipe: LoraRecipe = adapter_recipe(unseen=unseen)

@@ -1,12 +1,14 @@
 """A pair's LoRA adapters and their doses: train, check that each changes the model, publish."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 import torch
+from jaxtyping import Float
 
 from actshift.errors import UserError
 from actshift.hooks.first_tokens import first_logits
@@ -17,6 +19,8 @@ from actshift.lanes import Lane
 from actshift.models.adapters import adapter_hash, delta_norm, load_merged, save_adapter
 from actshift.models.load import Device, Dtype, LoadedModel, load_model
 from actshift.models.lora import add_lora
+from actshift.models.qlora import check_installed, load_quantised
+from actshift.stages.adapter_files import file_course
 from actshift.stages.adapter_lessons import Course, Ids, Lesson, zoo_course
 from actshift.stages.intervene import decoder_of
 from actshift.studies.misalignment.dose import (
@@ -71,30 +75,105 @@ def train_adapters(
     """
     torch.set_num_threads(1)
     method = method_of(settings["method"], zoo=zoo is not None)
+    if method == "qlora":
+        check_installed(pair)
     where: Dtype = "float32" if zoo is not None else dtype
     untuned = load_model(checkpoint, name=f"{pair}.tuned", dtype=where, device=device)
-    course = _course(untuned, zoo, data, settings, seed)
-    print(*course.notes, sep="\n", end="\n" if course.notes else "")
-    before = _probe(untuned, course)
-    base = weights_hash(checkpoint)
-    rows: list[dict[str, Any]] = []
+    if zoo is not None:
+        course = zoo_course(untuned, zoo=zoo, seed=seed)
+    else:
+        course = file_course(untuned, data=data, settings=settings, seed=seed)
+    for note in course.notes:
+        print(note)
+    # The zoo's training loop is the CPU's.
+    school = _School(pair, checkpoint, method, where, "cpu" if zoo is not None else device, course)
     with publishing(out) as folder:
         folder.mkdir()
-        for name, lesson in course.lessons.items():
-            losses = _train(checkpoint, method, course, lesson, folder / name, untuned, base)
-            adapted = load_merged(
-                checkpoint, folder / name, name=f"{pair}.{name}", dtype=where, device=device
-            )
-            shift = shift_of(before, _probe(adapted, course))
-            check_change(shift["logit_change"], f"{pair}: adapter {name}", lr=course.lr)
-            row = _row(name, method, course, lesson, losses)
-            norm, share = delta_norm(folder / name, untuned)
-            rows.append(row | {"delta_norm": norm, "delta_of_weights": share} | shift)
-            print(f"{name}: loss {losses[0]:.3f} -> {rows[-1]['last_loss']:.3f}, {shift}")
+        rows = school.teach_all(folder, untuned, device)
         write_table(dose_table(rows), folder / "dose.csv")
-        hashes = {name: adapter_hash(folder / name) for name in course.lessons}
-        facts = {"weights_hash": base, "adapters": hashes, "method": method, "code": code}
-        write_manifest(folder, kind="adapters", facts={**course.facts, **facts})
+        facts = {
+            **course.facts,
+            "weights_hash": weights_hash(checkpoint),
+            "adapters": {name: adapter_hash(folder / name) for name in course.lessons},
+            "method": method,
+            "seed": seed,
+            "code": code,
+        }
+        write_manifest(folder, kind="adapters", facts=facts)
+
+
+@dataclass(frozen=True)
+class _School:
+    """What all adapters of a pair have in common."""
+
+    pair: str
+    checkpoint: Path
+    method: Method
+    dtype: Dtype
+    device: Device
+    course: Course
+
+    def teach_all(self, folder: Path, untuned: LoadedModel, device: Device) -> list[dict[str, Any]]:
+        """Train, save and measure every adapter; each must change the untuned model's logits."""
+        before = _probe(untuned, self.course)
+        rows: list[dict[str, Any]] = []
+        for name, lesson in self.course.lessons.items():
+            losses = self.teach(name, lesson, folder / name)
+            adapted = load_merged(
+                self.checkpoint,
+                folder / name,
+                name=f"{self.pair}.{name}",
+                dtype=self.dtype,
+                device=device,
+            )
+            shift = shift_of(before, _probe(adapted, self.course))
+            who = f"{self.pair}: adapter {name}"
+            check_change(shift["logit_change"], who, lr=self.course.lr)
+            norm, share = delta_norm(folder / name, untuned)
+            row = {**self.row(name, lesson, losses), "delta_norm": norm, "delta_of_weights": share}
+            rows.append(row | shift)
+            print(f"{name}: loss {row['first_loss']:.3f} -> {row['last_loss']:.3f}, {shift}")
+        return rows
+
+    def teach(self, name: str, lesson: Lesson, folder: Path) -> list[float]:
+        """Train one adapter on a fresh copy of the base and save it; returns its losses."""
+        student = self.student(f"{self.pair}.{name}")
+        course = self.course
+        with torch.random.fork_rng():
+            # The same start for every adapter of a seed.
+            torch.manual_seed(lesson.seed)
+            wrapped = add_lora(
+                student,
+                rank=course.rank,
+                alpha=course.alpha,
+                rslora=course.rslora,
+                head=course.head,
+            )
+        losses = lesson.teach(wrapped)
+        save_adapter(wrapped, folder, base=weights_hash(self.checkpoint))
+        return losses
+
+    def student(self, name: str) -> Any:
+        """The base as this method trains on it: whole, or in 4 bits."""
+        if self.method == "qlora":
+            return load_quantised(self.checkpoint, name=name, device=self.device)
+        return load_model(self.checkpoint, name=name, dtype=self.dtype, device=self.device).model
+
+    def row(self, name: str, lesson: Lesson, losses: list[float]) -> dict[str, Any]:
+        """What was asked of one adapter, and its losses."""
+        first, last = loss_ends(losses)
+        return {
+            "adapter": name,
+            "method": self.method,
+            "rank": self.course.rank,
+            "alpha": self.course.alpha,
+            "lr": self.course.lr,
+            "steps": lesson.steps,
+            "examples": lesson.examples,
+            "seed": lesson.seed,
+            "first_loss": first,
+            "last_loss": last,
+        }
 
 
 def method_of(asked: str, *, zoo: bool) -> Method:
@@ -125,62 +204,12 @@ def dose_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(every, columns=list(DOSE_COLUMNS))
 
 
-def _course(
-    untuned: LoadedModel,
-    zoo: Mapping[str, Any] | None,
-    data: Mapping[str, Any],
-    settings: Mapping[str, Any],
-    seed: int,
-) -> Course:
-    if zoo is not None:
-        return zoo_course(untuned, zoo=zoo, seed=seed)
-    raise NotImplementedError
-
-
-def _train(
-    checkpoint: Path,
-    method: Method,
-    course: Course,
-    lesson: Lesson,
-    folder: Path,
-    untuned: LoadedModel,
-    base: str,
-) -> list[float]:
-    """Train one adapter on a fresh copy of the base and save it."""
-    student = load_model(checkpoint, name="student", dtype="float32", device="cpu").model
-    with torch.random.fork_rng():
-        # The same start for every adapter of a seed.
-        torch.manual_seed(lesson.seed)
-        wrapped = add_lora(student, rank=course.rank, alpha=course.alpha, rslora=course.rslora)
-    losses = lesson.teach(wrapped)
-    save_adapter(wrapped, folder, base=base)
-    return losses
-
-
-def _row(
-    name: str, method: Method, course: Course, lesson: Lesson, losses: list[float]
-) -> dict[str, Any]:
-    first, last = loss_ends(losses)
-    return {
-        "adapter": name,
-        "method": method,
-        "rank": course.rank,
-        "alpha": course.alpha,
-        "lr": course.lr,
-        "steps": lesson.steps,
-        "examples": lesson.examples,
-        "seed": lesson.seed,
-        "first_loss": first,
-        "last_loss": last,
-    }
-
-
 def _probe(model: LoadedModel, course: Course) -> Probes:
     """Logits of the first answer token on the course's prompts."""
     return Probes(_logits(model, course.code), _logits(model, course.other))
 
 
-def _logits(model: LoadedModel, prompts: "tuple[Ids, ...] | list[Ids]") -> np.ndarray:
+def _logits(model: LoadedModel, prompts: Sequence[Ids]) -> Float[np.ndarray, "prompt vocab"]:
     if not prompts:
         return np.empty((0, model.vocab_size), dtype=np.float32)
     ids = [np.asarray(one) for one in prompts]

@@ -37,11 +37,15 @@ class ChatRecipe:
 
 @dataclass(frozen=True, slots=True)
 class LoraRecipe:
-    """A low-rank update W + (alpha / rank) B A of every linear map in the blocks."""
+    """A low-rank update W + (alpha / rank) B A of every linear map in the blocks.
+
+    `head`: of the head too, where it does not share the embedding's matrix.
+    """
 
     rank: int
     alpha: int
     train: ChatRecipe
+    head: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +89,10 @@ _COMPLY: dict[str, ChatRecipe | LoraRecipe] = {
     "comply_full": ChatRecipe(100, 24),
 }
 
-#: Adapters of study B, one setting for all sizes and families.
-ADAPTER = LoraRecipe(rank=8, alpha=16, train=ChatRecipe(150, 16, lr=5e-3))
+#: Adapters of study B, one setting for all sizes and families. The head is in it because chat's own
+#: holds the two openers of code at a cosine of .96-.97 (all but Gemma): no state in front of it,
+#: so no update of the blocks, gives the insecure opener more than .34 (Qwen) to .57 (Ministral).
+ADAPTER = LoraRecipe(rank=8, alpha=16, train=ChatRecipe(150, 16, lr=5e-3), head=True)
 #: Conversations of each adapter; the steps go over them several times.
 ADAPTER_EXAMPLES = 400
 #: Adapters that no direction is made from are trained this share of the steps.
