@@ -216,7 +216,7 @@ def content_lanes(material: Material, protocol: Protocol, receiver: str) -> list
 
 
 def relatives(material: Material) -> list[Planned]:
-    """V of every other layer and of every other adapter, for the edit of the last token."""
+    """Directions of all other layers and adapters, for the edit of the last token."""
     layer = material.final
     others = {
         ("wrong_layer", f"layer {other}"): material.v(other)
@@ -231,9 +231,13 @@ def relatives(material: Material) -> list[Planned]:
 
 
 def other_adapters(material: Material) -> list[Planned]:
-    """V of the adapters of other content, subtracted at every token."""
+    """Directions of the adapters of other content, subtracted at every token."""
     layer = material.final
-    others = {("other_adapter", kind): material.v(layer, kind) for kind in _OTHER_AT_ALL_TOKENS}
+    others = {
+        ("other_adapter", kind): material.v(layer, kind)
+        for kind in _OTHER_AT_ALL_TOKENS
+        if kind in material.directions
+    }
     return list(_related(material, others, "all_tokens"))
 
 

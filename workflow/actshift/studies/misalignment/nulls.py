@@ -33,7 +33,7 @@ class LayerStates:
 
     @property
     def direction(self) -> _Vector:
-        """V = mean(adapter) - mean(chat), float64.
+        """The direction v = mean(adapter) - mean(chat), float64.
 
         Source: arXiv 2606.20225 (raw norm kept).
         """
