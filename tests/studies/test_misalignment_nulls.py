@@ -62,12 +62,23 @@ def test_what_each_null_is_made_of(states):
     assert energy.max() / energy.min() < 4
 
 
-def test_a_shuffled_draw_is_a_sum_of_signed_clusters(states):
-    by_cluster = np.array([states.shifts[states.cluster == c].sum(0) for c in range(CLUSTERS)])
-    for draw in draws_of("shuffled", states, 20):
-        weights = np.linalg.lstsq(by_cluster.T, draw, rcond=None)[0]
-        np.testing.assert_allclose(np.abs(weights), np.abs(weights).mean(), rtol=1e-3)
-    assert {tuple(np.sign(one)) for one in draws_of("shuffled", states, 50) @ np.eye(D)[:, :3]}
+def test_a_shuffled_draw_exchanges_clusters_and_is_not_v_again():
+    rng = np.random.default_rng(5)
+    cluster = np.repeat(np.arange(CLUSTERS), PROMPTS // CLUSTERS)
+    chat = rng.standard_normal((PROMPTS, D))
+    # What all questions have in common is far larger than what sets them apart.
+    adapter = chat + 10 * rng.standard_normal(D) + rng.standard_normal((PROMPTS, D))
+    states = LayerStates(chat, adapter, cluster)
+    v = states.direction
+    left = np.array([(states.shifts[cluster == c] - v).sum(axis=0) for c in range(CLUSTERS)])
+    draws = draws_of("shuffled", states, 50)
+    for draw in draws:
+        # The sums of all clusters add up to nothing, so weights are known up to a constant.
+        weights = np.linalg.lstsq(left.T, draw, rcond=1e-9)[0]
+        steps = (weights - weights.min()) / np.ptp(weights)
+        np.testing.assert_allclose(steps, np.round(steps), atol=1e-6)
+    assert np.abs([cosine(draw, v) for draw in draws]).max() < 0.7
+    assert len({tuple(np.sign(draw)) for draw in draws}) > 40
 
 
 def test_a_relative_loses_its_part_along_v_and_keeps_its_norm(states):
