@@ -55,6 +55,7 @@ TORCH_FREE = (
     "ablation_tables",
     "refusal_tables",
     "localization_tables",
+    "ridge_maps",
 )
 # Modules that the Snakefile imports; `snakemake -n` must stay quick.
 PARSE_TIME = (
