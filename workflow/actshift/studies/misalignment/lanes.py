@@ -162,12 +162,12 @@ def check_directions(
     """Refuse directions that lanes cannot be made of.
 
     Raises:
-        UserError: One that is steered with is missing or zero at some layer.
+        UserError: That of the insecure adapter is missing, or one is zero at some layer.
     """
-    for kind in STEERED:
-        if kind not in directions:
-            raise UserError(f"{where}: has no direction of '{kind}'; run spillover again")
-        zero = [layer for layer, v in enumerate(directions[kind]) if not np.any(v)]
+    if INSECURE not in directions:
+        raise UserError(f"{where}: has no direction of '{INSECURE}'; run spillover again")
+    for kind, of_kind in directions.items():
+        zero = [layer for layer, v in enumerate(of_kind) if not np.any(v)]
         if zero:
             raise UserError(
                 f"{where}: the direction of '{kind}' is zero at layer {zero[0]}: the adapter "
@@ -216,7 +216,7 @@ def content_lanes(material: Material, protocol: Protocol, receiver: str) -> list
 
 
 def relatives(material: Material) -> list[Planned]:
-    """V of every other layer and of every other adapter, for the edit of the last token."""
+    """Directions of all other layers and adapters, for the edit of the last token."""
     layer = material.final
     others = {
         ("wrong_layer", f"layer {other}"): material.v(other)
@@ -231,9 +231,13 @@ def relatives(material: Material) -> list[Planned]:
 
 
 def other_adapters(material: Material) -> list[Planned]:
-    """V of the adapters of other content, subtracted at every token."""
+    """Directions of the adapters of other content, subtracted at every token."""
     layer = material.final
-    others = {("other_adapter", kind): material.v(layer, kind) for kind in _OTHER_AT_ALL_TOKENS}
+    others = {
+        ("other_adapter", kind): material.v(layer, kind)
+        for kind in _OTHER_AT_ALL_TOKENS
+        if kind in material.directions
+    }
     return list(_related(material, others, "all_tokens"))
 
 
