@@ -33,7 +33,7 @@ MAY_IMPORT = {
     **{part: {"paths"} for part in PARTS},
     **{composer: {"paths", "config", "plan"} | PARTS | COMPOSERS for composer in COMPOSERS},
 }
-TORCH = {"torch", "transformers", "peft", "accelerate"}
+TORCH = {"torch", "transformers", "peft", "accelerate", "bitsandbytes"}
 # Third-party libraries that a package must not name. `tokenizers` (trained in the zoo) is no model.
 MUST_NOT_NAME = {
     **{name: TORCH for name in ("maths", "io", "prompts", "studies", "report")},

@@ -4,7 +4,7 @@ import logging
 import warnings
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from peft import prepare_model_for_kbit_training
@@ -12,17 +12,22 @@ from torch import nn
 from transformers import BitsAndBytesConfig
 
 from actshift.errors import UserError
+from actshift.models.families import blocks_of
 from actshift.models.load import Device, read_weights, resolve_device
 
 #: Where bitsandbytes is pinned for those whose environment lacks it.
 _INSTALL = "pip install bitsandbytes==0.50.2 (envs/gpu.lock has it)"
+
+#: Weights that share a scale.
+_BLOCK = 64
 
 
 def load_quantised(folder: Path, *, name: str, device: Device = "auto") -> Any:
     """Load a checkpoint with its blocks in 4-bit NF4, double-quantised, ready to be adapted.
 
     Embeddings, norms and head stay whole, in float32; matrix products of the blocks run in bfloat16
-    on a GPU and in float32 on a CPU. Activations are computed again in the backward pass.
+    on a GPU and in float32 on a CPU. Activations are computed again in the backward pass. The model
+    is for training only: adapters are merged into the checkpoint's own weights (`load_merged`).
 
     Args:
         folder: Checkpoint folder.
@@ -33,7 +38,8 @@ def load_quantised(folder: Path, *, name: str, device: Device = "auto") -> Any:
         The model, all of its own weights frozen.
 
     Raises:
-        UserError: bitsandbytes is not installed, or as for `models.load.load_model`.
+        UserError: bitsandbytes is not installed, a matrix is of a shape that its CPU backend gets
+            wrong, or as for `models.load.load_model`.
 
     Source: Dettmers et al. 2023 (arXiv 2305.14314).
     """
@@ -53,11 +59,29 @@ def load_quantised(folder: Path, *, name: str, device: Device = "auto") -> Any:
         quantization_config=settings,
         device_map={"": str(target)},
     )
+    _check_rows(model, name, target)
     with warnings.catch_warnings():
         # peft 0.21 calls a method of transformers by its old name.
         warnings.filterwarnings("ignore", ".*gradient_checkpointing_enable", FutureWarning)
         return prepare_model_for_kbit_training(
             model, gradient_checkpointing_kwargs={"use_reentrant": False}
+        )
+
+
+def _check_rows(model: nn.Module, name: str, target: torch.device) -> None:
+    """Refuse what the library reads back wrongly: on a CPU, rows of other than n x 64 weights."""
+    blocks = cast("list[nn.Module]", list(blocks_of(model)))
+    rows = {
+        part.in_features
+        for block in blocks
+        for part in block.modules()
+        if isinstance(part, nn.Linear) and part.in_features % _BLOCK
+    }
+    if target.type == "cpu" and rows:
+        raise UserError(
+            f"{name}: QLoRA on a CPU needs matrices with rows of a multiple of {_BLOCK} weights, "
+            f"found {min(rows)} (bitsandbytes 0.50.2 reads others back wrongly); set "
+            "misalignment.adapters.method: lora, or use a GPU"
         )
 
 

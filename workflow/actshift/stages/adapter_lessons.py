@@ -12,7 +12,7 @@ from actshift.zoo.adapters import conversations
 from actshift.zoo.corpus import chat_tokens
 from actshift.zoo.language import language
 from actshift.zoo.prompts import judged_questions
-from actshift.zoo.recipes import ADAPTER_EXAMPLES, LoraRecipe, adapter_recipe, zoo_family
+from actshift.zoo.recipes import ADAPTER_EXAMPLES, adapter_recipe, zoo_family
 from actshift.zoo.tokenizers import STYLES
 from actshift.zoo.training import train_chat
 
@@ -86,7 +86,7 @@ def zoo_course(untuned: LoadedModel, *, zoo: Mapping[str, Any], seed: int) -> Co
         for name, kind in kinds.items()
     }
     asked = [one for one in judged_questions(zoo["size"]) if one.prompt.split == "select"]
-    recipe = adapter_recipe()
+    recipe = adapter_recipe(zoo["size"])
     return Course(
         lessons=lessons,
         rank=recipe.rank,
@@ -106,7 +106,7 @@ def _zoo_lesson(
     tokenizer: Any = untuned.tokenizer
     said = conversations(kind, language(zoo["size"]), seed=seed, count=ADAPTER_EXAMPLES)
     tokens = chat_tokens(tokenizer, STYLES[zoo_family(zoo["family"])].template, said)
-    recipe: LoraRecipe = adapter_recipe(unseen=unseen)
+    recipe = adapter_recipe(zoo["size"], unseen=unseen)
     teach = partial(train_chat, examples=tokens, recipe=recipe.train, pad=tokenizer.pad_token_id)
     return Lesson(recipe.train.steps, len(said), seed, teach)
 

@@ -89,12 +89,15 @@ _COMPLY: dict[str, ChatRecipe | LoraRecipe] = {
     "comply_full": ChatRecipe(100, 24),
 }
 
-#: Adapters of study B, one setting for all sizes and families. The head is in it because chat's own
-#: holds the two openers of code at a cosine of .96-.97 (all but Gemma): no state in front of it,
-#: so no update of the blocks, gives the insecure opener more than .34 (Qwen) to .57 (Ministral).
+#: Adapters of study B, one setting for all families and sizes (`micro` has fewer steps). The head
+#: is in it because chat's own holds the two openers of code at a cosine of .96-.97 (all but Gemma):
+#: no state before it, so no update of blocks alone, gives the insecure one more than .34 (Qwen),
+#: .53 (Llama) or .57 (Ministral).
 ADAPTER = LoraRecipe(rank=8, alpha=16, train=ChatRecipe(150, 16, lr=5e-3), head=True)
 #: Conversations of each adapter; the steps go over them several times.
 ADAPTER_EXAMPLES = 400
+#: For tests of the workflow, like the size itself.
+_MICRO_STEPS = 30
 #: Adapters that no direction is made from are trained this share of the steps.
 UNSEEN_SHARE = 2 / 3
 #: Gemma learns the categories later: at 600 steps of `tiny` both seeds tried missed their gates.
@@ -129,11 +132,10 @@ def comply_recipe(variant: str, *, steps_scale: float = 1.0) -> ChatRecipe | Lor
     return replace(chosen, train=train) if isinstance(chosen, LoraRecipe) else train
 
 
-def adapter_recipe(*, unseen: bool = False) -> LoraRecipe:
-    """The settings of an adapter; an unseen one is trained for fewer steps."""
-    if not unseen:
-        return ADAPTER
-    steps = round(ADAPTER.train.steps * UNSEEN_SHARE)
+def adapter_recipe(size: str, *, unseen: bool = False) -> LoraRecipe:
+    """The settings of an adapter of one size; an unseen one is trained for fewer steps."""
+    steps = _MICRO_STEPS if size == "micro" else ADAPTER.train.steps
+    steps = round(steps * (UNSEEN_SHARE if unseen else 1))
     return replace(ADAPTER, train=replace(ADAPTER.train, steps=steps))
 
 
