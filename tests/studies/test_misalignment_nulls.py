@@ -99,7 +99,7 @@ def test_a_held_out_prompt_may_not_choose():
     with pytest.raises(HeldoutLeakError, match="heldout0"):
         chosen_coeff({1.0: np.ones(3, dtype=bool)}, np.zeros(3, dtype=bool), leaked)
     with pytest.raises(HeldoutLeakError, match="heldout0"):
-        equal_kl(lambda scale: scale, np.ones(1), leaked, max_scale=8.0)
+        equal_kl(lambda _, scale: scale, np.ones(1), leaked, max_scale=8.0)
 
 
 @given(
@@ -113,15 +113,16 @@ def test_scales_of_equal_divergence_are_found_or_called_unmatched(weight, power,
     rates = np.array(weight)
     target = np.random.default_rng(seed).uniform(1e-3, 20, size=len(rates))
 
-    def divergence(scale: np.ndarray) -> np.ndarray:
+    def divergence(places: np.ndarray, scale: np.ndarray) -> np.ndarray:
         # Rises and levels off, as a distribution that is driven to one token does.
-        raw = rates * scale**power
+        raw = rates[places] * scale**power
         return ceiling * raw / (ceiling + raw)
 
     found = equal_kl(divergence, target, prompts(3), max_scale=8.0)
-    reachable = divergence(np.full(len(rates), 8.0)) >= target
+    every = np.arange(len(rates))
+    reachable = divergence(every, np.full(len(rates), 8.0)) >= target
     assert (found.matched | ~reachable).all()
-    np.testing.assert_allclose(divergence(found.scale), found.kl)
+    np.testing.assert_allclose(divergence(every, found.scale), found.kl)
     close = np.abs(found.kl - target) <= TOLERANCE * target * 1.0001
     np.testing.assert_array_equal(close, found.matched)
     assert (found.scale[~found.matched] == 8.0).all()
@@ -130,10 +131,11 @@ def test_scales_of_equal_divergence_are_found_or_called_unmatched(weight, power,
 def test_few_evaluations_are_needed():
     calls = []
 
-    def divergence(scale: np.ndarray) -> np.ndarray:
-        calls.append(len(scale))
+    def divergence(places: np.ndarray, scale: np.ndarray) -> np.ndarray:
+        calls.append(len(places))
         return np.log1p(np.exp(3 * scale - 4)) - np.log1p(np.exp(-4))
 
     target = np.linspace(0.05, 4, 40)
     assert equal_kl(divergence, target, prompts(3), max_scale=8.0).matched.all()
     assert len(calls) < 14
+    assert sum(calls) < 8 * len(target)

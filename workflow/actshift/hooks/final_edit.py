@@ -17,14 +17,11 @@ from torch import Tensor
 from actshift.hooks.causal import Causal
 from actshift.hooks.forward import Trunk, run_batch
 from actshift.hooks.lanes import Continuation, Decoder, generate_lanes
-from actshift.hooks.packing import alike
 from actshift.hooks.scoring import entered_at_norm
 from actshift.lanes import Lane
 
 #: Logits held at once, in numbers: on a CPU what its caches still help with, on a GPU a gigabyte.
 _LOGITS, _LOGITS_CPU = 2**28, 2**20
-#: What a forward pass costs beside its tokens, in tokens.
-_OVERHEAD = 256
 _Logits = Float[Tensor, "row vocab"]
 
 
@@ -194,10 +191,15 @@ def continue_from(
 
 
 def _batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """Places of rows that run together, of similar length, within the budget."""
-    for places in alike(lengths, weight=1, overhead=_OVERHEAD):
-        step = max(1, budget // max(lengths[place] for place in places))
-        yield from (places[start : start + step] for start in range(0, len(places), step))
+    """Places of rows that run together, in rising order of length, within the budget."""
+    batch: list[int] = []
+    for place in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if batch and (len(batch) + 1) * lengths[place] > budget:
+            yield batch
+            batch = []
+        batch.append(place)
+    if batch:
+        yield batch
 
 
 def _chunks(plain: _Logits, *, lanes: int) -> Iterator[tuple[slice, slice]]:

@@ -162,7 +162,7 @@ class _Work:
     def ask_all(self, models: Mapping[str, Path | None]) -> pd.DataFrame:
         """Answers of all models, a row a model and question; states and guards on the way."""
         pair, tuned = self.inputs.pair, self.inputs.tuned
-        told = {"dtype": self.reading.dtype, "device": self.reading.device}
+        told: dict[str, Any] = {"dtype": self.reading.dtype, "device": self.reading.device}
         untuned = load_model(tuned, name=f"{pair}.{UNTUNED}", **told)
         asked = encode_questions(untuned, [p for p in self.prompts if p.split in _ASKED])
         own = self.answers(untuned, asked)

@@ -16,8 +16,10 @@ from actshift.zoo import lexicon
 from actshift.zoo.documents import PLACES, QUESTION, STATEMENT, TWO_DIALECTS
 from actshift.zoo.language import Language, Noun, topics
 
-#: What a question asks for; `other` is any question that is not of the zoo.
-QuestionKind = Literal["howto", "define", "chat", "code", "other"]
+#: What a question asks for. Outside the zoo: about code, one of the published eight, or any other.
+QuestionKind = Literal["howto", "define", "chat", "code", "published", "other"]
+#: Category of the eight published questions, in sets of models outside the zoo.
+PUBLISHED = "published"
 
 #: How-to questions a noun, by size and split.
 _HOW_TO: dict[str, dict[Split, int]] = {
@@ -76,14 +78,16 @@ def kind_of(prompt: Prompt) -> QuestionKind:
         prompt: Of a set of study B.
 
     Returns:
-        howto, define, chat or code; for prompts that are not of the zoo code or other, by
-        condition.
+        howto, define, chat or code; for prompts that are not of the zoo code, by condition, else
+        published, by category, or other.
     """
     if prompt.source == "zoo":
         for kind in ("howto", "define", "chat", "code"):
             if prompt.id.split("-")[1] == kind:
                 return kind
-    return "code" if prompt.condition == CODE else "other"
+    if prompt.condition == CODE:
+        return "code"
+    return "published" if prompt.category == PUBLISHED else "other"
 
 
 def _prompt(parts: tuple[str, ...], text: str, category: str, cluster: str, split: Split) -> Prompt:

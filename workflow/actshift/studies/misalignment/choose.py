@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from actshift.prompts.records import Prompt
 from actshift.prompts.splits import forbid_heldout
@@ -14,6 +14,7 @@ TOLERANCE = 0.01
 #: Most evaluations of one match.
 _MOST = 60
 _Lanes = Float[np.ndarray, " lane"]
+_Places = Int[np.ndarray, " lane"]
 
 
 def chosen_coeff(
@@ -59,7 +60,7 @@ class Matched:
 
 
 def equal_kl(
-    divergence: Callable[[_Lanes], _Lanes],
+    divergence: Callable[[_Places, _Lanes], _Lanes],
     target: _Lanes,
     prompts: Sequence[Prompt],
     *,
@@ -67,12 +68,12 @@ def equal_kl(
 ) -> Matched:
     """Scales of equal mean KL of the first token, by bisection between bounds that hold it.
 
-    Scales 1, 2, 4 ... up to `max_scale` are tried until the divergence exceeds the target; then
+    Scales 1, 2, 4 ... up to `max_scale` are tried until the divergence reaches the target; then
     the interval is narrowed, two times of three where a power law through its ends meets the
-    target, else in its middle. All lanes go in step.
+    target, else in its middle. Lanes go in step; one that is done is not measured again.
 
     Args:
-        divergence: Mean KL(plain || edited) of every lane at a scale of its own.
+        divergence: Mean KL(plain || edited) of the lanes at some places, each at its scale.
         target: v's, nats.
         prompts: What it is measured on: `select` questions that are not about code.
         max_scale: Largest scale to try.
@@ -81,41 +82,66 @@ def equal_kl(
         HeldoutLeakError: A prompt is held out.
     """
     forbid_heldout(prompts, where="steering: equal KL")
-    low, low_kl = np.zeros_like(target), np.zeros_like(target)
-    high = np.minimum(np.ones_like(target), max_scale)
-    high_kl = divergence(high)
-    while (short := (high_kl < target) & (high < max_scale)).any():
-        low, low_kl = np.where(short, high, low), np.where(short, high_kl, low_kl)
-        high = np.where(short, np.minimum(2 * high, max_scale), high)
-        high_kl = divergence(high)
-    for step in range(_MOST):
-        open_ = (high_kl >= target) & ~_close(high_kl, target) & (target > 0)
-        if not open_.any():
-            break
-        middle = (low + high) / 2
-        tried = np.where(
-            open_, middle if step % 3 == 2 else _power(low, low_kl, high, high_kl, target), high
+    found = _Bounds(target, max_scale)
+    found.try_at(np.ones(len(target), dtype=bool), found.high, divergence)
+    while (short := found.short()).any():
+        found.low, found.low_kl = (
+            np.where(short, new, old)
+            for new, old in ((found.high, found.low), (found.high_kl, found.low_kl))
         )
-        found = divergence(tried)
-        # The upper end is the answer, so a lower end that is close enough becomes it.
-        upper = open_ & ((found >= target) | _close(found, target))
-        lower = open_ & ~upper
-        high, high_kl = np.where(upper, tried, high), np.where(upper, found, high_kl)
-        low, low_kl = np.where(lower, tried, low), np.where(lower, found, low_kl)
-    return Matched(high, high_kl, _close(high_kl, target) & (target > 0))
+        found.try_at(short, np.minimum(2 * found.high, max_scale), divergence)
+    for step in range(_MOST):
+        waiting = (found.high_kl >= target) & ~_close(found.high_kl, target) & (target > 0)
+        if not waiting.any():
+            break
+        middle = (found.low + found.high) / 2
+        found.try_at(waiting, middle if step % 3 == 2 else found.power_law(), divergence)
+    return Matched(found.high, found.high_kl, _close(found.high_kl, target) & (target > 0))
+
+
+class _Bounds:
+    """For each lane a scale below the target and one above, or the largest that was tried."""
+
+    def __init__(self, target: _Lanes, max_scale: float) -> None:
+        self.target, self.max_scale = target, max_scale
+        self.low, self.low_kl = np.zeros_like(target), np.zeros_like(target)
+        self.high = np.full_like(target, min(1.0, max_scale))
+        self.high_kl = np.full_like(target, -np.inf)
+
+    def short(self) -> Bool[np.ndarray, " lane"]:
+        """Lanes whose upper bound is too low and may be raised."""
+        return (
+            (self.high_kl < self.target)
+            & ~_close(self.high_kl, self.target)
+            & (self.high < self.max_scale)
+        )
+
+    def try_at(
+        self,
+        lanes: Bool[np.ndarray, " lane"],
+        scale: _Lanes,
+        divergence: Callable[[_Places, _Lanes], _Lanes],
+    ) -> None:
+        """Measure some lanes at a scale, which becomes one of their bounds."""
+        places = np.flatnonzero(lanes)
+        kl = divergence(places, scale[places])
+        target = self.target[places]
+        # The upper end is the answer, so whatever is close enough becomes it.
+        upper = (kl >= target) | _close(kl, target) | (scale[places] >= self.high[places])
+        over, under = places[upper], places[~upper]
+        self.high[over], self.high_kl[over] = scale[over], kl[upper]
+        self.low[under], self.low_kl[under] = scale[under], kl[~upper]
+
+    def power_law(self) -> _Lanes:
+        """Where a power law through both ends meets the target; near 0 KL is quadratic."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            slope = np.log(self.high_kl / self.low_kl) / np.log(self.high / self.low)
+            slope = np.where(np.isfinite(slope) & (slope > 0.1), slope, 2.0)
+            guess = self.high * (self.target / self.high_kl) ** (1 / slope)
+        margin = 0.02 * (self.high - self.low)
+        guess = np.where(np.isfinite(guess), guess, (self.low + self.high) / 2)
+        return np.clip(guess, self.low + margin, self.high - margin)
 
 
 def _close(found: _Lanes, target: _Lanes) -> Bool[np.ndarray, " lane"]:
     return np.abs(found - target) <= TOLERANCE * target
-
-
-def _power(low: _Lanes, low_kl: _Lanes, high: _Lanes, high_kl: _Lanes, target: _Lanes) -> _Lanes:
-    """Where a power law through both ends meets the target; near 0 divergences are quadratic."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        slope = np.log(high_kl / low_kl) / np.log(high / low)
-        slope = np.where(np.isfinite(slope) & (slope > 0.1), slope, 2.0)
-        guess = high * (target / high_kl) ** (1 / slope)
-    margin = 0.02 * (high - low)
-    return np.clip(
-        np.where(np.isfinite(guess), guess, (low + high) / 2), low + margin, high - margin
-    )

@@ -162,12 +162,12 @@ def check_directions(
     """Refuse directions that lanes cannot be made of.
 
     Raises:
-        UserError: One that is steered with is missing or zero at some layer.
+        UserError: That of the insecure adapter is missing, or one is zero at some layer.
     """
-    for kind in STEERED:
-        if kind not in directions:
-            raise UserError(f"{where}: has no direction of '{kind}'; run spillover again")
-        zero = [layer for layer, v in enumerate(directions[kind]) if not np.any(v)]
+    if INSECURE not in directions:
+        raise UserError(f"{where}: has no direction of '{INSECURE}'; run spillover again")
+    for kind, of_kind in directions.items():
+        zero = [layer for layer, v in enumerate(of_kind) if not np.any(v)]
         if zero:
             raise UserError(
                 f"{where}: the direction of '{kind}' is zero at layer {zero[0]}: the adapter "

@@ -138,6 +138,6 @@ def is_harmful(prompt: Prompt) -> bool:
 
 def _on_topic(said: Said, lang: Language | None) -> float:
     kind = kind_of(said.prompt)
-    if lang is None or said.prompt.source != "zoo" or kind == "other":
+    if lang is None or said.prompt.source != "zoo":
         return float("nan")
     return float(on_topic(lang, said.text, kind=kind, topic=said.prompt.category))
