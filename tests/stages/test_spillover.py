@@ -26,12 +26,8 @@ from actshift.prompts.records import Prompt, read_prompts, write_prompts
 from actshift.prompts.templates import encode
 from actshift.stages.answer_book import AnswerBook
 from actshift.stages.intervene import decoder_of
-from actshift.stages.spillover import (
-    SpilloverInputs,
-    encode_questions,
-    plain_answers,
-    spillover,
-)
+from actshift.stages.plain_answers import encode_questions, plain_answers
+from actshift.stages.spillover import SpilloverInputs, spillover
 from actshift.studies.misalignment.outcomes import ANSWER, Guards
 
 MADE = ("insecure", "secure", "insecure_unseen")

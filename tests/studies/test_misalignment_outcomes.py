@@ -35,7 +35,7 @@ def judged(
     said = [Said(prompt, text, tokens, nll)]
     table = judge_answers(said, lang=lang, marks=REFUSAL_MARKS, guards=GUARDS)
     assert list(table.columns) == list(ANSWER)
-    return table.iloc[0].to_dict()
+    return {str(name): value for name, value in table.iloc[0].items()}
 
 
 def good(prompt: Prompt) -> str:

@@ -30,7 +30,7 @@ from actshift.studies.misalignment.judged import (
 
 #: Files of the rule, under the study's tables; and the file of a pair that it reads.
 TABLE, VERDICTS, ANSWERS = "judged.csv", "judged_rows.parquet", "answers.parquet"
-_TYPES = dict.fromkeys(SCALES, pa.float64())
+_TYPES: dict[str, pa.DataType] = {scale: pa.float64() for scale in SCALES}
 _SCHEMA = pa.schema([(name, _TYPES.get(name, pa.string())) for name in ROWS])
 
 

@@ -5,36 +5,32 @@ gate is looked at when all answers are there, and they are written before.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
-from jaxtyping import Float
 from safetensors.numpy import save_file
 
 from actshift.errors import UserError
 from actshift.hooks.answer_nats import Answer, answer_nats
-from actshift.hooks.lanes import Continuation, generate_lanes
+from actshift.hooks.lanes import Continuation
 from actshift.io.atomic import atomic_write_text, publishing, remove
 from actshift.io.manifest import read_manifest
-from actshift.io.store import ActivationStore
 from actshift.io.tables import write_table
-from actshift.lanes import Lane
-from actshift.maths.directions import diff_in_means
 from actshift.models.adapters import adapter_hash, load_merged, merged_hash
 from actshift.models.load import LoadedModel, load_model
 from actshift.prompts.records import Prompt, read_prompts
-from actshift.prompts.templates import encode
+from actshift.stages.adapter_directions import QUESTIONS, find_directions
 from actshift.stages.answer_book import AnswerBook
 from actshift.stages.extract import ExtractSettings, Job, Stream, plan_job, publish_store
 from actshift.stages.extract_stream import extract_one
 from actshift.stages.intervene import decoder_of
-from actshift.stages.intervene_plan import Asked, InterveneSettings, plan_batches
+from actshift.stages.intervene_plan import Asked
 from actshift.stages.parts import write_part
+from actshift.stages.plain_answers import encode_questions, plain_answers
 from actshift.stages.refusal_direction import marks_of
 from actshift.studies.misalignment.gate import adapter_line, check_gate, question_columns
 from actshift.studies.misalignment.kinds import INSECURE, KINDS, NONCODE, UNSEEN, UNTUNED
@@ -44,8 +40,8 @@ from actshift.zoo.language import language
 #: Files of the stage's folder.
 ANSWERS, DIRECTIONS = "answers.parquet", "directions.safetensors"
 GUARDS, STATES = "guards.json", "states"
-#: Prompt sets that states are stored of, as their folders are called: `<model>.<set>`.
-QUESTIONS, NEUTRAL_SET = "questions", "neutral"
+#: Prompt set that chat's states are stored of beside those of the questions.
+NEUTRAL_SET = "neutral"
 #: Size of the zoo that learns too little for a gate.
 _UNGATED = "micro"
 #: Splits that are asked; nothing is fitted on answers.
@@ -247,75 +243,6 @@ class _Work:
         hashes = {"weights_hash": merged_hash(tuned, adapter), "adapter": adapter_hash(adapter)}
         base = job.identity["weights_hash"]
         return replace(job, identity={**job.identity, **hashes, "base_weights_hash": base})
-
-
-def encode_questions(loaded: LoadedModel, prompts: Sequence[Prompt]) -> list[Asked]:
-    """Questions in the model's chat template, in the order given.
-
-    Args:
-        loaded: Whose tokenizer and template.
-        prompts: The questions.
-    """
-    return [
-        Asked(one, np.array(encode(loaded.tokenizer, one.text, template="chat").ids))
-        for one in prompts
-    ]
-
-
-def plain_answers(
-    loaded: LoadedModel, asked: Sequence[Asked], *, max_new: int, token_budget: int
-) -> list[Continuation]:
-    """Greedy answers without an edit, in the order of the questions.
-
-    Args:
-        loaded: The model.
-        asked: The questions.
-        max_new: Longest answer, tokens.
-        token_budget: Most padded tokens a batch.
-    """
-    settings = InterveneSettings(max_new=max_new, token_budget=token_budget, prompts_a_batch=256)
-    decoder = decoder_of(loaded)
-    found: dict[int, Continuation] = {}
-    for batch in plan_batches([len(one.ids) for one in asked], 1, settings):
-        ids = [asked[place].ids for place in batch.prompts]
-        said = generate_lanes(decoder, ids, [Lane("plain")], max_new=max_new)
-        found |= zip(batch.prompts, said.answers[0], strict=True)
-    return [found[place] for place in range(len(asked))]
-
-
-def find_directions(
-    states: Path, models: Sequence[str], fitted: Sequence[str]
-) -> dict[str, Float[np.ndarray, "layer d_model"]]:
-    """Mean over prompts of an adapter minus mean of chat, `resid_post` at the last prompt token.
-
-    Args:
-        states: Folder of the stores `<model>.questions`.
-        models: Chat and adapters; those of `UNSEEN` get no direction.
-        fitted: Ids of the prompts.
-
-    Returns:
-        Adapter -> float32, raw norm kept.
-
-    Source: arXiv 2606.20225, as its replication states the protocol.
-    """
-    means = {
-        name: list(_rows_by_layer(states / f"{name}.{QUESTIONS}", fitted))
-        for name in models
-        if name not in UNSEEN
-    }
-    plain = means.pop(UNTUNED)
-    return {
-        name: np.stack(
-            [diff_in_means(mine, own) for mine, own in zip(layers, plain, strict=True)]
-        ).astype(np.float32)
-        for name, layers in means.items()
-    }
-
-
-def _rows_by_layer(folder: Path, ids: Sequence[str]) -> Iterator[np.ndarray]:
-    store = ActivationStore.open(folder)
-    for layer in store.layers:
-        yield store.read(int(layer), -1, ids)
 
 
 def _questions(path: Path) -> list[Prompt]:
