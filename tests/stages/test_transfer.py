@@ -102,15 +102,8 @@ def maps(root: Path, out: Path) -> None:
 
 
 def inputs_of(root: Path, pair: str) -> TransferInputs:
-    own = root / pair
-    return TransferInputs(
-        pair,
-        own / "tuned",
-        own / "adapters",
-        own / "spillover",
-        root / "maps",
-        root / "questions.jsonl",
-    )
+    own = [root / pair / name for name in ("tuned", "adapters", "spillover")]
+    return TransferInputs(pair, *own, root / "maps", root / "questions.jsonl")
 
 
 def go(root: Path, pair: str, out: Path, **changes: Any) -> None:
@@ -125,11 +118,6 @@ def go(root: Path, pair: str, out: Path, **changes: Any) -> None:
         device="cpu",
         out=out,
     )
-
-
-def rows_of(lanes: pd.DataFrame) -> list[Any]:
-    """Rows with their columns as members."""
-    return list(lanes.itertuples())
 
 
 def table(root: Path, name: str) -> pd.DataFrame:
@@ -185,7 +173,7 @@ def vectors_of(root: Path, lanes: pd.DataFrame) -> dict[int, np.ndarray]:
     """What lanes of equal norm subtract, from the files of the maps alone."""
     mapped = load_file(root / "maps" / "mapped.safetensors")
     found = {}
-    for row in rows_of(lanes):
+    for row in lanes.itertuples():
         vectors = load_file(folder_of(root / "maps", str(row.donor), "one") / VECTORS)
         if row.control == "mapped":
             vector = mapped[f"{row.donor}--one.{row.fit_on}"][-1]
@@ -231,7 +219,7 @@ def test_every_vector_has_the_receivers_own_norm(root: Path) -> None:
     norm = lanes[(lanes["norm_rule"] == "norm") & ~lanes["orthogonal"]]
     norm = norm[norm["control"].isin(["mapped", "wrong_layer", *MAPPED_NULLS])]
     assert (norm["scale"] == 1).all()
-    for row, vector in zip(rows_of(norm), vectors_of(root, norm).values(), strict=True):
+    for row, vector in zip(norm.itertuples(), vectors_of(root, norm).values(), strict=True):
         assert np.linalg.norm(vector) == pytest.approx(row.coeff * np.linalg.norm(own), rel=0.01)
         cosine = vector @ own / np.linalg.norm(vector) / np.linalg.norm(own)
         assert row.cosine == pytest.approx(cosine, abs=1e-4)
@@ -242,7 +230,7 @@ def test_equal_kl_is_that_of_the_mapped_direction(root: Path) -> None:
     mapped = lanes[(lanes["control"] == "mapped") & (lanes["fit_on"] == "neutral")]
     target = mapped.set_index(["donor", "coeff"])["kl_select"]
     rows = lanes[lanes["norm_rule"] == "kl"]
-    wanted = np.array([target[row.donor, row.coeff] for row in rows_of(rows)])
+    wanted = np.array([target[row.donor, row.coeff] for row in rows.itertuples()])
     ok = (rows["status"] == "ok").to_numpy()
     assert ok.sum() > len(rows) / 2
     apart = np.abs(rows["kl_select"].to_numpy() / wanted - 1)
@@ -270,7 +258,7 @@ def test_what_is_orthogonalised_has_no_part_along_the_mapped_direction(root: Pat
     mapped = load_file(root / "maps" / "mapped.safetensors")
     rows = lanes[(lanes["control"] == "wrong_layer") & (lanes["coeff"] == 1.0)]
     raw = vectors_of(root, rows[~rows["orthogonal"]])
-    for row in rows_of(rows[rows["orthogonal"]]):
+    for row in rows[rows["orthogonal"]].itertuples():
         twin = rows[~rows["orthogonal"] & (rows["donor"] == row.donor)]
         vector = raw[int(twin.loc[twin["source"] == row.source, "lane"].iloc[0])]
         unit = mapped[f"{row.donor}--one.neutral"][-1]
