@@ -54,6 +54,11 @@ class TransferInputs:
     maps: Path
     questions: Path
 
+    @property
+    def steering(self) -> SteeringInputs:
+        """Those that steering within the model reads too."""
+        return SteeringInputs(self.pair, self.tuned, self.adapters, self.spillover, self.questions)
+
 
 def transfer(
     inputs: TransferInputs,
@@ -95,10 +100,7 @@ def transfer(
         )
     donors = donors_of(inputs.maps, inputs.pair)
     loading = {"dtype": dtype, "device": device}
-    files = SteeringInputs(
-        inputs.pair, inputs.tuned, inputs.adapters, inputs.spillover, inputs.questions
-    )
-    lane_run = LaneRun(SteeredPair(files, zoo_size, settings, seed, loading))
+    lane_run = LaneRun(SteeredPair(inputs.steering, zoo_size, settings, seed, loading))
     receiver = Receiver(inputs.pair, v, len(directions) - 1, settings["coeffs"])
     lane_run.ask([plain_lane(receiver)])
     for sent in donors:
@@ -106,13 +108,11 @@ def transfer(
     tables = lane_run.tables()
     facts = {
         "run": run,
-        "pair": inputs.pair,
-        "donors": [sent.donor for sent in donors],
         "seed": seed,
         "code": code,
-        "model": merged_hash(inputs.tuned, inputs.adapters / INSECURE),
-        "maps": read_manifest(inputs.maps)["sha256"],
+        "donors": [sent.donor for sent in donors],
         "questions": content_hash(lane_run.pair.prompts),
+        **_facts(inputs),
     }
     with publishing(out) as partial:
         partial.mkdir(parents=True)
@@ -132,3 +132,11 @@ def _one_donor(
     lane_run.ask(null_lanes(receiver, sent, draws=settings["final_draws"]))
     drawn = null_lanes(receiver, sent, draws=settings["kl_draws"])
     lane_run.ask(lane_run.at_equal_kl(drawn, kl_targets(mapped, drawn)))
+
+
+def _facts(inputs: TransferInputs) -> dict[str, str]:
+    return {
+        "pair": inputs.pair,
+        "model": merged_hash(inputs.tuned, inputs.adapters / INSECURE),
+        "maps": read_manifest(inputs.maps)["sha256"],
+    }
