@@ -16,7 +16,7 @@ from actshift.hooks.memory import keep_freed_memory
 from actshift.io.atomic import publishing
 from actshift.io.manifest import read_manifest, write_manifest
 from actshift.models.adapters import merged_hash
-from actshift.prompts.records import content_hash
+from actshift.prompts.records import content_hash, read_prompts
 from actshift.stages.parts import write_part
 from actshift.stages.ridge_map_files import donors_of
 from actshift.stages.ridge_maps import read_directions
@@ -106,14 +106,8 @@ def transfer(
     for sent in donors:
         _one_donor(lane_run, receiver, sent, settings)
     tables = lane_run.tables()
-    facts = {
-        "run": run,
-        "seed": seed,
-        "code": code,
-        "donors": [sent.donor for sent in donors],
-        "questions": content_hash(lane_run.pair.prompts),
-        **_facts(inputs),
-    }
+    names = [sent.donor for sent in donors]
+    facts = {"run": run, "seed": seed, "code": code, "donors": names, **_facts(inputs)}
     with publishing(out) as partial:
         partial.mkdir(parents=True)
         for name, table in tables.items():
@@ -139,4 +133,5 @@ def _facts(inputs: TransferInputs) -> dict[str, str]:
         "pair": inputs.pair,
         "model": merged_hash(inputs.tuned, inputs.adapters / INSECURE),
         "maps": read_manifest(inputs.maps)["sha256"],
+        "questions": content_hash(read_prompts(inputs.questions)),
     }
