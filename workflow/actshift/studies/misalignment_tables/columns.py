@@ -37,7 +37,8 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     # A row an adapter, layer, direction it is projected on and split.
     "separation": (
         *("pair", "adapter", "projected_on", "layer", "split", *_COUNT, "balanced_accuracy"),
-        *("accuracy_low", "accuracy_high", "cohen_d", "cosine", "shift_norm", *_STATUS),
+        *("accuracy_low", "accuracy_high", "over_chance", "over_chance_low", "over_chance_high"),
+        *("cohen_d", "cosine", "shift_norm", *_STATUS),
     ),
     # A row an unseen positive and a negative: area under the ROC curve of projections on v.
     "detection": (
@@ -46,7 +47,11 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     ),
     "direction_cosines": ("pair", "layer", "a", "b", "cosine", "norm_a", "norm_b"),
     # Within a model. `donor` is the pair itself.
-    "steering": (*_LANE, *_COUNT, *_OUTCOME, *_DRAWS, "same_first_token", *_STATUS),
+    # `against_edit`: repaired answers of a logit bias minus those of the edit it stands for.
+    "steering": (
+        *(*_LANE, *_COUNT, *_OUTCOME, *_DRAWS, "same_first_token", "against_edit"),
+        *("against_edit_low", "against_edit_high", *_STATUS),
+    ),
     # Across models. `control` is `mapped`, one of its nulls or one of its relatives.
     "transfer": (*_LANE, "fit_on", *_COUNT, *_OUTCOME, *_DRAWS, *_STATUS),
     # A row an ordered pair of models, layer and prompts the map is fitted on.
@@ -58,21 +63,24 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     ),
     # A row a donor and receiver (the same one: within the model), by the rule of one coefficient.
     "specificity": (
-        *("donor", "receiver", "protocol", "coeff", *_COUNT, "gain", "gain_low", "gain_high"),
+        *("donor", "receiver", "scope", "pairing", "protocol", "fit_on", "coeff", *_COUNT),
+        *("gain", "gain_low", "gain_high", "drop", "drop_low", "drop_high", "code_plain"),
         *("null", "null_high", "draws", "margin", "margin_low", "margin_high"),
         *("p", "p_holm", "verdict", "loss_against_within", "loss_low", "loss_high", *_STATUS),
     ),
     # A row a receiver and the adapter its v is judged on: does v repair what is not insecure?
     "content": (
-        *("pair", "receiver", "source", "protocol", "coeff", "split", *_COUNT, "gain"),
+        *("pair", "receiver", "source", "protocol", "coeff", "chosen", "split", *_COUNT, "gain"),
         *("gain_low", "gain_high", "gain_insecure", "difference", "difference_low"),
-        *("difference_high", "dose_ratio", *_STATUS),
+        *("difference_high", "code_plain", "code_plain_insecure", "dose_ratio", "dose_matched"),
+        *_STATUS,
     ),
     # A row a donor and receiver: the 4 x 4 matrix, and what rows and columns explain of it.
     "topology": (
-        *("donor", "receiver", "coeff", "baseline", "drop", "share", "share_low", "share_high"),
-        *("gain_share", "seeds", "donor_effect", "receiver_effect", "asymmetry", "asymmetry_p"),
-        *_STATUS,
+        *("donor", "receiver", "scope", "families", "fit_on", "coeff", *_COUNT, "baseline", "drop"),
+        *("share", "share_low", "share_high", "gain_share", "seeds", "donor_effect"),
+        *("receiver_effect", "asymmetry", "asymmetry_excess", "asymmetry_excess_low"),
+        *("asymmetry_excess_high", "asymmetry_p", *_STATUS),
     ),
     # A row a lane and kind of prompt: what the edit does to code and to harmless questions.
     "side_effects": (
