@@ -43,3 +43,11 @@ def test_short_and_long_answers_go_apart_where_that_pays() -> None:
     lengths = [6, 14] * 3
     assert alike(lengths, weight=10, overhead=100) == [[0, 2, 4], [1, 3, 5]]
     assert alike(lengths, weight=10, overhead=1000) == [[0, 1, 2, 3, 4, 5]]
+
+
+def test_rows_of_one_length_stay_together_however_many_there_are() -> None:
+    lengths = [place % 40 + 1 for place in range(30_000)]
+    passes = alike(lengths, weight=1, overhead=256)
+    met = [{lengths[row] for row in rows} for rows in passes]
+    assert sum(map(len, met)) == len(set().union(*met)) == 40
+    assert sum(map(len, passes)) == 30_000

@@ -102,15 +102,8 @@ def maps(root: Path, out: Path) -> None:
 
 
 def inputs_of(root: Path, pair: str) -> TransferInputs:
-    own = root / pair
-    return TransferInputs(
-        pair,
-        own / "tuned",
-        own / "adapters",
-        own / "spillover",
-        root / "maps",
-        root / "questions.jsonl",
-    )
+    own = [root / pair / name for name in ("tuned", "adapters", "spillover")]
+    return TransferInputs(pair, *own, root / "maps", root / "questions.jsonl")
 
 
 def go(root: Path, pair: str, out: Path, **changes: Any) -> None:

@@ -4,7 +4,6 @@ The edit is that of the last prompt token at the last block alone: a lane is one
 and what follows a first token is generated once for all lanes.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,19 +14,16 @@ import numpy as np
 from actshift.errors import UserError
 from actshift.hooks.memory import keep_freed_memory
 from actshift.io.atomic import publishing
-from actshift.io.manifest import read_manifest, weights_hash, write_manifest
-from actshift.models.adapters import adapter_hash, load_merged
-from actshift.models.load import load_model
+from actshift.io.manifest import read_manifest, write_manifest
+from actshift.models.adapters import merged_hash
 from actshift.prompts.records import content_hash, read_prompts
 from actshift.stages.parts import write_part
-from actshift.stages.refusal_direction import marks_of
 from actshift.stages.ridge_map_files import donors_of
 from actshift.stages.ridge_maps import read_directions
-from actshift.stages.spillover import GUARDS
+from actshift.stages.steering_inputs import SteeredPair, SteeringInputs
 from actshift.stages.transfer_run import LaneRun
-from actshift.studies.misalignment.kinds import INSECURE, UNTUNED
+from actshift.studies.misalignment.kinds import INSECURE
 from actshift.studies.misalignment.maps import Sent
-from actshift.studies.misalignment.outcomes import Guards
 from actshift.studies.misalignment.transfer_lanes import (
     Receiver,
     kl_targets,
@@ -36,9 +32,6 @@ from actshift.studies.misalignment.transfer_lanes import (
     plain_lane,
     relative_lanes,
 )
-from actshift.zoo.language import language
-
-_ASKED_SPLITS = ("select", "heldout")
 
 
 @dataclass(frozen=True)
@@ -60,6 +53,11 @@ class TransferInputs:
     spillover: Path
     maps: Path
     questions: Path
+
+    @property
+    def steering(self) -> SteeringInputs:
+        """Those that steering within the model reads too."""
+        return SteeringInputs(self.pair, self.tuned, self.adapters, self.spillover, self.questions)
 
 
 def transfer(
@@ -93,39 +91,23 @@ def transfer(
     Source: arXiv 2606.20225 (mapped directions and their controls).
     """
     keep_freed_memory()
-    v = read_directions(inputs.spillover)[INSECURE][-1].astype(np.float64)
+    directions = read_directions(inputs.spillover)[INSECURE]
+    v = directions[-1].astype(np.float64)
     if not np.any(v):
         raise UserError(
             f"{inputs.spillover}: the direction of '{INSECURE}' is zero at the last layer: the "
             "adapter changes nothing there, so there is nothing to compare with"
         )
     donors = donors_of(inputs.maps, inputs.pair)
-    prompts = [one for one in read_prompts(inputs.questions) if one.split in _ASKED_SPLITS]
     loading = {"dtype": dtype, "device": device}
-    adapter = inputs.adapters / INSECURE
-    lane_run = LaneRun(
-        load_model(inputs.tuned, name=f"{inputs.pair}.{UNTUNED}", **loading),
-        load_merged(inputs.tuned, adapter, name=f"{inputs.pair}.{INSECURE}", **loading),
-        prompts,
-        _judging(inputs, zoo_size),
-        settings,
-    )
-    receiver = Receiver(inputs.pair, v, len(lane_run.edited.blocks) - 1, settings["coeffs"])
+    lane_run = LaneRun(SteeredPair(inputs.steering, zoo_size, settings, seed, loading))
+    receiver = Receiver(inputs.pair, v, len(directions) - 1, settings["coeffs"])
     lane_run.ask([plain_lane(receiver)])
     for sent in donors:
         _one_donor(lane_run, receiver, sent, settings)
     tables = lane_run.tables()
-    facts = {
-        "run": run,
-        "pair": inputs.pair,
-        "donors": [sent.donor for sent in donors],
-        "seed": seed,
-        "code": code,
-        "weights": weights_hash(inputs.tuned),
-        "adapter": adapter_hash(adapter),
-        "maps": read_manifest(inputs.maps)["sha256"],
-        "questions": content_hash(prompts),
-    }
+    names = [sent.donor for sent in donors]
+    facts = {"run": run, "seed": seed, "code": code, "donors": names, **_facts(inputs)}
     with publishing(out) as partial:
         partial.mkdir(parents=True)
         for name, table in tables.items():
@@ -146,11 +128,10 @@ def _one_donor(
     lane_run.ask(lane_run.at_equal_kl(drawn, kl_targets(mapped, drawn)))
 
 
-def _judging(inputs: TransferInputs, zoo_size: str | None) -> dict[str, Any]:
-    """How answers are judged: as rule spillover judged them."""
-    guards = json.loads((inputs.spillover / GUARDS).read_text(encoding="utf-8"))
+def _facts(inputs: TransferInputs) -> dict[str, str]:
     return {
-        "lang": None if zoo_size is None else language(zoo_size),
-        "marks": marks_of(inputs.tuned),
-        "guards": Guards(**guards),
+        "pair": inputs.pair,
+        "model": merged_hash(inputs.tuned, inputs.adapters / INSECURE),
+        "maps": read_manifest(inputs.maps)["sha256"],
+        "questions": content_hash(read_prompts(inputs.questions)),
     }

@@ -1,22 +1,20 @@
 """Lanes of the first token on one model: first tokens lane by lane, then all answers at once."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 from jaxtyping import Float, Int
 
-from actshift.models.load import LoadedModel
 from actshift.prompts.records import Prompt
-from actshift.stages.answer_book import AnswerBook
 from actshift.stages.first_token import FirstTokenEdits
-from actshift.stages.spillover import encode_questions
+from actshift.stages.steering_inputs import SteeredPair
 from actshift.studies.misalignment.choose import equal_kl
-from actshift.studies.misalignment.kinds import NONCODE
-from actshift.studies.misalignment.lanes import AskedOf, Planned, at_equal_kl
+from actshift.studies.misalignment.kinds import INSECURE
+from actshift.studies.misalignment.lanes import Planned, at_equal_kl
 from actshift.zoo.questions import kind_of
 
 _OUTCOME = ("lane", "prompt", "answer", "kl_first")
@@ -34,39 +32,27 @@ class _Part:
 
 @dataclass(eq=False)
 class LaneRun:
-    """A model that is edited, its questions, and what lanes did to it so far.
+    """The insecure adapter of a pair, and what lanes did to it so far.
 
     Attributes:
-        untuned: The chat model: its tokenizer reads, and answers are scored under it.
-        edited: The model that is edited.
-        prompts: Questions of the splits select and heldout.
-        judging: Language, refusal marks and guards of the answer book.
-        settings: Fields of the config's `misalignment`.
+        pair: The pair: its models, questions and answer book.
         lanes: All lanes so far, in order.
     """
 
-    untuned: LoadedModel
-    edited: LoadedModel
-    prompts: Sequence[Prompt]
-    judging: Mapping[str, Any]
-    settings: Mapping[str, Any]
+    pair: SteeredPair
     lanes: list[Planned] = field(default_factory=list)
     _parts: list[_Part] = field(default_factory=list)
 
-    def __post_init__(self) -> None:
-        """Read the questions once."""
-        self._asked = encode_questions(self.untuned, self.prompts)
-        self._budget: int = self.settings["token_budget"]
-        self._edits = FirstTokenEdits(
-            self.edited, self._asked, max_new=self.settings["max_new"], token_budget=self._budget
+    @cached_property
+    def _edits(self) -> FirstTokenEdits:
+        """The adapter with its states of all questions."""
+        settings = self.pair.settings
+        return FirstTokenEdits(
+            self.pair.load(INSECURE),
+            self.pair.asked,
+            max_new=settings["max_new"],
+            token_budget=settings["token_budget"],
         )
-        split = np.array([one.split for one in self.prompts])
-        noncode = np.array([one.condition == NONCODE for one in self.prompts])
-        self._places: dict[AskedOf, list[int]] = {
-            "both": list(range(len(split))),
-            "heldout": np.flatnonzero(split == "heldout").tolist(),
-        }
-        self._choosing: list[int] = np.flatnonzero((split == "select") & noncode).tolist()
 
     def ask(self, planned: Sequence[Planned]) -> list[Planned]:
         """Ask lanes their questions; unmatched ones are kept and asked nothing.
@@ -82,11 +68,11 @@ class LaneRun:
         found = list(planned)
         if any(ok):
             asked = planned[0].asked
-            places = self._places[asked]
+            places = self.pair.questions.of[asked]
             first = self._edits.first(np.stack([o.subtracted for o in planned])[ok], places)
             self._parts.append(_Part(numbers[ok], places, first.tokens, first.kl))
             if asked == "both":
-                chosen = np.isin(places, self._choosing)
+                chosen = np.isin(places, self.pair.questions.choosing)
                 nats = first.kl[:, chosen].mean(axis=1, dtype=np.float64)
                 found = [
                     replace(one, facts=replace(one.facts, kl_select=float(kl)))
@@ -106,15 +92,19 @@ class LaneRun:
         """
         vectors = np.stack([one.subtracted for one in planned])
 
-        def divergence(scale: Float[np.ndarray, " lane"]) -> Float[np.ndarray, " lane"]:
-            scaled = (vectors * scale[:, None]).astype(np.float32)
-            return self._edits.first(scaled, self._choosing).kl.mean(axis=1, dtype=np.float64)
+        def divergence(
+            places: Int[np.ndarray, " open"], scale: Float[np.ndarray, " open"]
+        ) -> Float[np.ndarray, " open"]:
+            scaled = (vectors[places] * scale[:, None]).astype(np.float32)
+            return self._edits.first(scaled, self.pair.questions.choosing).kl.mean(
+                axis=1, dtype=np.float64
+            )
 
         found = equal_kl(
             divergence,
             targets,
-            [self.prompts[place] for place in self._choosing],
-            max_scale=self.settings["max_scale"],
+            [self.pair.asked[place].prompt for place in self.pair.questions.choosing],
+            max_scale=self.pair.settings["max_scale"],
         )
         return at_equal_kl(planned, found.scale, found.kl, found.matched.tolist())
 
@@ -122,18 +112,9 @@ class LaneRun:
         """The four files: lanes, outcomes, prompts and answers."""
         lanes = pd.DataFrame([vars(one.facts) for one in self.lanes])
         lanes.insert(0, "lane", np.arange(len(lanes), dtype=np.int32))
-        prompts = pd.DataFrame(
-            [
-                {
-                    "prompt_id": one.id,
-                    **{key: getattr(one, key) for key in _ABOUT},
-                    "kind": kind_of(one),
-                }
-                for one in self.prompts
-            ]
-        )
-        outcomes, book = self._answered()
-        answers = book.judged().drop(columns="ended")
+        prompts = pd.DataFrame([_question(one.prompt) for one in self.pair.asked])
+        outcomes = self._answered()
+        answers = self.pair.book.judged().drop(columns="ended")
         tables = {
             "lanes": lanes.astype({"layer": np.int32, "draw": np.int32}),
             "prompts": prompts,
@@ -147,7 +128,7 @@ class LaneRun:
             for name, one in {**plain, "outcomes": outcomes}.items()
         }
 
-    def _answered(self) -> tuple[pa.Table, AnswerBook]:
+    def _answered(self) -> pa.Table:
         """Continue every distinct (question, first token) once, and enter what is said."""
         tokens = np.concatenate([part.tokens.ravel() for part in self._parts])
         prompt = np.concatenate(
@@ -159,12 +140,13 @@ class LaneRun:
             (prompt.astype(np.int64) << 32) | tokens.astype(np.int64), return_inverse=True
         )
         said = self._edits.continued(keys >> 32, (keys & 0xFFFFFFFF).astype(np.int32))
-        book = AnswerBook(self.untuned, self._asked, token_budget=self._budget, **self.judging)
-        entered = [book.add(place, one.tokens, one.ended) for place, one in said.answers]
+        entered = [self.pair.book.add(place, one.tokens, one.ended) for place, one in said.answers]
         answer = np.array(entered, dtype=np.int32)[said.number][number]
         kl = np.concatenate([part.kl.ravel() for part in self._parts])
         columns = dict(zip(_OUTCOME, (lane, prompt, answer, kl), strict=True))
-        return pa.table(columns), book
+        return pa.table(columns)
 
 
-_ABOUT = ("condition", "category", "cluster", "split")
+def _question(prompt: Prompt) -> dict[str, str]:
+    about = {name: getattr(prompt, name) for name in ("condition", "category", "cluster", "split")}
+    return {"prompt_id": prompt.id, **about, "kind": kind_of(prompt)}
