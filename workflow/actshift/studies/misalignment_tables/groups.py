@@ -1,11 +1,11 @@
 """Lanes that a row of a table stands for, and their outcomes beside the same model's without."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from actshift.maths.cluster_rows import ClusterRows
 from actshift.studies.misalignment.kinds import MAPPED_NULLS, NULLS
@@ -16,6 +16,7 @@ KEYS = (
     *("receiver", "donor", "protocol", "layer", "control", "source", "orthogonal"),
     *("coeff", "norm_rule", "fit_on"),
 )
+_MEANS = ("scale", "cosine", "kl_select")
 ALL_NULLS = (*NULLS, *MAPPED_NULLS)
 #: An edit that breaks this many more answers than the model does by itself decides nothing.
 BROKEN = 0.1
@@ -54,7 +55,8 @@ class Group:
         return tuple(None if value != value else value for value in kept)
 
 
-def groups_of(lanes: Lanes) -> list[Group]:
+@lru_cache(maxsize=2)  # the lanes of one pair, which four tables ask for
+def groups_of(lanes: Lanes) -> tuple[Group, ...]:
     """The groups of all lanes, in the order of their first lanes.
 
     Args:
@@ -62,14 +64,15 @@ def groups_of(lanes: Lanes) -> list[Group]:
     """
     names = [name for name in KEYS if name in lanes.facts]
     matched = np.asarray(lanes.facts["status"] == "ok")
+    means = {name: lanes.facts[name].to_numpy(np.float64) for name in _MEANS}
+    by_key = lanes.facts.groupby(names, dropna=False, sort=False).indices
     found: list[Group] = []
-    for values, own in lanes.facts.groupby(names, dropna=False, sort=False):
+    for values, places in sorted(by_key.items(), key=lambda one: int(one[1][0])):
         facts: dict[str, object] = dict(zip(names, values, strict=True))
         plain = lanes.plain(str(facts["receiver"]), str(facts["protocol"]))
-        rows = np.asarray(own.index, dtype=np.int64)
         if len(plain):
-            found.append(_group(lanes, facts, rows, matched[rows], plain))
-    return found
+            found.append(_group(facts, np.asarray(places, dtype=np.int64), matched, means, plain))
+    return tuple(found)
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,19 +157,16 @@ def _known_mean(values: Float[np.ndarray, "..."]) -> float:
 
 
 def _group(
-    lanes: Lanes,
     facts: dict[str, object],
     rows: Int[np.ndarray, " lane"],
-    matched: np.ndarray,
+    matched: Bool[np.ndarray, " every"],
+    means: Mapping[str, Float[np.ndarray, " every"]],
     plain: Int[np.ndarray, " one"],
 ) -> Group:
-    own = rows[matched] if matched.any() else rows
-    told = lanes.facts.iloc[own]
-    means = {
-        name: _known_mean(told[name].to_numpy(np.float64))
-        for name in ("scale", "cosine", "kl_select")
-    }
-    return Group(facts, own, len(rows), plain, bool(2 * matched.sum() < len(rows)), **means)
+    reached = rows[matched[rows]]
+    own = reached if len(reached) else rows
+    told = {name: _known_mean(values[own]) for name, values in means.items()}
+    return Group(facts, own, len(rows), plain, 2 * len(reached) < len(rows), **told)
 
 
 def _status(group: Group, broken: bool) -> dict[str, object]:

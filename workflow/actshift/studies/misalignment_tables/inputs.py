@@ -7,6 +7,7 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
+from pandas.api.types import is_numeric_dtype
 
 from actshift.errors import UserError
 from actshift.maths.cluster_rows import ClusterRows
@@ -60,7 +61,10 @@ class Lanes:
         Raises:
             UserError: An outcome names a lane, prompt or answer that is not there.
         """
-        facts = lanes.sort_values("lane", kind="stable").reset_index(drop=True)
+        # Plain Python strings: they are compared thousands of times.
+        names = [name for name in lanes if not is_numeric_dtype(lanes[name].dtype)]
+        facts = lanes.astype(dict.fromkeys(names, object))
+        facts = facts.sort_values("lane", kind="stable").reset_index(drop=True)
         judged = answers.sort_values("answer", kind="stable").reset_index(drop=True)
         rows = _places(facts["lane"], outcomes["lane"], f"{where}/outcomes.parquet: lane")
         said = _places(judged["answer"], outcomes["answer"], f"{where}/outcomes.parquet: answer")
@@ -105,14 +109,23 @@ class Lanes:
 
     def plain(self, receiver: str, protocol: str) -> Int[np.ndarray, " one"]:
         """The lane of a receiver without an edit: of the same protocol where there is one."""
-        found = self.where(control="plain", receiver=receiver)
-        same = self.facts["protocol"].to_numpy()[found] == protocol
-        return (found[same] if same.any() else found)[:1]
+        found = self._plains.get((receiver, protocol), self._plains.get((receiver, "")))
+        return np.array([] if found is None else [found], dtype=np.int64)
 
     @cached_property
     def _numbers(self) -> dict[str, Float[np.ndarray, " answer"]]:
         names = (*JUDGED, *NUMBERS, "first_token")
         return {name: self.judged[name].to_numpy(np.float64) for name in names}
+
+    @cached_property
+    def _plains(self) -> dict[tuple[str, str], int]:
+        """First plain lane of each receiver, by protocol and, under "", of any."""
+        found: dict[tuple[str, str], int] = {}
+        for place in self.where(control="plain").tolist():
+            receiver, protocol = self.facts.loc[place, ["receiver", "protocol"]]
+            found.setdefault((str(receiver), str(protocol)), place)
+            found.setdefault((str(receiver), ""), place)
+        return found
 
     @cached_property
     def clusters(self) -> np.ndarray:

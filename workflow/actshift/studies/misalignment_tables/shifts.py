@@ -17,10 +17,12 @@ class Shifts:
     Attributes:
         files: Of the pair.
         made: Shifts that were already worked out.
+        ids: Questions of a split that were already looked up.
     """
 
     files: PairFiles
     made: dict[str, Float[np.ndarray, "layer d_model"]] = field(default_factory=dict)
+    ids: dict[str, list[str]] = field(default_factory=dict)
 
     @property
     def layers(self) -> int:
@@ -39,8 +41,9 @@ class Shifts:
             StoreError: A question has no state.
         """
         assert self.files.states is not None  # callers ask `layers` first
-        ids = self.questions(split)["prompt_id"].tolist()
-        return self.files.states(model, layer, ids).astype(np.float64)
+        if split not in self.ids:
+            self.ids[split] = self.questions(split)["prompt_id"].tolist()
+        return self.files.states(model, layer, self.ids[split]).astype(np.float64)
 
     def shift(self, adapter: str) -> Float[np.ndarray, "layer d_model"] | None:
         """Mean(adapter) - mean(chat) over non-code questions of split fit, by layer."""

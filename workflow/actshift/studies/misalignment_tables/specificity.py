@@ -184,8 +184,9 @@ def _across(
         edit = receiver.edit_of(lanes, [one for one in mapped if _map_of(one) == key])
         if edit is None:
             continue
-        # A null that no map made, such as one drawn once for all donors, serves them all.
-        its = [one for one in groups if one.is_null and _map_of(one) == key]
+        # Draws of a donor's maps are made for one way to fit them and serve the others too.
+        its = [one for one in groups if one.is_null and _map_of(one)[:2] == key[:2]]
+        its = [one for one in its if _map_of(one) == key] or its
         nulls = receiver.nulls(lanes, _at(its, edit), edit)
         steering, why = receiver.files.steering, "no nulls of the receiver: no steering"
         if steering is not None:
