@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from actshift.maths.cluster_rows import ClusterRows, columns
 from actshift.studies.misalignment.kinds import INSECURE, NONCODE
-from actshift.studies.misalignment_tables.choice import chosen
+from actshift.studies.misalignment_tables.choice import chosen, select_gain
 from actshift.studies.misalignment_tables.groups import BROKEN, Group, groups_of
 from actshift.studies.misalignment_tables.inputs import Lanes, PairFiles, Rows
 from actshift.studies.misalignment_tables.nulls import Margin, Null, margin_over, verdict
@@ -33,6 +33,7 @@ class Edit:
         whole_plain: Repaired answers without the edit.
         whole: With it.
         degenerate: Mean change of the degenerate share.
+        select_gain: Gain in repaired answers on select questions.
     """
 
     group: Group
@@ -43,6 +44,12 @@ class Edit:
     whole_plain: Float[np.ndarray, " prompt"]
     whole: Float[np.ndarray, " prompt"]
     degenerate: float
+    select_gain: float
+
+    @property
+    def why(self) -> str:
+        """What is to be said of how its coefficient was chosen."""
+        return "" if self.select_gain > 0 else "no coefficient repairs anything on select questions"
 
     @property
     def coeff(self) -> float:
@@ -93,6 +100,7 @@ class Receiver:
             *(of("code", rows) for rows in (group.plain, group.rows)),
             *(of("repaired", rows) for rows in (group.plain, group.rows)),
             float(worse.mean()),
+            select_gain(lanes, group),
         )
 
     def columns(self, lanes: Lanes, group: Group) -> np.ndarray:
@@ -246,7 +254,8 @@ def _row(one: Judged, own: Judged | None) -> dict[str, object]:
         **{"draws": len(margin.strongest.gains), "p": margin.p, "verdict": found},
         **columns("margin", np.array([margin.value]), np.array([[low, high]]))[0],
         **_loss(one, own),
-        **{"status": "broken" if edit.broken else "ok", "why": one.why},
+        "status": "broken" if edit.broken else "ok",
+        "why": "; ".join(part for part in (one.why, edit.why) if part),
     }
 
 
