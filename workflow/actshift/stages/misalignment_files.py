@@ -72,11 +72,11 @@ class _Stores:
 
     def __init__(self, folder: Path) -> None:
         self.models = tuple(
-            name
-            for name in (UNTUNED, *KINDS, *UNSEEN)
-            if (folder / f"{name}.{_SET}").is_dir()
+            name for name in (UNTUNED, *KINDS, *UNSEEN) if (folder / f"{name}.{_SET}").is_dir()
         )
-        self._stores = {name: ActivationStore.open(folder / f"{name}.{_SET}") for name in self.models}
+        self._stores = {
+            name: ActivationStore.open(folder / f"{name}.{_SET}") for name in self.models
+        }
         self._kept: dict[tuple[str, int], Float[np.ndarray, "prompt d_model"]] = {}
         self._places: dict[str, dict[str, int]] = {}
 

@@ -97,8 +97,10 @@ class Receiver:
             group,
             tuple(lanes.prompts["prompt_id"].iloc[columns]),
             lanes.sample(columns, seed=self.seed),
-            *(of("code", rows) for rows in (group.plain, group.rows)),
-            *(of("repaired", rows) for rows in (group.plain, group.rows)),
+            of("code", group.plain),
+            of("code", group.rows),
+            of("repaired", group.plain),
+            of("repaired", group.rows),
             float(worse.mean()),
             select_gain(lanes, group),
         )
@@ -182,9 +184,7 @@ def _within(receiver: Receiver, lanes: Lanes, protocol: str, groups: list[Group]
     return [Judged(pair, pair, protocol, None, edit, _margin(edit, nulls), "")]
 
 
-def _across(
-    receiver: Receiver, lanes: Lanes, own: Mapping[str, list[Group]]
-) -> list[Judged]:
+def _across(receiver: Receiver, lanes: Lanes, own: Mapping[str, list[Group]]) -> list[Judged]:
     groups, found = _of_insecure(lanes), []
     mapped = [one for one in groups if one.facts["control"] == "mapped"]
     for key in dict.fromkeys(_map_of(one) for one in mapped):
@@ -201,9 +201,7 @@ def _across(
             nulls += receiver.nulls(steering, _at(own.get(protocol, []), edit), edit)
             why = ""
         judged = _margin(edit, nulls)
-        found.append(
-            Judged(donor, receiver.files.pair, protocol, fit_on, edit, judged, why)
-        )
+        found.append(Judged(donor, receiver.files.pair, protocol, fit_on, edit, judged, why))
     return found
 
 
