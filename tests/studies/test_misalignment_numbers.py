@@ -6,10 +6,17 @@ import pytest
 from actshift.maths.cluster_rows import ClusterRows
 from actshift.studies.misalignment_tables.choice import half_of_best
 from actshift.studies.misalignment_tables.detection import auroc
+from actshift.studies.misalignment_tables.groups import Group
 from actshift.studies.misalignment_tables.nulls import Null, margin_over, percentile, verdict
 from actshift.studies.misalignment_tables.pair import with_holm
 from actshift.studies.misalignment_tables.separation import cohen_d, midpoint_correct
-from actshift.studies.misalignment_tables.topology import additive, asymmetry_of, models_of
+from actshift.studies.misalignment_tables.specificity import Edit, Judged
+from actshift.studies.misalignment_tables.topology import (
+    additive,
+    asymmetry_of,
+    models_of,
+    topology_rows,
+)
 
 RNG = np.random.default_rng(11)
 NAMES = ("gemma", "llama", "ministral", "qwen")
@@ -216,3 +223,42 @@ def test_one_seed_can_not_say_who_gives() -> None:
     alone = asymmetry_of(_shares(np.array([0.3, -0.1, 0, -0.2]), np.zeros(4), 0, seeds=1), seed=0)
     assert alone is not None
     assert alone.p == 1.0
+
+
+def _judged(donor: str, receiver: str, removed: int) -> Judged:
+    """Of 40 questions all answered with code, so many no longer are."""
+    group = Group({"coeff": 1.0}, np.array([0]), 1, np.array([0]), False, 1.0, 1.0, 0.0)
+    sample = ClusterRows.of([f"c{i}" for i in range(40)], seed=0, draws=20)
+    code = (np.arange(40) >= removed).astype(float)
+    ones, zeros = np.ones(40), np.zeros(40)
+    edit = Edit(group, tuple(map(str, range(40))), sample, ones, code, zeros, 1 - code, 0.0, 0.1)
+    return Judged(donor, receiver, "last_token", "neutral", edit, None, "")
+
+
+def test_three_seeds_say_who_gives_and_who_takes() -> None:
+    """Gemma and qwen give, llama takes, as published; only models of one seed are compared."""
+    given = {"gemma": 20, "qwen": 16, "llama": 4}
+    pairs = [f"{name}-{seed}" for name in given for seed in range(3)]
+    jitter = np.random.default_rng(3)
+    found = [
+        _judged(a, b, given[a.split("-")[0]] - given[b.split("-")[0]] // 2 + 8 + jitter.integers(3))
+        for a in pairs
+        for b in pairs
+        if a != b
+    ]
+    rows = topology_rows(found, pairs=pairs, seed=0)
+    assert {row["status"] for row in rows} == {"ok"}
+    assert {row["seeds"] for row in rows} == {3}
+    by_donor = {str(row["donor"])[:-2]: row["donor_effect"] for row in rows}
+    assert sorted(by_donor, key=lambda name: float(str(by_donor[name]))) == [
+        "llama",
+        "qwen",
+        "gemma",
+    ]
+    assert float(str(rows[0]["asymmetry_p"])) < 0.05
+    assert float(str(rows[0]["asymmetry_excess_low"])) > 0
+    two = topology_rows(
+        [one for one in found if "-2" not in one.donor + one.receiver], pairs=pairs, seed=0
+    )
+    assert {row["status"] for row in two} == {"not measured"}
+    assert "asymmetry_p" not in two[0]

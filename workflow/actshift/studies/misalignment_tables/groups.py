@@ -66,10 +66,9 @@ def groups_of(lanes: Lanes) -> tuple[Group, ...]:
     names = [name for name in KEYS if name in lanes.facts]
     matched = np.asarray(lanes.facts["status"] == "ok")
     means = {name: lanes.facts[name].to_numpy(np.float64) for name in _MEANS}
-    by_key: dict[Any, Int[np.ndarray, " own"]]
-    by_key = lanes.facts.groupby(names, dropna=False, sort=False).indices
+    by_key: Any = lanes.facts.groupby(names, dropna=False, sort=False).indices
     found: list[Group] = []
-    for values, places in sorted(by_key.items(), key=lambda one: int(one[1][0])):
+    for values, places in sorted(by_key.items(), key=_first):
         facts: dict[str, object] = dict(zip(names, values, strict=True))
         plain = lanes.plain(str(facts["receiver"]), str(facts["protocol"]))
         if len(plain):
@@ -156,6 +155,10 @@ def known_means(values: Float[np.ndarray, "..."], *, axis: int) -> Float[np.ndar
 
 def _known_mean(values: Float[np.ndarray, "..."]) -> float:
     return float(known_means(np.ravel(values), axis=0))
+
+
+def _first(one: tuple[Any, Any]) -> int:
+    return int(one[1][0])
 
 
 def _group(
