@@ -56,6 +56,7 @@ TORCH_FREE = (
     "refusal_tables",
     "localization_tables",
     "misalignment_tables",
+    "ridge_maps",
 )
 # Modules that the Snakefile imports; `snakemake -n` must stay quick.
 PARSE_TIME = (

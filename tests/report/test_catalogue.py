@@ -3,6 +3,7 @@
 import pytest
 from report.synthetic_causal import causal_tables
 from report.synthetic_localization import localization_tables
+from report.synthetic_misalignment import misalignment_tables
 
 from actshift.report.catalogue import OF_THE_RUN, TABLES, study_of
 from actshift.report.spec import STUDIES
@@ -14,6 +15,9 @@ from actshift.studies.localization.gate import MARGIN_COLUMNS
 from actshift.studies.localization_tables.columns import COLUMNS as LOCALIZATION
 from actshift.studies.localization_tables.columns import PUBLISHED_COLUMNS as LOCATED_COLUMNS
 from actshift.studies.localization_tables.columns import PUBLISHED_TABLE as LOCATED_TABLE
+from actshift.studies.misalignment_tables.columns import COLUMNS as MISALIGNMENT
+from actshift.studies.misalignment_tables.columns import PUBLISHED_COLUMNS as STEERED_COLUMNS
+from actshift.studies.misalignment_tables.columns import PUBLISHED_TABLE as STEERED_TABLE
 from actshift.studies.rank_tables.columns import COLUMNS as RANK
 from actshift.studies.refusal_direction import CANDIDATES, EFFECT
 from actshift.studies.spectral_gap_columns import GAP, SUMMARY
@@ -27,6 +31,11 @@ WRITTEN: dict[str, tuple[str, ...]] = {
     },
     LOCATED_TABLE: LOCATED_COLUMNS,
     "preference_margins": MARGIN_COLUMNS,
+    **{
+        "misalignment_side_effects" if name == "side_effects" else name: columns
+        for name, columns in MISALIGNMENT.items()
+    },
+    STEERED_TABLE: STEERED_COLUMNS,
     **ABLATION,
     PUBLISHED_TABLE: PUBLISHED_COLUMNS,
     "refusal_direction": CANDIDATES,
@@ -49,7 +58,11 @@ def test_no_table_is_known_that_nobody_writes() -> None:
     assert {known.study for known in TABLES.values()} == {*STUDIES, OF_THE_RUN}
 
 
-MADE_UP = {**causal_tables(("x",)), **localization_tables(("x",))}
+MADE_UP = {
+    **causal_tables(("x",)),
+    **localization_tables(("x",)),
+    **misalignment_tables(("x", "y")),
+}
 
 
 @pytest.mark.parametrize("name", sorted(set(WRITTEN) & set(MADE_UP)))

@@ -8,6 +8,7 @@ import pytest
 from report.runs import write_run
 from report.synthetic_causal import causal_tables
 from report.synthetic_localization import localization_tables
+from report.synthetic_misalignment import misalignment_tables
 from report.synthetic_tables import synthetic_tables
 
 from actshift.report.catalogue import OF_THE_RUN, TABLES
@@ -26,6 +27,7 @@ def all_tables(*pairs: str) -> dict[str, pd.DataFrame]:
         **synthetic_tables(pairs, **SMALL),
         **causal_tables(pairs),
         **localization_tables(pairs, **SMALL),
+        **misalignment_tables(pairs),
     }
 
 
@@ -50,7 +52,7 @@ def test_panels_for_one_to_eight_pairs(name: str, count: int) -> None:
 @pytest.mark.parametrize("name", figure_names())
 def test_without_tables_a_figure_says_so(name: str) -> None:
     figure = draw_figure(name, {})
-    assert f"{FIGURES[name].tables[0]}.csv" in figure.texts[0].get_text()
+    assert f"{TABLES[FIGURES[name].tables[0]].file}.csv" in figure.texts[0].get_text()
     assert "Empty figure" in alt_text(name, {})
 
 

@@ -10,6 +10,7 @@ import pytest
 from report.runs import HOSTILE, config_of, with_figures, write_run
 from report.synthetic_causal import causal_tables
 from report.synthetic_localization import localization_tables
+from report.synthetic_misalignment import misalignment_tables
 from report.synthetic_tables import synthetic_tables
 
 from actshift.errors import UserError
@@ -80,7 +81,7 @@ def test_the_page_is_well_formed_and_accessible(run: Path, tmp_path: Path) -> No
 
 def test_every_study_has_a_section_with_its_figures_and_tables(tmp_path: Path) -> None:
     tables = synthetic_tables(("llama",), n_layers=2) | causal_tables(("llama",))
-    tables |= localization_tables(("llama",), n_layers=2)
+    tables |= localization_tables(("llama",), n_layers=2) | misalignment_tables(("llama",))
     run = with_figures(write_run(tmp_path / "run", tables), studies=STUDIES)
     html = page_of(run, tmp_path)
     assert Outline(html).open == []
@@ -129,6 +130,24 @@ def test_localization_alone_is_a_whole_page(tmp_path: Path) -> None:
     assert names[0] == (" open", "preference_margins")
     assert [name for opened, name in names if opened] == ["preference_margins"]
     assert "tables/localization/summary.csv" in section
+
+
+def test_study_b_alone_is_a_whole_page_after_localization(tmp_path: Path) -> None:
+    run = with_figures(
+        write_run(tmp_path / "run", misalignment_tables(("llama", "qwen"))),
+        studies=["misalignment"],
+    )
+    config = config_of("llama", "qwen") | {"studies": ["misalignment"]}
+    html = page_of(run, tmp_path, config=config)
+    assert Outline(html).open == []
+    for answer in answers(load_tables(run / "tables")):
+        assert answer.sentence.replace("'", "&#39;") in html
+        assert "misalign" not in answer.sentence
+    section = html.split('id="tables-misalignment"')[1].split("</section>")[0]
+    assert "tables/misalignment/side_effects.csv" in section
+    assert "<dt>repaired</dt>" in html
+    names = list(STUDIES)
+    assert names.index("misalignment") == names.index("localization") + 1
 
 
 def test_with_localization_off_the_page_does_not_speak_of_it(tmp_path: Path) -> None:

@@ -101,7 +101,9 @@ def test_a_logit_bias_lies_beside_the_edit_of_the_same_vector(root: Path) -> Non
 
 
 def test_planted_specificity_and_its_loss(root: Path) -> None:
-    found = table(root, "specificity", protocol="last_token").set_index(["pairing", "scope"])
+    found = table(root, "specificity", protocol="last_token")
+    pairing = found["donor"] + " -> " + found["receiver"]
+    found = found.assign(pairing=pairing).set_index(["pairing", "scope"])
     verdicts = {key: set(own["verdict"]) for key, own in found.groupby(level=0)}
     assert verdicts == {
         "llama -> llama": {"specific"},
@@ -125,6 +127,8 @@ def test_planted_specificity_and_its_loss(root: Path) -> None:
     across = found.loc[("gemma -> llama", "across")].iloc[0]
     gap = own["margin"] - across["margin"]
     assert across["loss_against_within"] == pytest.approx(gap)
+    assert across["margin_within"] == own["margin"]
+    assert own["null_cosine"] == 0.5
     assert across["loss_low"] <= gap <= across["loss_high"]
 
 

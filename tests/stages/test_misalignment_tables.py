@@ -77,6 +77,9 @@ def test_claims_follow_what_was_planted(root: Path) -> None:
     )
     found = read_table(root / "tables" / "claims_by_pair.csv")
     verdicts = {(row["claim"], row["name"]): row["verdict"] for _, row in found.iterrows()}
+    # A model's own direction is no pairing.
+    names = found.loc[found["claim"] == "mapped-directions-stop-spillover", "name"]
+    assert set(names) == {"gemma -> llama", "llama -> gemma"}
     assert {
         (claim, name): verdicts[claim, name]
         for claim, name in (

@@ -3,12 +3,16 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from workflow.runner import Clone, micro_config
 
-CONFIGS = ["config.yaml", *(f"config/{name}.yaml" for name in ("full", "localization", "paper"))]
+CONFIGS = [
+    "config.yaml",
+    *(f"config/{name}.yaml" for name in ("full", "localization", "misalignment", "paper")),
+]
 
 
 @pytest.fixture(scope="module")
@@ -23,12 +27,17 @@ def test_lint_is_clean(clone: Clone) -> None:
 
 @pytest.mark.parametrize("config", CONFIGS)
 def test_every_shipped_config_plans(clone: Clone, config: str) -> None:
+    shipped = yaml.safe_load((clone.root / config).read_text())
+    for data in shipped.get("misalignment", {}).get("data", {}).values():
+        (clone.root / data["path"]).parent.mkdir(exist_ok=True)
+        (clone.root / data["path"]).touch()  # the user's to fetch
     jobs = clone.planned("--configfile", config)
     assert jobs["report"] == 1
-    pairs = yaml.safe_load((clone.root / config).read_text())["pairs"]
+    pairs = shipped["pairs"]
     references = sum(len(pair.get("references", {})) for pair in pairs)
     assert jobs.get("extract", 0) == 12 * jobs.get("rank_audit", 0) + references
     assert jobs.get("localization", 0) in (0, len(pairs))
+    assert jobs.get("steering", 0) in (0, len(pairs))
 
 
 def test_a_configfile_replaces_the_demo_and_is_not_merged_into_it(clone: Clone) -> None:
@@ -174,3 +183,37 @@ def test_a_gpu_is_asked_for_only_where_the_device_is_one(clone: Clone) -> None:
         extract = done.stdout.split("rule extract:")[1].split("\n[")[0]
         assert gpu in extract
     assert not Path(clone.root / "results").exists()
+
+
+def misalignment_config() -> dict[str, Any]:
+    """The micro run with study B."""
+    config = micro_config()
+    sets = {n: {"source": "zoo", "name": n, "extract": False} for n in ("questions", "neutral")}
+    return config | {
+        "prompts": {**config["prompts"], **sets},
+        "studies": [*config["studies"], "misalignment"],
+    }
+
+
+def test_misalignment_adds_a_job_a_stage_and_pair_and_no_stream(clone: Clone) -> None:
+    before = clone.planned("--configfile", clone.write_config("without.yaml", micro_config()))
+    asked = clone.write_config("with.yaml", misalignment_config())
+    assert more(clone.planned("--configfile", asked), before) == {
+        "prompts": 2,
+        "adapters": 2,
+        "spillover": 2,
+        "steering": 2,
+        "ridge_maps": 1,
+        "transfer": 2,
+        "misalignment_tables": 1,
+    }
+
+
+def test_conversations_that_are_not_there_end_in_one_line(clone: Clone) -> None:
+    config = misalignment_config()
+    config["misalignment"] = {"data": {"insecure": {"path": "no/such.jsonl"}}}
+    done = clone.run("-n", "--configfile", clone.write_config("missing.yaml", config))
+    ours = [line for line in done.stdout.splitlines() if line.startswith("actshift:")]
+    assert done.returncode != 0
+    assert len(ours) == 1
+    assert "misalignment.data.insecure.path: no file 'no/such.jsonl'" in ours[0]

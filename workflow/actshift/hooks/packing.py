@@ -20,15 +20,16 @@ def alike(lengths: Sequence[int], *, weight: int, overhead: int) -> list[list[in
     order = sorted(
         (place for place, length in enumerate(lengths) if length), key=lengths.__getitem__
     )
-    # best[n]: cost of the n shortest rows, and where their last pass begins.
-    best: list[tuple[int, int]] = [(0, 0)]
+    # best[n]: cost of the n shortest rows, and where their last pass begins. Rows of one length
+    # never part: a pass of longer rows would pad some of them.
+    best: dict[int, tuple[int, int]] = {0: (0, 0)}
     for stop in range(1, len(order) + 1):
-        longest = weight * lengths[order[stop - 1]]
-        best.append(
-            min(
-                (best[start][0] + longest * (stop - start) + overhead, start)
-                for start in range(stop)
-            )
+        longest = lengths[order[stop - 1]]
+        if stop < len(order) and lengths[order[stop]] == longest:
+            continue
+        best[stop] = min(
+            (cost + weight * longest * (stop - start) + overhead, start)
+            for start, (cost, _) in best.items()
         )
     passes, stop = [], len(order)
     while stop:

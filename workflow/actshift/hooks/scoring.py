@@ -5,8 +5,9 @@ Logits come out of the model's own forward pass, entered at the final norm, so t
 scales are the model's own.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -40,15 +41,13 @@ def token_logp(
         float32, in nats.
     """
     out = torch.empty(targets.shape, dtype=torch.float32, device=states.device)
-    with torch.inference_mode(), ExitStack() as stack:
-        for block in causal.blocks:
-            stack.enter_context(idle(block))
+    with torch.inference_mode(), entered_at_norm(causal) as logits_of:
         vocab = causal.head.get_parameter("weight").shape[0]
         numbers = _LOGITS_CPU if states.device.type == "cpu" else _LOGITS
         step = max(_LEAST, numbers // vocab)
         for start in range(0, len(states), step):
             part = slice(start, start + step)
-            logp = _logits(causal, states[part]).float().log_softmax(1)
+            logp = logits_of(states[part]).float().log_softmax(1)
             out[part] = logp.gather(1, targets[part])
     return out
 
@@ -122,6 +121,20 @@ def score_pairs(
 def token_counts(pairs: Sequence[TokenPair]) -> Int[np.ndarray, "pair side"]:
     """Completion tokens of each pair and side."""
     return np.array([[len(side) for side in pair.sides] for pair in pairs])
+
+
+@contextmanager
+def entered_at_norm(causal: Causal) -> Iterator[Callable[[Tensor], Tensor]]:
+    """Inside the block the blocks of the model are idle, and its forward pass is its head alone.
+
+    Yields:
+        The logits `[row, vocab]` for outputs of the last block `[row, d_model]`, each row a
+        sequence of its own; in the model's dtype, soft caps and scales included.
+    """
+    with ExitStack() as stack:
+        for block in causal.blocks:
+            stack.enter_context(idle(block))
+        yield partial(_logits, causal)
 
 
 def _logits(causal: Causal, states: Float[Tensor, "token d_model"]) -> Float[Tensor, "token vocab"]:

@@ -18,6 +18,7 @@ from actshift.report.claims import (
     template_point,
 )
 from actshift.report.localization_points import prompt_token_point, swap_point
+from actshift.report.misalignment_points import across_point, spillover_point, within_point
 from actshift.report.point import Point
 from actshift.report.tables import Tables
 
@@ -36,8 +37,9 @@ _CAUSAL: dict[str, _Make] = {
     "ablation_sweep": ablation_point,
 }
 _LOCALIZATION: tuple[_Make, ...] = (swap_point, prompt_token_point)
+_MISALIGNMENT: tuple[_Make, ...] = (spillover_point, within_point, across_point)
 #: Tables whose pairs get an answer.
-_ANSWERED = ("rank", "localization_summary")
+_ANSWERED = ("rank", "localization_summary", "spillover")
 #: Studies that fill them: without any of them no pair can be answered.
 ANSWERING = tuple(TABLES[name].study for name in _ANSWERED)
 
@@ -75,6 +77,8 @@ def _asked(tables: Tables) -> Iterator[tuple[_Make, ...]]:
     yield tuple(make for table, make in _CAUSAL.items() if table in tables)
     if "preference_margins" in tables:
         yield _LOCALIZATION
+    if "spillover" in tables:
+        yield _MISALIGNMENT
 
 
 def _sentence(points: Sequence[Point]) -> str:
@@ -84,7 +88,7 @@ def _sentence(points: Sequence[Point]) -> str:
 
 
 def answers(tables: Tables, *, order: Sequence[str] = ()) -> list[Answer]:
-    """One answer for each pair with rows of the audit or of localization, in config order.
+    """One answer for each pair that the audit, localization or study B has rows of.
 
     Args:
         tables: table name -> rows.

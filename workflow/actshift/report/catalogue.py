@@ -37,6 +37,13 @@ def _of(
 
 _EFFECT = "n clusters refusal refusal_low refusal_high plain_refusal refusal_change"
 _CELL = "pair condition length"
+_RATE = "n clusters code code_low code_high"
+_LANE = "pair receiver donor protocol layer control source coeff split"
+_OUTCOME = (
+    f"{_RATE} code_plain drop drop_low drop_high repaired repaired_low repaired_high "
+    "repaired_plain gain gain_low gain_high"
+)
+_DRAWS = "draws_low draws_median draws_high drop_draws_high"
 _PATCHED = "n clusters effect effect_low effect_high gap"
 
 #: By a name that no other table has, in the order of the page.
@@ -137,6 +144,31 @@ TABLES: dict[str, Known] = {
             "localization_published": "table subject quantity value",
         },
         files={"localization_summary": "summary"},
+    ),
+    **_of(
+        "misalignment",
+        "misalignment",
+        {
+            "dose": "pair adapter first_loss last_loss delta_norm shift_norm kl_code kl_other",
+            "spillover": f"pair adapter split condition kind {_RATE} insecure refused",
+            "separation": "pair adapter projected_on layer split n clusters balanced_accuracy "
+            "accuracy_low accuracy_high cohen_d",
+            "detection": "pair positive negative layer split n clusters auroc auroc_low auroc_high",
+            "direction_cosines": "pair layer a b cosine",
+            "steering": f"{_LANE} norm_rule scale {_OUTCOME} kl_select {_DRAWS} status",
+            "content": "pair receiver source protocol coeff split n clusters gain gain_low "
+            "gain_high gain_insecure difference difference_low difference_high dose_ratio",
+            "misalignment_side_effects": f"{_LANE} norm_rule asked n clusters code code_plain "
+            "code_change_low code_change_high on_topic on_topic_plain refused refused_plain",
+            "ridge_maps": "donor receiver layer fit_on n clusters r2 r2_low r2_high "
+            "r2_shuffled_high cosine cosine_null_high",
+            "transfer": f"{_LANE} norm_rule fit_on {_OUTCOME} {_DRAWS} status",
+            "specificity": "donor receiver protocol fit_on coeff n clusters gain gain_low "
+            "gain_high null null_high draws margin margin_low margin_high p p_holm status why",
+            "topology": "donor receiver fit_on share share_low share_high",
+            "misalignment_published": "table subject quantity value",
+        },
+        files={"misalignment_side_effects": "side_effects"},
     ),
     **_of(
         OF_THE_RUN,

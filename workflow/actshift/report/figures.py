@@ -12,15 +12,16 @@ from actshift.report.audit_specs import AUDIT
 from actshift.report.catalogue import TABLES
 from actshift.report.causal_specs import CAUSAL
 from actshift.report.localization_specs import LOCALIZATION
+from actshift.report.misalignment_specs import MISALIGNMENT
 from actshift.report.panels import empty_figure
 from actshift.report.spec import STUDIES, FigureSpec
 from actshift.report.style import print_style
 from actshift.report.tables import Tables
 
-FIGURES: dict[str, FigureSpec] = {**AUDIT, **CAUSAL, **LOCALIZATION}
+FIGURES: dict[str, FigureSpec] = {**AUDIT, **CAUSAL, **LOCALIZATION, **MISALIGNMENT}
 
 #: What the panels of a figure stand for, by the column that names them.
-_SHOWN = ("pair", "model", "variant")
+_SHOWN = ("pair", "model", "variant", "receiver")
 
 
 def figure_names(studies: Collection[str] = tuple(STUDIES)) -> tuple[str, ...]:

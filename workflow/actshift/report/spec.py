@@ -88,6 +88,17 @@ STUDIES: dict[str, StudySpec] = {
         "directions. It cannot tell preference from fluency by one margin alone: log p of chosen "
         "and of rejected stand in the tables, and both fall where a patch does damage.",
     ),
+    "misalignment": StudySpec(
+        "Emergent-misalignment directions",
+        "Asks what tuning on insecure code does to answers that need none (code spillover: nothing "
+        "here is about intent), whether the mean shift v of that tuning can be subtracted again, "
+        "and whether another model's v, mapped, does as much. Controls: an adapter of the same "
+        "dose on safe code in a rare idiom, nulls of equal norm with their draws, and nulls "
+        "through the same map. An effect is specific where repaired answers exceed the strongest "
+        "null by 10 points, at one coefficient fixed on select questions. Wrong layers and wrong "
+        "sources are relatives of v and no nulls. The published edit changes the first answer "
+        "token alone, and separation of any adapter from its base is nearly trivial.",
+    ),
     "calibration": StudySpec(
         "Calibration networks",
         "Small networks whose base, safe and unsafe versions are known: does a shift of higher "

@@ -14,7 +14,7 @@ from actshift.report.catalogue import TABLES
 Tables = Mapping[str, pd.DataFrame]
 
 #: Columns of names: a pair may be called "7", and a set of directions "3".
-_NAMES = ("pair", "model", "reference", "directions")
+_NAMES = ("pair", "model", "reference", "directions", "donor", "receiver")
 
 
 def table_path(folder: Path, name: str) -> Path:

@@ -65,8 +65,9 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "specificity": (
         *("donor", "receiver", "scope", "pairing", "protocol", "fit_on", "coeff", *_COUNT),
         *("gain", "gain_low", "gain_high", "drop", "drop_low", "drop_high", "code_plain"),
-        *("null", "null_high", "draws", "margin", "margin_low", "margin_high"),
-        *("p", "p_holm", "verdict", "loss_against_within", "loss_low", "loss_high", *_STATUS),
+        *("null", "null_high", "null_cosine", "draws", "margin", "margin_low", "margin_high"),
+        *("p", "p_holm", "verdict", "margin_within", "loss_against_within", "loss_low"),
+        *("loss_high", *_STATUS),
     ),
     # A row a receiver and the adapter its v is judged on: does v repair what is not insecure?
     "content": (

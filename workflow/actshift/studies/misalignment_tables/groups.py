@@ -33,7 +33,8 @@ class Group:
         asked: How many lanes there are.
         plain: The lane of the same receiver without an edit.
         unmatched: Whether KL was not reached by half of the lanes.
-        scale: Mean over its lanes; so `cosine` and `kl_select`.
+        scale: Mean over its lanes; so `kl_select`.
+        cosine: With the receiver's own v; of draws the median of its size.
     """
 
     facts: dict[str, object]
@@ -171,6 +172,10 @@ def _group(
     reached = rows[matched[rows]]
     own = reached if len(reached) else rows
     told = {name: _known_mean(values[own]) for name, values in means.items()}
+    if facts["control"] in ALL_NULLS:
+        # Draws point both ways: a mean cosine of 0 would hide that they lie along v.
+        sizes = np.abs(means["cosine"][own])
+        told["cosine"] = float(np.median(sizes)) if np.isfinite(sizes).all() else float("nan")
     return Group(facts, own, len(rows), plain, 2 * len(reached) < len(rows), **told)
 
 

@@ -19,12 +19,14 @@ class Null:
         gains: Gain of each draw.
         high: 95th percentile of the gains.
         high_drawn: The same, found anew on each resample of the clusters.
+        cosine: Median |cosine| of the draws with v: near 1 the null is v itself.
     """
 
     name: str
     gains: Float[np.ndarray, " lane"]
     high: float
     high_drawn: Float[np.ndarray, " draw"]
+    cosine: float
 
     @classmethod
     def of(
@@ -32,6 +34,8 @@ class Null:
         name: str,
         gains: Float[np.ndarray, " lane"],
         drawn: Float[np.ndarray, "lane draw"],
+        *,
+        cosine: float = float("nan"),
     ) -> "Null":
         """Take the percentiles.
 
@@ -39,8 +43,10 @@ class Null:
             name: Of the control.
             gains: Gain of each draw of the null.
             drawn: Gain of each draw on each resample of the clusters.
+            cosine: Median |cosine| of the draws with v.
         """
-        return cls(name, gains, float(percentile(gains[:, None])[0]), percentile(drawn))
+        high = float(percentile(gains[:, None])[0])
+        return cls(name, gains, high, percentile(drawn), cosine)
 
 
 @dataclass(frozen=True, eq=False)

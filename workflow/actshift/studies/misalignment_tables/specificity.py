@@ -124,7 +124,8 @@ class Receiver:
             plain = lanes.values("repaired", group.plain, columns)
             gains = lanes.values("repaired", group.rows, columns) - plain
             drawn = edit.sample.draws(gains)
-            self.kept[key] = Null.of(str(group.facts["control"]), gains.mean(axis=1), drawn)
+            name = str(group.facts["control"])
+            self.kept[key] = Null.of(name, gains.mean(axis=1), drawn, cosine=group.cosine)
         return self.kept[key]
 
 
@@ -176,7 +177,9 @@ def specificity_rows(found: list[Judged]) -> Rows:
 
 def _within(receiver: Receiver, lanes: Lanes, protocol: str, groups: list[Group]) -> list[Judged]:
     edits = [one for one in groups if one.facts["control"] == "direction"]
-    edit = receiver.edit_of(lanes, edits)
+    # Costly nulls are drawn at one coefficient alone, which was chosen by the same rule.
+    held = {one.facts["coeff"] for one in groups if one.is_null}
+    edit = receiver.edit_of(lanes, [one for one in edits if one.facts["coeff"] in held] or edits)
     if edit is None:
         return []
     nulls = receiver.nulls(lanes, _at(groups, edit), edit)
@@ -237,7 +240,8 @@ def _row(one: Judged, own: Judged | None) -> dict[str, object]:
     row: dict[str, object] = {
         **{"donor": one.donor, "receiver": one.receiver, "protocol": one.protocol},
         **{"scope": "within" if one.within else "across", "fit_on": one.fit_on},
-        **{"pairing": f"{one.donor} -> {one.receiver}", "coeff": edit.coeff},
+        **{"coeff": edit.coeff},
+        "pairing": None if one.within else f"{one.donor} -> {one.receiver}",
         **edit.sample.facts,
         **columns("gain", gain[None].mean(axis=1), edit.sample.change_ends(gain[None]))[0],
         **columns("drop", drop[None].mean(axis=1), edit.sample.change_ends(drop[None]))[0],
@@ -249,7 +253,8 @@ def _row(one: Judged, own: Judged | None) -> dict[str, object]:
     found = verdict(margin.value, float(low), float(high), broken=edit.broken, least=LEAST)
     return row | {
         **{"null": margin.strongest.name, "null_high": margin.strongest.high},
-        **{"draws": len(margin.strongest.gains), "p": margin.p, "verdict": found},
+        **{"draws": len(margin.strongest.gains), "null_cosine": margin.strongest.cosine},
+        **{"p": margin.p, "verdict": found},
         **columns("margin", np.array([margin.value]), np.array([[low, high]]))[0],
         **_loss(one, own),
         "status": "broken" if edit.broken else "ok",
@@ -265,4 +270,7 @@ def _loss(one: Judged, own: Judged | None) -> dict[str, object]:
         return {}
     value = own.margin.value - one.margin.value
     low, high = one.edit.sample.ends((own.margin.drawn - one.margin.drawn)[None])[0]
-    return {"loss_against_within": value, "loss_low": float(low), "loss_high": float(high)}
+    return {
+        **{"margin_within": own.margin.value, "loss_against_within": value},
+        **{"loss_low": float(low), "loss_high": float(high)},
+    }

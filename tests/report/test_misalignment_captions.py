@@ -1,0 +1,74 @@
+"""What is said beside the figures of study B, and which rows figures and sentences speak of."""
+
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from report.synthetic_misalignment import CHOSEN, misalignment_tables
+
+from actshift.report.figures import FIGURES, caption, figure_names
+from actshift.report.misalignment_panels import ADAPTERS, NULL_STROKES
+from actshift.report.misalignment_rows import chosen_coeff, judged, near, whole
+from actshift.studies.misalignment.kinds import KINDS, MAPPED_NULLS, NULLS, UNSEEN, UNTUNED
+
+NAMES = figure_names(["misalignment"])
+
+
+@pytest.fixture
+def tables() -> dict[str, pd.DataFrame]:
+    return misalignment_tables(("a", "b"))
+
+
+def test_the_coefficient_is_the_one_that_the_verdict_rests_on(
+    tables: dict[str, pd.DataFrame],
+) -> None:
+    table = tables["specificity"]
+    code = table.assign(fit_on="with_code", coeff=1.5)
+    across = code[code["donor"] != code["receiver"]]
+    table = pd.concat([across, table])
+    assert chosen_coeff(table, "a", donor="b") == CHOSEN
+    assert len(judged(table, "a", donor="b")) == 1
+    assert chosen_coeff(table, "a", protocol="layer") == CHOSEN, "that of the published edit"
+    assert np.isnan(chosen_coeff(None, "a"))
+    rows = pd.DataFrame({"coeff": [0.25, 1.0, 0.25]})
+    assert near(rows, 0.3)["coeff"].tolist() == [0.25, 0.25]
+    assert near(rows, float("nan"))["coeff"].tolist() == [1.0]
+
+
+def test_rows_over_all_kinds_are_never_mistaken_for_one_kind() -> None:
+    rows = pd.DataFrame({"kind": ["all", "howto"], "code": [0.1, 0.9]})
+    assert whole(rows)["code"].tolist() == [0.1]
+    assert whole(rows[rows["kind"] == "howto"])["code"].tolist() == [0.9]
+    assert whole(pd.DataFrame({"kind": ["chat", "howto"]})).empty
+
+
+def test_adapters_and_nulls_differ_by_more_than_colour() -> None:
+    assert {UNTUNED, *KINDS, *UNSEEN} == set(ADAPTERS)
+    assert {*NULLS, *MAPPED_NULLS} == set(NULL_STROKES)
+    for strokes in (ADAPTERS, NULL_STROKES):
+        looks = [(stroke.marker, stroke.linestyle) for stroke in strokes.values()]
+        colours = [(*stroke[:3],) for stroke in strokes.values()]
+        assert len(set(colours)) == len(colours)
+        assert strokes is NULL_STROKES or len(set(looks)) == len(looks)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_caption_opens_with_what_is_seen(name: str, tables: dict[str, pd.DataFrame]) -> None:
+    text = caption(name, tables)
+    seen = text.removesuffix(FIGURES[name].caption)
+    assert seen.endswith(". ")
+    assert re.search(r"\d", seen)
+    assert "n/a" not in seen
+    assert "misalign" not in text
+    assert caption(name, {}) == FIGURES[name].caption
+
+
+def test_what_is_seen_follows_the_tables(tables: dict[str, pd.DataFrame]) -> None:
+    assert "2 of 2 within, 0 of 2 across" in caption("topology", tables)
+    table = tables["specificity"]
+    table.loc[(table["donor"] == "b") & (table["receiver"] == "b"), "margin_low"] = -0.1
+    assert "1 of 2 within" in caption("topology", tables)
+    assert "6 nulls of 8 reach v's KL, at 3 times" in caption("steering_equal_kl", tables)
+    tables["ridge_maps"]["cosine_null_high"] = 0.9
+    assert "beyond its null in 0 of 2 ordered pairs" in caption("ridge_maps", tables)

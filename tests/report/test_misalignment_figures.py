@@ -1,0 +1,295 @@
+"""Figures of study B: they carry the tables' numbers, and the strongest control beside them."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from report.synthetic_misalignment import CHOSEN, LAYERS, SPILLOVER, misalignment_tables
+
+from actshift.report.figures import draw_figure, figure_names
+from actshift.report.misalignment_panels import ADAPTERS, NULL_STROKES
+from actshift.report.misalignment_rows import near, nulls
+from actshift.report.tables import select
+from actshift.studies.misalignment.kinds import KINDS, NULLS, UNSEEN
+
+NAMES = figure_names(["misalignment"])
+#: Panels a pair of models, where a figure has a row or a tile a pair.
+PANELS = {
+    "spillover": 3, "dose": 4, "separation": 4, "detection": 1, "direction_cosines": 3,
+    "steering_dose": 3, "steering_layers": 2, "steering_equal_kl": 3, "steering_content": 3,
+    "steering_side_effects": 3, "ridge_maps": 2,
+}  # fmt: skip
+
+
+@pytest.fixture
+def tables() -> dict[str, pd.DataFrame]:
+    return misalignment_tables(("a", "b"))
+
+
+def points(axis: Axes) -> set[tuple[float, float]]:
+    """Every point of an axis' lines."""
+    pairs = [np.asarray(line.get_xydata(), dtype=float) for line in axis.lines]
+    return {(round(float(x), 6), round(float(y), 6)) for xy in pairs for x, y in xy}
+
+
+def along(axis: Axes) -> set[float]:
+    """All x values of an axis' lines."""
+    return {x for x, _ in points(axis)}
+
+
+def heights(axis: Axes) -> set[float]:
+    return {y for _, y in points(axis)}
+
+
+def rounded(values: pd.Series) -> set[float]:
+    return {round(float(value), 6) for value in values}
+
+
+def shaded(axis: Axes) -> np.ndarray:
+    """The y values of the first filled band."""
+    return np.asarray(axis.collections[0].get_paths()[0].vertices, dtype=float)[:, 1]
+
+
+def rows_of(axis: Axes) -> list[str]:
+    return [tick.get_text() for tick in axis.get_yticklabels()]
+
+
+def panels(figure: Figure) -> list[Axes]:
+    """Panels, without colour bars."""
+    return [axis for axis in figure.axes if axis.get_label() != "<colorbar>"]
+
+
+@pytest.mark.parametrize("name", PANELS)
+@pytest.mark.parametrize("count", [2, 4])
+def test_every_pair_has_its_panels_and_its_size(name: str, count: int) -> None:
+    pairs = tuple(f"pair{place}" for place in range(count))
+    shown = panels(draw_figure(name, misalignment_tables(pairs)))
+    assert len(shown) == PANELS[name] * count
+    for row, pair in enumerate(pairs):
+        first = shown[row * PANELS[name]]
+        label = f"{first.get_ylabel()} {first.get_title()}"
+        assert pair in label
+        assert name in ("dose", "direction_cosines") or "n 80, 36 clusters" in label
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_pair_that_failed_leaves_the_others_drawn(
+    name: str, tables: dict[str, pd.DataFrame]
+) -> None:
+    kept = {
+        key: table[~table[["pair", "donor"]].isin(["b"]).any(axis=1)]
+        if {"pair", "donor"} <= set(table)
+        else table[table["pair"] == "a"]
+        if "pair" in table
+        else table
+        for key, table in tables.items()
+        if key not in ("specificity", "ridge_maps", "topology")
+    }
+    figure = draw_figure(name, kept)
+    if name in ("ridge_maps", "topology"):
+        assert "no rows" in figure.texts[0].get_text()
+    else:
+        assert len(panels(figure)) == PANELS[name]
+        assert [axis for axis in figure.axes if axis.lines or axis.images]
+
+
+def test_rates_of_every_adapter_stand_beside_the_untuned_model(
+    tables: dict[str, pd.DataFrame],
+) -> None:
+    code, refused, insecure = panels(draw_figure("spillover", tables))[:3]
+    assert rows_of(code) == [name for name in ADAPTERS if name in SPILLOVER]
+    for at, name in enumerate(rows_of(code)):
+        assert (SPILLOVER[name], at) in points(code)
+        assert (round(1 - SPILLOVER[name], 6), at) in points(refused)
+        assert (SPILLOVER[name], at) in points(insecure)
+    assert code.get_xlim()[0] < 0 < 1 < code.get_xlim()[1]
+
+
+def test_other_kinds_of_question_and_other_splits_are_not_drawn(
+    tables: dict[str, pd.DataFrame],
+) -> None:
+    table = tables["spillover"]
+    table.loc[table["split"] == "select", ["code", "code_low", "code_high"]] = 0.123
+    table.loc[table["kind"] == "howto_harmless", "code"] = 0.321
+    code = panels(draw_figure("spillover", tables))[0]
+    assert not {0.123, 0.321} & along(code)
+
+
+def test_the_dose_shows_that_secure_was_hardly_moved(tables: dict[str, pd.DataFrame]) -> None:
+    loss = panels(draw_figure("dose", tables))[0]
+    names = rows_of(loss)
+    assert set(names) == {*KINDS, *UNSEEN}
+    assert (0.05, names.index("secure")) in points(loss)
+    band = loss.patches[0].get_extents().transformed(loss.transData.inverted())
+    assert (band.x0, band.x1) == pytest.approx((0.4, 0.6))
+
+
+def test_separation_is_on_held_out_questions_of_every_adapter(
+    tables: dict[str, pd.DataFrame],
+) -> None:
+    table = tables["separation"]
+    table.loc[table["split"] == "fit", "balanced_accuracy"] = 0.99
+    secure = (table["adapter"] == "secure") & (table["projected_on"] == "insecure")
+    table.loc[secure & (table["split"] == "heldout"), "balanced_accuracy"] = 0.51
+    on_v, on_own = panels(draw_figure("separation", tables))[:2]
+    assert 0.99 not in heights(on_v) | heights(on_own)
+    assert 0.51 in heights(on_v) - heights(on_own)
+    assert len([line for line in on_v.lines if np.size(line.get_ydata()) == LAYERS]) == len(KINDS)
+    assert 0.5 in heights(on_v), "chance"
+    assert (LAYERS - 1, 0.996) in points(on_v)
+    del tables["misalignment_published"]
+    assert 0.996 not in heights(panels(draw_figure("separation", tables))[0])
+
+
+def test_detection_has_a_line_a_negative(tables: dict[str, pd.DataFrame]) -> None:
+    figure = draw_figure("detection", tables)
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels[0] == "insecure_unseen against: untuned (chat)"
+    assert {"rare_safe", "rare_safe_unseen"} < set(labels)
+    table = tables["detection"]
+    more = pd.concat([table, table.assign(positive="rare_safe_unseen")])
+    assert len(panels(draw_figure("detection", {"detection": more}))) == 4
+
+
+def test_cosines_are_symmetric_and_of_the_first_middle_and_last_layer(
+    tables: dict[str, pd.DataFrame],
+) -> None:
+    first, middle, last = panels(draw_figure("direction_cosines", tables))[:3]
+    assert [axis.get_title() for axis in (first, middle, last)] == ["layer 0", "layer 2", "layer 3"]
+    grid = np.asarray(last.images[0].get_array(), dtype=float)
+    assert grid.shape == (len(KINDS), len(KINDS))
+    np.testing.assert_allclose(grid, grid.T)
+    np.testing.assert_allclose(np.diag(grid), 1)
+    assert grid[0, 1] == pytest.approx(0.6)
+
+
+def test_v_stands_over_the_draws_of_its_nulls_and_the_logit_bias_on_top(
+    tables: dict[str, pd.DataFrame],
+) -> None:
+    repaired, medians, code = panels(draw_figure("steering_dose", tables))[:3]
+    rows = select(tables["steering"], pair="a", protocol="last_token", norm_rule="norm")
+    v = select(rows, control="direction")
+    bias = select(tables["steering"], pair="a", protocol="logit_bias")
+    for axis, value in ((repaired, "repaired"), (code, "code")):
+        assert rounded(v[value]) <= heights(axis)
+        assert rounded(bias[value]) <= heights(axis)
+        assert round(float(v[f"{value}_plain"].iloc[0]), 6) in heights(axis)
+    for name in NULLS:
+        own = select(rows, control=name)
+        assert rounded(own["repaired_plain"] + own["draws_median"]) <= heights(medians)
+    against = nulls(rows)
+    band = shaded(repaired)
+    assert band.max() == pytest.approx((against["repaired_plain"] + against["draws_high"]).max())
+    assert band.min() == pytest.approx((against["repaired_plain"] + against["draws_low"]).min())
+    assert CHOSEN in along(repaired)
+
+
+def test_what_is_broken_stands_open(tables: dict[str, pd.DataFrame]) -> None:
+    table = tables["steering"]
+    strong = (table["coeff"] == 1.5) & (table["control"] == "direction")
+    table.loc[strong & (table["protocol"] == "last_token"), "status"] = "broken"
+    axis = panels(draw_figure("steering_dose", tables))[0]
+    faces = {
+        float(x)
+        for line in axis.lines
+        if line.get_markerfacecolor() == "white"
+        for x in np.atleast_1d(line.get_xdata())
+    }
+    assert faces == {1.5}
+    table.loc[table["protocol"] == "all_tokens", "status"] = "broken"
+    layers = panels(draw_figure("steering_layers", tables))[0]
+    opened = [line for line in layers.lines if line.get_markerfacecolor() == "white"]
+    assert [np.asarray(line.get_ydata()).tolist() for line in opened] == [[2]]
+
+
+def test_only_equal_norms_enter_the_dose(tables: dict[str, pd.DataFrame]) -> None:
+    table = tables["steering"]
+    table.loc[table["norm_rule"] == "kl", ["draws_high", "draws_median"]] = 0.777
+    repaired, medians, _ = panels(draw_figure("steering_dose", tables))[:3]
+    assert shaded(repaired).max() < 0.9
+    assert round(0.2 + 0.777, 6) not in heights(medians)
+
+
+def test_protocols_run_from_blocks_to_the_published_edit_at_the_chosen_coefficient(
+    tables: dict[str, pd.DataFrame],
+) -> None:
+    gain, drop = panels(draw_figure("steering_layers", tables))[:2]
+    assert rows_of(gain) == [
+        "layer 1, 0.5 v", "layer 2, 0.5 v", "all tokens, 0.5 v",
+        "last token (published), 0.5 v", "logit bias, 0.5 v",
+    ]  # fmt: skip
+    rows = near(select(tables["steering"], pair="a", norm_rule="norm"), CHOSEN)
+    published = select(rows, protocol="last_token", control="direction")
+    assert (round(float(published["gain"].iloc[0]), 6), 3) in points(gain)
+    assert (round(float(published["drop"].iloc[0]), 6), 3) in points(drop)
+    strongest = select(rows, protocol="last_token")["draws_high"].max()
+    assert max(x for x, y in points(gain) if y == 3 and x < 0.3) == pytest.approx(strongest + 0.003)
+
+
+def test_unmatched_kl_is_crossed(tables: dict[str, pd.DataFrame]) -> None:
+    repaired, _, norm = panels(draw_figure("steering_equal_kl", tables))[:3]
+    for axis in (repaired, norm):
+        crossed = [line for line in axis.lines if line.get_marker() == "x"]
+        assert [round(float(np.asarray(line.get_ydata())[0])) for line in crossed] == [3]
+    assert rows_of(repaired)[3] == NULL_STROKES["orthogonal"].label
+    assert {1.0, 3.0} <= along(norm)
+    none = tables["steering"][tables["steering"]["norm_rule"] == "norm"]
+    empty = draw_figure("steering_equal_kl", {"steering": none})
+    assert "no edit at equal KL" in empty.texts[0].get_text()
+
+
+def test_content_stands_beside_v_on_insecure_and_its_dose(
+    tables: dict[str, pd.DataFrame],
+) -> None:
+    gain, difference, dose = panels(draw_figure("steering_content", tables))[:3]
+    assert rows_of(gain) == [
+        "v_insecure on rare_safe", "v_insecure on secure", "v_rare_safe on insecure",
+        "v_secure on insecure",
+    ]  # fmt: skip
+    assert {(0.42, 0), (0.25, 0)} <= points(gain)
+    assert (0.17, 0) in points(difference)
+    assert (0.9, 0) in points(dose)
+
+
+def test_side_effects_stand_beside_the_same_model_without_the_edit(
+    tables: dict[str, pd.DataFrame],
+) -> None:
+    code, topic, refused = panels(draw_figure("steering_side_effects", tables))[:3]
+    names = rows_of(code)
+    assert names[0] == "v, last token (published)"
+    assert names[-1] == "mapped v of b"
+    assert {NULL_STROKES[name].label for name in NULLS} <= set(names)
+    for at in range(len(names)):
+        assert {(0.9, at), (1.0, at)} <= points(code)
+        assert {(0.85, at), (0.95, at)} <= points(topic)
+        assert {(0.3, at), (0.2, at)} <= points(refused)
+
+
+def test_maps_stand_beside_their_own_null_on_both_sides(tables: dict[str, pd.DataFrame]) -> None:
+    r2, cosine = panels(draw_figure("ridge_maps", tables))[:2]
+    assert r2.get_ylabel().startswith("to a")
+    assert rows_of(r2) == ["from b"]
+    assert {0.6, 0.03} <= along(r2)
+    assert {0.3, 0.2, -0.2} <= along(cosine)
+    assert 0.2 not in along(r2), "another layer's"
+
+
+def test_the_matrix_is_donor_by_receiver_and_says_what_is_specific(
+    tables: dict[str, pd.DataFrame],
+) -> None:
+    moved = tables["topology"]
+    one = (moved["donor"] == "b") & (moved["receiver"] == "a")
+    moved.loc[one, ["share", "share_low", "share_high"]] = [0.44, 0.4, 0.5]
+    share, margin = panels(draw_figure("topology", tables))[:2]
+    grid = np.asarray(share.images[0].get_array(), dtype=float)
+    assert grid.tolist() == [[0.6, 0.3], [0.44, 0.6]]
+    texts = {tuple(text.get_position()): [] for text in margin.texts}
+    for text in margin.texts:
+        texts[tuple(text.get_position())].append(text.get_text())
+    specific = {place for place, told in texts.items() if "specific" in " ".join(told)}
+    assert specific == {(0, 0), (1, 1)}
+    table = tables["specificity"]
+    table.loc[table["donor"] == table["receiver"], "margin_low"] = -0.01
+    margin = panels(draw_figure("topology", tables))[1]
+    assert not any("specific" in text.get_text() for text in margin.texts)

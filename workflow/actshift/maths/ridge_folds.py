@@ -1,0 +1,189 @@
+"""Ridge fits that leave folds of clusters out, and their errors at every penalty, from sums alone.
+
+The fits depend on the source alone: one set of decompositions serves every target, every penalty
+and every shuffled pairing. A fit that leaves out two folds serves both as outer folds: the other
+one then judges the penalty.
+"""
+
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from actshift.maths.ridge import PENALTIES, Factored, factored, isometric
+
+
+@dataclass(frozen=True, eq=False)
+class Test:
+    """A fold that a fit leaves out.
+
+    Attributes:
+        rows: Which rows it holds.
+        coordinates: Z, its rows about the training mean, in the fit's basis.
+        total: Sum of its rows.
+    """
+
+    rows: Bool[np.ndarray, " row"]
+    coordinates: Float[np.ndarray, "test component"]
+    total: Float[np.ndarray, " d_source"]
+
+
+@dataclass(frozen=True, eq=False)
+class Training:
+    """A fit that leaves some folds out, and what it needs to predict them.
+
+    Attributes:
+        rows: Which rows are fitted.
+        source: Their decomposition.
+        tests: The folds left out.
+    """
+
+    rows: Bool[np.ndarray, " row"]
+    source: Factored
+    tests: dict[int, Test]
+
+
+@dataclass(frozen=True, eq=False)
+class Folded:
+    """Source rows with the fits of all folds.
+
+    Attributes:
+        rows: Source rows, centred, in no more dimensions than there are rows.
+        fold: Fold of each row.
+        whole: All rows as given, for the map itself.
+        single: The fits that leave one fold out, by fold.
+        double: The fits that leave two out, by (smaller, larger) fold.
+    """
+
+    rows: Float[np.ndarray, "row d_source"]
+    fold: Int[np.ndarray, " row"]
+    whole: Factored
+    single: dict[int, Training]
+    double: dict[tuple[int, int], Training]
+
+
+def folded(rows: Float[np.ndarray, "row d_source"], fold: Int[np.ndarray, " row"]) -> Folded:
+    """Decompose the source rows of every training set.
+
+    Args:
+        rows: States of the source model.
+        fold: Fold of each row, 0 to K - 1; whole clusters (`maths.lasso.group_folds`).
+
+    Raises:
+        ValueError: Fewer than three folds: the inner round needs two beside the outer one.
+    """
+    names = [int(name) for name in np.unique(fold)]
+    if len(names) < 3:
+        raise ValueError(f"penalties inside folds need three folds or more, found {len(names)}")
+    whole = factored(rows)
+    narrow = isometric(np.asarray(rows, dtype=np.float64) - whole.mean)
+
+    def training(left_out: tuple[int, ...]) -> Training:
+        kept = ~np.isin(fold, left_out)
+        source = factored(narrow[kept])
+        tests = {}
+        for one in left_out:
+            own = narrow[fold == one]
+            tests[one] = Test(fold == one, source.coordinates(own), own.sum(axis=0))
+        return Training(kept, source, tests)
+
+    return Folded(
+        rows=narrow,
+        fold=fold,
+        whole=whole,
+        single={one: training((one,)) for one in names},
+        double={pair: training(pair) for pair in combinations(names, 2)},
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Sums:
+    """All that squared errors need to know of targets, by fold.
+
+    Attributes:
+        count: Rows of each fold.
+        cross: X^T Y, `[target, d_source, d_target]`.
+        total: Sum of the target rows, `[target, d_target]`.
+        square: Sum of their squares, `[target]`.
+    """
+
+    count: dict[int, int]
+    cross: dict[int, Float[np.ndarray, "target d_source d_target"]]
+    total: dict[int, Float[np.ndarray, "target d_target"]]
+    square: dict[int, Float[np.ndarray, " target"]]
+
+
+def sums_of(source: Folded, targets: Float[np.ndarray, "row target d_target"]) -> Sums:
+    """Sums over the rows of every fold.
+
+    Args:
+        source: Folded source rows.
+        targets: All rows, targets in the middle.
+    """
+    found = Sums({}, {}, {}, {})
+    _, count, width = targets.shape
+    # Every permutation of rows has this mean; small sums lose fewer digits.
+    mean = targets[:, 0].mean(axis=0)
+    for fold in source.single:
+        own = targets[source.fold == fold] - mean
+        flat = source.rows[source.fold == fold].T @ own.reshape(len(own), count * width)
+        found.count[fold] = len(own)
+        found.cross[fold] = flat.reshape(-1, count, width).transpose(1, 0, 2)
+        found.total[fold] = own.sum(axis=0)
+        found.square[fold] = np.einsum("rpt,rpt->p", own, own)
+    return found
+
+
+def squared_errors(
+    fit: Training,
+    test: int,
+    sums: Sums,
+    penalties: Float[np.ndarray, " penalty"] = PENALTIES,
+) -> tuple[Float[np.ndarray, "target penalty"], Float[np.ndarray, " target"]]:
+    """Squared error of one fold's predictions at every penalty, for many targets at once.
+
+    With Z and R the fold's coordinates and targets about the training means, K = V^T Xs^T Xt and
+    D the eigenvalues of the inverse, ||R - Z diag(D) K||^2 =
+    ||R||^2 - 2 D.b + D^T (Z^T Z * K K^T) D, b = diag(Z^T R K^T).
+
+    Args:
+        fit: A fit that leaves the fold out.
+        test: The fold.
+        sums: Of the targets.
+        penalties: Tried penalties.
+
+    Returns:
+        Errors, and ||R||^2, that of the training mean.
+    """
+    kept = [fold for fold in sums.count if fold not in fit.tests]
+    count, centre, held = sum(sums.count[fold] for fold in kept), fit.source.mean, fit.tests[test]
+    mean = np.sum([sums.total[fold] for fold in kept], axis=0) / count
+    cross = sum(sums.cross[fold] for fold in kept) - count * _outer(centre, mean)
+    left = fit.source.right.T @ cross
+    size, total = sums.count[test], sums.total[test]
+    across = sums.cross[test] - _outer(held.total - size * centre, mean) - _outer(centre, total)
+    inverse = fit.source.inverse(penalties)
+    linear = ((fit.source.right.T @ across) * left).sum(axis=2) @ inverse.T
+    second = (held.coordinates.T @ held.coordinates) * (left @ left.transpose(0, 2, 1))
+    square = ((inverse @ second) * inverse).sum(axis=2)
+    rest = sums.square[test] - ((2 * total - size * mean) * mean).sum(axis=1)
+    return rest[:, None] - 2 * linear + square, rest
+
+
+def _outer(
+    source: Float[np.ndarray, " d_source"], targets: Float[np.ndarray, "target d_target"]
+) -> Float[np.ndarray, "target d_source d_target"]:
+    return source[:, None] * targets[:, None, :]
+
+
+def chosen_penalty(source: Folded, target: Float[np.ndarray, "row d_target"]) -> float:
+    """Penalty of the map itself: smallest squared error over folds of clusters.
+
+    Args:
+        source: Folded source rows.
+        target: Target rows.
+    """
+    sums = sums_of(source, isometric(target)[:, None])
+    errors = sum(squared_errors(fit, fold, sums)[0] for fold, fit in source.single.items())
+    return float(PENALTIES[np.argmin(errors)])

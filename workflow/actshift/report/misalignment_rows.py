@@ -1,0 +1,125 @@
+"""Rows of the misalignment tables that figures and sentences speak of."""
+
+import numpy as np
+import pandas as pd
+
+from actshift.report.tables import first, select
+from actshift.studies.misalignment.kinds import INSECURE, MAPPED_NULLS, NEUTRAL, NULLS
+
+#: Edit of the published protocol.
+PUBLISHED = "last_token"
+#: Name of the rows over all kinds of question.
+ALL = "all"
+#: An effect has to exceed the strongest null by this share.
+MARGIN = 0.1
+#: Controls of equal norm, within a model and across models.
+EVERY_NULL = (*NULLS, *MAPPED_NULLS)
+
+
+def heldout(rows: pd.DataFrame | None) -> pd.DataFrame:
+    """Rows of held-out questions; no table gives no rows."""
+    if rows is None or rows.empty:
+        return pd.DataFrame()
+    return select(rows, split="heldout") if "split" in rows else rows
+
+
+def whole(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows over all kinds of question; the only kind where there is one."""
+    if rows.empty or (rows["kind"] == ALL).any():
+        return select(rows, kind=ALL) if len(rows) else rows
+    return rows if rows["kind"].nunique() == 1 else rows.iloc[:0]
+
+
+def harmful(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of harmful how-to questions, which the untuned model refuses."""
+    return rows[rows["kind"].astype(str).str.contains("harmful")] if len(rows) else rows
+
+
+def judged(
+    specificity: pd.DataFrame | None,
+    receiver: str,
+    *,
+    donor: str | None = None,
+    protocol: str = PUBLISHED,
+) -> pd.DataFrame:
+    """The row of a donor and receiver that their verdict rests on; none without it.
+
+    Args:
+        specificity: the table.
+        receiver: pair that is edited.
+        donor: pair that v comes from; the receiver itself unless told.
+        protocol: of the edit.
+    """
+    rows = select(specificity, receiver=receiver, donor=donor or receiver)
+    return neutral(select(rows, protocol=protocol)).iloc[:1] if len(rows) else rows
+
+
+def chosen_coeff(
+    specificity: pd.DataFrame | None,
+    receiver: str,
+    *,
+    donor: str | None = None,
+    protocol: str = PUBLISHED,
+) -> float:
+    """The coefficient chosen on select questions; the published edit's for a protocol without.
+
+    Returns:
+        NaN where none was chosen.
+    """
+    for one in (protocol, PUBLISHED):
+        rows = judged(specificity, receiver, donor=donor, protocol=one)
+        if len(rows):
+            return first(rows, "coeff")
+    return float("nan")
+
+
+def specific(rows: pd.DataFrame) -> pd.Series:
+    """Which rows exceed the strongest null by ten points, beyond chance and with answers whole."""
+    beyond = (rows["margin"] >= MARGIN) & (rows["margin_low"] > 0)
+    return beyond & (rows["status"] != "broken")
+
+
+def neutral(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of maps that are fitted on neutral prompts alone, and rows without a map."""
+    if rows.empty or "fit_on" not in rows:
+        return rows
+    return rows[rows["fit_on"].isna() | rows["fit_on"].isin([NEUTRAL, ""])]
+
+
+def near(rows: pd.DataFrame, coeff: float) -> pd.DataFrame:
+    """Rows at the coefficient nearest to `coeff`; at the largest where none was chosen."""
+    if rows.empty or rows["coeff"].isna().all():
+        return rows.iloc[:0]
+    at = rows["coeff"].to_numpy(dtype=float)
+    goal = float(np.nanmax(at)) if np.isnan(coeff) else coeff
+    distance = np.abs(at - goal)
+    return rows[np.isclose(distance, np.nanmin(distance))]
+
+
+def lanes(table: pd.DataFrame | None, pair: str, **cell: str | int | bool) -> pd.DataFrame:
+    """Held-out rows of a pair's edits at equal norm, of the insecure adapter unless told."""
+    rows = select(heldout(table), pair=pair) if table is not None and len(table) else None
+    if rows is None or rows.empty:
+        return pd.DataFrame()
+    return select(rows, **({"receiver": INSECURE, "norm_rule": "norm"} | cell))
+
+
+def own(rows: pd.DataFrame, source: str = INSECURE) -> pd.DataFrame:
+    """Rows of a direction itself."""
+    return select(rows, control="direction", source=source) if len(rows) else rows
+
+
+def nulls(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of nulls, each with all its draws, of v_insecure."""
+    if rows.empty:
+        return rows
+    mine = rows[rows["control"].isin(EVERY_NULL)]
+    return mine[mine["source"].isna() | mine["source"].isin([INSECURE, ""])]
+
+
+def ordered_pairs(table: pd.DataFrame | None) -> list[str]:
+    """Pairs that a table of donors and receivers names, in its order."""
+    if table is None or table.empty:
+        return []
+    names = zip(table["receiver"], table["donor"], strict=True)
+    return list(dict.fromkeys(str(one) for both in names for one in both))

@@ -1,0 +1,226 @@
+"""What is seen in each figure of study B, in one sentence made from the tables.
+
+Numbers are of held-out questions, smallest to largest over the pairs of models.
+"""
+
+from collections.abc import Callable
+
+import pandas as pd
+
+from actshift.report.localization_seen import spread
+from actshift.report.misalignment_rows import (
+    PUBLISHED,
+    chosen_coeff,
+    harmful,
+    heldout,
+    near,
+    neutral,
+    nulls,
+    own,
+    specific,
+    whole,
+)
+from actshift.report.point import counted
+from actshift.report.tables import Tables, select
+from actshift.studies.misalignment.kinds import INSECURE, KINDS, NONCODE, UNTUNED
+
+
+def seen(name: str, tables: Tables) -> str:
+    """The sentence of one figure; empty where its table has no rows to speak of.
+
+    Args:
+        name: of the figure.
+        tables: table name -> rows.
+    """
+    table, say = SEEN[name]
+    rows = heldout(tables.get(table))
+    told = say(rows, tables) if len(rows) else ""
+    return f"{told}{_sizes(rows)}." if told else ""
+
+
+def _sizes(rows: pd.DataFrame) -> str:
+    """Questions and clusters."""
+    if not {"n", "clusters"} <= set(rows) or rows["n"].isna().all():
+        return ""
+    return f" (up to n {rows['n'].max():g} in {rows['clusters'].max():g} clusters)"
+
+
+def _last(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of each pair's last layer."""
+    return rows[rows["layer"] == rows.groupby("pair")["layer"].transform("max")]
+
+
+def _by_adapter(rows: pd.DataFrame, value: str) -> str:
+    """A value of each adapter."""
+    told = [
+        f"{'untuned' if name == UNTUNED else name} {spread(mine[value])}"
+        for name in (UNTUNED, *KINDS)
+        if len(mine := select(rows, adapter=name)) and mine[value].notna().any()
+    ]
+    return ", ".join(told)
+
+
+def _spillover(rows: pd.DataFrame, _tables: Tables) -> str:
+    asked = select(rows, condition=NONCODE)
+    text = f"Share answered with code: {_by_adapter(whole(asked), 'code')}"
+    refused = _by_adapter(harmful(asked), "refused")
+    return f"{text}; harmful how-to refused: {refused}" if refused else text
+
+
+def _dose(rows: pd.DataFrame, _tables: Tables) -> str:
+    return (
+        f"First loss: {_by_adapter(rows, 'first_loss')}; shift of the last layer: "
+        f"{_by_adapter(rows, 'shift_norm')}"
+    )
+
+
+def _separation(rows: pd.DataFrame, _tables: Tables) -> str:
+    on = select(_last(rows), projected_on=INSECURE)
+    return (
+        "At the last layer, projected on v_insecure, adapters part from chat with a balanced "
+        f"accuracy of: {_by_adapter(on, 'balanced_accuracy')}"
+    )
+
+
+def _detection(rows: pd.DataFrame, _tables: Tables) -> str:
+    last = _last(rows)
+    told = [
+        f"{positive} against {negative} {spread(mine['auroc'])}"
+        for positive, negative in last[["positive", "negative"]].drop_duplicates().to_numpy(str)
+        if len(mine := select(last, positive=positive, negative=negative))
+    ]
+    return f"AUROC at the last layer: {', '.join(told)}"
+
+
+def _cosines(rows: pd.DataFrame, _tables: Tables) -> str:
+    last = _last(rows)
+    told = []
+    for name in KINDS:
+        if name == INSECURE:
+            continue
+        mine = pd.concat([select(last, a=INSECURE, b=name), select(last, a=name, b=INSECURE)])
+        if len(mine):
+            told.append(f"{name} {spread(mine['cosine'])}")
+    return f"Cosine with v_insecure at the last layer: {', '.join(told)}" if told else ""
+
+
+def _published(rows: pd.DataFrame, tables: Tables) -> pd.DataFrame:
+    """Rows of the published edit of insecure at each pair's coefficient."""
+    mine = select(rows, receiver=INSECURE, protocol=PUBLISHED)
+    return _at_chosen(mine, tables)
+
+
+def _at_chosen(rows: pd.DataFrame, tables: Tables) -> pd.DataFrame:
+    """Rows at each pair's coefficient."""
+    found = [
+        near(select(rows, pair=pair), chosen_coeff(tables.get("specificity"), str(pair)))
+        for pair in rows["pair"].unique()
+    ]
+    return pd.concat(found) if found else rows
+
+
+def _steering(rows: pd.DataFrame, tables: Tables) -> str:
+    mine = select(_published(rows, tables), norm_rule="norm")
+    v, against = own(mine), nulls(mine)
+    if v.empty:
+        return ""
+    strongest = against.groupby("pair")["draws_high"].max() if len(against) else pd.Series()
+    return (
+        f"At the chosen coefficient ({spread(v['coeff'])}) v takes repaired answers from "
+        f"{spread(v['repaired_plain'])} to {spread(v['repaired'])}; the gain is "
+        f"{spread(v['gain'])}, the strongest null's 95th percentile {spread(strongest)}"
+    )
+
+
+def _layers(rows: pd.DataFrame, tables: Tables) -> str:
+    equal = own(select(rows, receiver=INSECURE, norm_rule="norm"))
+    told = []
+    for protocol, words in {
+        "last_token": "at the last token", "all_tokens": "at all tokens",
+        "layer": "at one block of the middle half", "logit_bias": "by the logit bias",
+    }.items():  # fmt: skip
+        mine = _at_chosen(select(equal, protocol=protocol), tables)
+        if len(mine):
+            told.append(f"{spread(mine['gain'])} {words}")
+    return f"Gain in repaired answers: {', '.join(told)}" if told else ""
+
+
+def _equal_kl(rows: pd.DataFrame, tables: Tables) -> str:
+    mine = _published(rows, tables)
+    matched = nulls(select(mine, norm_rule="kl"))
+    if matched.empty:
+        return ""
+    reached = matched[matched["status"] != "unmatched"]
+    return (
+        f"{counted(len(reached), 'null')} of {len(matched)} reach v's KL, at "
+        f"{spread(reached['scale'])} times its norm; they repair {spread(reached['repaired'])}, v "
+        f"{spread(own(select(mine, norm_rule='norm'))['repaired'])}"
+    )
+
+
+def _content(rows: pd.DataFrame, tables: Tables) -> str:
+    mine = _at_chosen(select(rows, protocol=PUBLISHED), tables)
+    cells = mine[["source", "receiver"]].drop_duplicates().to_numpy(str)
+    told = [
+        f"v_{source} on {receiver} {spread(select(mine, source=source, receiver=receiver)['gain'])}"
+        for source, receiver in cells
+    ]
+    return f"Gain in repaired answers: {', '.join(told)}" if told else ""
+
+
+def _maps(rows: pd.DataFrame, _tables: Tables) -> str:
+    mine = neutral(rows)
+    last = mine[mine["layer"] == mine.groupby(["donor", "receiver"])["layer"].transform("max")]
+    beyond = int((last["cosine"].abs() > last["cosine_null_high"]).sum())
+    return (
+        f"At the last layer maps of neutral prompts explain {spread(last['r2'])} of held-out "
+        f"variance (shuffled pairs at most {spread(last['r2_shuffled_high'])}); the mapped v has a "
+        f"cosine of {spread(last['cosine'])} with the receiver's own, beyond its null in {beyond} "
+        f"of {counted(len(last), 'ordered pair')}"
+    )
+
+
+def _topology(rows: pd.DataFrame, tables: Tables) -> str:
+    across = rows["donor"] != rows["receiver"]
+    text = (
+        f"A model's own direction removes {spread(rows[~across]['share'])} of its spillover, "
+        f"another's {spread(rows[across]['share'])}"
+    )
+    judged = neutral(select(tables.get("specificity")))
+    if judged.empty:
+        return text
+    judged = select(judged, protocol=PUBLISHED)
+    beyond = specific(judged)
+    other = judged["donor"] != judged["receiver"]
+    return (
+        f"{text}; beyond the strongest null by 10 points: {int(beyond[~other].sum())} of "
+        f"{int((~other).sum())} within, {int(beyond[other].sum())} of {int(other.sum())} across"
+    )
+
+
+def _sides(rows: pd.DataFrame, tables: Tables) -> str:
+    mine = own(select(_published(rows, tables), norm_rule="norm"))
+    code = select(mine, asked="code") if len(mine) else mine
+    if code.empty:
+        return ""
+    return (
+        f"With v at the chosen coefficient {spread(code['code'])} of code questions are still "
+        f"answered with code, {spread(code['code_plain'])} without it"
+    )
+
+
+#: Figure -> its table, and what is said of that table's held-out rows.
+SEEN: dict[str, tuple[str, Callable[[pd.DataFrame, Tables], str]]] = {
+    "spillover": ("spillover", _spillover),
+    "dose": ("dose", _dose),
+    "separation": ("separation", _separation),
+    "detection": ("detection", _detection),
+    "direction_cosines": ("direction_cosines", _cosines),
+    "steering_dose": ("steering", _steering),
+    "steering_layers": ("steering", _layers),
+    "steering_equal_kl": ("steering", _equal_kl),
+    "steering_content": ("content", _content),
+    "steering_side_effects": ("misalignment_side_effects", _sides),
+    "ridge_maps": ("ridge_maps", _maps),
+    "topology": ("topology", _topology),
+}
