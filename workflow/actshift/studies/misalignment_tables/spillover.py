@@ -94,6 +94,6 @@ def _rows(
 
 
 def _gate(model: str, cell: dict[str, object]) -> str | None:
-    """A pair whose insecure adapter fails the gate has no folder, so here it has passed."""
+    """A pair whose insecure adapter fails the gate has no folder; the micro zoo has no gate."""
     looked_at = model == INSECURE and cell["split"] == "select" and cell["kind"] == ALL
-    return "passed" if looked_at else None
+    return "not failed" if looked_at else None
