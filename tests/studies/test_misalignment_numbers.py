@@ -231,7 +231,9 @@ def _judged(donor: str, receiver: str, removed: int) -> Judged:
     sample = ClusterRows.of([f"c{i}" for i in range(40)], seed=0, draws=20)
     code = (np.arange(40) >= removed).astype(float)
     ones, zeros = np.ones(40), np.zeros(40)
-    edit = Edit(group, tuple(map(str, range(40))), sample, ones, code, zeros, 1 - code, 0.0, 0.1)
+    edit = Edit(
+        group, tuple(map(str, range(40))), sample, ones, code, zeros, 1 - code, 0.0, 0.0, 0.1
+    )
     return Judged(donor, receiver, "last_token", "neutral", edit, None, "")
 
 

@@ -69,6 +69,8 @@ def _rows(bucket: Bucket, edit: Group) -> Rows:
         columns("gain", gain.mean(axis=1), bucket.sample.change_ends(gain)),
         columns("difference", 2 * half.mean(axis=1), 2 * bucket.sample.change_ends(half)),
         [{"code_plain": float(one)} for one in bucket.plain("code").mean(axis=1)],
+        [{"degenerate": float(one)} for one in bucket.edited("degenerate").mean(axis=1)],
+        [{"degenerate_plain": float(one)} for one in bucket.plain("degenerate").mean(axis=1)],
         bucket.statuses(),
     ]
     same: dict[str, object] = {

@@ -80,6 +80,7 @@ def _outcomes(bucket: Bucket, seed: int) -> Rows:
         _column("repaired_plain", whole_plain.mean(axis=1)),
         _column("refused", bucket.edited("refused").mean(axis=1)),
         _column("degenerate", bucket.edited("degenerate").mean(axis=1)),
+        _column("degenerate_plain", bucket.plain("degenerate").mean(axis=1)),
         _column("kl_first", bucket.kl),
         [_tests(*one, sample.clusters, seed) for one in zip(whole_plain, whole, strict=True)],
         bucket.statuses(),

@@ -32,7 +32,8 @@ class Edit:
         code: With it.
         whole_plain: Repaired answers without the edit.
         whole: With it.
-        degenerate: Mean change of the degenerate share.
+        degenerate: Share of degenerate answers with the edit.
+        degenerate_plain: Without it.
         select_gain: Gain in repaired answers on select questions.
     """
 
@@ -44,6 +45,7 @@ class Edit:
     whole_plain: Float[np.ndarray, " prompt"]
     whole: Float[np.ndarray, " prompt"]
     degenerate: float
+    degenerate_plain: float
     select_gain: float
 
     @property
@@ -59,7 +61,7 @@ class Edit:
     @property
     def broken(self) -> bool:
         """Whether it breaks more than a tenth of the answers."""
-        return self.degenerate > BROKEN
+        return self.degenerate - self.degenerate_plain > BROKEN
 
     def drawn(self, values: Float[np.ndarray, " prompt"]) -> Float[np.ndarray, " draw"]:
         """A mean over questions on each resample."""
@@ -92,7 +94,6 @@ class Receiver:
         def of(name: str, rows: np.ndarray) -> Float[np.ndarray, " prompt"]:
             return lanes.values(name, rows, columns).mean(axis=0)
 
-        worse = of("degenerate", group.rows) - of("degenerate", group.plain)
         return Edit(
             group,
             tuple(lanes.prompts["prompt_id"].iloc[columns]),
@@ -101,7 +102,8 @@ class Receiver:
             of("code", group.rows),
             of("repaired", group.plain),
             of("repaired", group.rows),
-            float(worse.mean()),
+            float(of("degenerate", group.rows).mean()),
+            float(of("degenerate", group.plain).mean()),
             select_gain(lanes, group),
         )
 
@@ -246,6 +248,7 @@ def _row(one: Judged, own: Judged | None) -> dict[str, object]:
         **columns("gain", gain[None].mean(axis=1), edit.sample.change_ends(gain[None]))[0],
         **columns("drop", drop[None].mean(axis=1), edit.sample.change_ends(drop[None]))[0],
         "code_plain": float(edit.code_plain.mean()),
+        **{"degenerate": edit.degenerate, "degenerate_plain": edit.degenerate_plain},
     }
     if margin is None:
         return row | {"status": "no nulls", "why": one.why or "no null at this coefficient"}
