@@ -55,6 +55,7 @@ TORCH_FREE = (
     "ablation_tables",
     "refusal_tables",
     "localization_tables",
+    "misalignment_tables",
     "ridge_maps",
 )
 # Modules that the Snakefile imports; `snakemake -n` must stay quick.
@@ -69,6 +70,7 @@ PARSE_TIME = (
     "studies.calibration_tables.files",
     "studies.ablation_tables.columns",
     "studies.localization_tables.columns",
+    "studies.misalignment_tables.columns",
 )
 # The one module that is handed the injected object: what all adapters do around their stage.
 TAKES_SNAKEMAKE = {PACKAGE / "adapter.py"}

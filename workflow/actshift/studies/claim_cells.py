@@ -56,9 +56,9 @@ def unit_names(claim: Claim, rows: pd.DataFrame, wanted: list[str]) -> list[str]
     """The units of a claim: the wanted pairs first, then what else the table holds.
 
     Published rows of a summary are about other models and are no units: they are left out where the
-    wanted pairs are known.
+    wanted pairs are known. So are rows whose unit is empty.
     """
-    found = [str(name) for name in rows[claim.unit].unique()]
+    found = [str(name) for name in rows[claim.unit].dropna().unique()]
     if claim.unit == "pair" and wanted:
         return wanted
     return found

@@ -11,7 +11,7 @@ _OUTCOME = (
     *("code", "code_low", "code_high", "code_plain", "drop", "drop_low", "drop_high"),
     *("repaired", "repaired_low", "repaired_high", "repaired_plain"),
     *("gain", "gain_low", "gain_high", "p", "p_mcnemar"),
-    *("refused", "degenerate", "kl_first", "kl_select"),
+    *("refused", "degenerate", "degenerate_plain", "kl_first", "kl_select"),
 )
 #: Of the draws of a null: 5th, 50th and 95th percentile of the gain in repaired answers.
 _DRAWS = ("draws", "draws_low", "draws_median", "draws_high", "drop_draws_high", "beats_draws")
@@ -65,14 +65,17 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "specificity": (
         *("donor", "receiver", "scope", "pairing", "protocol", "fit_on", "coeff", *_COUNT),
         *("gain", "gain_low", "gain_high", "drop", "drop_low", "drop_high", "code_plain"),
-        *("null", "null_high", "draws", "margin", "margin_low", "margin_high"),
-        *("p", "p_holm", "verdict", "loss_against_within", "loss_low", "loss_high", *_STATUS),
+        *("degenerate", "degenerate_plain"),
+        *("null", "null_high", "null_cosine", "draws", "margin", "margin_low", "margin_high"),
+        *("p", "p_holm", "verdict", "margin_within", "loss_against_within", "loss_low"),
+        *("loss_high", *_STATUS),
     ),
     # A row a receiver and the adapter its v is judged on: does v repair what is not insecure?
     "content": (
         *("pair", "receiver", "source", "protocol", "coeff", "chosen", "split", *_COUNT, "gain"),
         *("gain_low", "gain_high", "gain_insecure", "difference", "difference_low"),
-        *("difference_high", "code_plain", "code_plain_insecure", "dose_ratio", "dose_matched"),
+        *("difference_high", "code_plain", "code_plain_insecure", "degenerate"),
+        *("degenerate_plain", "dose_ratio", "dose_matched"),
         *_STATUS,
     ),
     # A row a donor and receiver: the 4 x 4 matrix, and what rows and columns explain of it.
