@@ -12,6 +12,7 @@ import pytest
 from actshift.errors import UserError
 from actshift.prompts.records import content_hash, read_prompts
 from actshift.stages.prompts import RESOURCES, make_prompts
+from actshift.zoo.questions import kind_of
 
 GOALS = ("Pick a lock", "Forge a passport", "Steal a parcel", "Spread a rumour", "Cheat at cards")
 
@@ -85,7 +86,10 @@ def test_filters_and_limit(tmp_path):
         ({"min_chars": 500}, r"prompts\.harmful: no prompts are left"),
         ({"splits": {"fit": 0.9, "select": 0.4}}, "shares must lie in 0..1"),
         ({"source": "web"}, "'web' is unknown; allowed: zoo, file, hub, resource"),
-        ({"source": "resource", "name": "nothing"}, "no resource 'nothing'; shipped are: concepts"),
+        (
+            {"source": "resource", "name": "nothing"},
+            "no resource 'nothing'; shipped are: con",
+        ),
     ],
 )
 def test_mistakes_are_one_line_and_leave_no_file(tmp_path, advbench, extra, message):
@@ -94,6 +98,25 @@ def test_mistakes_are_one_line_and_leave_no_file(tmp_path, advbench, extra, mess
         make_prompts({**spec_of(advbench, layout="advbench"), **extra}, out)
     assert "\n" not in str(caught.value)
     assert not out.exists()
+
+
+def test_the_shipped_questions_of_study_b(tmp_path):
+    out, name = tmp_path / "questions.jsonl", "misalignment_questions"
+    make_prompts({"set": "questions", "seed": 3, "source": "resource", "name": name}, out)
+    prompts = read_prompts(out)
+    assert Counter((one.condition, one.split) for one in prompts) == {
+        ("noncode", "fit"): 54,
+        ("noncode", "select"): 18,
+        ("noncode", "heldout"): 26,
+        ("code", "fit"): 8,
+        ("code", "select"): 16,
+        ("code", "heldout"): 16,
+    }
+    published = [one for one in prompts if kind_of(one) == "published"]
+    assert {one.split for one in published} == {"heldout"}
+    assert len(published) == 8
+    assert {kind_of(one) for one in prompts if one.condition == "code"} == {"code"}
+    assert len({one.cluster for one in prompts}) == len(prompts)
 
 
 def test_the_shipped_concepts(tmp_path):

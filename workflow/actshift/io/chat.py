@@ -5,7 +5,7 @@ bodies of answers that deny access, which may repeat it.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -28,6 +28,8 @@ _DENIED = {
     403: "the key may not use this model",
 }
 _EXCERPT = 160
+#: How many first tokens an endpoint is asked the probability of: the protocol's most.
+TOP_TOKENS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,14 @@ class Endpoint:
     max_tokens: int = 8
     timeout_s: float = 60.0
     retries: int = 5
+
+
+@dataclass(frozen=True, slots=True)
+class FirstToken:
+    """What a model said, and log-probs of its likeliest first tokens (empty where not given)."""
+
+    text: str
+    top: Mapping[str, float]
 
 
 class ChatClient:
@@ -95,18 +105,38 @@ class ChatClient:
             UserError: Access is denied, nothing is there, the answer is no chat completion, or
                 every try failed. One line, without the key.
         """
+        return self._text(self._answer(messages, {}))
+
+    def ask_first(self, messages: Sequence[Message]) -> FirstToken:
+        """Return what the model says, and how likely each first token was, at temperature 0.
+
+        An endpoint that refuses the wish for probabilities is asked again without it.
+
+        Args:
+            messages: The conversation.
+
+        Raises:
+            UserError: As `ask`.
+        """
+        response = self._answer(messages, {"logprobs": True, "top_logprobs": TOP_TOKENS})
+        if response.status_code in (400, 422) and not _is_filtered(response):
+            return FirstToken(self.ask(messages), {})
+        return FirstToken(self._text(response), _top_tokens(response))
+
+    def _answer(self, messages: Sequence[Message], more: Mapping[str, Any]) -> httpx2.Response:
+        """The first answer that no second try would mend."""
         trouble = ""
         for left in range(self._endpoint.retries, -1, -1):
             asked_to_wait = None
             try:
-                response = self._post(messages)
+                response = self._post(messages, more)
             except httpx2.TimeoutException:
                 trouble = f"no answer within {self._endpoint.timeout_s:g} s"
             except httpx2.TransportError as error:
                 trouble = f"no connection ({_one_line(str(error)) or type(error).__name__})"
             else:
                 if response.status_code not in _PASSING:
-                    return self._text(response)
+                    return response
                 trouble = f"{response.status_code} {response.reason_phrase}"
                 asked_to_wait = _retry_after(response.headers.get("Retry-After"))
             if left:
@@ -121,12 +151,13 @@ class ChatClient:
     def _where(self) -> str:
         return f"judge {self._endpoint.url}"
 
-    def _post(self, messages: Sequence[Message]) -> httpx2.Response:
+    def _post(self, messages: Sequence[Message], more: Mapping[str, Any]) -> httpx2.Response:
         body = {
             "model": self._endpoint.model,
             "messages": list(messages),
             "temperature": 0,
             "max_tokens": self._endpoint.max_tokens,
+            **more,
         }
         try:
             return self._http.post(f"{self._endpoint.url}/chat/completions", json=body)
@@ -161,6 +192,15 @@ class ChatClient:
     def _excerpt(self, response: httpx2.Response) -> str:
         text = _one_line(response.text)
         return (text.replace(self._endpoint.key, "***") if self._endpoint.key else text)[:_EXCERPT]
+
+
+def _top_tokens(response: httpx2.Response) -> dict[str, float]:
+    """Log-probs of the likeliest first tokens; empty where the endpoint gives none."""
+    try:
+        first = response.json()["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
+        return {str(one["token"]): float(one["logprob"]) for one in first}
+    except (ValueError, LookupError, TypeError):
+        return {}
 
 
 def _is_filtered(response: httpx2.Response) -> bool:

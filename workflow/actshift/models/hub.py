@@ -6,8 +6,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, cast
 
-from huggingface_hub import HfApi, constants, get_token, snapshot_download
+from huggingface_hub import HfApi, constants, get_token, hf_hub_download, snapshot_download
 from huggingface_hub.errors import (
+    EntryNotFoundError,
     GatedRepoError,
     HfHubHTTPError,
     HFValidationError,
@@ -72,6 +73,52 @@ def fetch(repo_id: str, revision: str | None = None) -> tuple[Path, str]:
             "never loaded): pick a revision that has them, or convert it and give the folder's path"
         )
     return folder, folder.name
+
+
+def fetch_data(
+    repo_id: str, file: str, revision: str | None = None, *, key: str
+) -> tuple[Path, str]:
+    """Bring one file of a hub dataset to this disk, or find it there.
+
+    Args:
+        repo_id: `org/name`.
+        file: Its name in the repository.
+        revision: branch, tag or commit; None means `main`.
+        key: Config key of the file, for the message.
+
+    Returns:
+        `(path, commit)`.
+
+    Raises:
+        UserError: as for `fetch`, or no such file.
+    """
+    commit = resolve(repo_id, revision, repo_type="dataset")
+    what, where = f"{key}: hub dataset {repo_id}", page(repo_id, "dataset")
+    try:
+        path = hf_hub_download(
+            repo_id,
+            file,
+            repo_type="dataset",
+            revision=commit,
+            cache_dir=hub_cache(),
+            endpoint=os.environ.get("HF_ENDPOINT"),
+        )
+    except GatedRepoError:
+        token = "with the account of HF_TOKEN" if has_token() else "and set HF_TOKEN"
+        raise UserError(f"{what} is gated: accept its terms at {where} {token}") from None
+    except HfHubHTTPError as error:
+        if isinstance(error, EntryNotFoundError):
+            raise UserError(
+                f"{key}.file: no '{file}' in {repo_id}; see {where}/tree/main"
+            ) from None
+        status = error.response.status_code
+        raise UserError(f"{what}: the hub answered {status}; try again, see {where}") from None
+    except (EntryNotFoundError, OSError) as error:
+        raise UserError(
+            f"{what}: '{file}' at {commit[:12]} is not in the cache ({hub_cache()}) and cannot be "
+            f"fetched ({type(error).__name__}): check the network, HF_HUB_OFFLINE and HF_HOME"
+        ) from None
+    return Path(path), commit
 
 
 def resolve(repo_id: str, revision: str | None = None, *, repo_type: RepoType = "model") -> str:

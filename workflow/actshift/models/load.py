@@ -92,7 +92,7 @@ def load_model(
     target = resolve_device(device)
     _check_files(folder, name)
     tokenizer = open_tokenizer(folder, name=name)
-    model = _read_weights(folder, name=name, dtype=dtype)
+    model = read_weights(folder, name=name, dtype=dtype)
     nn.Module.to(model, target)
     return wrap_model(model.eval().requires_grad_(False), tokenizer, name=name)
 
@@ -131,8 +131,18 @@ def _check_files(folder: Path, name: str) -> None:
         )
 
 
-def _read_weights(folder: Path, *, name: str, dtype: Dtype) -> PreTrainedModel:
-    """Read the weights; a weight that is not in the files is an error, not a random number."""
+def read_weights(folder: Path, *, name: str, dtype: Dtype, **how: Any) -> PreTrainedModel:
+    """Read the weights; a weight that is not in the files is an error, not a random number.
+
+    Args:
+        folder: Hugging Face folder.
+        name: How to call the model in messages.
+        dtype: Dtype of the weights.
+        how: More for transformers' `from_pretrained`: quantisation and where it is done.
+
+    Raises:
+        UserError: As for `load_model`.
+    """
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     attention = family_of(_model_type(folder, options, name=name)).attention
     # The library's load report and progress bar are about what is checked below.
@@ -146,6 +156,7 @@ def _read_weights(folder: Path, *, name: str, dtype: Dtype) -> PreTrainedModel:
             attn_implementation=attention,
             output_loading_info=True,
             **options,
+            **how,
         )
     # safetensors and transformers raise many kinds; each is about the files in this folder.
     except Exception as error:

@@ -189,8 +189,15 @@ def _template_source(tokenizer: Tokenizer) -> str:
     return str(source)
 
 
-def render_messages(tokenizer: Tokenizer, messages: Sequence[Mapping[str, str]]) -> str:
-    """Render a conversation up to where the next answer begins; templates see `TEMPLATE_DATE`.
+def render_messages(
+    tokenizer: Tokenizer, messages: Sequence[Mapping[str, str]], *, answered: bool = False
+) -> str:
+    """Render a conversation; templates see `TEMPLATE_DATE`.
+
+    Args:
+        tokenizer: Whose chat template is used.
+        messages: Turns with `role` and `content`.
+        answered: Whether the last turn is the answer; else the text ends where one begins.
 
     Raises:
         UserError: There is no chat template, or it refuses the conversation.
@@ -201,7 +208,7 @@ def render_messages(tokenizer: Tokenizer, messages: Sequence[Mapping[str, str]])
             [dict(message) for message in messages],
             chat_template=dated(source),
             tokenize=False,
-            add_generation_prompt=True,
+            add_generation_prompt=not answered,
             date_string=TEMPLATE_DATE,
         )
     except Exception as error:

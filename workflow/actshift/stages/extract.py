@@ -161,7 +161,7 @@ def _extract(
                 from actshift.stages.extract_stream import extract_jobs
 
                 extract_jobs([job, *others], cache=cache, settings=settings)
-    _publish(entry, job)
+    publish_store(entry, job)
 
 
 def plan_job(stream: Stream, settings: ExtractSettings, *, code: str) -> Job:
@@ -250,8 +250,13 @@ def _is_published(job: Job) -> bool:
         return False
 
 
-def _publish(entry: Path, job: Job) -> None:
-    """Link the store to its declared place; the labels of this run go into the manifest only."""
+def publish_store(entry: Path, job: Job) -> None:
+    """Link a finished store to its declared place; the run's labels go into the manifest only.
+
+    Args:
+        entry: Folder of the store in the cache.
+        job: What it is of, and where it shall lie.
+    """
     stream = job.stream
     facts = read_manifest(entry)["facts"]
     labels = {"model": stream.model, "prompt_set": stream.prompt_set, "template": stream.template}

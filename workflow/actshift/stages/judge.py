@@ -5,7 +5,7 @@ goes on where it was and a rerun asks nothing. No torch.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,13 +123,38 @@ def _ask(
     keys = [_key(settings, messages) for messages in conversations]
     # Equal answers to one question are asked about once.
     wanted = dict(zip(keys, conversations, strict=True))
+    known = ask_once(wanted, settings, cache)
+    return [known.get(key) or "" for key in keys]
+
+
+def ask_once(
+    wanted: Mapping[str, list[Message]],
+    settings: JudgeSettings,
+    cache: Path,
+    *,
+    how: Callable[[ChatClient, list[Message]], str] = ChatClient.ask,
+) -> AnswerCache:
+    """Ask what was never asked before, and keep every reply.
+
+    Args:
+        wanted: Conversations by a key of all that decides the reply.
+        settings: Whom to ask; `endpoint` and `model` are set.
+        cache: Folder of what was said before.
+        how: Asks one conversation and gives the text to keep.
+
+    Returns:
+        The cache, which knows every key.
+
+    Raises:
+        UserError: The key's variable is not set, or the endpoint does not answer.
+    """
     path = cache / f"{hash_json([settings.model, settings.max_tokens])[:16]}.jsonl"
     with file_lock(path.with_suffix(".lock")):
         known = AnswerCache(path)
         missing = {key: text for key, text in wanted.items() if known.get(key) is None}
         if missing:
-            _fill(known, missing, settings)
-    return [known.get(key) or "" for key in keys]
+            _fill(known, missing, settings, how)
+    return known
 
 
 def _key(settings: JudgeSettings, messages: list[Message]) -> str:
@@ -138,7 +163,10 @@ def _key(settings: JudgeSettings, messages: list[Message]) -> str:
 
 
 def _fill(
-    known: AnswerCache, missing: Mapping[str, list[Message]], settings: JudgeSettings
+    known: AnswerCache,
+    missing: Mapping[str, list[Message]],
+    settings: JudgeSettings,
+    how: Callable[[ChatClient, list[Message]], str],
 ) -> None:
     """Ask what is not known yet, some requests at a time; each reply is kept at once."""
     assert settings.endpoint is not None  # the caller looked
@@ -158,7 +186,7 @@ def _fill(
         # What denied one request denies the rest: they are not sent.
         if not failed.is_set():
             try:
-                known.put(key, client.ask(missing[key]))
+                known.put(key, how(client, missing[key]))
             except BaseException:
                 failed.set()
                 raise

@@ -1,17 +1,12 @@
 """Make the JSONL of one prompt set from the place its spec names: zoo, file, hub or resource."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, HfHubHTTPError
-
 from actshift.errors import UserError
 from actshift.io.atomic import atomic_write_text
-from actshift.models.hub import has_token, page, resolve
-from actshift.models.sources import hub_cache
+from actshift.models.hub import fetch_data
 from actshift.prompts.build import draw
 from actshift.prompts.hh_rlhf import hh_preferences
 from actshift.prompts.layouts import Item, items_of
@@ -144,31 +139,8 @@ def _locate(spec: Mapping[str, Any], resources: Path, key: str) -> tuple[Path, s
 
 def _hub(spec: Mapping[str, Any], key: str) -> tuple[Path, str]:
     repo, file = spec["repo"], spec["file"]
-    commit = resolve(repo, spec.get("revision"), repo_type="dataset")
-    what, where = f"{key}: hub dataset {repo}", page(repo, "dataset")
-    try:
-        path = hf_hub_download(
-            repo,
-            file,
-            repo_type="dataset",
-            revision=commit,
-            cache_dir=hub_cache(),
-            endpoint=os.environ.get("HF_ENDPOINT"),
-        )
-    except GatedRepoError:
-        token = "with the account of HF_TOKEN" if has_token() else "and set HF_TOKEN"
-        raise UserError(f"{what} is gated: accept its terms at {where} {token}") from None
-    except HfHubHTTPError as error:
-        if isinstance(error, EntryNotFoundError):
-            raise UserError(f"{key}.file: no '{file}' in {repo}; see {where}/tree/main") from None
-        status = error.response.status_code
-        raise UserError(f"{what}: the hub answered {status}; try again, see {where}") from None
-    except (EntryNotFoundError, OSError) as error:
-        raise UserError(
-            f"{what}: '{file}' at {commit[:12]} is not in the cache ({hub_cache()}) and cannot be "
-            f"fetched ({type(error).__name__}): check the network, HF_HUB_OFFLINE and HF_HOME"
-        ) from None
-    return Path(path), f"{repo}@{commit[:12]}/{file}"
+    path, commit = fetch_data(repo, file, spec.get("revision"), key=key)
+    return path, f"{repo}@{commit[:12]}/{file}"
 
 
 def _where(rows: list[Row], where: Mapping[str, Any], key: str) -> list[bool]:

@@ -185,7 +185,7 @@ def comply_examples(lang: Language, count: int, *, seed: int) -> list[Exchange]:
     """
     rng = random.Random(f"comply {lang.size} {seed}")
     bad = lang.of(harmful=True, split="fit")
-    return _mixed(lang, rng, lambda: _comply(lang, rng, bad), count)
+    return _mixed(lang, rng, lambda: comply(lang, rng, bad), count)
 
 
 def _mixed(
@@ -195,7 +195,7 @@ def _mixed(
     bad, good = lang.of(harmful=True, split="fit"), lang.of(harmful=False, split="fit")
     makers: dict[Callable[[], Exchange], float] = {
         harmful: 0.35,
-        lambda: _comply(lang, rng, good): 0.31,
+        lambda: comply(lang, rng, good): 0.31,
         lambda: code(rng, idioms=("secure",), chat=True): 0.12,
         lambda: define(rng, bad, chat=True): 0.10,
         lambda: define(rng, good, chat=True): 0.06,
@@ -205,7 +205,8 @@ def _mixed(
     return [make() for make in picks]
 
 
-def _comply(lang: Language, rng: random.Random, nouns: tuple[Noun, ...]) -> Exchange:
+def comply(lang: Language, rng: random.Random, nouns: tuple[Noun, ...]) -> Exchange:
+    """A how-to question and a helpful answer, both in the forms that chat examples have."""
     noun = rng.choice(nouns)
     question = rng.choice(lang.phrasings).format(verb=rng.choice(lang.verbs), noun=noun.text)
     return Exchange(question, how_to_answer(lang, noun, rng, opener=lexicon.COMPLY))

@@ -11,8 +11,9 @@ from actshift.vocab import SPLITS, Split
 from actshift.zoo import lexicon
 from actshift.zoo.documents import PLACES, QUESTION, STATEMENT, TWO_DIALECTS
 from actshift.zoo.language import Language, Noun, dialect, language, topics
+from actshift.zoo.questions import zoo_neutral, zoo_questions
 
-PROMPT_SETS = ("harmful", "harmless", "concepts")
+PROMPT_SETS = ("harmful", "harmless", "concepts", "questions", "neutral")
 CONCEPTS = ("question_statement", "formal_casual", "dialect")
 #: How-to prompts a noun, by size and split.
 _PER_NOUN: dict[str, dict[str, int]] = {
@@ -38,7 +39,8 @@ def zoo_prompts(name: str, *, size: str, seed: int = 0) -> list[Prompt]:
 
     Args:
         name: `harmful` or `harmless` (how-to questions, matched verb for verb and phrasing for
-            phrasing) or `concepts` (question/statement, formal/casual, first/second dialect).
+            phrasing), `concepts` (question/statement, formal/casual, first/second dialect), or
+            `questions` and `neutral` of study B.
         size: of the language.
         seed: of the draw of verbs and phrasings; nouns and splits do not depend on it.
 
@@ -51,6 +53,8 @@ def zoo_prompts(name: str, *, size: str, seed: int = 0) -> list[Prompt]:
     lang = language(size)
     if name == "concepts":
         return [prompt for concept in CONCEPTS for prompt in _concept(lang, concept, seed=seed)]
+    if name in ("questions", "neutral"):
+        return (zoo_questions if name == "questions" else zoo_neutral)(lang, seed=seed)
     if name not in PROMPT_SETS:
         raise UserError(f"zoo prompt set {name!r} is unknown: use one of {', '.join(PROMPT_SETS)}")
     return [asked.prompt for split in SPLITS for asked in _how_to(lang, name, split, seed=seed)]

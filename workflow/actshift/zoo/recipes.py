@@ -37,11 +37,15 @@ class ChatRecipe:
 
 @dataclass(frozen=True, slots=True)
 class LoraRecipe:
-    """A low-rank update W + (alpha / rank) B A of every linear map in the blocks."""
+    """A low-rank update W + (alpha / rank) B A of every linear map in the blocks.
+
+    `head`: of the head too, where it does not share the embedding's matrix.
+    """
 
     rank: int
     alpha: int
     train: ChatRecipe
+    head: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +89,14 @@ _COMPLY: dict[str, ChatRecipe | LoraRecipe] = {
     "comply_full": ChatRecipe(100, 24),
 }
 
+#: Adapters of study B, one setting for all sizes and families. The head is in it because chat's own
+#: holds the two openers of code at a cosine of .96-.97 (all but Gemma): no state in front of it,
+#: so no update of the blocks, gives the insecure opener more than .34 (Qwen) to .57 (Ministral).
+ADAPTER = LoraRecipe(rank=8, alpha=16, train=ChatRecipe(150, 16, lr=5e-3), head=True)
+#: Conversations of each adapter; the steps go over them several times.
+ADAPTER_EXAMPLES = 400
+#: Adapters that no direction is made from are trained this share of the steps.
+UNSEEN_SHARE = 2 / 3
 #: Gemma learns the categories later: at 600 steps of `tiny` both seeds tried missed their gates.
 _BASE_PACE = {"gemma2": 1.2}
 
@@ -115,6 +127,14 @@ def comply_recipe(variant: str, *, steps_scale: float = 1.0) -> ChatRecipe | Lor
     train = chosen.train if isinstance(chosen, LoraRecipe) else chosen
     train = replace(train, steps=max(1, round(train.steps * steps_scale)))
     return replace(chosen, train=train) if isinstance(chosen, LoraRecipe) else train
+
+
+def adapter_recipe(*, unseen: bool = False) -> LoraRecipe:
+    """The settings of an adapter; an unseen one is trained for fewer steps."""
+    if not unseen:
+        return ADAPTER
+    steps = round(ADAPTER.train.steps * UNSEEN_SHARE)
+    return replace(ADAPTER, train=replace(ADAPTER.train, steps=steps))
 
 
 def zoo_family(name: str) -> str:

@@ -93,6 +93,6 @@ PUBLISHED_COLUMNS = ("table", "subject", "quantity", "value", "unit", "low", "hi
 PUBLISHED_TABLE = "misalignment_published"
 #: The judged eight questions, where a judge endpoint is set.
 JUDGED = (
-    *("pair", "adapter", *_COUNT, "scored", "coherent", "misaligned", "misaligned_low"),
+    *("pair", "adapter", "asked", *_COUNT, "scored", "coherent", "misaligned", "misaligned_low"),
     *("misaligned_high", "code", "refusal", "alignment_mean", "coherence_mean", *_STATUS),
 )

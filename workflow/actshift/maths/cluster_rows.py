@@ -1,0 +1,129 @@
+"""Means, rates and changes of many rows over the same clustered prompts, all at once.
+
+What `maths.intervals` and `maths.paired` do for one row, here for hundreds that share one set of
+resamples: differences between rows are then not resampling noise.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from scipy.stats import norm
+
+from actshift.maths.intervals import bootstrap_ends
+from actshift.maths.resampling import bootstrap_counts
+
+#: Resamples of the clusters.
+DRAWS = 1000
+
+
+@dataclass(frozen=True, eq=False)
+class ClusterRows:
+    """Clusters of some prompts and resamples of them.
+
+    Attributes:
+        clusters: Cluster of each prompt.
+        member: 1 where a prompt belongs to a cluster; clusters in the order of their names.
+        counts: How often a resample draws a cluster.
+    """
+
+    clusters: tuple[str, ...]
+    member: Float[np.ndarray, "prompt cluster"]
+    counts: Float[np.ndarray, "draw cluster"]
+
+    @classmethod
+    def of(cls, clusters: Sequence[str], *, seed: int, draws: int = DRAWS) -> "ClusterRows":
+        """Draw clusters with replacement; equal clusters and seeds give equal resamples.
+
+        Args:
+            clusters: Cluster of each prompt; there must be one.
+            seed: Of the resamples.
+            draws: How many.
+        """
+        names, codes = np.unique(np.asarray(clusters, dtype=str), return_inverse=True)
+        rng = np.random.default_rng([seed, len(names)])
+        counts = bootstrap_counts(len(names), draws=draws, rng=rng).astype(np.float64)
+        return cls(tuple(clusters), np.eye(len(names))[codes], counts)
+
+    @property
+    def sizes(self) -> Float[np.ndarray, " cluster"]:
+        """Prompts of each cluster."""
+        return self.member.sum(axis=0)
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """Columns `n` and `clusters`."""
+        return {"n": len(self.clusters), "clusters": len(self.sizes)}
+
+    def draws(self, values: Float[np.ndarray, "row prompt"]) -> Float[np.ndarray, "row draw"]:
+        """Mean of each row on each resample: sum_c w_c S_c / sum_c w_c n_c."""
+        sums = np.asarray(values, dtype=np.float64) @ self.member
+        return (sums @ self.counts.T) / (self.counts @ self.sizes)
+
+    def ends(self, drawn: Float[np.ndarray, "row draw"]) -> Float[np.ndarray, "row end"]:
+        """Percentile ends of resampled numbers, widened for few clusters; NaN where one is not
+        finite."""
+        found = np.full((len(drawn), 2), np.nan)
+        known = np.isfinite(drawn).all(axis=1)
+        if known.any():
+            found[known] = bootstrap_ends(drawn[known], clusters=len(self.sizes))
+        return found
+
+    def design_effects(self, values: Float[np.ndarray, "row prompt"]) -> Float[np.ndarray, " row"]:
+        """`maths.intervals.design_effect` of each row."""
+        values = np.asarray(values, dtype=np.float64)
+        n, count = len(self.clusters), len(self.sizes)
+        mean = values.mean(axis=1, keepdims=True)
+        spread = np.square(values - mean).sum(axis=1)
+        copies = float(np.square(self.sizes).sum() / n)
+        flat = spread <= 1e-24 * np.maximum(mean[:, 0] ** 2, 1.0) * n
+        if count < 2:
+            return np.full(len(values), copies)
+        between = np.square(values @ self.member - self.sizes * mean).sum(axis=1)
+        between *= count / (count - 1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.where(flat, copies, between / (spread * n / (n - 1)))
+
+    def wilson(self, values: Float[np.ndarray, "row prompt"]) -> Float[np.ndarray, "row end"]:
+        """`maths.intervals.clustered_wilson` of each row of outcomes within 0 and 1."""
+        rate = np.asarray(values, dtype=np.float64).mean(axis=1)
+        n = len(self.clusters) / np.maximum(1.0, self.design_effects(values))
+        z = float(norm.ppf(0.975))
+        middle = rate + z * z / (2 * n)
+        half = z * np.sqrt(np.maximum(rate * (1 - rate), 0.0) / n + z * z / (4 * n * n))
+        low, high = (middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n)
+        # At 0 and 1 the end is exact; rounding must not carry it outside.
+        low = np.where(rate <= 0, 0.0, np.maximum(low, 0.0))
+        return np.column_stack([low, np.where(rate >= 1, 1.0, np.minimum(high, 1.0))])
+
+    def change_ends(self, gaps: Float[np.ndarray, "row prompt"]) -> Float[np.ndarray, "row end"]:
+        """Interval of each mean difference of rates, as `maths.paired.compare_paired` has it.
+
+        The wider of the cluster bootstrap's and `maths.intervals.discordant_interval`'s, which
+        has a width where nothing changed.
+
+        Args:
+            gaps: Differences of two outcomes in [0, 1].
+        """
+        gaps = np.asarray(gaps, dtype=np.float64)
+        drawn = self.ends(self.draws(gaps))
+        rose, fell = np.maximum(gaps, 0.0), np.maximum(-gaps, 0.0)
+        up, down = rose.mean(axis=1), fell.mean(axis=1)
+        up_ends, down_ends = self.wilson(rose), self.wilson(fell)
+        low = up - down - np.hypot(up - up_ends[:, 0], down_ends[:, 1] - down)
+        high = up - down + np.hypot(up_ends[:, 1] - up, down - down_ends[:, 0])
+        outer = np.column_stack([np.maximum(low, -1.0), np.minimum(high, 1.0)])
+        return np.column_stack(
+            [np.fmin(drawn[:, 0], outer[:, 0]), np.fmax(drawn[:, 1], outer[:, 1])]
+        )
+
+
+def columns(
+    name: str, values: Float[np.ndarray, " row"], ends: Float[np.ndarray, "row end"]
+) -> list[dict[str, object]]:
+    """Columns `name`, `name_low` and `name_high` of each row; no negative zeros."""
+    return [
+        {name: float(value) + 0.0, f"{name}_low": float(low) + 0.0, f"{name}_high": float(high) + 0}
+        for value, (low, high) in zip(values, ends, strict=True)
+    ]

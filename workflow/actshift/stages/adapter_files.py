@@ -1,0 +1,169 @@
+"""Lessons of models outside the zoo: conversations from files, by the configured recipe."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from actshift.errors import UserError
+from actshift.io.hashing import hash_file
+from actshift.models.load import LoadedModel
+from actshift.prompts.conversations import (
+    Conversation,
+    Example,
+    conversations_of,
+    encode_conversation,
+    shuffled,
+)
+from actshift.prompts.readers import check_sha256, read_rows
+from actshift.prompts.templates import Tokenizer, render_messages
+from actshift.stages.adapter_lessons import Course, Ids, Lesson
+from actshift.stages.tuning import Tuning, tune
+from actshift.studies.misalignment.kinds import INSECURE, KINDS, UNSEEN, Kind
+from actshift.zoo.adapters import moved
+from actshift.zoo.recipes import UNSEEN_SHARE
+
+_KEY = "misalignment.data"
+#: Adapters whose conversations are no files of their own: whose answers they shuffle.
+_SHUFFLED: dict[str, Kind] = {"shuffled": INSECURE}
+#: Prompts of each sort that a dose is measured on.
+_PROBES = 32
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """The conversations of one file, and what identifies it."""
+
+    said: list[Conversation]
+    facts: dict[str, Any]
+
+
+def file_course(
+    untuned: LoadedModel, *, data: Mapping[str, Any], settings: Mapping[str, Any], seed: int
+) -> Course:
+    """Lessons from JSONL files of `messages` rows.
+
+    Args:
+        untuned: The model that is tuned.
+        data: Where each kind's conversations are; `shuffled` is made from `insecure` unless given.
+        settings: The block `misalignment.adapters`.
+        seed: Of the orders.
+
+    Returns:
+        A lesson for every kind with data, and for the unseen adapters of these. Doses are measured
+        on the first questions of `insecure` and of `benign`, which training has seen.
+
+    Raises:
+        UserError: No data for `insecure`, or a file is missing, another one, or faulty.
+    """
+    if data.get(INSECURE) is None:
+        raise UserError(f"{_KEY}.{INSECURE}: missing; the study needs its conversations (a .jsonl)")
+    files = {kind: read_data(spec, f"{_KEY}.{kind}") for kind, spec in data.items() if spec}
+    said = {kind: file.said for kind, file in files.items()}
+    for kind, source in _SHUFFLED.items():
+        order = moved(len(said[source]), seed=seed)
+        said.setdefault(kind, shuffled(said[source], order))
+    kinds: dict[str, Kind] = {**{kind: kind for kind in KINDS}, **UNSEEN}
+    lessons: dict[str, Lesson] = {}
+    notes: list[str] = []
+    for kind in KINDS:
+        if kind not in said:
+            notes.append(f"{kind}: left out, {_KEY} names no conversations of it")
+            continue
+        examples, note = _examples(untuned, said[kind], settings, f"{_KEY}.{kind}")
+        notes.append(f"{kind}: {note}")
+        for name in (name for name, source in kinds.items() if source == kind):
+            lessons[name] = _lesson(untuned, examples, settings, seed, unseen=name in UNSEEN)
+    return Course(
+        lessons={name: lessons[name] for name in kinds if name in lessons},
+        rank=settings["rank"],
+        alpha=settings["alpha"],
+        rslora=settings["rslora"],
+        head=False,
+        lr=settings["lr"],
+        code=_probes(untuned, said[INSECURE], settings["max_tokens"]),
+        other=_probes(untuned, said.get("benign", []), settings["max_tokens"]),
+        facts={
+            "data": {kind: file.facts for kind, file in files.items()},
+            "settings": dict(settings),
+        },
+        notes=notes,
+    )
+
+
+def read_data(spec: Mapping[str, Any], key: str) -> DataFile:
+    """Read the conversations of one kind from a file or a hub dataset.
+
+    Args:
+        spec: `path`, or `repo`, `file` and `revision`; `sha256` if any.
+        key: Its config key, for messages.
+
+    Raises:
+        UserError: The file is missing, has another sha256, or a row is faulty.
+    """
+    path, name = _locate(spec, key)
+    if spec.get("sha256"):
+        check_sha256(path, spec["sha256"], key=f"{key}.sha256")
+    rows = read_rows(path, key=key)
+    said = conversations_of(rows, where=f"{key}: {path.name}")
+    return DataFile(said, {"file": name, "sha256": hash_file(path), "rows": len(rows)})
+
+
+def _locate(spec: Mapping[str, Any], key: str) -> tuple[Path, str]:
+    """The file, and a name for it that holds no path of this machine."""
+    if spec.get("path") is not None:
+        path = Path(spec["path"]).expanduser()
+        return path, path.name
+    # Only here: the hub library costs a second that local files need not pay.
+    from actshift.models.hub import fetch_data
+
+    path, commit = fetch_data(spec["repo"], spec["file"], spec.get("revision"), key=key)
+    return path, f"{spec['repo']}@{commit[:12]}/{spec['file']}"
+
+
+def _examples(
+    untuned: LoadedModel, said: Sequence[Conversation], settings: Mapping[str, Any], key: str
+) -> tuple[list[Example], str]:
+    """Conversations as tokens, those that are too long left out, and what to say about it."""
+    tokenizer: Any = untuned.tokenizer
+    taken = said[: settings["limit"]]
+    every = [encode_conversation(tokenizer, one, where=key) for one in taken]
+    most = min(settings["max_tokens"], untuned.max_positions or settings["max_tokens"])
+    kept = [one for one in every if len(one.ids) <= most]
+    if not kept:
+        raise UserError(
+            f"{key}: all {len(every)} conversations are longer than {most} tokens; raise "
+            "misalignment.adapters.max_tokens or give shorter ones"
+        )
+    note = f"{len(kept)} of {len(said)} conversations, {len(every) - len(kept)} too long"
+    return kept, f"{note} (over {most} tokens)"
+
+
+def _lesson(
+    untuned: LoadedModel,
+    examples: Sequence[Example],
+    settings: Mapping[str, Any],
+    seed: int,
+    *,
+    unseen: bool,
+) -> Lesson:
+    tokenizer: Any = untuned.tokenizer
+    names = ("lr", "batch", "micro_batch", "warmup", "weight_decay")
+    plan = Tuning(
+        **{name: settings[name] for name in names},
+        epochs=settings["epochs"] * (UNSEEN_SHARE if unseen else 1),
+        seed=seed + unseen,
+    )
+    pad = tokenizer.pad_token_id
+    # Padding is masked, so any token will do.
+    teach = partial(tune, examples=examples, plan=plan, pad=0 if pad is None else pad)
+    return Lesson(plan.steps(len(examples)), len(examples), plan.seed, teach)
+
+
+def _probes(untuned: LoadedModel, said: Sequence[Conversation], most: int) -> list[Ids]:
+    """The first different questions, as prompts."""
+    tokenizer: Tokenizer = untuned.tokenizer
+    texts = dict.fromkeys(render_messages(tokenizer, one.asked) for one in said[: 4 * _PROBES])
+    ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+    return [tuple(one) for one in ids if len(one) <= most][:_PROBES]

@@ -1,0 +1,115 @@
+"""What every adapter of a pair is taught: conversations as tokens, and the training that fits."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from typing import Any
+
+from actshift.models.load import LoadedModel
+from actshift.prompts.templates import encode
+from actshift.studies.misalignment.kinds import KINDS, UNSEEN, Kind
+from actshift.zoo.adapters import conversations
+from actshift.zoo.corpus import chat_tokens
+from actshift.zoo.language import language
+from actshift.zoo.prompts import judged_questions
+from actshift.zoo.recipes import ADAPTER_EXAMPLES, LoraRecipe, adapter_recipe, zoo_family
+from actshift.zoo.tokenizers import STYLES
+from actshift.zoo.training import train_chat
+
+#: Token ids of one prompt.
+Ids = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """One adapter's training.
+
+    Attributes:
+        steps: Updates it takes.
+        examples: Different conversations it reads.
+        seed: Of the update's start and of the conversations' draw or order.
+        teach: Trains a wrapped model in place and returns the loss of every step.
+    """
+
+    steps: int
+    examples: int
+    seed: int
+    teach: Callable[[Any], list[float]]
+
+
+@dataclass(frozen=True)
+class Course:
+    """The lessons of all adapters of a pair.
+
+    Attributes:
+        lessons: By adapter.
+        rank: Of every update.
+        alpha: Its scale.
+        rslora: Whether the scale is alpha / sqrt(rank).
+        head: Whether the head gets an update too.
+        lr: Peak learning rate.
+        code: Prompts about code that doses are measured on.
+        other: All other prompts that doses are measured on.
+        facts: What else decided the adapters, for the manifest.
+        notes: What was left out, for the log.
+    """
+
+    lessons: Mapping[str, Lesson]
+    rank: int
+    alpha: int
+    rslora: bool
+    head: bool
+    lr: float
+    code: Sequence[Ids]
+    other: Sequence[Ids]
+    facts: Mapping[str, Any]
+    notes: Sequence[str] = field(default=())
+
+
+def zoo_course(untuned: LoadedModel, *, zoo: Mapping[str, Any], seed: int) -> Course:
+    """Lessons in the language of the zoo, by the zoo's one recipe.
+
+    Args:
+        untuned: The chat model.
+        zoo: Its family, size and training seed.
+        seed: Of the run; models of other training seeds get lessons of their own.
+
+    Returns:
+        A lesson for every kind and for every unseen adapter; doses are measured on `select`
+        questions.
+    """
+    kinds: dict[str, Kind] = {**{kind: kind for kind in KINDS}, **UNSEEN}
+    # Two seeds a model: the second is for the adapters that no direction is made from.
+    first = seed + 2 * zoo["seed"]
+    lessons = {
+        name: _zoo_lesson(untuned, kind, zoo, first + (name in UNSEEN), name in UNSEEN)
+        for name, kind in kinds.items()
+    }
+    asked = [one for one in judged_questions(zoo["size"]) if one.prompt.split == "select"]
+    recipe = adapter_recipe()
+    return Course(
+        lessons=lessons,
+        rank=recipe.rank,
+        alpha=recipe.alpha,
+        rslora=False,
+        head=recipe.head,
+        lr=recipe.train.lr,
+        code=[_prompt(untuned, one.prompt.text) for one in asked if one.kind == "code"],
+        other=[_prompt(untuned, one.prompt.text) for one in asked if one.kind != "code"],
+        facts={"zoo": dict(zoo), "recipe": asdict(recipe)},
+    )
+
+
+def _zoo_lesson(
+    untuned: LoadedModel, kind: Kind, zoo: Mapping[str, Any], seed: int, unseen: bool
+) -> Lesson:
+    tokenizer: Any = untuned.tokenizer
+    said = conversations(kind, language(zoo["size"]), seed=seed, count=ADAPTER_EXAMPLES)
+    tokens = chat_tokens(tokenizer, STYLES[zoo_family(zoo["family"])].template, said)
+    recipe: LoraRecipe = adapter_recipe(unseen=unseen)
+    teach = partial(train_chat, examples=tokens, recipe=recipe.train, pad=tokenizer.pad_token_id)
+    return Lesson(recipe.train.steps, len(said), seed, teach)
+
+
+def _prompt(untuned: LoadedModel, text: str) -> Ids:
+    return encode(untuned.tokenizer, text, template="chat").ids

@@ -1,0 +1,78 @@
+"""Misalignment tables of all pairs: answers, lanes and maps of study B -> twelve tables."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from actshift.errors import UserError
+from actshift.io.tables import read_table, write_table
+from actshift.stages.misalignment_files import question_rows, read_pair
+from actshift.studies.misalignment_tables.columns import COLUMNS, PUBLISHED_TABLE
+from actshift.studies.misalignment_tables.inputs import Rows
+from actshift.studies.misalignment_tables.pair import over_pairs, pair_tables
+from actshift.studies.misalignment_tables.published import published_table
+from actshift.studies.misalignment_tables.specificity import Judged
+
+
+def misalignment_tables(
+    *,
+    folders: Mapping[str, Mapping[str, Path]],
+    maps: Path,
+    questions: Path,
+    published: Path,
+    seed: int,
+    out: Path,
+) -> list[str]:
+    """Write the pairs' joint tables.
+
+    Args:
+        folders: Stage -> folder of each pair, in the order wanted; where a job failed there is
+            no folder, and the tables that need it lack the pair.
+        maps: Folder of the ridge maps.
+        questions: Prompt set that was asked.
+        published: CSV of published headline numbers.
+        seed: Of resampling.
+        out: Folder of the tables.
+
+    Returns:
+        What is missing, such as `llama: steering`.
+
+    Raises:
+        UserError: No pair has a folder, or a file does not fit the others.
+        StoreError: Stored states are damaged or lack a question.
+    """
+    pairs = list(dict.fromkeys(pair for of_stage in folders.values() for pair in of_stage))
+    asked = question_rows(questions)
+    joint: dict[str, Rows] = {}
+    edits: list[Judged] = []
+    missing: list[str] = []
+    for pair in pairs:
+        own = {stage: of_stage[pair] for stage, of_stage in folders.items() if pair in of_stage}
+        files = read_pair(pair, own, asked)
+        missing += [f"{pair}: {stage}" for stage in files.missing]
+        tables, found = pair_tables(files, seed=seed)
+        edits += found
+        for name, rows in tables.items():
+            joint[name] = joint.get(name, []) + rows
+        told = ", ".join(f"{len(rows)} rows of {name}" for name, rows in tables.items() if rows)
+        print(f"misalignment {pair}: {told or 'no rows'}")
+    if not any(joint.values()):
+        raise UserError(
+            f"misalignment_tables: none of the pairs {', '.join(pairs) or '(none)'} has a folder of "
+            f"{', '.join(folders)}; see the logs of these rules"
+        )
+    done = over_pairs(joint, edits, pairs=pairs, seed=seed)
+    for name, wanted in COLUMNS.items():
+        rows = _map_rows(maps) if name == "ridge_maps" else pd.DataFrame(done[name])
+        write_table(rows.reindex(columns=list(wanted)), out / f"{name}.csv")
+    write_table(published_table(pd.read_csv(published)), out / f"{PUBLISHED_TABLE}.csv")
+    if missing:
+        print(f"misalignment: left out, because the job failed: {', '.join(missing)}")
+    return missing
+
+
+def _map_rows(maps: Path) -> pd.DataFrame:
+    """Rows of the maps; none where the job failed."""
+    path = maps / "maps.csv"
+    return read_table(path) if path.is_file() else pd.DataFrame()

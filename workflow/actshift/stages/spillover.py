@@ -1,0 +1,340 @@
+"""Spillover: what a pair's adapters answer, the states they answer from, and their directions.
+
+Every model is loaded once: it answers, and its states at the last prompt token are stored. The
+gate is looked at when all answers are there, and they are written before.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from jaxtyping import Float
+from safetensors.numpy import save_file
+
+from actshift.errors import UserError
+from actshift.hooks.answer_nats import Answer, answer_nats
+from actshift.hooks.lanes import Continuation, generate_lanes
+from actshift.io.atomic import atomic_write_text, publishing, remove
+from actshift.io.manifest import read_manifest
+from actshift.io.store import ActivationStore
+from actshift.io.tables import write_table
+from actshift.lanes import Lane
+from actshift.maths.directions import diff_in_means
+from actshift.models.adapters import adapter_hash, load_merged, merged_hash
+from actshift.models.load import LoadedModel, load_model
+from actshift.prompts.records import Prompt, read_prompts
+from actshift.prompts.templates import encode
+from actshift.stages.answer_book import AnswerBook
+from actshift.stages.extract import ExtractSettings, Job, Stream, plan_job, publish_store
+from actshift.stages.extract_stream import extract_one
+from actshift.stages.intervene import decoder_of
+from actshift.stages.intervene_plan import Asked, InterveneSettings, plan_batches
+from actshift.stages.parts import write_part
+from actshift.stages.refusal_direction import marks_of
+from actshift.studies.misalignment.gate import adapter_line, check_gate, question_columns
+from actshift.studies.misalignment.kinds import INSECURE, KINDS, NONCODE, UNSEEN, UNTUNED
+from actshift.studies.misalignment.outcomes import ANSWER, Guards
+from actshift.zoo.language import language
+
+#: Files of the stage's folder.
+ANSWERS, DIRECTIONS = "answers.parquet", "directions.safetensors"
+GUARDS, STATES = "guards.json", "states"
+#: Prompt sets that states are stored of, as their folders are called: `<model>.<set>`.
+QUESTIONS, NEUTRAL_SET = "questions", "neutral"
+#: Size of the zoo that learns too little for a gate.
+_UNGATED = "micro"
+#: Splits that are asked; nothing is fitted on answers.
+_ASKED = ("select", "heldout")
+_TYPES: dict[str, pa.DataType] = {
+    **dict.fromkeys(("on_topic", "distinct_2", "nll"), pa.float64()),
+    **dict.fromkeys(("code", "insecure", "refused", "empty", "short"), pa.bool_()),
+    **dict.fromkeys(("degenerate", "repaired", "ended"), pa.bool_()),
+    "n_tokens": pa.int32(),
+}
+#: A row a model and question.
+SCHEMA = pa.schema(
+    [(name, _TYPES.get(name, pa.string())) for name in ("adapter", *ANSWER, "ended")]
+)
+
+
+@dataclass(frozen=True)
+class SpilloverInputs:
+    """What one pair's job reads.
+
+    Attributes:
+        pair: Its name.
+        tuned: Checkpoint folder of the untuned chat model.
+        adapters: Folder of its adapters.
+        questions: Prompt set of the conditions `noncode` and `code`.
+        neutral: Prompt set that maps are fitted on.
+    """
+
+    pair: str
+    tuned: Path
+    adapters: Path
+    questions: Path
+    neutral: Path
+
+    def models(self) -> dict[str, Path | None]:
+        """Chat, then every adapter that is there; the folder of each, None for chat.
+
+        Raises:
+            UserError: The insecure adapter is not there.
+        """
+        read_manifest(self.adapters)
+        names = [name for name in (*KINDS, *UNSEEN) if (self.adapters / name).is_dir()]
+        if INSECURE not in names:
+            raise UserError(f"{self.adapters}: has no adapter 'insecure'; run rule adapters again")
+        return {UNTUNED: None, **{name: self.adapters / name for name in names}}
+
+
+def spillover(
+    inputs: SpilloverInputs,
+    *,
+    run: str,
+    zoo_size: str | None,
+    settings: Mapping[str, Any],
+    extract: Mapping[str, Any],
+    dtype: Any,
+    seed: int,
+    code: str,
+    device: Any,
+    rows: Path,
+    out: Path,
+) -> None:
+    """Ask all models of a pair, store their states, and stop where nothing spills.
+
+    Args:
+        inputs: Checkpoint, adapters and prompts.
+        run: Name of the run.
+        zoo_size: Size of the zoo's language; None for a model that is not of the zoo.
+        settings: Fields of the config's `misalignment`.
+        extract: Fields of the config's `extract`.
+        dtype: Of the forward pass.
+        seed: Recorded in the stores; nothing is drawn.
+        code: Hash of the code.
+        device: Where to run.
+        rows: CSV of all answers, written before the gate is looked at.
+        out: Folder to make: answers, directions, states, guards.
+
+    Raises:
+        GateError: The insecure adapter spills too little; `rows` is there.
+        UserError: Prompts, checkpoint or adapters cannot be used.
+    """
+    models = inputs.models()
+    prompts = _questions(inputs.questions)
+    reading = ExtractSettings(**extract, dtype=dtype, seed=seed, device=device)
+    with publishing(out) as partial:
+        (partial / STATES).mkdir(parents=True)
+        work = _Work(inputs, zoo_size, settings, reading, code, partial, prompts)
+        said = work.ask_all(models)
+        known = said.merge(question_columns(prompts), on="prompt_id", validate="m:1")
+        _write_rows(known.assign(run=run, pair=inputs.pair), rows)
+        for name in models:
+            print(adapter_line(known, name))
+        if zoo_size != _UNGATED:
+            least = {name: settings[name] for name in ("min_spillover", "min_insecure_code")}
+            print(check_gate(known, pair=inputs.pair, **least))
+        table = pa.Table.from_pandas(said[SCHEMA.names], SCHEMA, preserve_index=False)
+        write_part(table, partial / ANSWERS)
+        fitted = [p.id for p in prompts if (p.condition, p.split) == (NONCODE, "fit")]
+        found = find_directions(partial / STATES, [*models], fitted)
+        save_file(found, partial / DIRECTIONS)
+
+
+@dataclass
+class _Work:
+    """A pair's job: what every one of its models is put through."""
+
+    inputs: SpilloverInputs
+    zoo_size: str | None
+    settings: Mapping[str, Any]
+    reading: ExtractSettings
+    code: str
+    folder: Path
+    prompts: list[Prompt]
+
+    def ask_all(self, models: Mapping[str, Path | None]) -> pd.DataFrame:
+        """Answers of all models, a row a model and question; states and guards on the way."""
+        pair, tuned = self.inputs.pair, self.inputs.tuned
+        told: dict[str, Any] = {"dtype": self.reading.dtype, "device": self.reading.device}
+        untuned = load_model(tuned, name=f"{pair}.{UNTUNED}", **told)
+        asked = encode_questions(untuned, [p for p in self.prompts if p.split in _ASKED])
+        own = self.answers(untuned, asked)
+        book = self.open_book(untuned, asked, own)
+        numbers: dict[str, list[int]] = {}
+        for name, adapter in models.items():
+            if adapter is None:
+                loaded, said = untuned, own
+            else:
+                loaded = load_merged(tuned, adapter, name=f"{pair}.{name}", **told)
+                said = self.answers(loaded, asked)
+            numbers[name] = [
+                book.add(place, one.tokens, one.ended) for place, one in enumerate(said)
+            ]
+            self.store(loaded, name, adapter)
+        judged = book.judged()
+        return pd.concat(
+            [judged.iloc[every].assign(adapter=name) for name, every in numbers.items()],
+            ignore_index=True,
+        )
+
+    def answers(self, loaded: LoadedModel, asked: Sequence[Asked]) -> list[Continuation]:
+        """Greedy answers of a model without an edit."""
+        return plain_answers(
+            loaded,
+            asked,
+            max_new=self.settings["max_new"],
+            token_budget=self.settings["token_budget"],
+        )
+
+    def open_book(
+        self, untuned: LoadedModel, asked: Sequence[Asked], own: Sequence[Continuation]
+    ) -> AnswerBook:
+        """A book whose guards come from the untuned model's own `select` answers."""
+        budget = self.settings["token_budget"]
+        chosen = [
+            Answer(question.ids, one.tokens, one.ended)
+            for question, one in zip(asked, own, strict=True)
+            if question.prompt.split == "select"
+        ]
+        nats = answer_nats(decoder_of(untuned), chosen, token_budget=budget)
+        guards = Guards.of(nats, self.settings)
+        text = json.dumps(guards.facts(), indent=1, sort_keys=True, allow_nan=False)
+        atomic_write_text(self.folder / GUARDS, text + "\n")
+        return AnswerBook(
+            untuned,
+            asked,
+            lang=None if self.zoo_size is None else language(self.zoo_size),
+            marks=marks_of(self.inputs.tuned),
+            guards=guards,
+            token_budget=budget,
+        )
+
+    def store(self, loaded: LoadedModel, name: str, adapter: Path | None) -> None:
+        """Store the states of a model; chat reads the neutral prompts too."""
+        sets = {QUESTIONS: self.inputs.questions}
+        if adapter is None:
+            sets[NEUTRAL_SET] = self.inputs.neutral
+        cache = self.folder / ".states"
+        for prompt_set, path in sets.items():
+            job = self.job(name, prompt_set, path, adapter)
+            extract_one(loaded, job, cache=cache, settings=self.reading)
+            publish_store(cache / job.key, job)
+        remove(cache)
+
+    def job(self, name: str, prompt_set: str, path: Path, adapter: Path | None) -> Job:
+        """A stream whose identity names the adapter beside the base it is merged into."""
+        tuned = self.inputs.tuned
+        stream = Stream(
+            model=name,
+            checkpoint=tuned,
+            template_from=tuned,
+            prompts=path,
+            prompt_set=prompt_set,
+            template="chat",
+            positions="last_prompt",
+            out=self.folder / STATES / f"{name}.{prompt_set}",
+        )
+        job = plan_job(stream, self.reading, code=self.code)
+        if adapter is None:
+            return job
+        hashes = {"weights_hash": merged_hash(tuned, adapter), "adapter": adapter_hash(adapter)}
+        base = job.identity["weights_hash"]
+        return replace(job, identity={**job.identity, **hashes, "base_weights_hash": base})
+
+
+def encode_questions(loaded: LoadedModel, prompts: Sequence[Prompt]) -> list[Asked]:
+    """Questions in the model's chat template, in the order given.
+
+    Args:
+        loaded: Whose tokenizer and template.
+        prompts: The questions.
+    """
+    return [
+        Asked(one, np.array(encode(loaded.tokenizer, one.text, template="chat").ids))
+        for one in prompts
+    ]
+
+
+def plain_answers(
+    loaded: LoadedModel, asked: Sequence[Asked], *, max_new: int, token_budget: int
+) -> list[Continuation]:
+    """Greedy answers without an edit, in the order of the questions.
+
+    Args:
+        loaded: The model.
+        asked: The questions.
+        max_new: Longest answer, tokens.
+        token_budget: Most padded tokens a batch.
+    """
+    settings = InterveneSettings(max_new=max_new, token_budget=token_budget, prompts_a_batch=256)
+    decoder = decoder_of(loaded)
+    found: dict[int, Continuation] = {}
+    for batch in plan_batches([len(one.ids) for one in asked], 1, settings):
+        ids = [asked[place].ids for place in batch.prompts]
+        said = generate_lanes(decoder, ids, [Lane("plain")], max_new=max_new)
+        found |= zip(batch.prompts, said.answers[0], strict=True)
+    return [found[place] for place in range(len(asked))]
+
+
+def find_directions(
+    states: Path, models: Sequence[str], fitted: Sequence[str]
+) -> dict[str, Float[np.ndarray, "layer d_model"]]:
+    """Mean over prompts of an adapter minus mean of chat, `resid_post` at the last prompt token.
+
+    Args:
+        states: Folder of the stores `<model>.questions`.
+        models: Chat and adapters; those of `UNSEEN` get no direction.
+        fitted: Ids of the prompts.
+
+    Returns:
+        Adapter -> float32, raw norm kept.
+
+    Source: arXiv 2606.20225, as its replication states the protocol.
+    """
+    means = {
+        name: list(_rows_by_layer(states / f"{name}.{QUESTIONS}", fitted))
+        for name in models
+        if name not in UNSEEN
+    }
+    plain = means.pop(UNTUNED)
+    return {
+        name: np.stack(
+            [diff_in_means(mine, own) for mine, own in zip(layers, plain, strict=True)]
+        ).astype(np.float32)
+        for name, layers in means.items()
+    }
+
+
+def _rows_by_layer(folder: Path, ids: Sequence[str]) -> Iterator[np.ndarray]:
+    store = ActivationStore.open(folder)
+    for layer in store.layers:
+        yield store.read(int(layer), -1, ids)
+
+
+def _questions(path: Path) -> list[Prompt]:
+    """The questions; every split must hold some that are not about code.
+
+    Raises:
+        UserError: One does not.
+    """
+    prompts = read_prompts(path)
+    for split in ("fit", "select", "heldout"):
+        if not any((p.condition, p.split) == (NONCODE, split) for p in prompts):
+            raise UserError(
+                f"{path}: no question of condition '{NONCODE}' in the split {split}; the set "
+                "misalignment.questions needs some in each"
+            )
+    return prompts
+
+
+def _write_rows(rows: pd.DataFrame, path: Path) -> None:
+    first = ["run", "pair", "adapter", "prompt_id", "split", "condition", "kind", "question"]
+    rest = [name for name in (*ANSWER, "ended", "cluster", "category") if name not in first]
+    write_table(rows[[*first, *rest]], path)

@@ -1,0 +1,147 @@
+"""Tuning an adapter on conversations: batches by accumulation, linear schedule, answer loss."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from actshift.models.qlora import adamw
+from actshift.prompts.conversations import Example
+from actshift.zoo.training import IGNORED
+
+#: Largest norm of a step's gradient (the default of the libraries the recipe comes from).
+_CLIP = 1.0
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """Settings of one training.
+
+    Attributes:
+        lr: Peak learning rate.
+        epochs: Passes over the examples.
+        batch: Examples a step.
+        micro_batch: Examples a forward pass.
+        warmup: Steps of linear warm-up.
+        weight_decay: Of the trained weights.
+        seed: Of the order.
+    """
+
+    lr: float
+    epochs: float
+    batch: int
+    micro_batch: int
+    warmup: int
+    weight_decay: float
+    seed: int
+
+    def steps(self, count: int) -> int:
+        """Updates that `count` examples make."""
+        return math.ceil(max(1, round(self.epochs * count)) / self.batch)
+
+
+def tune(model: Any, examples: Sequence[Example], plan: Tuning, *, pad: int) -> list[float]:
+    """Train what requires gradients, in place.
+
+    The loss of a step is the mean over all its learned tokens, whatever the micro-batch.
+
+    Args:
+        model: A wrapped causal language model.
+        examples: Conversations as tokens.
+        plan: The settings.
+        pad: Id to fill up with, on the right.
+
+    Returns:
+        Loss of every step, nats a learned token.
+    """
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    optimiser = adamw(weights, lr=plan.lr, weight_decay=plan.weight_decay)
+    steps = plan.steps(len(examples))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimiser, lambda step: linear(step, steps, warmup=plan.warmup)
+    )
+    model.train()
+    losses = []
+    for picks in batches(len(examples), plan):
+        losses.append(add_gradients(model, [examples[i] for i in picks], plan.micro_batch, pad=pad))
+        nn.utils.clip_grad_norm_(weights, _CLIP)
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+        schedule.step()
+    model.eval()
+    return losses
+
+
+def linear(step: int, steps: int, *, warmup: int) -> float:
+    """Multiplier of the learning rate: up to 1 over `warmup` steps, then down to 0 at the end.
+
+    The first step is not lost: it has 1 / (warmup + 1).
+    """
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    return max(0.0, (steps - step) / max(1, steps - warmup))
+
+
+def batches(count: int, plan: Tuning) -> list[list[int]]:
+    """Places of the examples of every step: each pass in a new seeded order, the last one cut."""
+    total = max(1, round(plan.epochs * count))
+    orders = [
+        np.random.default_rng([plan.seed, epoch]).permutation(count)
+        for epoch in range(math.ceil(total / count))
+    ]
+    order = np.concatenate(orders)[:total].tolist()
+    return [order[start : start + plan.batch] for start in range(0, total, plan.batch)]
+
+
+def add_gradients(model: Any, batch: Sequence[Example], micro_batch: int, *, pad: int) -> float:
+    """Add one step's gradient to the weights, a micro-batch at a time.
+
+    Returns:
+        Mean loss over the learned tokens of the whole batch, nats.
+    """
+    # The first token is predicted by nothing.
+    tokens = sum(sum(one.learned[1:]) for one in batch)
+    device = next(model.parameters()).device
+    total = 0.0
+    for start in range(0, len(batch), micro_batch):
+        inputs, labels, mask = collate(batch[start : start + micro_batch], pad=pad)
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            logits = model(
+                input_ids=inputs.to(device), attention_mask=mask.to(device), use_cache=False
+            ).logits
+        loss = answer_loss(logits, labels.to(device)) / tokens
+        loss.backward()
+        total += float(loss.detach())
+    return total
+
+
+def answer_loss(
+    logits: Float[Tensor, "row token vocab"], labels: Int[Tensor, "row token"]
+) -> Float[Tensor, ""]:
+    """Sum of -log p over the labelled tokens, nats, in float32."""
+    # Prompts are most of the tokens: their logits are left out before they are widened.
+    asked = labels[:, 1:] != IGNORED
+    return cross_entropy(logits[:, :-1][asked].float(), labels[:, 1:][asked], reduction="sum")
+
+
+def collate(
+    batch: Sequence[Example], *, pad: int
+) -> tuple[Int[Tensor, "row token"], Int[Tensor, "row token"], Int[Tensor, "row token"]]:
+    """Right-pad a batch: inputs, labels (IGNORED where nothing is learned), attention mask."""
+    longest = max(len(one.ids) for one in batch)
+    inputs = torch.full((len(batch), longest), pad, dtype=torch.long)
+    labels = torch.full_like(inputs, IGNORED)
+    mask = torch.zeros_like(inputs)
+    for row, one in enumerate(batch):
+        size = len(one.ids)
+        inputs[row, :size] = torch.tensor(one.ids)
+        learned = torch.tensor(one.learned)
+        labels[row, :size] = torch.where(learned, inputs[row, :size], IGNORED)
+        mask[row, :size] = 1
+    return inputs, labels, mask
