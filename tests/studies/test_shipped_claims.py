@@ -11,6 +11,7 @@ from actshift.studies.ablation_tables.sweep import PRIMARY as PRIMARY_SWEEP
 from actshift.studies.claim_cells import named_columns
 from actshift.studies.claim_file import Claim
 from actshift.studies.localization_tables.columns import COLUMNS as LOCALIZATION_COLUMNS
+from actshift.studies.misalignment_tables.columns import COLUMNS as MISALIGNMENT_COLUMNS
 from actshift.studies.rank_tables.columns import COLUMNS as RANK_COLUMNS
 from actshift.studies.refusal_direction import EFFECT
 
@@ -21,6 +22,7 @@ KNOWN = {
     for study, tables in {
         "rank_audit": {**RANK_COLUMNS, **ABLATION_COLUMNS, "refusal_effect": EFFECT},
         "localization": LOCALIZATION_COLUMNS,
+        "misalignment": MISALIGNMENT_COLUMNS,
     }.items()
     for name, columns in tables.items()
 }
@@ -50,6 +52,12 @@ def test_every_claim_about_localization_names_a_table_of_it() -> None:
     tables = [one.table for one in SHIPPED if one.study == "localization"]
     assert len(tables) >= 9
     assert {("localization", table) for table in tables} <= KNOWN.keys()
+
+
+def test_every_claim_about_misalignment_names_a_table_of_it() -> None:
+    tables = [one.table for one in SHIPPED if one.study == "misalignment"]
+    assert len(tables) >= 11
+    assert {("misalignment", table) for table in tables} <= KNOWN.keys()
 
 
 @pytest.mark.parametrize("one", EDITS, ids=lambda one: one.id)

@@ -11,6 +11,7 @@ CLAIM_TABLES = [
     *(rules.spectral_gap_tables.output if "spectral_gap" in CONFIG.studies else []),
     *(rules.judge.output.tables if "ablation" in CONFIG.studies else []),
     *(rules.localization_tables.output if "localization" in CONFIG.studies else []),
+    *(rules.misalignment_tables.output if "misalignment" in CONFIG.studies else []),
     *(rules.calibration_tables.output if "calibration" in CONFIG.studies else []),
 ]
 
