@@ -111,7 +111,7 @@ def test_other_kinds_of_question_and_other_splits_are_not_drawn(
 ) -> None:
     table = tables["spillover"]
     table.loc[table["split"] == "select", ["code", "code_low", "code_high"]] = 0.123
-    table.loc[table["kind"] == "howto_harmless", "code"] = 0.321
+    table.loc[table["kind"] == "howto", "code"] = 0.321
     code = panels(draw_figure("spillover", tables))[0]
     assert not {0.123, 0.321} & along(code)
 
@@ -255,7 +255,9 @@ def test_content_stands_beside_v_on_insecure_and_its_dose(
 def test_side_effects_stand_beside_the_same_model_without_the_edit(
     tables: dict[str, pd.DataFrame],
 ) -> None:
-    code, topic, refused = panels(draw_figure("steering_side_effects", tables))[:3]
+    table = tables["misalignment_side_effects"]
+    table.loc[table["control"] == "plain", "insecure"] = 0.77
+    code, insecure, topic = panels(draw_figure("steering_side_effects", tables))[:3]
     names = rows_of(code)
     assert names[0] == "v, last token (published)"
     assert names[-1] == "mapped v of b"
@@ -263,7 +265,8 @@ def test_side_effects_stand_beside_the_same_model_without_the_edit(
     for at in range(len(names)):
         assert {(0.9, at), (1.0, at)} <= points(code)
         assert {(0.85, at), (0.95, at)} <= points(topic)
-        assert {(0.3, at), (0.2, at)} <= points(refused)
+        assert (0.4, at) in points(insecure)
+    assert 0.77 in along(insecure)
 
 
 def test_maps_stand_beside_their_own_null_on_both_sides(tables: dict[str, pd.DataFrame]) -> None:

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from actshift.report.misalignment_panels import counts_label, dot, dot_grid
+from actshift.report.misalignment_panels import counts_label, dot, dot_grid, text_color
 from actshift.report.misalignment_rows import (
     MARGIN,
     PUBLISHED,
@@ -199,9 +199,7 @@ def _heat(
     for (i, j), value in np.ndenumerate(grid):
         if np.isnan(value):
             continue
-        at = (value - low) / (high - low)
-        light = at > 0.5 if colors == "cividis" else 0.08 < at < 0.8
-        look = {"color": BLACK if light else "white", "ha": "center", "fontsize": 8.5}
+        look = {"color": text_color(image, value), "ha": "center", "fontsize": 8.5}
         axis.text(j, i, f"{value:.2f}", va="bottom", **look)
         axis.text(j, i, str(marks[i, j]), va="top", **{**look, "fontsize": 6.5})
     names = [short(pair, 16) for pair in pairs]
