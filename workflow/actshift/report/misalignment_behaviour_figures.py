@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from actshift.report.misalignment_lanes import side_lanes
 from actshift.report.misalignment_panels import (
+    BROKEN,
     adapter_stroke,
     adapters_in,
     counts_label,
@@ -147,7 +148,7 @@ def steering_side_effects(table: pd.DataFrame, specificity: pd.DataFrame | None)
     share_axis(axes.ravel())
     tick: dict[str, Any] = {"color": BLACK, "marker": "|", "markersize": 11, "linestyle": ""}
     rate = {"color": GREY, "marker": "o", "linestyle": "-", "label": "under the edit"}
-    legend(figure, [rate, {**tick, "label": "the same model without it"}])
+    legend(figure, [rate, {**tick, "label": "the same model without it"}, BROKEN])
     return figure
 
 

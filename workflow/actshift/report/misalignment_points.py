@@ -127,11 +127,11 @@ def across_point(tables: Tables, pair: str) -> Point:
     best = can.iloc[[int(np.nanargmax(can["margin"].to_numpy(dtype=float)))]]
     count = int(specific(can).sum())
     verdict, words = _specific(best)
+    clusters = counted(int(first(best, "clusters")), "cluster")
     clause = (
         f"of {counted(len(can), 'other model')}, the direction of {count} repairs beyond the "
-        f"strongest null by {100 * MARGIN:.0f} points; {best['donor'].iloc[0]} comes furthest with a "
-        f"change of {_points(best, 'gain')} on {counted(int(first(best, 'clusters')), 'cluster')}, where "
-        f"{_null(best)}: {words}"
+        f"strongest null by {100 * MARGIN:.0f} points; {best['donor'].iloc[0]} comes furthest "
+        f"with a change of {_points(best, 'gain')} on {clusters}, where {_null(best)}: {words}"
     )
     parts = [
         f"{row['donor']} {100 * row['gain']:.0f} (null {100 * row['null_high']:.0f})"

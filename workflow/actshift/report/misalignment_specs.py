@@ -150,7 +150,8 @@ _DRAWN: dict[str, FigureSpec] = {
         "Share of the receiver's code spillover that the donor's direction removes (mapped, but "
         "on the diagonal, where it is the model's own). Right: gain in repaired answers minus the "
         "95th percentile of the strongest null; specific where that is at least 10 points with "
-        "its interval above 0. Rows and columns differ by baseline and size of map alone: with "
+        "its interval above 0, broken where a tenth more answers are degenerate. Rows and "
+        "columns differ by baseline and size of map alone: with "
         "one seed no asymmetry is claimed.",
         beside=("specificity",),
     ),

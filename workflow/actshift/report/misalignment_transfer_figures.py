@@ -163,6 +163,9 @@ def topology(table: pd.DataFrame, specificity: pd.DataFrame | None) -> Figure:
     passed = _matrix(specificity.assign(passed=specific(specificity)), pairs, "passed") == 1
     marks = _intervals(specificity, pairs, "margin")
     marks = np.where(passed, np.char.add(marks, "\nspecific"), marks)
+    broken = specificity.assign(broken=specificity["status"] == "broken")
+    fell = _matrix(broken, pairs, "broken") == 1
+    marks = np.where(fell, np.char.add(marks, "\nbroken"), marks)
     top = max(MARGIN, float(np.nanmax(np.abs(margin))))
     _heat(axes[1], margin, pairs, "PuOr", (-top, top), marks)
     return figure
