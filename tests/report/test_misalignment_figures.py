@@ -167,7 +167,7 @@ def test_cosines_are_symmetric_and_of_the_first_middle_and_last_layer(
 def test_v_stands_over_the_draws_of_its_nulls_and_the_logit_bias_on_top(
     tables: dict[str, pd.DataFrame],
 ) -> None:
-    repaired, medians, code = panels(draw_figure("steering_dose", tables))[:3]
+    repaired, strongest, code = panels(draw_figure("steering_dose", tables))[:3]
     rows = select(tables["steering"], pair="a", protocol="last_token", norm_rule="norm")
     v = select(rows, control="direction")
     bias = select(tables["steering"], pair="a", protocol="logit_bias")
@@ -177,7 +177,7 @@ def test_v_stands_over_the_draws_of_its_nulls_and_the_logit_bias_on_top(
         assert round(float(v[f"{value}_plain"].iloc[0]), 6) in heights(axis)
     for name in NULLS:
         own = select(rows, control=name)
-        assert rounded(own["repaired_plain"] + own["draws_median"]) <= heights(medians)
+        assert rounded(own["repaired_plain"] + own["draws_high"]) <= heights(strongest)
     against = nulls(rows)
     band = shaded(repaired)
     assert band.max() == pytest.approx((against["repaired_plain"] + against["draws_high"]).max())
@@ -206,9 +206,9 @@ def test_what_is_broken_stands_open(tables: dict[str, pd.DataFrame]) -> None:
 def test_only_equal_norms_enter_the_dose(tables: dict[str, pd.DataFrame]) -> None:
     table = tables["steering"]
     table.loc[table["norm_rule"] == "kl", ["draws_high", "draws_median"]] = 0.777
-    repaired, medians, _ = panels(draw_figure("steering_dose", tables))[:3]
+    repaired, strongest, _ = panels(draw_figure("steering_dose", tables))[:3]
     assert shaded(repaired).max() < 0.9
-    assert round(0.2 + 0.777, 6) not in heights(medians)
+    assert round(0.2 + 0.777, 6) not in heights(strongest)
 
 
 def test_protocols_run_from_blocks_to_the_published_edit_at_the_chosen_coefficient(

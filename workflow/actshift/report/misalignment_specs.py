@@ -93,7 +93,7 @@ _DRAWN: dict[str, FigureSpec] = {
         "Gain in repaired answers and drop of answers with code at the chosen coefficient, for "
         "the logit bias, single blocks of the middle half on every token, the last block on every "
         "token, and the published edit. Grey: draws of the nulls of each protocol (999 for the "
-        "published one, 20 for the others, which bounds what they can show).",
+        "published one, 20 for the others, which bounds what they can show); some have none.",
         beside=("specificity",),
     ),
     "steering_equal_kl": FigureSpec(
