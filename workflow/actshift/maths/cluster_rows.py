@@ -62,8 +62,7 @@ class ClusterRows:
         return (sums @ self.counts.T) / (self.counts @ self.sizes)
 
     def ends(self, drawn: Float[np.ndarray, "row draw"]) -> Float[np.ndarray, "row end"]:
-        """Percentile ends of resampled numbers, widened for few clusters; NaN where one is not
-        finite."""
+        """Percentile ends of resampled numbers, widened for few clusters; NaN unless finite."""
         found = np.full((len(drawn), 2), np.nan)
         known = np.isfinite(drawn).all(axis=1)
         if known.any():

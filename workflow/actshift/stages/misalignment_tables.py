@@ -59,8 +59,8 @@ def misalignment_tables(
         print(f"misalignment {pair}: {told or 'no rows'}")
     if not any(joint.values()):
         raise UserError(
-            f"misalignment_tables: none of the pairs {', '.join(pairs) or '(none)'} has a folder of "
-            f"{', '.join(folders)}; see the logs of these rules"
+            f"misalignment_tables: none of the pairs {', '.join(pairs) or '(none)'} has a "
+            f"folder of {', '.join(folders)}; see the logs of these rules"
         )
     done = over_pairs(joint, edits, pairs=pairs, seed=seed)
     for name, wanted in COLUMNS.items():

@@ -9,12 +9,14 @@ from actshift.studies.misalignment_tables.groups import Group
 from actshift.studies.misalignment_tables.inputs import Lanes
 
 SELECT = "select"
+#: Largest coefficient of the published protocol.
+PUBLISHED = 1.0
 
 
 def half_of_best(gains: Mapping[float, float]) -> float | None:
     """The smallest coefficient that reaches half of the largest gain.
 
-    Where nothing gains it is the coefficient of the largest gain, the smallest such.
+    Where nothing gains it is the published one, or the nearest to it.
 
     Args:
         gains: Gain in repaired answers by coefficient.
@@ -26,8 +28,9 @@ def half_of_best(gains: Mapping[float, float]) -> float | None:
     if not known:
         return None
     best = max(known.values())
-    least = best / 2 if best > 0 else best
-    return next(coeff for coeff, gain in known.items() if gain >= least)
+    if best <= 0:
+        return min(known, key=lambda coeff: abs(coeff - PUBLISHED))
+    return next(coeff for coeff, gain in known.items() if gain >= best / 2)
 
 
 def chosen(lanes: Lanes, edits: Sequence[Group]) -> Group | None:

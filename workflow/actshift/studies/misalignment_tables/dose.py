@@ -1,7 +1,6 @@
 """Table `dose`: how far training took each adapter, beside the insecure one."""
 
 import numpy as np
-import pandas as pd
 
 from actshift.studies.misalignment.kinds import INSECURE
 from actshift.studies.misalignment_tables.columns import COLUMNS
@@ -47,16 +46,14 @@ def _is_matched(loss: float, own: float) -> bool:
     return bool(abs(loss / own - 1) <= MATCHED) if own > 0 else False
 
 
-def _row(
-    files: PairFiles, row: dict[str, object], own: float, shifts: Shifts
-) -> dict[str, object]:
+def _row(files: PairFiles, row: dict[str, object], own: float, shifts: Shifts) -> dict[str, object]:
     loss, name = float(str(row["first_loss"])), str(row["adapter"])
     norm, insecure = shifts.last_norm(name), shifts.last_norm(INSECURE)
     known = np.isfinite(norm)
-    ratio = row["first_loss_of_insecure"]
+    ratio = float(str(row["first_loss_of_insecure"]))
     return row | {
         "pair": files.pair,
-        "first_loss_of_insecure": loss / own if pd.isna(ratio) and own > 0 else ratio,
+        "first_loss_of_insecure": loss / own if np.isnan(ratio) and own > 0 else ratio,
         "shift_norm": norm,
         "shift_of_insecure": norm / insecure if known and insecure > 0 else float("nan"),
         "dose_matched": _is_matched(loss, own),

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -65,6 +66,7 @@ def groups_of(lanes: Lanes) -> tuple[Group, ...]:
     names = [name for name in KEYS if name in lanes.facts]
     matched = np.asarray(lanes.facts["status"] == "ok")
     means = {name: lanes.facts[name].to_numpy(np.float64) for name in _MEANS}
+    by_key: dict[Any, Int[np.ndarray, " own"]]
     by_key = lanes.facts.groupby(names, dropna=False, sort=False).indices
     found: list[Group] = []
     for values, places in sorted(by_key.items(), key=lambda one: int(one[1][0])):

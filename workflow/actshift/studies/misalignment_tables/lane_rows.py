@@ -1,4 +1,4 @@
-"""Rows of `steering` and `transfer`: an edit beside the same model without, on non-code questions."""
+"""Rows of `steering` and `transfer`: an edit beside the same model without it."""
 
 from collections.abc import Mapping, Sequence
 
@@ -98,7 +98,7 @@ def _tests(
     clusters: Sequence[str],
     seed: int,
 ) -> dict[str, object]:
-    """p of one lane; the mean over a null's draws is no lane and has none."""
+    """Tests of one lane; the mean over a null's draws is no lane and has none of its own."""
     if not np.isin(edited, (0, 1)).all():
         return {"p": np.nan, "p_mcnemar": np.nan}
     rng = np.random.default_rng([seed, 71])

@@ -22,7 +22,6 @@ from actshift.studies.misalignment_tables.steering import steering_rows, transfe
 from actshift.studies.misalignment_tables.topology import topology_rows
 
 
-
 def pair_tables(files: PairFiles, *, seed: int) -> tuple[dict[str, Rows], list[Judged]]:
     """Every table's rows of one pair, and its edits at the chosen coefficients.
 

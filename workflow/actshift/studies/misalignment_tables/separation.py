@@ -81,7 +81,10 @@ def midpoint_correct(
         adapter_mean: That of the adapter.
     """
     middle, side = (chat_mean + adapter_mean) / 2, np.sign(adapter_mean - chat_mean)
-    right = [(1 + np.sign((adapter - middle) * side)) / 2, (1 + np.sign((middle - chat) * side)) / 2]
+    right = [
+        (1 + np.sign((adapter - middle) * side)) / 2,
+        (1 + np.sign((middle - chat) * side)) / 2,
+    ]
     return np.mean(right, axis=0)
 
 

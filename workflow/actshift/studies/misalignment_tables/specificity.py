@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from actshift.maths.cluster_rows import ClusterRows, columns
 from actshift.studies.misalignment.kinds import INSECURE, NONCODE
-from actshift.studies.misalignment_tables.choice import chosen
+from actshift.studies.misalignment_tables.choice import chosen, select_gain
 from actshift.studies.misalignment_tables.groups import BROKEN, Group, groups_of
 from actshift.studies.misalignment_tables.inputs import Lanes, PairFiles, Rows
 from actshift.studies.misalignment_tables.nulls import Margin, Null, margin_over, verdict
@@ -33,6 +33,7 @@ class Edit:
         whole_plain: Repaired answers without the edit.
         whole: With it.
         degenerate: Mean change of the degenerate share.
+        select_gain: Gain in repaired answers on select questions.
     """
 
     group: Group
@@ -43,6 +44,12 @@ class Edit:
     whole_plain: Float[np.ndarray, " prompt"]
     whole: Float[np.ndarray, " prompt"]
     degenerate: float
+    select_gain: float
+
+    @property
+    def why(self) -> str:
+        """What is to be said of how its coefficient was chosen."""
+        return "" if self.select_gain > 0 else "no coefficient repairs anything on select questions"
 
     @property
     def coeff(self) -> float:
@@ -90,9 +97,12 @@ class Receiver:
             group,
             tuple(lanes.prompts["prompt_id"].iloc[columns]),
             lanes.sample(columns, seed=self.seed),
-            *(of("code", rows) for rows in (group.plain, group.rows)),
-            *(of("repaired", rows) for rows in (group.plain, group.rows)),
+            of("code", group.plain),
+            of("code", group.rows),
+            of("repaired", group.plain),
+            of("repaired", group.rows),
             float(worse.mean()),
+            select_gain(lanes, group),
         )
 
     def columns(self, lanes: Lanes, group: Group) -> np.ndarray:
@@ -174,9 +184,7 @@ def _within(receiver: Receiver, lanes: Lanes, protocol: str, groups: list[Group]
     return [Judged(pair, pair, protocol, None, edit, _margin(edit, nulls), "")]
 
 
-def _across(
-    receiver: Receiver, lanes: Lanes, own: Mapping[str, list[Group]]
-) -> list[Judged]:
+def _across(receiver: Receiver, lanes: Lanes, own: Mapping[str, list[Group]]) -> list[Judged]:
     groups, found = _of_insecure(lanes), []
     mapped = [one for one in groups if one.facts["control"] == "mapped"]
     for key in dict.fromkeys(_map_of(one) for one in mapped):
@@ -193,9 +201,7 @@ def _across(
             nulls += receiver.nulls(steering, _at(own.get(protocol, []), edit), edit)
             why = ""
         judged = _margin(edit, nulls)
-        found.append(
-            Judged(donor, receiver.files.pair, protocol, fit_on, edit, judged, why)
-        )
+        found.append(Judged(donor, receiver.files.pair, protocol, fit_on, edit, judged, why))
     return found
 
 
@@ -246,7 +252,8 @@ def _row(one: Judged, own: Judged | None) -> dict[str, object]:
         **{"draws": len(margin.strongest.gains), "p": margin.p, "verdict": found},
         **columns("margin", np.array([margin.value]), np.array([[low, high]]))[0],
         **_loss(one, own),
-        **{"status": "broken" if edit.broken else "ok", "why": one.why},
+        "status": "broken" if edit.broken else "ok",
+        "why": "; ".join(part for part in (one.why, edit.why) if part),
     }
 
 

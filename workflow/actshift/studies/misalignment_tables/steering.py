@@ -44,9 +44,7 @@ def _beside_edit(lanes: Lanes, *, seed: int) -> dict[tuple[object, ...], dict[st
     """
     groups = groups_of(lanes)
     edits = {_of_vector(one): one for one in groups if one.facts["protocol"] == EDIT}
-    biases = [
-        one for one in groups if one.facts["protocol"] == BIAS and edits.get(_of_vector(one))
-    ]
+    biases = [one for one in groups if one.facts["protocol"] == BIAS and edits.get(_of_vector(one))]
     found: dict[tuple[object, ...], dict[str, object]] = {}
     for split in SPLITS:
         asked = lanes.asked(condition=NONCODE, split=split)

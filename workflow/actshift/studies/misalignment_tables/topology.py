@@ -73,7 +73,7 @@ def topology_rows(found: Sequence[Judged], *, pairs: Sequence[str], seed: int) -
         pairs: Names of the pairs of models that were tried.
         seed: Of permutations.
     """
-    models = models_of(pairs)
+    models = models_of(list(dict.fromkeys([*pairs, *(one.donor for one in found)])))
     own = [one for one in found if one.protocol == PROTOCOL]
     rows: Rows = []
     for fit_on in dict.fromkeys(one.fit_on for one in own if not one.within):
@@ -144,7 +144,10 @@ def additive(shares: Shares) -> dict[str, dict[str, float]]:
 
 
 def share_of(edit: Edit) -> tuple[float, Float[np.ndarray, " end"]]:
-    """Share of the code without an edit that the edit removes, with its bootstrap interval.
+    """Share of the code without an edit that the edit removes, with an interval.
+
+    The wider of the bootstrap's of the ratio and the interval of the drop over the rate without an
+    edit: a bootstrap has no width where an edit removes all code or none.
 
     Args:
         edit: Of one receiver.
@@ -158,7 +161,10 @@ def share_of(edit: Edit) -> tuple[float, Float[np.ndarray, " end"]]:
     below = edit.drawn(plain)
     with np.errstate(divide="ignore", invalid="ignore"):
         drawn = edit.drawn(drop) / below
-    return float(drop.mean() / plain.mean()), edit.sample.ends(drawn[None])[0]
+    ends = edit.sample.ends(drawn[None])[0]
+    outer = edit.sample.change_ends(drop[None])[0] / plain.mean()
+    low, high = min(ends[0], outer[0]), min(1.0, max(ends[1], outer[1]))
+    return float(drop.mean() / plain.mean()), np.array([low, high])
 
 
 def _of_maps(cells: Sequence[Judged], models: Mapping[str, Model], seed: int) -> Rows:
