@@ -60,7 +60,7 @@ def _behaviour() -> dict[str, Rows]:
          "shift_of_insecure": 1.0, "kl_code": 0.4, "kl_other": 0.1, "dose_matched": True}
         for place, name in enumerate((*KINDS, *UNSEEN))
     ]  # fmt: skip
-    cells = (("noncode", "all"), ("noncode", "howto_harmful"), ("noncode", "howto_harmless"),
+    cells = (("noncode", "all"), ("noncode", "harmful_howto"), ("noncode", "howto"),
              ("code", "all"))  # fmt: skip
     spillover = [
         {"adapter": name, "split": split, "condition": condition, "kind": kind, **SIZE,
@@ -152,7 +152,10 @@ def _within(pair: str) -> dict[str, Rows]:
     return {
         "steering": [{"donor": pair} | one for one in steering],
         "content": content,
-        "side_effects": [{"donor": pair} | one for one in _sides(steering)],
+        "side_effects": [
+            {"donor": pair, "status": "ok"} | one
+            for one in _sides([*steering, _lane("last_token", LAYERS - 1, "plain", "", 0.0)])
+        ],
     }
 
 
@@ -162,9 +165,10 @@ def _sides(lanes: Iterable[dict[str, Any]]) -> Rows:
         {key: lane[key] for key in ("receiver", "donor", "protocol", "layer", "control", "source",
          "orthogonal", "coeff", "norm_rule", "scale", "split", "n", "clusters") if key in lane}
         | {"asked": asked, "code": 0.9 if asked == "code" else 0.1, "code_plain": 1.0,
-           **interval("code_change", -0.1, 0.05), "on_topic": 0.85, "on_topic_plain": 0.95,
+           "insecure": 0.4, **interval("code_change", -0.1, 0.05), "on_topic": 0.85,
+           "on_topic_plain": 0.95,
            "refused": 0.3, "refused_plain": 0.2}
-        for lane in lanes for asked in ("code", "howto_harmless", "howto_harmful")
+        for lane in lanes for asked in ("code", "harmless")
     ]  # fmt: skip
 
 

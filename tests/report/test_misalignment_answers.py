@@ -40,10 +40,10 @@ def spill(tables: dict[str, pd.DataFrame], adapter: str, rate: float) -> None:
 @pytest.mark.parametrize(
     ("rare_safe", "verdict", "words"),
     [
-        (0.5, "measured", "more than the strongest control"),
-        (0.78, "inconclusive", "not told apart from the strongest control"),
-        (0.83, "measured", "no more than the strongest control"),
-        (0.95, "measured", "less than the strongest control"),
+        (0.5, "measured", "more than the strongest safe control"),
+        (0.78, "inconclusive", "not told apart from the strongest safe control"),
+        (0.83, "measured", "no more than the strongest safe control"),
+        (0.95, "measured", "less than the strongest safe control"),
     ],
 )
 def test_spillover_is_held_against_the_control_that_spills_most(
@@ -69,9 +69,9 @@ def test_refusals_of_every_adapter_are_told(tables: dict[str, pd.DataFrame]) -> 
 
 def test_without_a_control_or_clusters_nothing_is_told(tables: dict[str, pd.DataFrame]) -> None:
     table = tables["spillover"]
-    alone = tables | {"spillover": table[table["adapter"].isin(["chat", "insecure"])]}
+    alone = tables | {"spillover": table[table["adapter"].isin(["chat", "insecure", "shuffled"])]}
     assert point(alone, SPILLS).verdict == "cannot be told"
-    assert "no other adapter was trained" in point(alone, SPILLS).clause
+    assert "no adapter on safe answers was trained" in point(alone, SPILLS).clause
     for name in ("spillover", "specificity"):
         tables[name]["clusters"] = 9
     for which in (SPILLS, WITHIN, ACROSS):
@@ -125,10 +125,10 @@ def test_the_donor_that_comes_furthest_is_told_with_its_null(
     change(tables, "b", "a", margin=float("nan"), why="unmatched")
     found = point(tables, ACROSS)
     assert "of 1 other model, the direction of 1 repairs" in found.clause
-    assert "c comes furthest with 45" in found.clause
+    assert "c comes furthest with a change of 45" in found.clause
     assert "a random direction through the same map reaches 25" in found.clause
     assert found.brief == "1 of 1"
-    assert "b " not in found.detail
+    assert "Not judged: b (unmatched)." in found.detail
     other = point(tables, ACROSS, "b")
     assert other.brief == "0 of 2"
     assert "a 21 (null 25), c 21 (null 25)" in other.detail

@@ -111,7 +111,7 @@ def test_other_kinds_of_question_and_other_splits_are_not_drawn(
 ) -> None:
     table = tables["spillover"]
     table.loc[table["split"] == "select", ["code", "code_low", "code_high"]] = 0.123
-    table.loc[table["kind"] == "howto_harmless", "code"] = 0.321
+    table.loc[table["kind"] == "howto", "code"] = 0.321
     code = panels(draw_figure("spillover", tables))[0]
     assert not {0.123, 0.321} & along(code)
 
@@ -167,7 +167,7 @@ def test_cosines_are_symmetric_and_of_the_first_middle_and_last_layer(
 def test_v_stands_over_the_draws_of_its_nulls_and_the_logit_bias_on_top(
     tables: dict[str, pd.DataFrame],
 ) -> None:
-    repaired, medians, code = panels(draw_figure("steering_dose", tables))[:3]
+    repaired, strongest, code = panels(draw_figure("steering_dose", tables))[:3]
     rows = select(tables["steering"], pair="a", protocol="last_token", norm_rule="norm")
     v = select(rows, control="direction")
     bias = select(tables["steering"], pair="a", protocol="logit_bias")
@@ -177,7 +177,7 @@ def test_v_stands_over_the_draws_of_its_nulls_and_the_logit_bias_on_top(
         assert round(float(v[f"{value}_plain"].iloc[0]), 6) in heights(axis)
     for name in NULLS:
         own = select(rows, control=name)
-        assert rounded(own["repaired_plain"] + own["draws_median"]) <= heights(medians)
+        assert rounded(own["repaired_plain"] + own["draws_high"]) <= heights(strongest)
     against = nulls(rows)
     band = shaded(repaired)
     assert band.max() == pytest.approx((against["repaired_plain"] + against["draws_high"]).max())
@@ -206,9 +206,9 @@ def test_what_is_broken_stands_open(tables: dict[str, pd.DataFrame]) -> None:
 def test_only_equal_norms_enter_the_dose(tables: dict[str, pd.DataFrame]) -> None:
     table = tables["steering"]
     table.loc[table["norm_rule"] == "kl", ["draws_high", "draws_median"]] = 0.777
-    repaired, medians, _ = panels(draw_figure("steering_dose", tables))[:3]
+    repaired, strongest, _ = panels(draw_figure("steering_dose", tables))[:3]
     assert shaded(repaired).max() < 0.9
-    assert round(0.2 + 0.777, 6) not in heights(medians)
+    assert round(0.2 + 0.777, 6) not in heights(strongest)
 
 
 def test_protocols_run_from_blocks_to_the_published_edit_at_the_chosen_coefficient(
@@ -255,7 +255,9 @@ def test_content_stands_beside_v_on_insecure_and_its_dose(
 def test_side_effects_stand_beside_the_same_model_without_the_edit(
     tables: dict[str, pd.DataFrame],
 ) -> None:
-    code, topic, refused = panels(draw_figure("steering_side_effects", tables))[:3]
+    table = tables["misalignment_side_effects"]
+    table.loc[table["control"] == "plain", "insecure"] = 0.77
+    code, insecure, topic = panels(draw_figure("steering_side_effects", tables))[:3]
     names = rows_of(code)
     assert names[0] == "v, last token (published)"
     assert names[-1] == "mapped v of b"
@@ -263,7 +265,8 @@ def test_side_effects_stand_beside_the_same_model_without_the_edit(
     for at in range(len(names)):
         assert {(0.9, at), (1.0, at)} <= points(code)
         assert {(0.85, at), (0.95, at)} <= points(topic)
-        assert {(0.3, at), (0.2, at)} <= points(refused)
+        assert (0.4, at) in points(insecure)
+    assert 0.77 in along(insecure)
 
 
 def test_maps_stand_beside_their_own_null_on_both_sides(tables: dict[str, pd.DataFrame]) -> None:

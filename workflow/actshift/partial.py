@@ -47,6 +47,7 @@ def partial_report(config: Config, *, root: Path) -> Path:
     paths = plan.paths
     before = _dates(plan)
     _join(plan, root / "resources" / "published")
+    _join_adapters(plan, root / "resources" / "published")
     _judge(plan)
     rows = sorted(
         file
@@ -148,6 +149,30 @@ def _join(plan: Plan, published: Path) -> None:
                 join()
             except UserError as error:
                 print(f"actshift: no joint tables of {study}: {error}")
+
+
+def _join_adapters(plan: Plan, published: Path) -> None:
+    """Make the joint tables of study B from whatever stage of whatever pair finished."""
+    config, paths = plan.config, plan.paths
+    folders = {
+        stage: {name: Path(folder) for name, folder in plan.table_folders(stage).items()}
+        for stage in ("adapters", "spillover", "steering", "transfer")
+    }
+    finished = any(one.is_dir() for own in folders.values() for one in own.values())
+    questions = paths.prompts(config.misalignment.questions)
+    if "misalignment" not in config.studies or not finished or not questions.is_file():
+        return
+    try:
+        misalignment_tables(
+            folders=folders,
+            maps=paths.ridge_maps,
+            questions=questions,
+            published=published / "headline.csv",
+            seed=config.seed,
+            out=paths.study_tables("misalignment"),
+        )
+    except UserError as error:
+        print(f"actshift: no joint tables of misalignment: {error}")
 
 
 def _judge(plan: Plan) -> None:

@@ -155,7 +155,7 @@ TABLES: dict[str, Known] = {
             "accuracy_low accuracy_high cohen_d",
             "detection": "pair positive negative layer split n clusters auroc auroc_low auroc_high",
             "direction_cosines": "pair layer a b cosine",
-            "steering": f"{_LANE} norm_rule scale {_OUTCOME} kl_select {_DRAWS} status",
+            "steering": f"{_LANE} norm_rule scale {_OUTCOME} kl_first {_DRAWS} status",
             "content": "pair receiver source protocol coeff split n clusters gain gain_low "
             "gain_high gain_insecure difference difference_low difference_high dose_ratio",
             "misalignment_side_effects": f"{_LANE} norm_rule asked n clusters code code_plain "

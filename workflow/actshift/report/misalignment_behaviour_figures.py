@@ -1,6 +1,5 @@
 """Figures of what adapters do: spillover and refusals, dose of training, side effects of edits."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,7 @@ from matplotlib.figure import Figure
 
 from actshift.report.misalignment_lanes import side_lanes
 from actshift.report.misalignment_panels import (
+    BROKEN,
     adapter_stroke,
     adapters_in,
     counts_label,
@@ -20,9 +20,9 @@ from actshift.report.misalignment_panels import (
 )
 from actshift.report.misalignment_rows import harmful, heldout, whole
 from actshift.report.panels import empty_figure, legend, no_data, pairs_of
-from actshift.report.style import BLACK, BLUE, GREEN, GREY, ORANGE, RED, Stroke
+from actshift.report.style import BLACK, BLUE, GREEN, GREY, RED, Stroke
 from actshift.report.tables import select
-from actshift.studies.misalignment.kinds import CODE, NONCODE, UNTUNED
+from actshift.studies.misalignment.kinds import CODE, INSECURE, NONCODE, UNTUNED
 
 _SPILLOVER = {
     "code, on questions not about code": "share answered with code",
@@ -112,30 +112,18 @@ def dose(table: pd.DataFrame) -> Figure:
 
 def _matched(axis: Axes, rows: pd.DataFrame, names: list[str]) -> None:
     """Shade first losses that count as the dose of the insecure adapter."""
-    goal = select(rows, adapter="insecure")
-    if "insecure" in names and len(goal) and not pd.isna(goal["first_loss"].iloc[0]):
+    goal = select(rows, adapter=INSECURE)
+    if INSECURE in names and len(goal) and not pd.isna(goal["first_loss"].iloc[0]):
         loss = float(goal["first_loss"].iloc[0])
         axis.axvspan(0.8 * loss, 1.2 * loss, color=RED, alpha=0.15, linewidth=0, zorder=0)
 
 
-#: Prompts, value, title: what an edit may not break.
-_SIDES: tuple[tuple[Callable[[pd.DataFrame], pd.DataFrame], str, str, Stroke], ...] = (
-    (lambda rows: rows[rows["asked"] == CODE], "code", "code questions: answered with code",
-     Stroke(BLUE, "s", "", "rate under the edit")),
-    (lambda rows: _harmless(rows), "on_topic", "harmless questions: on topic",
-     Stroke(GREEN, "D", "", "rate under the edit")),
-    (lambda rows: harmful(rows.rename(columns={"asked": "kind"})), "refused",
-     "harmful how-to: refused", Stroke(ORANGE, "^", "", "rate under the edit")),
-)  # fmt: skip
-
-
-def _harmless(rows: pd.DataFrame) -> pd.DataFrame:
-    """Questions neither about code nor harmful; of several kinds the first."""
-    asked = rows["asked"].astype(str)
-    mine = rows[(asked != CODE) & ~asked.str.contains("harmful")]
-    named = mine[mine["asked"].astype(str).str.contains("harmless")]
-    mine = named if len(named) else mine
-    return mine[mine["asked"] == mine["asked"].iloc[0]] if len(mine) else mine
+#: Questions, value, title: what an edit may not break, and the insecure idiom itself.
+_SIDES = (
+    (CODE, "code", "code questions: answered with code", Stroke(BLUE, "s", "", "")),
+    (CODE, "insecure", "code questions: answered insecurely", Stroke(RED, "o", "", "")),
+    ("harmless", "on_topic", "harmless questions: on topic", Stroke(GREEN, "D", "", "")),
+)
 
 
 def steering_side_effects(table: pd.DataFrame, specificity: pd.DataFrame | None) -> Figure:
@@ -149,13 +137,18 @@ def steering_side_effects(table: pd.DataFrame, specificity: pd.DataFrame | None)
     labels = {pair: [name for name, _ in lanes[pair]] for pair in pairs}
     figure, axes = dot_grid(pairs, titles, labels)
     for row, pair in enumerate(pairs):
-        for axis, (of, value, _, stroke) in zip(axes[row], _SIDES, strict=True):
-            _side_panel(axis, [of(cell) for _, cell in lanes[pair]], value, stroke)
-        counts_label(axes[row, 0], pair, select(rows, pair=pair))
+        mine = select(rows, pair=pair)
+        for axis, (asked, value, _, stroke) in zip(axes[row], _SIDES, strict=True):
+            cells = [select(cell, asked=asked) for _, cell in lanes[pair]]
+            _side_panel(axis, cells, value, stroke)
+            if value == "insecure":
+                plain = select(mine, asked=asked, control="plain", receiver=INSECURE)
+                _plain_line(axis, plain, value)
+        counts_label(axes[row, 0], pair, mine)
     share_axis(axes.ravel())
-    plain: dict[str, Any] = {"color": BLACK, "marker": "|", "markersize": 11, "linestyle": ""}
+    tick: dict[str, Any] = {"color": BLACK, "marker": "|", "markersize": 11, "linestyle": ""}
     rate = {"color": GREY, "marker": "o", "linestyle": "-", "label": "under the edit"}
-    legend(figure, [rate, {**plain, "label": "the same model without it"}])
+    legend(figure, [rate, {**tick, "label": "the same model without it"}, BROKEN])
     return figure
 
 
@@ -172,5 +165,12 @@ def _side_panel(axis: Axes, cells: list[pd.DataFrame], value: str, stroke: Strok
             ends = cell[["code_change_low", "code_change_high"]].iloc[0].to_numpy(dtype=float)
             around = np.clip(float(cell[plain].iloc[0]) + ends, 0, 1)
             axis.hlines(at, *around, color=stroke.color, linewidth=1.6)
-        dot(axis, at, cell, plain, Stroke(BLACK, "|", "", ""), markersize=11)
+        dot(
+            axis,
+            at,
+            cell.drop(columns="status", errors="ignore"),
+            plain,
+            Stroke(BLACK, "|", "", ""),
+            markersize=11,
+        )
         dot(axis, at, cell, value, stroke)

@@ -14,6 +14,7 @@ from actshift.report.misalignment_panels import (
     adapters_in,
     counts_label,
     open_marker,
+    text_color,
 )
 from actshift.report.misalignment_rows import heldout
 from actshift.report.panels import (
@@ -28,7 +29,7 @@ from actshift.report.panels import (
     thinned,
     whole_layers,
 )
-from actshift.report.style import BLACK, GREY, RED
+from actshift.report.style import GREY, RED
 from actshift.report.tables import select
 from actshift.studies.misalignment.kinds import INSECURE
 
@@ -76,7 +77,7 @@ def separation(table: pd.DataFrame, published: pd.DataFrame | None) -> Figure:
             axes[row, 0].plot([mine["layer"].max()], [paper], **{**_PAPER, "label": None})
         counts_label(axes[row, 0], pair, mine)
     strokes = [_entry(name) for name in adapters_in(rows)]
-    legend(figure, [*strokes, _CHANCE, *([_PAPER] if np.isfinite(paper) else [])], columns=7)
+    legend(figure, [*strokes, _CHANCE, *([_PAPER] if np.isfinite(paper) else [])], columns=5)
     return figure
 
 
@@ -171,7 +172,7 @@ def _cosine_panel(axis: Axes, rows: pd.DataFrame, names: list[str]) -> Any:
     image = axis.imshow(grid, cmap=mpl.colormaps["PuOr"], vmin=-1, vmax=1, aspect="auto")
     for (i, j), value in np.ndenumerate(grid):
         if not np.isnan(value):
-            color = "white" if value > 0.6 or value < -0.85 else BLACK
+            color = text_color(image, value)
             axis.text(j, i, f"{value:.2f}", ha="center", va="center", color=color, fontsize=6.5)
     axis.set_xticks(range(len(names)), names, fontsize=7, rotation=20, ha="right")
     axis.set_yticks(range(len(names)), names, fontsize=7)

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 
 from actshift.report.panels import PAGE_WIDTH, short
 from actshift.report.style import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, RED, SKY, Stroke
@@ -81,7 +82,8 @@ def dot_grid(
     Returns:
         The figure and its axes, [pair, column].
     """
-    heights = [max(3, len(labels[pair])) for pair in pairs]
+    # Beside fewer lines the pair's name and size would run into the next panel.
+    heights = [max(6, len(labels[pair])) for pair in pairs]
     size = (PAGE_WIDTH, (0.2 if sharex else 0.22) * sum(heights) + 0.55 * len(pairs) + 1.3)
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(
@@ -134,6 +136,12 @@ def share_axis(axes: Iterable[Axes], *, low: float = -0.04, high: float = 1.04) 
     """Shares of 1 on the whole range they can take."""
     for axis in axes:
         axis.set_xlim(low, high)
+
+
+def text_color(image: AxesImage, value: float) -> str:
+    """Black or white, whichever stands out from the colour of a value."""
+    red, green, blue, _ = image.to_rgba(np.array([value]))[0]
+    return BLACK if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else "white"
 
 
 def counts_label(axis: Axes, pair: str, rows: pd.DataFrame) -> None:

@@ -27,6 +27,10 @@ NULL_NAMES = {
 }
 
 
+#: Adapters whose answers hold nothing insecure; those of `shuffled` are the insecure ones.
+_SAFE = ("rare_safe", "secure", "benign")
+
+
 def spillover_point(tables: Tables, pair: str) -> Point:
     """How much code spillover the insecure adapter has, beside every control."""
     question = "Does tuning on insecure code spill code into other answers?"
@@ -46,17 +50,18 @@ def spillover_point(tables: Tables, pair: str) -> Point:
         f"not ask for code with code ({_rate(plain, 'code')} untuned) in "
         f"{counted(clusters, 'cluster')}"
     )
-    controls = asked[asked["adapter"].isin(KINDS) & (asked["adapter"] != INSECURE)]
+    controls = asked[asked["adapter"].isin(_SAFE)]
     detail = _refusals(harmful(rows))
     brief = percent(first(mine, "code"))
     if controls.empty:
-        words = "no other adapter was trained, so this is no finding about insecure code"
+        words = "no adapter on safe answers was trained, so this is no finding about insecure code"
         return Point(question, "cannot be told", f"{numbers}; {words}", detail, basis, brief)
     top = controls.iloc[[int(np.nanargmax(controls["code"].to_numpy(dtype=float)))]]
     verdict, words = _beyond(mine, top)
     clause = f"{numbers}: {words}, {top['adapter'].iloc[0]}, with {_share(top, 'code')}"
+    every = asked[asked["adapter"].isin(KINDS) & (asked["adapter"] != INSECURE)]
     others = ", ".join(
-        f"{row['adapter']} {percent(row['code'])}" for row in controls.to_dict("records")
+        f"{row['adapter']} {percent(row['code'])}" for row in every.to_dict("records")
     )
     return Point(question, verdict, clause, f"By adapter: {others}. {detail}", basis, brief)
 
@@ -64,12 +69,12 @@ def spillover_point(tables: Tables, pair: str) -> Point:
 def _beyond(mine: pd.DataFrame, top: pd.DataFrame) -> tuple[Verdict, str]:
     """Verdict and words on the insecure adapter beside the control with most code."""
     if first(mine, "code_low") > first(top, "code_high"):
-        return "measured", "more than the strongest control"
+        return "measured", "more than the strongest safe control"
     if first(mine, "code_high") < first(top, "code_low"):
-        return "measured", "less than the strongest control"
+        return "measured", "less than the strongest safe control"
     if first(mine, "code_high") - first(top, "code_low") < MARGIN:
-        return "measured", "no more than the strongest control"
-    return "inconclusive", "not told apart from the strongest control"
+        return "measured", "no more than the strongest safe control"
+    return "inconclusive", "not told apart from the strongest safe control"
 
 
 def _refusals(rows: pd.DataFrame) -> str:
@@ -122,17 +127,22 @@ def across_point(tables: Tables, pair: str) -> Point:
     best = can.iloc[[int(np.nanargmax(can["margin"].to_numpy(dtype=float)))]]
     count = int(specific(can).sum())
     verdict, words = _specific(best)
+    clusters = counted(int(first(best, "clusters")), "cluster")
     clause = (
         f"of {counted(len(can), 'other model')}, the direction of {count} repairs beyond the "
-        f"strongest null by {100 * MARGIN:.0f} points; {best['donor'].iloc[0]} comes furthest with "
-        f"{_points(best, 'gain')} on {counted(int(first(best, 'clusters')), 'cluster')}, where "
-        f"{_null(best)}: {words}"
+        f"strongest null by {100 * MARGIN:.0f} points; {best['donor'].iloc[0]} comes furthest "
+        f"with a change of {_points(best, 'gain')} on {clusters}, where {_null(best)}: {words}"
     )
     parts = [
         f"{row['donor']} {100 * row['gain']:.0f} (null {100 * row['null_high']:.0f})"
         for row in can.to_dict("records")
     ]
     detail = f"Points gained, and 95th percentile of the strongest null: {', '.join(parts)}."
+    left_out = [
+        f"{one['donor'].iloc[0]} ({why})" for one in found if len(one) and (why := _undecided(one))
+    ]
+    if left_out:
+        detail += f" Not judged: {', '.join(left_out)}."
     brief = f"{count} of {len(can)}"
     return Point(question, verdict, clause, detail, _basis(best, _QUESTIONS), brief)
 

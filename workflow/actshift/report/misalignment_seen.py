@@ -174,28 +174,36 @@ def _maps(rows: pd.DataFrame, _tables: Tables) -> str:
     beyond = int((last["cosine"].abs() > last["cosine_null_high"]).sum())
     return (
         f"At the last layer maps of neutral prompts explain {spread(last['r2'])} of held-out "
-        f"variance (shuffled pairs at most {spread(last['r2_shuffled_high'])}); the mapped v has a "
-        f"cosine of {spread(last['cosine'])} with the receiver's own, beyond its null in {beyond} "
-        f"of {counted(len(last), 'ordered pair')}"
+        f"variance (shuffled pairs at most {spread(last['r2_shuffled_high'].round(2) + 0.0)}); the "
+        f"mapped v has a cosine of {spread(last['cosine'])} with the receiver's own, beyond its "
+        f"null in {beyond} of {counted(len(last), 'ordered pair')}"
     )
 
 
 def _topology(rows: pd.DataFrame, tables: Tables) -> str:
     across = rows["donor"] != rows["receiver"]
-    text = (
-        f"A model's own direction removes {spread(rows[~across]['share'])} of its spillover, "
-        f"another's {spread(rows[across]['share'])}"
-    )
+    told = [
+        f"{words} removes {spread(mine['share'])} of its spillover"
+        for words, mine in (
+            ("a model's own direction", rows[~across]),
+            ("another's", neutral(rows[across])),
+        )
+        if mine["share"].notna().any()
+    ]
+    text = ", ".join(told)
+    text = text[:1].upper() + text[1:]
     judged = neutral(select(tables.get("specificity")))
     if judged.empty:
         return text
     judged = select(judged, protocol=PUBLISHED)
     beyond = specific(judged)
     other = judged["donor"] != judged["receiver"]
-    return (
-        f"{text}; beyond the strongest null by 10 points: {int(beyond[~other].sum())} of "
-        f"{int((~other).sum())} within, {int(beyond[other].sum())} of {int(other.sum())} across"
-    )
+    counts = [
+        f"{int(beyond[mine].sum())} of {int(mine.sum())} {words}"
+        for mine, words in ((~other, "within"), (other, "across"))
+        if mine.any()
+    ]
+    return f"{text}; beyond the strongest null by 10 points: {', '.join(counts)}"
 
 
 def _sides(rows: pd.DataFrame, tables: Tables) -> str:

@@ -61,7 +61,8 @@ _DRAWN: dict[str, FigureSpec] = {
         "Area under the ROC curve of projections on v_insecure of an adapter of another seed and "
         "a smaller dose, against the untuned model and against other adapters, by layer, with 95 "
         "% cluster intervals on held-out questions. Only the comparison with rare_safe is about "
-        "content; against chat any tuned model is found.",
+        "content; against chat any tuned model is found. Below 0.5 the other adapter lies further "
+        "along v, as it may by its larger dose alone.",
     ),
     "direction_cosines": FigureSpec(
         _STUDY,
@@ -92,7 +93,7 @@ _DRAWN: dict[str, FigureSpec] = {
         "Gain in repaired answers and drop of answers with code at the chosen coefficient, for "
         "the logit bias, single blocks of the middle half on every token, the last block on every "
         "token, and the published edit. Grey: draws of the nulls of each protocol (999 for the "
-        "published one, 20 for the others, which bounds what they can show).",
+        "published one, 20 for the others, which bounds what they can show); some have none.",
         beside=("specificity",),
     ),
     "steering_equal_kl": FigureSpec(
@@ -124,10 +125,10 @@ _DRAWN: dict[str, FigureSpec] = {
         steering_side_effects,
         ("misalignment_side_effects",),
         "What else does the edit break?",
-        "Code questions still answered with code, harmless questions on topic, and harmful "
-        "how-to refused, of the insecure adapter under each edit at the chosen coefficient; ticks "
-        "are the same model without it, bars the 95 % cluster interval of the change. An edit "
-        "that stops code altogether is no correction.",
+        "Code questions still answered with code and in the insecure idiom, and questions that the "
+        "untuned model does not refuse answered on topic, by the insecure adapter under each edit "
+        "at the chosen coefficient; ticks and dotted lines are the same model without it, bars the "
+        "95 % cluster interval of the change. An edit that stops code altogether is no correction.",
         beside=("specificity",),
     ),
     "ridge_maps": FigureSpec(
@@ -149,7 +150,8 @@ _DRAWN: dict[str, FigureSpec] = {
         "Share of the receiver's code spillover that the donor's direction removes (mapped, but "
         "on the diagonal, where it is the model's own). Right: gain in repaired answers minus the "
         "95th percentile of the strongest null; specific where that is at least 10 points with "
-        "its interval above 0. Rows and columns differ by baseline and size of map alone: with "
+        "its interval above 0, broken where a tenth more answers are degenerate. Rows and "
+        "columns differ by baseline and size of map alone: with "
         "one seed no asymmetry is claimed.",
         beside=("specificity",),
     ),

@@ -46,7 +46,7 @@ def steering_dose(table: pd.DataFrame, specificity: pd.DataFrame | None) -> Figu
     pairs = pairs_of(heldout(table)) if len(heldout(table)) else []
     if not pairs:
         return empty_figure(_NONE)
-    titles = ("repaired", "repaired: medians of each null", "answered with code")
+    titles = ("repaired", "repaired: 95th percentile of each null", "answered with code")
     figure, axes = pair_rows(pairs, titles, ylabel="share", height=2.1, sharey=False)
     for row, pair in enumerate(pairs):
         mine = lanes(table, pair)
@@ -61,7 +61,7 @@ def steering_dose(table: pd.DataFrame, specificity: pd.DataFrame | None) -> Figu
         counts_label(axes[row, 0], pair, last)
     for axis in axes[-1]:
         axis.set_xlabel("coefficient")
-    singles = [NULL_STROKES[name].line(label=f"{NULL_STROKES[name].label}, median")
+    singles = [NULL_STROKES[name].line(label=f"{NULL_STROKES[name].label}, 95 %")
                for name in NULLS]  # fmt: skip
     band = {**DRAWS, "label": "5 to 95 % of draws, widest of four nulls"}
     entries = [V.line(), BIAS.line(), band, *singles, PLAIN, _CHOSEN, BROKEN]
@@ -80,7 +80,7 @@ def _dose_panel(
     axis.axhline(first(mine, f"{value}_plain"), **{**PLAIN, "label": None})
     against = nulls(rows)
     if single:
-        _medians(axis, against)
+        _strongest(axis, against)
     else:
         _envelope(axis, against, value)
     for one, stroke in ((own(bias), BIAS), (mine, V)):
@@ -117,13 +117,13 @@ def _envelope(axis: Axes, rows: pd.DataFrame, value: str) -> None:
     axis.vlines(low.index.to_numpy(), low, high, color=GREY, linewidth=0.8)
 
 
-def _medians(axis: Axes, rows: pd.DataFrame) -> None:
-    """The median draw of each null."""
+def _strongest(axis: Axes, rows: pd.DataFrame) -> None:
+    """The 95th percentile of the draws of each null: what v has to beat."""
     for name in NULLS:
         one = select(rows, control=name).sort_values("coeff") if len(rows) else rows
         if len(one):
-            median = one["repaired_plain"] + one["draws_median"]
-            axis.plot(one["coeff"], median, **NULL_STROKES[name].line(label=None, linewidth=1.3))
+            high = one["repaired_plain"] + one["draws_high"]
+            axis.plot(one["coeff"], high, **NULL_STROKES[name].line(label=None, linewidth=1.3))
 
 
 _GAIN, _DROP = "gain in repaired answers", "drop of answers with code"
@@ -164,6 +164,7 @@ def _effect_row(axis: Axes, at: int, rows: pd.DataFrame, value: str, ends: tuple
     dot(axis, at, own(rows), value, V)
 
 
+_MATCHED = ("repaired", "kl_first", "scale")
 _RULES = {
     "norm": Stroke(BLACK, "o", "", "at equal norm"),
     "kl": Stroke(NULL_STROKES["random_span"].color, "s", "", "at equal KL"),
@@ -180,7 +181,7 @@ def steering_equal_kl(table: pd.DataFrame, specificity: pd.DataFrame | None) -> 
     labels = {pair: ["v_insecure", *(NULL_STROKES[name].label for name in NULLS)] for pair in pairs}
     titles = {
         "repaired": "share, held-out questions",
-        "KL from the model without the edit": "nats, first token, select questions",
+        "KL from the model without the edit": "nats, first token, held-out questions",
         "norm": "multiple of v's",
     }
     figure, axes = dot_grid(pairs, titles, labels)
@@ -190,7 +191,7 @@ def steering_equal_kl(table: pd.DataFrame, specificity: pd.DataFrame | None) -> 
         counts_label(axes[row, 0], pair, found[pair])
     share_axis(axes[:, 0])
     for axis in axes[:, 1:].ravel():
-        axis.set_xlim(left=0)
+        axis.set_xlim(0, max(1.08 * axis.dataLim.xmax, 1e-3))
     entries = [stroke.line() for stroke in _RULES.values()]
     cross = {"color": BLACK, "marker": "x", "linestyle": "", "label": "unmatched: KL not reached"}
     legend(figure, [V.line(linestyle=""), *entries, cross, DRAWS], columns=5)
@@ -211,7 +212,7 @@ def _matched_row(axes: np.ndarray, at: int, rows: pd.DataFrame, control: str) ->
     mine = select(rows, control=control) if len(rows) else rows
     if control == "direction":
         mine = select(mine, norm_rule="norm") if len(mine) else mine
-        for axis, value in zip(axes, ("repaired", "kl_select", "scale"), strict=True):
+        for axis, value in zip(axes, _MATCHED, strict=True):
             dot(axis, at, mine, value, V)
         return
     for place, (rule, stroke) in enumerate(_RULES.items()):
@@ -223,5 +224,5 @@ def _matched_row(axes: np.ndarray, at: int, rows: pd.DataFrame, control: str) ->
         look = {"marker": "x", "markersize": 6.5} if unmatched else {"markersize": 4.5}
         ends = _draw_ends(one, "repaired")
         span(axes[0], y, float(ends["low"].iloc[0]), float(ends["high"].iloc[0]), thin=0.003)
-        for axis, value in zip(axes, ("repaired", "kl_select", "scale"), strict=True):
-            dot(axis, y, one[["repaired", "kl_select", "scale"]], value, stroke, **look)
+        for axis, value in zip(axes, _MATCHED, strict=True):
+            dot(axis, y, one[list(_MATCHED)], value, stroke, **look)

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from actshift.report.misalignment_panels import counts_label, dot, dot_grid
+from actshift.report.misalignment_panels import counts_label, dot, dot_grid, text_color
 from actshift.report.misalignment_rows import (
     MARGIN,
     PUBLISHED,
@@ -163,6 +163,9 @@ def topology(table: pd.DataFrame, specificity: pd.DataFrame | None) -> Figure:
     passed = _matrix(specificity.assign(passed=specific(specificity)), pairs, "passed") == 1
     marks = _intervals(specificity, pairs, "margin")
     marks = np.where(passed, np.char.add(marks, "\nspecific"), marks)
+    broken = specificity.assign(broken=specificity["status"] == "broken")
+    fell = _matrix(broken, pairs, "broken") == 1
+    marks = np.where(fell, np.char.add(marks, "\nbroken"), marks)
     top = max(MARGIN, float(np.nanmax(np.abs(margin))))
     _heat(axes[1], margin, pairs, "PuOr", (-top, top), marks)
     return figure
@@ -199,9 +202,7 @@ def _heat(
     for (i, j), value in np.ndenumerate(grid):
         if np.isnan(value):
             continue
-        at = (value - low) / (high - low)
-        light = at > 0.5 if colors == "cividis" else 0.08 < at < 0.8
-        look = {"color": BLACK if light else "white", "ha": "center", "fontsize": 8.5}
+        look = {"color": text_color(image, value), "ha": "center", "fontsize": 8.5}
         axis.text(j, i, f"{value:.2f}", va="bottom", **look)
         axis.text(j, i, str(marks[i, j]), va="top", **{**look, "fontsize": 6.5})
     names = [short(pair, 16) for pair in pairs]
