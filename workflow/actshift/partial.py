@@ -96,11 +96,6 @@ def _join(plan: Plan, published: Path) -> None:
         study: {name: Path(folder) for name, folder in plan.table_folders(study).items()}
         for study in ("rank_audit", "refusal_direction", "ablation", "spectral_gap", "localization")
     }
-    stages = {
-        stage: {name: Path(folder) for name, folder in plan.table_folders(stage).items()}
-        for stage in ("adapters", "spillover", "steering", "transfer")
-    }
-    pairs["misalignment"] = stages["adapters"]
     judged = {"zoo_sizes": plan.zoo_sizes(), "seed": config.seed, "out": out}
     seeds = [paths.calibration(seed) for seed in config.calibration.seeds]
     trained = [folder for folder in seeds if folder.is_dir()]
@@ -125,14 +120,6 @@ def _join(plan: Plan, published: Path) -> None:
             published=published / "headline.csv",
             seed=config.seed,
             out=paths.study_tables("localization"),
-        ),
-        "misalignment": lambda: misalignment_tables(
-            folders=stages,
-            maps=paths.ridge_maps,
-            questions=paths.prompts(config.misalignment.questions),
-            published=published / "headline.csv",
-            seed=config.seed,
-            out=paths.study_tables("misalignment"),
         ),
         "calibration": lambda: calibration_tables(
             folders=trained,
