@@ -5,9 +5,8 @@ from pathlib import Path
 from actshift.adapter import job
 
 with job(snakemake):
-    from actshift.stages.steering import SteeringInputs, steering
-
     from actshift.paths import CACHE
+    from actshift.stages.steering import SteeringInputs, steering
 
     named, params, pair = snakemake.input, snakemake.params, snakemake.wildcards.pair
     paths = {name: Path(named[name]) for name in ("tuned", "adapters", "spillover", "questions")}
