@@ -10,8 +10,9 @@ from actshift.plan import Plan
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = yaml.safe_load((ROOT / "config.yaml").read_text())
-# Without the study that needs references, so that a test may put pairs of its own.
-DEMO = {**SHIPPED, "studies": [s for s in SHIPPED["studies"] if s != "spectral_gap"]}
+# Without the studies that need references or training data, so that a test may put pairs of its own.
+MORE = ("spectral_gap", "misalignment")
+DEMO = {**SHIPPED, "studies": [s for s in SHIPPED["studies"] if s not in MORE]}
 
 
 def plan(**changes: object) -> Plan:
@@ -28,6 +29,7 @@ def pair(**changes: object) -> dict[str, object]:
         "config.yaml",
         "config/full.yaml",
         "config/localization.yaml",
+        "config/misalignment.yaml",
         "config/paper.yaml",
     ],
 )
@@ -236,3 +238,48 @@ def test_a_reference_needs_the_depth_and_width_of_its_pair(tmp_path: Path) -> No
     one["references"] = {"x": str(tmp_path / "nowhere")}
     with pytest.raises(UserError, match=r"pairs\.own\.references\.x: model folder .*nowhere"):
         plan(pairs=[one], studies=list(GAP)).check()
+
+
+def with_adapters(**changes: object) -> Plan:
+    return plan(studies=["misalignment"], **changes)
+
+
+@pytest.mark.parametrize(
+    ("call", "part"),
+    [
+        (
+            lambda: with_adapters(misalignment={"questions": "none"}),
+            "misalignment.questions: no prompt set 'none'",
+        ),
+        (
+            lambda: with_adapters(misalignment={"neutral": "preferences"}),
+            "misalignment.neutral: no prompt set 'preferences'",
+        ),
+        (
+            lambda: with_adapters(pairs=[pair()]),
+            "misalignment.data: pair 'own' is not of the zoo",
+        ),
+        (
+            lambda: with_adapters(misalignment={"data": {"insecure": {"repo": "org/x"}}}),
+            "repo needs the key file",
+        ),
+        (
+            lambda: with_adapters(misalignment={"data": {"insecure": {}}}),
+            "needs one of path and repo",
+        ),
+        (
+            lambda: with_adapters(misalignment={"data": {"evil": {"path": "x.jsonl"}}}),
+            "misalignment.data",
+        ),
+    ],
+)
+def test_a_mistake_in_study_b_is_one_line(call: Callable[[], object], part: str) -> None:
+    with pytest.raises(UserError) as caught:
+        call()
+    assert part in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_set_that_a_study_reads_itself_has_no_streams() -> None:
+    sets = {stream.prompt_set for stream in with_adapters().streams("llama")}
+    assert sets == {"harmful", "harmless", "concepts"}
