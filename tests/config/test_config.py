@@ -10,7 +10,7 @@ from actshift.plan import Plan
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = yaml.safe_load((ROOT / "config.yaml").read_text())
-# Without the studies that need references or training data, so that a test may put pairs of its own.
+# Without the studies that need references or training data: a test may put pairs of its own.
 MORE = ("spectral_gap", "misalignment")
 DEMO = {**SHIPPED, "studies": [s for s in SHIPPED["studies"] if s not in MORE]}
 
