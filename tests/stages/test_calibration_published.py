@@ -20,7 +20,7 @@ from actshift.stages.calibration import (
 
 RELEASED = Path(__file__).parents[2] / "resources/published/calibration_ablation_per_seed.csv"
 #: Rows of 240. With torch's own choice of kernels six of eight ranks agreed to the row and two by 3
-#: and 4 (docs/calibration.md); with AVX2 kernels the largest difference was 11, on a third processor
+#: and 4 (docs/calibration.md); with AVX2 kernels the largest difference was 11, on a third machine
 #: 32. A network that is initialised before the inputs are drawn misses by 130.
 ROWS = 48
 
