@@ -13,6 +13,7 @@ from matplotlib.image import imread
 from report.runs import config_of, write_run
 from report.synthetic_causal import causal_tables
 from report.synthetic_localization import localization_tables
+from report.synthetic_misalignment import misalignment_tables
 from report.synthetic_tables import synthetic_tables
 
 from actshift.report.answers import answers
@@ -45,7 +46,7 @@ def _chromium() -> None:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tables = synthetic_tables(("llama",), n_layers=3) | causal_tables(("llama",))
-    tables |= localization_tables(("llama",), n_layers=3)
+    tables |= localization_tables(("llama",), n_layers=3) | misalignment_tables()
     folder = write_run(tmp_path_factory.mktemp("run"), tables)
     make_figures(folder / "tables", folder / "figures", studies=list(STUDIES))
     config = config_of("llama", "gemma")
