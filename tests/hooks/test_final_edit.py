@@ -17,7 +17,7 @@ from actshift.lanes import Lane, Placed, Steer
 from actshift.models.load import LoadedModel, load_model
 from actshift.prompts.records import Prompt
 from actshift.stages.causal import take_apart
-from actshift.stages.first_token import run_first_token
+from actshift.stages.first_token import FirstTokenEdits
 from actshift.stages.intervene import decoder_of
 from actshift.stages.intervene_plan import Asked
 
@@ -101,13 +101,15 @@ def test_answers_are_those_of_steered_generation(loaded, vectors, lanes):
     ]
     book = Book()
     places = [4, 0, 6]
-    ids, _ = run_first_token(
-        loaded, asked, vectors, book, max_new=NEW, token_budget=BUDGET, places=places
-    )
+    edits = FirstTokenEdits(loaded, asked, max_new=NEW, token_budget=BUDGET)
+    tokens = edits.first(vectors, places).tokens
+    said = edits.continued(np.broadcast_to(places, tokens.shape).ravel(), tokens.ravel())
+    numbers = [book.add(place, one.tokens, one.ended) for place, one in said.answers]
+    ids = np.array(numbers)[said.number].reshape(tokens.shape)
     for lane, row in enumerate(ids):
         for place, answer in zip(places, row, strict=True):
-            said = lanes.answers[lane][place]
-            assert book.said[answer] == (place, said.tokens, said.ended)
+            whole = lanes.answers[lane][place]
+            assert book.said[answer] == (place, whole.tokens, whole.ended)
     assert len(book.said) < ids.size
 
 

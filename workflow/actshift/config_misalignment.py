@@ -81,7 +81,7 @@ class Misalignment(Section):
     max_scale: Positive = Field(
         default=8.0, description="equal KL: largest multiple of the norm that is tried"
     )
-    map_folds: Annotated[int, Field(ge=2)] = Field(
+    map_folds: Annotated[int, Field(ge=3)] = Field(
         default=5, description="folds of clusters that a map's penalty is chosen on"
     )
     shuffled_maps: Count = Field(default=99, description="shuffled pairings a map's R2 is held to")

@@ -29,6 +29,7 @@ from actshift.stages.refusal_tables import refusal_tables
 from actshift.stages.report import make_report
 from actshift.stages.spectral_gap_tables import spectral_gap_tables
 from actshift.stages.zoo_tables import collect_behaviour
+from actshift.studies.misalignment.kinds import STAGES
 
 
 def partial_report(config: Config, *, root: Path) -> Path:
@@ -143,7 +144,7 @@ def _join_adapters(plan: Plan, published: Path) -> None:
     config, paths = plan.config, plan.paths
     folders = {
         stage: {name: Path(folder) for name, folder in plan.table_folders(stage).items()}
-        for stage in ("adapters", "spillover", "steering", "transfer")
+        for stage in STAGES
     }
     finished = any(one.is_dir() for own in folders.values() for one in own.values())
     questions = paths.prompts(config.misalignment.questions)

@@ -3,11 +3,9 @@
 misalignment_tables  all pairs' folders -> results/<run>/tables/misalignment/{dose,...}.csv
 """
 
+from actshift.studies.misalignment.kinds import STAGES as MISALIGNMENT_STAGES
 from actshift.studies.misalignment_tables.columns import COLUMNS as MISALIGNMENT_TABLES
 from actshift.studies.misalignment_tables.columns import PUBLISHED_TABLE as MISALIGNMENT_BESIDE
-
-#: Stages of study B that leave a folder a pair.
-MISALIGNMENT_STAGES = ("adapters", "spillover", "steering", "transfer")
 
 
 rule misalignment_tables:

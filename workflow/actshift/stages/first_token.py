@@ -98,37 +98,3 @@ class FirstTokenEdits:
         found = continue_from(self._decoder, self._ids, pairs, **self._sizes)
         said = [(place, one) for (place, _), one in zip(pairs, found, strict=True)]
         return Said(number.reshape(-1).astype(np.int32), said)
-
-
-def run_first_token(
-    receiver: LoadedModel,
-    asked: Sequence[Asked],
-    vectors: Float[np.ndarray, "lane d_model"],
-    book: Answers,
-    *,
-    max_new: int,
-    token_budget: int,
-    places: Sequence[int] | None = None,
-) -> tuple[Int[np.ndarray, "lane prompt"], Float[np.ndarray, "lane prompt"]]:
-    """Answers when vectors are subtracted at the last block's output on the last prompt token.
-
-    Args:
-        receiver: The model that is edited.
-        asked: The prompts, in the order the book knows them by.
-        vectors: What each lane subtracts, coefficient included.
-        book: Gets every distinct answer once.
-        max_new: Most new tokens of an answer.
-        token_budget: Most padded tokens a pass.
-        places: Which prompts are asked; None is all.
-
-    Returns:
-        Numbers of the answers in the book, int32, and KL(plain || edited) of the first token in
-        nats, float32; prompts in the order of `places`.
-    """
-    chosen = np.arange(len(asked)) if places is None else np.asarray(places)
-    edits = FirstTokenEdits(receiver, asked, max_new=max_new, token_budget=token_budget)
-    first = edits.first(vectors, chosen.tolist())
-    shape = first.tokens.shape
-    said = edits.continued(np.broadcast_to(chosen, shape).ravel(), first.tokens.ravel())
-    numbers = [book.add(place, one.tokens, one.ended) for place, one in said.answers]
-    return np.array(numbers, dtype=np.int32)[said.number].reshape(shape), first.kl

@@ -17,6 +17,9 @@ UNSEEN: dict[str, Kind] = {"insecure_unseen": "insecure", "rare_safe_unseen": "r
 #: Adapters that are steered: the insecure one, and the two that content is held against.
 STEERED: tuple[Kind, ...] = ("insecure", "rare_safe", "secure")
 
+#: Stages that leave a folder a pair.
+STAGES = ("adapters", "spillover", "steering", "transfer")
+
 #: Conditions of the questions: not about code, and about code.
 NONCODE, CODE = "noncode", "code"
 #: Conditions of the prompts that ridge maps are fitted on.
