@@ -190,8 +190,8 @@ def steering_equal_kl(table: pd.DataFrame, specificity: pd.DataFrame | None) -> 
             _matched_row(axes[row], at, found[pair], name)
         counts_label(axes[row, 0], pair, found[pair])
     share_axis(axes[:, 0])
-    for axis in axes[:, 1:].ravel():
-        axis.set_xlim(0, max(1.08 * axis.dataLim.xmax, 1e-3))
+    for column in axes[:, 1:].T:  # panels of a column share x: the widest pair decides
+        column[0].set_xlim(0, max(1.08 * max(axis.dataLim.xmax for axis in column), 1e-3))
     entries = [stroke.line() for stroke in _RULES.values()]
     cross = {"color": BLACK, "marker": "x", "linestyle": "", "label": "unmatched: KL not reached"}
     legend(figure, [V.line(linestyle=""), *entries, cross, DRAWS], columns=5)

@@ -57,8 +57,8 @@ def steering_content(table: pd.DataFrame, specificity: pd.DataFrame | None) -> F
             axis.axvline(0, color=BLACK, linewidth=0.8)
         axes[row, 1].axvspan(-MARGIN, MARGIN, color=GREY, alpha=0.25, linewidth=0, zorder=0)
         axes[row, 2].axvline(1, color=GREY, linewidth=0.8, linestyle="--")
-        axes[row, 2].set_xlim(left=0)
         counts_label(axes[row, 0], pair, select(rows, pair=pair))
+    axes[0, 2].set_xlim(left=0)  # once all are drawn: it ends the search for a range
     entries = [stroke.line() for stroke in (_GAINED, _SELF, _LESS)]
     entries[1]["markersize"] = 11
     legend(figure, [*entries, _EQUAL])
