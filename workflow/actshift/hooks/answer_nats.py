@@ -1,4 +1,4 @@
-"""What answers cost a model, in nats a token, given their prompts: right-aligned batches."""
+"""What answers cost a model, in nats a token, given their prompts: every prompt is read once."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from actshift.hooks.lanes import Decoder, left_pad
 from actshift.hooks.losses import LOGITS
+from actshift.hooks.past import KeyValues, Past
 
 
 @dataclass(frozen=True)
@@ -26,10 +27,20 @@ class Answer:
     tokens: tuple[int, ...]
     ended: bool
 
-    @property
-    def ids(self) -> Int[np.ndarray, " token"]:
-        """Prompt and answer."""
-        return np.concatenate([self.prompt, np.array(self.tokens, dtype=self.prompt.dtype)])
+
+@dataclass(frozen=True)
+class _Read:
+    """Prompts that were read together: what stands behind them, and how they go on.
+
+    Attributes:
+        mask: 0 at padding, on the left.
+        past: Keys and values by layer, `[prompt, head, token, d_head]`.
+        logits: Of the first answer token, float32.
+    """
+
+    mask: Int[Tensor, "prompt token"]
+    past: dict[int, KeyValues]
+    logits: Float[Tensor, "prompt vocab"]
 
 
 @torch.inference_mode()
@@ -50,53 +61,115 @@ def answer_nats(
         float64; NaN where there is no token and no end.
     """
     found = np.full(len(answers), np.nan)
-    for places in _batches(answers, decoder, token_budget):
-        batch = [answers[place] for place in places]
-        found[places] = _nats(decoder, batch)
+    of_prompt: dict[bytes, list[int]] = {}
+    for place, one in enumerate(answers):
+        of_prompt.setdefault(np.asarray(one.prompt, dtype=np.int64).tobytes(), []).append(place)
+    places = list(of_prompt.values())
+    ids = [answers[of_one[0]].prompt for of_one in places]
+    for chunk in _in_budget([len(one) for one in ids], budget=token_budget):
+        read = _read(decoder, [ids[prompt] for prompt in chunk])
+        rows = [(row, place) for row, prompt in enumerate(chunk) for place in places[prompt]]
+        lengths = [len(answers[place].tokens) for _, place in rows]
+        # A row costs its prompt too: its keys and values are copied behind one another.
+        width = read.mask.shape[1]
+        widest = _logits(decoder) // read.logits.shape[1]
+        for batch in _in_budget(lengths, budget=token_budget, extra=width, tokens=widest):
+            prompt, chosen = zip(*(rows[row] for row in batch), strict=True)
+            said = [answers[place] for place in chosen]
+            found[list(chosen)] = _nats(decoder, read, list(prompt), said)
     return found
 
 
-def _batches(answers: Sequence[Answer], decoder: Decoder, budget: int) -> Iterator[list[int]]:
-    """Answers of similar length, as many as the budget and the memory of the logits allow."""
-    vocab = decoder.model.get_output_embeddings().weight.shape[0]
-    logits = LOGITS.get(decoder.device.type, LOGITS["cpu"])
-    lengths = [(len(one.prompt) + len(one.tokens), len(one.tokens) + 1) for one in answers]
+def _logits(decoder: Decoder) -> int:
+    """How many logits may exist at a time."""
+    return LOGITS.get(decoder.device.type, LOGITS["cpu"])
+
+
+def _in_budget(
+    lengths: Sequence[int], *, budget: int, extra: int = 0, tokens: int | None = None
+) -> Iterator[list[int]]:
+    """Places in rising order of length, as many at a time as two limits allow, at least one.
+
+    Args:
+        lengths: Of each.
+        budget: Most padded tokens, `extra` a row included.
+        extra: Added to every row.
+        tokens: Most padded tokens without them.
+    """
     batch: list[int] = []
-    longest = read = 0
-    for place in sorted(range(len(answers)), key=lambda i: (lengths[i], i)):
-        longest, read = max(longest, lengths[place][0]), max(read, lengths[place][1])
-        rows = len(batch) + 1
-        if batch and (rows * longest > budget or rows * read * vocab > logits):
+    for place in sorted(range(len(lengths)), key=lambda i: (lengths[i], i)):
+        rows, longest = len(batch) + 1, lengths[place]
+        too_many = tokens is not None and rows * longest > tokens
+        if batch and (rows * (longest + extra) > budget or too_many):
             yield batch
-            batch, (longest, read) = [], lengths[place]
+            batch = []
         batch.append(place)
     if batch:
         yield batch
 
 
-def _nats(decoder: Decoder, batch: Sequence[Answer]) -> Float[np.ndarray, " answer"]:
-    ids, mask, position = left_pad([one.ids for one in batch], decoder)
-    read = max(len(one.tokens) for one in batch) + 1
+def _read(decoder: Decoder, prompts: Sequence[Int[np.ndarray, " _"]]) -> _Read:
+    ids, mask, position = left_pad(prompts, decoder)
+    past = Past(keep=True)
     out = decoder.model(
         input_ids=ids,
         attention_mask=mask,
         position_ids=position,
-        use_cache=False,
-        logits_to_keep=read,
+        past_key_values=past,
+        use_cache=True,
+        logits_to_keep=1,
     )
-    logp = out.logits[:, -read:].float().log_softmax(-1)
-    ends = torch.tensor(sorted(decoder.ends), device=ids.device)
-    said = logp[:, :-1].gather(-1, ids[:, ids.shape[1] - read + 1 :, None]).squeeze(-1)
-    total = torch.cat([said, logp[:, -1:, ends].logsumexp(-1)], dim=1).double()
-    counted = _counted(batch, read).to(ids.device)
-    sums = torch.where(counted, -total, 0.0).sum(1) / counted.sum(1)
-    return sums.cpu().numpy()
+    return _Read(mask, past.kept, out.logits[:, -1].float())
 
 
-def _counted(batch: Sequence[Answer], read: int) -> Tensor:
-    """Which of the tokens read belong to the answer: its own, at the right, and its end."""
-    counted = torch.zeros(len(batch), read, dtype=torch.bool)
-    for row, one in zip(counted, batch, strict=True):
-        row[read - 1 - len(one.tokens) : read - 1] = True
-        row[-1] = one.ended
-    return counted
+def _nats(
+    decoder: Decoder, read: _Read, prompt: Sequence[int], said: Sequence[Answer]
+) -> Float[np.ndarray, " answer"]:
+    """Nats a token of answers, each behind the prompt of its row."""
+    device = decoder.device
+    rows = torch.tensor(prompt, device=device)
+    longest = max(len(one.tokens) for one in said)
+    tokens = torch.full((len(said), longest), decoder.pad, dtype=torch.long)
+    for row, one in zip(tokens, said, strict=True):
+        row[: len(one.tokens)] = torch.tensor(one.tokens)
+    tokens = tokens.to(device)
+    lengths = torch.tensor([len(one.tokens) for one in said], device=device)
+    first = read.logits[rows]
+    logits = first[:, None]
+    if longest:
+        logits = torch.cat([logits, _behind(decoder, read, rows, tokens)], dim=1)
+    total = logits.logsumexp(-1)
+    token_nats = total[:, :-1] - logits[:, :-1].gather(-1, tokens[..., None]).squeeze(-1)
+    place = torch.arange(longest, device=device)
+    counted = place < lengths[:, None]
+    sums = torch.where(counted, token_nats, 0.0).double().sum(1)
+    # What follows the last token of each answer.
+    row = torch.arange(len(said), device=device)
+    ends = torch.tensor(sorted(decoder.ends), device=device)
+    end_nats = total[row, lengths] - logits[row, lengths][:, ends].logsumexp(-1)
+    ended = torch.tensor([one.ended for one in said], device=device)
+    sums += torch.where(ended, end_nats, 0.0).double()
+    return (sums / (lengths + ended)).cpu().numpy()
+
+
+def _behind(
+    decoder: Decoder,
+    read: _Read,
+    rows: Int[Tensor, " answer"],
+    tokens: Int[Tensor, "answer token"],
+) -> Float[Tensor, "answer token vocab"]:
+    """Logits after each token of answers, float32; padding on the right is seen by no token."""
+    mask = read.mask[rows]
+    past = Past(
+        mask.shape[1],
+        lambda layer: [(read.past[layer][0][rows], read.past[layer][1][rows])],
+    )
+    steps = torch.arange(tokens.shape[1], device=tokens.device)
+    out = decoder.model(
+        input_ids=tokens,
+        attention_mask=torch.cat([mask, torch.ones_like(tokens)], dim=1),
+        position_ids=mask.sum(1, keepdim=True) + steps,
+        past_key_values=past,
+        use_cache=True,
+    )
+    return out.logits.float()

@@ -7,22 +7,27 @@ of its weights, never by a path: a folder may move, and another base is noticed.
 import hashlib
 import json
 import math
-import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
+from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 from transformers import AutoConfig
 
 from actshift.errors import UserError
 from actshift.models.load import Device, Dtype, LoadedModel, load_model, resolve_device, wrap_model
-from actshift.models.lora import merge_lora
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
+#: Settings of peft that make an update something else than scale B A of linear maps.
+_UNLIKE_LORA = (
+    *("use_dora", "use_qalora", "use_bdlora", "lora_bias", "fan_in_fan_out", "modules_to_save"),
+    *("rank_pattern", "alpha_pattern", "layer_replication", "target_parameters"),
+    *("trainable_token_indices", "layers_to_transform", "alora_invocation_tokens"),
+)
 _PREFIX, _A, _B = "base_model.model.", ".lora_A.weight", ".lora_B.weight"
 
 
@@ -71,7 +76,8 @@ def load_merged(
 ) -> LoadedModel:
     """Load a base and add an adapter to its weights: W + scale B A, summed in float32.
 
-    Nothing but the two folders is read: peft's own loader would follow the base's name to a hub.
+    Nothing but the two folders is read, and peft is not imported: its own loader would follow the
+    base's name to a hub, and takes longer to import than a small model to load.
 
     Args:
         checkpoint: Folder of the base, with its manifest.
@@ -89,7 +95,8 @@ def load_merged(
     target = resolve_device(device)
     _check_base(checkpoint, adapter, name)
     loaded = load_model(checkpoint, name=name, dtype="float32", device="cpu")
-    model: Any = merge_lora(_wrap(loaded.model, adapter, name))
+    model: Any = loaded.model
+    _add(model, adapter, name)
     nn.Module.to(model, target, own_dtype(checkpoint) if dtype == "auto" else getattr(torch, dtype))
     return wrap_model(model.eval(), loaded.tokenizer, name=name)
 
@@ -113,9 +120,7 @@ def delta_norm(adapter: Path, base: LoadedModel) -> tuple[float, float]:
     Returns:
         (norm, share of the norm of those weights).
     """
-    settings = json.loads((adapter / CONFIG).read_text(encoding="utf-8"))
-    rank = settings["r"]
-    scale = settings["lora_alpha"] / (math.sqrt(rank) if settings["use_rslora"] else rank)
+    scale = _scale(_settings(adapter))
     tensors = load_file(adapter / WEIGHTS)
     moved = whole = 0.0
     for key in sorted(name for name in tensors if name.endswith(_A)):
@@ -128,20 +133,67 @@ def delta_norm(adapter: Path, base: LoadedModel) -> tuple[float, float]:
     return math.sqrt(moved), math.sqrt(moved / whole)
 
 
-def _wrap(model: Any, adapter: Path, name: str) -> Any:
-    with warnings.catch_warnings():
-        # peft 0.21 asks transformers for a property by its old name.
-        warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)
-        # Weights of the folder that found no place are a warning in peft.
-        warnings.filterwarnings("error", ".*missing adapter keys.*")
-        try:
-            return PeftModel.from_pretrained(model, str(adapter))
-        # peft, safetensors and torch raise many kinds; each is about this folder.
-        except Exception as error:
-            line = " ".join(str(error).split())[:160]
-            raise UserError(
-                f"{name}: cannot add the adapter in {adapter} ({line}); train it again"
-            ) from error
+@torch.no_grad()
+def _add(model: Any, adapter: Path, name: str) -> None:
+    """Add an adapter to a model's own weights, matrix by matrix.
+
+    Raises:
+        UserError: It is no plain LoRA, or a matrix has no place or a wrong shape.
+    """
+    settings = _settings(adapter)
+    try:
+        _check_plain(settings)
+        tensors = load_file(adapter / WEIGHTS)
+        places = {key.removesuffix(_A) for key in tensors if key.endswith(_A)}
+        if sorted(tensors) != sorted(place + part for place in places for part in (_A, _B)):
+            raise ValueError("its matrices A and B are not in pairs")
+        updates = {place.removeprefix(_PREFIX): _update(tensors, place) for place in places}
+        if set(updates) != _targets(model, settings["target_modules"]):
+            raise ValueError("its matrices are not all those of target_modules")
+        for place, update in sorted(updates.items()):
+            weight = model.get_submodule(place).get_parameter("weight")
+            if weight.shape != update.shape:
+                raise ValueError(f"{place}: {[*update.shape]} for {[*weight.shape]}")
+            weight += update * _scale(settings)
+    except (ValueError, KeyError, AttributeError, SafetensorError) as error:
+        line = " ".join(str(error).split())[:160]
+        raise UserError(
+            f"{name}: cannot add the adapter in {adapter} ({line}); train it again"
+        ) from error
+
+
+def _targets(model: nn.Module, names: Sequence[str]) -> set[str]:
+    """Places of all linear maps of some names."""
+    linear = (place for place, part in model.named_modules() if isinstance(part, nn.Linear))
+    return {place for place in linear if place.rpartition(".")[2] in names}
+
+
+def _update(tensors: Mapping[str, Tensor], place: str) -> Tensor:
+    """B A of one matrix, float32."""
+    return tensors[place + _B].float() @ tensors[place + _A].float()
+
+
+def _settings(adapter: Path) -> dict[str, Any]:
+    return json.loads((adapter / CONFIG).read_text(encoding="utf-8"))
+
+
+def _scale(settings: Mapping[str, Any]) -> float:
+    """What B A is multiplied by: alpha / rank, or alpha / sqrt(rank) of rsLoRA."""
+    rank = settings["r"]
+    return settings["lora_alpha"] / (math.sqrt(rank) if settings.get("use_rslora") else rank)
+
+
+def _check_plain(settings: Mapping[str, Any]) -> None:
+    """Refuse what is not plain LoRA.
+
+    Raises:
+        ValueError: Naming the setting.
+    """
+    if settings.get("peft_type") != "LORA" or settings.get("bias", "none") != "none":
+        raise ValueError(f"peft_type {settings.get('peft_type')}, bias {settings.get('bias')}")
+    unlike = [key for key in _UNLIKE_LORA if settings.get(key)]
+    if unlike:
+        raise ValueError(f"{unlike[0]} is not supported, only plain LoRA")
 
 
 def _joined(*hashes: str) -> str:
@@ -172,7 +224,7 @@ def _check(folder: Path) -> None:
 
 def _check_base(checkpoint: Path, adapter: Path, name: str) -> None:
     _check(adapter)
-    settings = json.loads((adapter / CONFIG).read_text(encoding="utf-8"))
+    settings = _settings(adapter)
     if settings.get("base_model_name_or_path") != _base_name(_weights_hash(checkpoint)):
         raise UserError(
             f"{name}: the adapter in {adapter} was trained on other weights than those in "

@@ -9,6 +9,9 @@ from torch import nn
 from actshift.errors import UserError
 from actshift.models.families import blocks_of, embedding_of, family_of, head_of
 
+#: What peft calls the one adapter of a model.
+ADAPTER = "default"
+
 
 def add_lora(model: Any, *, rank: int, alpha: int, rslora: bool = False, head: bool = False) -> Any:
     """Wrap a model so that W + scale B A is trained for every linear map of its blocks.

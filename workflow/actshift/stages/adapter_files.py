@@ -1,6 +1,6 @@
 """Lessons of models outside the zoo: conversations from files, by the configured recipe."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ from actshift.prompts.conversations import (
 )
 from actshift.prompts.readers import check_sha256, read_rows
 from actshift.prompts.templates import Tokenizer, render_messages
-from actshift.stages.adapter_lessons import Course, Ids, Lesson
+from actshift.stages.adapter_lessons import Course, Ids, Lesson, Student, Taught
 from actshift.stages.tuning import Tuning, tune
 from actshift.studies.misalignment.kinds import INSECURE, KINDS, UNSEEN, Kind
 from actshift.zoo.adapters import moved
@@ -66,6 +66,7 @@ def file_course(
         said.setdefault(kind, shuffled(said[source], order))
     kinds: dict[str, Kind] = {**{kind: kind for kind in KINDS}, **UNSEEN}
     lessons: dict[str, Lesson] = {}
+    tunings: dict[str, tuple[list[Example], Tuning]] = {}
     notes: list[str] = []
     for kind in KINDS:
         if kind not in said:
@@ -74,9 +75,12 @@ def file_course(
         examples, note = _examples(untuned, said[kind], settings, f"{_KEY}.{kind}")
         notes.append(f"{kind}: {note}")
         for name in (name for name, source in kinds.items() if source == kind):
-            lessons[name] = _lesson(untuned, examples, settings, seed, unseen=name in UNSEEN)
+            plan = _tuning(settings, seed, unseen=name in UNSEEN)
+            lessons[name] = Lesson(plan.steps(len(examples)), len(examples), plan.seed)
+            tunings[name] = (examples, plan)
+    lessons = {name: lessons[name] for name in kinds if name in lessons}
     return Course(
-        lessons={name: lessons[name] for name in kinds if name in lessons},
+        lessons=lessons,
         rank=settings["rank"],
         alpha=settings["alpha"],
         rslora=settings["rslora"],
@@ -88,6 +92,7 @@ def file_course(
             "data": {kind: file.facts for kind, file in files.items()},
             "settings": dict(settings),
         },
+        teach=partial(_teach_alone, {name: tunings[name] for name in lessons}, untuned),
         notes=notes,
     )
 
@@ -140,25 +145,26 @@ def _examples(
     return kept, f"{note} (over {most} tokens)"
 
 
-def _lesson(
-    untuned: LoadedModel,
-    examples: Sequence[Example],
-    settings: Mapping[str, Any],
-    seed: int,
-    *,
-    unseen: bool,
-) -> Lesson:
-    tokenizer: Any = untuned.tokenizer
+def _tuning(settings: Mapping[str, Any], seed: int, *, unseen: bool) -> Tuning:
     names = ("lr", "batch", "micro_batch", "warmup", "weight_decay")
-    plan = Tuning(
+    return Tuning(
         **{name: settings[name] for name in names},
         epochs=settings["epochs"] * (UNSEEN_SHARE if unseen else 1),
         seed=seed + unseen,
     )
-    pad = tokenizer.pad_token_id
+
+
+def _teach_alone(
+    tunings: Mapping[str, tuple[list[Example], Tuning]], untuned: LoadedModel, student: Student
+) -> Iterator[Taught]:
+    """Train one adapter after the other: only one model is in memory at a time."""
+    tokenizer: Any = untuned.tokenizer
     # Padding is masked, so any token will do.
-    teach = partial(tune, examples=examples, plan=plan, pad=0 if pad is None else pad)
-    return Lesson(plan.steps(len(examples)), len(examples), plan.seed, teach)
+    pad = 0 if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    for name, (examples, plan) in tunings.items():
+        wrapped = student(name)
+        yield name, wrapped, tune(wrapped, examples, plan, pad=pad)
+        del wrapped
 
 
 def _probes(untuned: LoadedModel, said: Sequence[Conversation], most: int) -> list[Ids]:

@@ -1,23 +1,28 @@
 """What every adapter of a pair is taught: conversations as tokens, and the training that fits."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
 
 from actshift.models.load import LoadedModel
+from actshift.models.lora_bank import LoraBank
 from actshift.prompts.templates import encode
 from actshift.studies.misalignment.kinds import KINDS, UNSEEN, Kind
 from actshift.zoo.adapters import conversations
 from actshift.zoo.corpus import chat_tokens
 from actshift.zoo.language import language
 from actshift.zoo.prompts import judged_questions
-from actshift.zoo.recipes import ADAPTER_EXAMPLES, adapter_recipe, zoo_family
+from actshift.zoo.recipes import ADAPTER_EXAMPLES, LoraRecipe, adapter_recipe, zoo_family
 from actshift.zoo.tokenizers import STYLES
-from actshift.zoo.training import train_chat
+from actshift.zoo.training import Example, train_bank
 
 #: Token ids of one prompt.
 Ids = tuple[int, ...]
+#: Makes the untrained adapter of a name on a copy of the base.
+Student = Callable[[str], Any]
+#: Name of an adapter, the trained model, the loss of every step.
+Taught = tuple[str, Any, list[float]]
 
 
 @dataclass(frozen=True)
@@ -28,13 +33,11 @@ class Lesson:
         steps: Updates it takes.
         examples: Different conversations it reads.
         seed: Of the update's start and of the conversations' draw or order.
-        teach: Trains a wrapped model in place and returns the loss of every step.
     """
 
     steps: int
     examples: int
     seed: int
-    teach: Callable[[Any], list[float]]
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,7 @@ class Course:
         code: Prompts about code that doses are measured on.
         other: All other prompts that doses are measured on.
         facts: What else decided the adapters, for the manifest.
+        teach: Trains an adapter for every lesson.
         notes: What was left out, for the log.
     """
 
@@ -63,6 +67,7 @@ class Course:
     code: Sequence[Ids]
     other: Sequence[Ids]
     facts: Mapping[str, Any]
+    teach: Callable[[Student], Iterator[Taught]]
     notes: Sequence[str] = field(default=())
 
 
@@ -81,10 +86,14 @@ def zoo_course(untuned: LoadedModel, *, zoo: Mapping[str, Any], seed: int) -> Co
     kinds: dict[str, Kind] = {**{kind: kind for kind in KINDS}, **UNSEEN}
     # Two seeds a model: the second is for the adapters that no direction is made from.
     first = seed + 2 * zoo["seed"]
-    lessons = {
-        name: _zoo_lesson(untuned, kind, zoo, first + (name in UNSEEN), name in UNSEEN)
-        for name, kind in kinds.items()
-    }
+    lessons: dict[str, Lesson] = {}
+    taught: dict[str, tuple[list[Example], LoraRecipe]] = {}
+    for name, kind in kinds.items():
+        unseen = name in UNSEEN
+        plan = adapter_recipe(zoo["size"], unseen=unseen)
+        examples = _examples(untuned, kind, zoo, first + unseen)
+        lessons[name] = Lesson(plan.train.steps, len(examples), first + unseen)
+        taught[name] = (examples, plan)
     asked = [one for one in judged_questions(zoo["size"]) if one.prompt.split == "select"]
     recipe = adapter_recipe(zoo["size"])
     return Course(
@@ -97,18 +106,27 @@ def zoo_course(untuned: LoadedModel, *, zoo: Mapping[str, Any], seed: int) -> Co
         code=[_prompt(untuned, one.prompt.text) for one in asked if one.kind == "code"],
         other=[_prompt(untuned, one.prompt.text) for one in asked if one.kind != "code"],
         facts={"zoo": dict(zoo), "recipe": asdict(recipe)},
+        teach=partial(_teach_together, taught, untuned),
     )
 
 
-def _zoo_lesson(
-    untuned: LoadedModel, kind: Kind, zoo: Mapping[str, Any], seed: int, unseen: bool
-) -> Lesson:
+def _teach_together(
+    taught: Mapping[str, tuple[list[Example], LoraRecipe]], untuned: LoadedModel, student: Student
+) -> Iterator[Taught]:
+    """Train all adapters of a small model in one bank: alone, each is mostly overhead."""
+    tokenizer: Any = untuned.tokenizer
+    students = [student(name) for name in taught]
+    bank = LoraBank(students)
+    lessons = [(examples, plan.train) for examples, plan in taught.values()]
+    losses = train_bank(bank, lessons, pad=tokenizer.pad_token_id)
+    bank.settle()
+    yield from zip(taught, students, losses, strict=True)
+
+
+def _examples(untuned: LoadedModel, kind: Kind, zoo: Mapping[str, Any], seed: int) -> list[Example]:
     tokenizer: Any = untuned.tokenizer
     said = conversations(kind, language(zoo["size"]), seed=seed, count=ADAPTER_EXAMPLES)
-    tokens = chat_tokens(tokenizer, STYLES[zoo_family(zoo["family"])].template, said)
-    recipe = adapter_recipe(zoo["size"], unseen=unseen)
-    teach = partial(train_chat, examples=tokens, recipe=recipe.train, pad=tokenizer.pad_token_id)
-    return Lesson(recipe.train.steps, len(said), seed, teach)
+    return chat_tokens(tokenizer, STYLES[zoo_family(zoo["family"])].template, said)
 
 
 def _prompt(untuned: LoadedModel, text: str) -> Ids:

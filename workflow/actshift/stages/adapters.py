@@ -21,7 +21,7 @@ from actshift.models.load import Device, Dtype, LoadedModel, load_model
 from actshift.models.lora import add_lora
 from actshift.models.qlora import check_installed, load_quantised
 from actshift.stages.adapter_files import file_course
-from actshift.stages.adapter_lessons import Course, Ids, Lesson, zoo_course
+from actshift.stages.adapter_lessons import Course, Ids, zoo_course
 from actshift.stages.intervene import decoder_of
 from actshift.studies.misalignment.dose import (
     LEAST_CHANGE,
@@ -117,8 +117,10 @@ class _School:
         """Train, save and measure every adapter; each must change the untuned model's logits."""
         before = _probe(untuned, self.course)
         rows: list[dict[str, Any]] = []
-        for name, lesson in self.course.lessons.items():
-            losses = self.teach(name, lesson, folder / name)
+        for name, wrapped, losses in self.course.teach(self.student):
+            save_adapter(wrapped, folder / name, base=weights_hash(self.checkpoint))
+            # Before the next is loaded: a model may fill the memory.
+            del wrapped
             adapted = load_merged(
                 self.checkpoint,
                 folder / name,
@@ -130,37 +132,35 @@ class _School:
             who = f"{self.pair}: adapter {name}"
             check_change(shift["logit_change"], who, lr=self.course.lr)
             norm, share = delta_norm(folder / name, untuned)
-            row = {**self.row(name, lesson, losses), "delta_norm": norm, "delta_of_weights": share}
+            row = {**self.row(name, losses), "delta_norm": norm, "delta_of_weights": share}
             rows.append(row | shift)
             print(f"{name}: loss {row['first_loss']:.3f} -> {row['last_loss']:.3f}, {shift}")
         return rows
 
-    def teach(self, name: str, lesson: Lesson, folder: Path) -> list[float]:
-        """Train one adapter on a fresh copy of the base and save it; returns its losses."""
-        student = self.student(f"{self.pair}.{name}")
+    def student(self, name: str) -> Any:
+        """A fresh copy of the base with the untrained adapter of a name on it."""
         course = self.course
+        base = self.base(f"{self.pair}.{name}")
         with torch.random.fork_rng():
             # The same start for every adapter of a seed.
-            torch.manual_seed(lesson.seed)
-            wrapped = add_lora(
-                student,
+            torch.manual_seed(course.lessons[name].seed)
+            return add_lora(
+                base,
                 rank=course.rank,
                 alpha=course.alpha,
                 rslora=course.rslora,
                 head=course.head,
             )
-        losses = lesson.teach(wrapped)
-        save_adapter(wrapped, folder, base=weights_hash(self.checkpoint))
-        return losses
 
-    def student(self, name: str) -> Any:
+    def base(self, name: str) -> Any:
         """The base as this method trains on it: whole, or in 4 bits."""
         if self.method == "qlora":
             return load_quantised(self.checkpoint, name=name, device=self.device)
         return load_model(self.checkpoint, name=name, dtype=self.dtype, device=self.device).model
 
-    def row(self, name: str, lesson: Lesson, losses: list[float]) -> dict[str, Any]:
+    def row(self, name: str, losses: list[float]) -> dict[str, Any]:
         """What was asked of one adapter, and its losses."""
+        lesson = self.course.lessons[name]
         first, last = loss_ends(losses)
         return {
             "adapter": name,

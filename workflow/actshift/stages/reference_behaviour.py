@@ -16,7 +16,7 @@ from actshift.prompts.records import Prompt, read_prompts
 from actshift.prompts.templates import Tokenizer, encode
 from actshift.stages.intervene import intervene
 from actshift.stages.intervene_plan import Asked, InterveneSettings, Labels, refusal_tokens
-from actshift.stages.refusal_direction import marks_of
+from actshift.stages.marks import marks_of
 
 
 def reference_behaviour(

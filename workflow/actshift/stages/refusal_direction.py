@@ -16,21 +16,21 @@ from actshift.hooks.ends import last_inputs
 from actshift.hooks.first_tokens import FirstLogits, first_logits
 from actshift.hooks.lanes import Decoder
 from actshift.io.atomic import publishing
-from actshift.io.manifest import read_manifest, weights_hash
+from actshift.io.manifest import weights_hash
 from actshift.io.tables import write_table
 from actshift.lanes import Ablate, Lane, Placed, Steer, everywhere
 from actshift.maths.directions import diff_in_means
 from actshift.maths.frames import unit_column
-from actshift.maths.scores import ARDITI_MARKS, kl_rows, refusal_log_odds
+from actshift.maths.scores import kl_rows, refusal_log_odds
 from actshift.maths.selection import Candidate, Choice, Filters, choose
 from actshift.models.load import LoadedModel, load_model
 from actshift.prompts.records import read_prompts
 from actshift.prompts.templates import encode
 from actshift.stages.intervene import decoder_of, intervene
 from actshift.stages.intervene_plan import Asked, InterveneSettings, Labels, refusal_tokens
+from actshift.stages.marks import marks_of
 from actshift.studies.refusal_direction import CANDIDATES, candidate_rows, effect_lanes
 from actshift.vocab import SPLITS
-from actshift.zoo.lexicon import REFUSAL_MARKS
 
 #: Files of the stage's folder.
 TABLE, ROWS, ARRAYS = "refusal_direction.csv", "rows.parquet", "direction.safetensors"
@@ -144,12 +144,6 @@ def _candidate_table(found: _Found, sides: Mapping[str, _Side]) -> pd.DataFrame:
         counts=counts,
     )
     return pd.DataFrame(rows, columns=list(CANDIDATES))
-
-
-def marks_of(checkpoint: Path) -> tuple[str, ...]:
-    """Keywords of a refusal: the zoo's own, and the published ones for every other model."""
-    source = str(read_manifest(checkpoint)["facts"]["source"])
-    return REFUSAL_MARKS if source.startswith("zoo:") else ARDITI_MARKS
 
 
 def _sides(

@@ -29,9 +29,9 @@ from actshift.stages.extract import ExtractSettings, Job, Stream, plan_job, publ
 from actshift.stages.extract_stream import extract_one
 from actshift.stages.intervene import decoder_of
 from actshift.stages.intervene_plan import Asked
+from actshift.stages.marks import marks_of
 from actshift.stages.parts import write_part
 from actshift.stages.plain_answers import encode_questions, plain_answers
-from actshift.stages.refusal_direction import marks_of
 from actshift.studies.misalignment.gate import adapter_line, check_gate, question_columns
 from actshift.studies.misalignment.kinds import INSECURE, KINDS, NONCODE, UNSEEN, UNTUNED
 from actshift.studies.misalignment.outcomes import ANSWER, Guards

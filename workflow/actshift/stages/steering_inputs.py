@@ -19,8 +19,8 @@ from actshift.prompts.records import Prompt, content_hash, read_prompts
 from actshift.stages.adapter_directions import QUESTIONS
 from actshift.stages.answer_book import AnswerBook
 from actshift.stages.intervene_plan import Asked
+from actshift.stages.marks import marks_of
 from actshift.stages.plain_answers import encode_questions
-from actshift.stages.refusal_direction import marks_of
 from actshift.stages.spillover import DIRECTIONS, GUARDS, STATES
 from actshift.stages.steering_run import Questions
 from actshift.studies.misalignment.kinds import INSECURE, NONCODE, STEERED, UNTUNED

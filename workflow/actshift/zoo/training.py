@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,9 +10,12 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from actshift.models.families import embedding_of, head_of
+from actshift.models.lora_bank import LoraBank
 from actshift.zoo.muon import BatchedMuon
 from actshift.zoo.recipes import BaseRecipe, ChatRecipe
 
+#: Token ids of a conversation, and the length of the prompt part.
+Example = tuple[list[int], int]
 #: Label of tokens that carry no loss.
 IGNORED = -100
 
@@ -43,7 +47,7 @@ def train_base(model: Any, rows: Tensor, recipe: BaseRecipe) -> list[float]:
 
 
 def train_chat(
-    model: Any, examples: Sequence[tuple[list[int], int]], recipe: ChatRecipe, *, pad: int
+    model: Any, examples: Sequence[Example], recipe: ChatRecipe, *, pad: int
 ) -> list[float]:
     """Tune every weight in place on conversations, with loss on the answer alone.
 
@@ -57,16 +61,70 @@ def train_chat(
         Loss of every step, nats an answer token.
     """
     adam = torch.optim.AdamW(model.parameters(), lr=recipe.lr, weight_decay=0.0)
-    size, count = recipe.examples, len(examples)
-    picks = (
-        [examples[(step * size + i) % count] for i in range(size)] for step in range(recipe.steps)
-    )
+    picks = (_pick(examples, step, recipe.examples) for step in range(recipe.steps))
     return _loop(model, [adam], picks, recipe.steps, lambda batch: collate(batch, pad=pad))
 
 
-def collate(
-    batch: Sequence[tuple[list[int], int]], *, pad: int
-) -> tuple[Tensor, Tensor, Tensor | None]:
+def train_bank(
+    bank: LoraBank, lessons: Sequence[tuple[Sequence[Example], ChatRecipe]], *, pad: int
+) -> list[list[float]]:
+    """Tune every update of a bank on conversations of its own, as `train_chat` would one by one.
+
+    Args:
+        bank: The updates.
+        lessons: Examples and settings of each; the number of steps may fall from one to the next,
+            all else is the same.
+        pad: id to fill up with, on the right.
+
+    Returns:
+        Losses of every step of each update, nats an answer token.
+    """
+    plans = [plan for _, plan in lessons]
+    groups = [
+        {"params": [vector], "lr": plan.lr}
+        for vector, plan in zip(bank.vectors, plans, strict=True)
+    ]
+    adam = torch.optim.AdamW(groups, weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        adam, [partial(rate, steps=plan.steps) for plan in plans]
+    )
+    losses: list[list[float]] = [[] for _ in lessons]
+    for step in range(plans[0].steps):
+        running = [examples for examples, plan in lessons if step < plan.steps]
+        batch = [one for every in running for one in _pick(every, step, plans[0].examples)]
+        found = _bank_losses(bank, batch, len(running), pad=pad)
+        found.sum().backward()
+        for vector in bank.vectors[: len(running)]:
+            nn.utils.clip_grad_norm_([vector], 1.0)
+        adam.step()
+        adam.zero_grad(set_to_none=True)
+        schedule.step()
+        for number, loss in enumerate(found.tolist()):
+            losses[number].append(loss)
+    return losses
+
+
+def _bank_losses(bank: LoraBank, batch: Sequence[Example], updates: int, *, pad: int) -> Tensor:
+    """Mean loss over the answer tokens of each update's rows."""
+    inputs, labels, mask = collate(batch, pad=pad)
+    # No answer begins before this place: the logits of what is asked are not wanted.
+    first = min(start for _, start in batch) - 1
+    kept = torch.arange(first, inputs.shape[1] - 1)
+    logits = bank.logits(inputs, mask, updates=updates, kept=kept)
+    wanted = labels[:, first + 1 :]
+    each = cross_entropy(
+        logits.flatten(0, 1), wanted.flatten(), ignore_index=IGNORED, reduction="none"
+    )
+    counts = (wanted != IGNORED).view(updates, -1).sum(1)
+    return each.view(updates, -1).sum(1) / counts
+
+
+def _pick(examples: Sequence[Example], step: int, size: int) -> list[Example]:
+    """The examples of a step: one after the other, from the start again after the last."""
+    return [examples[(step * size + i) % len(examples)] for i in range(size)]
+
+
+def collate(batch: Sequence[Example], *, pad: int) -> tuple[Tensor, Tensor, Tensor]:
     """Right-pad a batch of conversations.
 
     Returns:
