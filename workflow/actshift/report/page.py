@@ -92,6 +92,10 @@ class PageContent:
         """Whether one of these studies is on the page, whose words need explaining."""
         return any(study.name in names for study in self.studies)
 
+    def shows(self, path: str) -> bool:
+        """Whether this table is on the page, whose columns need explaining."""
+        return any(table.path == path for study in self.studies for table in study.tables)
+
 
 def render_page(content: PageContent) -> str:
     """Render the page; equal content gives equal text.
