@@ -207,6 +207,21 @@ def test_two_pages_differ_in_their_timings_alone(run: Path, tmp_path: Path) -> N
     assert json.loads(block[1]) == [{"job": "zoo/llama", "seconds": 99.5, "peak_mb": -1.0}]
 
 
+def test_columns_of_numbers_are_right_aligned_without_a_word_in_any_cell(
+    run: Path, tmp_path: Path
+) -> None:
+    html = page_of(run, tmp_path)
+    style = html.split("<style>")[1].split("</style>")[0]
+    table = load_tables(run / "tables")["rank"]
+    shown = html.split("tables/rank_audit/rank.csv")[1].split("</table>")[0]
+    classes = re.findall(r" n(\d+)", shown.split('<table class="sortable')[1].split(">")[0])
+    numbers = [place for place, kind in enumerate(table.dtypes, 1) if kind.kind in "if"]
+    assert [int(one) for one in classes] == numbers
+    for place in numbers:
+        assert f".n{place} tr > :nth-child({place})" in style
+    assert "<td " not in html.split('id="tables"')[1].split('id="samples"')[0]
+
+
 def test_what_models_and_users_wrote_is_escaped(tmp_path: Path) -> None:
     tables = synthetic_tables((HOSTILE,), n_layers=2)
     run = with_figures(write_run(tmp_path / "run", tables))
