@@ -9,11 +9,13 @@ import pandas as pd
 
 from actshift.report.catalogue import TABLES
 from actshift.report.localization_seen import spread
+from actshift.report.misalignment_lanes import protocol_lanes
 from actshift.report.misalignment_rows import (
     PUBLISHED,
     chosen_coeff,
     harmful,
     heldout,
+    lanes,
     near,
     neutral,
     nulls,
@@ -163,16 +165,23 @@ def _steering(rows: pd.DataFrame, tables: Tables) -> str:
 
 
 def _layers(rows: pd.DataFrame, tables: Tables) -> str:
-    equal = own(select(rows, receiver=INSECURE, norm_rule="norm"))
-    told = []
-    for protocol, words in {
-        "last_token": "at the last token", "all_tokens": "at all tokens",
-        "layer": "at one block of the middle half", "logit_bias": "by the logit bias",
-    }.items():  # fmt: skip
-        mine = _at_chosen(select(equal, protocol=protocol), tables)
-        if len(mine):
-            told.append(f"{spread(mine['gain'])} {words}")
-    return f"Gain in repaired answers: {', '.join(told)}" if told else ""
+    cells = [
+        own(cell)
+        for pair in rows["pair"].unique()
+        for _, cell in protocol_lanes(lanes(rows, pair), pair, tables.get("specificity"))
+    ]
+    every = pd.concat(cells) if cells else pd.DataFrame()
+    told = [
+        f"{spread(mine['gain'])} {words}"
+        for protocol, words in {
+            "last_token": "at the last token", "all_tokens": "at all tokens",
+            "layer": "at one block of the middle half", "logit_bias": "by the logit bias",
+        }.items()
+        if len(mine := select(every, protocol=protocol) if len(every) else every)
+    ]  # fmt: skip
+    if not told:
+        return ""
+    return f"Gain in repaired answers, each edit at its own coefficient: {', '.join(told)}"
 
 
 def _equal_kl(rows: pd.DataFrame, tables: Tables) -> str:
