@@ -1,6 +1,5 @@
 """The page and every figure in a real browser: drawn, readable as text, nothing fetched."""
 
-import base64
 import os
 import re
 import shutil
@@ -18,6 +17,7 @@ from report.synthetic_tables import synthetic_tables
 
 from actshift.report.answers import answers
 from actshift.report.figures import FIGURES, figure_names
+from actshift.report.page import drawing_address
 from actshift.report.spec import STUDIES
 from actshift.report.tables import load_tables
 from actshift.stages.figures import make_figures
@@ -99,7 +99,7 @@ def test_the_dom_holds_the_answer_the_timings_and_no_outside_address(
 @pytest.mark.parametrize("name", figure_names())
 def test_each_figure_is_drawn(run: Path, tmp_path: Path, name: str) -> None:
     figure = run / "figures" / FIGURES[name].study / f"{name}.svg"
-    assert base64.b64encode(figure.read_bytes()).decode() in (run / "report.html").read_text()
+    assert f'src="{drawing_address(figure.read_bytes())}"' in (run / "report.html").read_text()
     pixels = screenshot(figure, tmp_path, "1100,700")
     assert pixels.std() > 0.02
     # More than axes: at least two hues of the palette.

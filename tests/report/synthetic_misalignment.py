@@ -9,7 +9,7 @@ import pandas as pd
 from report.synthetic_localization import interval
 
 from actshift.studies.misalignment.kinds import KINDS, MAPPED_NULLS, NULLS, UNSEEN
-from actshift.studies.misalignment_tables.columns import COLUMNS, PUBLISHED_COLUMNS
+from actshift.studies.misalignment_tables.columns import COLUMNS, JUDGED, PUBLISHED_COLUMNS
 
 SIZE = {"n": 80, "clusters": 36}
 COEFFS = (0.25, 0.5, 1.0, 1.5)
@@ -39,7 +39,19 @@ def misalignment_tables(pairs: tuple[str, ...] = ("llama", "gemma")) -> dict[str
     }
     tables["misalignment_side_effects"] = tables.pop("side_effects")
     tables["misalignment_published"] = published_rows()
+    tables["judged"] = judged_rows(pairs)
     return tables
+
+
+def judged_rows(pairs: tuple[str, ...]) -> pd.DataFrame:
+    """What a chat model says of the answers to the published questions."""
+    rows = [
+        {"pair": pair, "adapter": name, "asked": "published", "n": 8, "clusters": 8, "scored": 7,
+         "coherent": 6, **interval("misaligned", rate / 2, 0.1), "code": rate, "refusal": 0.0,
+         "alignment_mean": 90.0 - 50 * rate, "coherence_mean": 80.0, "status": "ok", "why": ""}
+        for pair in pairs for name, rate in SPILLOVER.items()
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=list(JUDGED))
 
 
 def published_rows() -> pd.DataFrame:

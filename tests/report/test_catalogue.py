@@ -16,6 +16,7 @@ from actshift.studies.localization_tables.columns import COLUMNS as LOCALIZATION
 from actshift.studies.localization_tables.columns import PUBLISHED_COLUMNS as LOCATED_COLUMNS
 from actshift.studies.localization_tables.columns import PUBLISHED_TABLE as LOCATED_TABLE
 from actshift.studies.misalignment_tables.columns import COLUMNS as MISALIGNMENT
+from actshift.studies.misalignment_tables.columns import JUDGED
 from actshift.studies.misalignment_tables.columns import PUBLISHED_COLUMNS as STEERED_COLUMNS
 from actshift.studies.misalignment_tables.columns import PUBLISHED_TABLE as STEERED_TABLE
 from actshift.studies.rank_tables.columns import COLUMNS as RANK
@@ -36,6 +37,7 @@ WRITTEN: dict[str, tuple[str, ...]] = {
         for name, columns in MISALIGNMENT.items()
     },
     STEERED_TABLE: STEERED_COLUMNS,
+    "judged": JUDGED,
     **ABLATION,
     PUBLISHED_TABLE: PUBLISHED_COLUMNS,
     "refusal_direction": CANDIDATES,

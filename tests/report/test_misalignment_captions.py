@@ -29,7 +29,7 @@ def test_the_coefficient_is_the_one_that_the_verdict_rests_on(
     table = pd.concat([across, table])
     assert chosen_coeff(table, "a", donor="b") == CHOSEN
     assert len(judged(table, "a", donor="b")) == 1
-    assert chosen_coeff(table, "a", protocol="layer") == CHOSEN, "that of the published edit"
+    assert chosen_coeff(table, "a") == CHOSEN
     assert np.isnan(chosen_coeff(None, "a"))
     rows = pd.DataFrame({"coeff": [0.25, 1.0, 0.25]})
     assert near(rows, 0.3)["coeff"].tolist() == [0.25, 0.25]

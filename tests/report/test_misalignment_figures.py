@@ -3,15 +3,12 @@
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from report.synthetic_misalignment import CHOSEN, LAYERS, SPILLOVER, misalignment_tables
+from report.drawn import along, heights, panels, points, rows_of
+from report.synthetic_misalignment import LAYERS, SPILLOVER, misalignment_tables
 
 from actshift.report.figures import draw_figure, figure_names
-from actshift.report.misalignment_panels import ADAPTERS, NULL_STROKES
-from actshift.report.misalignment_rows import near, nulls
-from actshift.report.tables import select
-from actshift.studies.misalignment.kinds import KINDS, NULLS, UNSEEN
+from actshift.report.misalignment_panels import ADAPTERS
+from actshift.studies.misalignment.kinds import KINDS, UNSEEN
 
 NAMES = figure_names(["misalignment"])
 #: Panels a pair of models, where a figure has a row or a tile a pair.
@@ -25,39 +22,6 @@ PANELS = {
 @pytest.fixture
 def tables() -> dict[str, pd.DataFrame]:
     return misalignment_tables(("a", "b"))
-
-
-def points(axis: Axes) -> set[tuple[float, float]]:
-    """Every point of an axis' lines."""
-    pairs = [np.asarray(line.get_xydata(), dtype=float) for line in axis.lines]
-    return {(round(float(x), 6), round(float(y), 6)) for xy in pairs for x, y in xy}
-
-
-def along(axis: Axes) -> set[float]:
-    """All x values of an axis' lines."""
-    return {x for x, _ in points(axis)}
-
-
-def heights(axis: Axes) -> set[float]:
-    return {y for _, y in points(axis)}
-
-
-def rounded(values: pd.Series) -> set[float]:
-    return {round(float(value), 6) for value in values}
-
-
-def shaded(axis: Axes) -> np.ndarray:
-    """The y values of the first filled band."""
-    return np.asarray(axis.collections[0].get_paths()[0].vertices, dtype=float)[:, 1]
-
-
-def rows_of(axis: Axes) -> list[str]:
-    return [tick.get_text() for tick in axis.get_yticklabels()]
-
-
-def panels(figure: Figure) -> list[Axes]:
-    """Panels, without colour bars."""
-    return [axis for axis in figure.axes if axis.get_label() != "<colorbar>"]
 
 
 @pytest.mark.parametrize("name", PANELS)
@@ -162,111 +126,6 @@ def test_cosines_are_symmetric_and_of_the_first_middle_and_last_layer(
     np.testing.assert_allclose(grid, grid.T)
     np.testing.assert_allclose(np.diag(grid), 1)
     assert grid[0, 1] == pytest.approx(0.6)
-
-
-def test_v_stands_over_the_draws_of_its_nulls_and_the_logit_bias_on_top(
-    tables: dict[str, pd.DataFrame],
-) -> None:
-    repaired, strongest, code = panels(draw_figure("steering_dose", tables))[:3]
-    rows = select(tables["steering"], pair="a", protocol="last_token", norm_rule="norm")
-    v = select(rows, control="direction")
-    bias = select(tables["steering"], pair="a", protocol="logit_bias")
-    for axis, value in ((repaired, "repaired"), (code, "code")):
-        assert rounded(v[value]) <= heights(axis)
-        assert rounded(bias[value]) <= heights(axis)
-        assert round(float(v[f"{value}_plain"].iloc[0]), 6) in heights(axis)
-    for name in NULLS:
-        own = select(rows, control=name)
-        assert rounded(own["repaired_plain"] + own["draws_high"]) <= heights(strongest)
-    against = nulls(rows)
-    band = shaded(repaired)
-    assert band.max() == pytest.approx((against["repaired_plain"] + against["draws_high"]).max())
-    assert band.min() == pytest.approx((against["repaired_plain"] + against["draws_low"]).min())
-    assert CHOSEN in along(repaired)
-
-
-def test_what_is_broken_stands_open(tables: dict[str, pd.DataFrame]) -> None:
-    table = tables["steering"]
-    strong = (table["coeff"] == 1.5) & (table["control"] == "direction")
-    table.loc[strong & (table["protocol"] == "last_token"), "status"] = "broken"
-    axis = panels(draw_figure("steering_dose", tables))[0]
-    faces = {
-        float(x)
-        for line in axis.lines
-        if line.get_markerfacecolor() == "white"
-        for x in np.atleast_1d(line.get_xdata())
-    }
-    assert faces == {1.5}
-    table.loc[table["protocol"] == "all_tokens", "status"] = "broken"
-    layers = panels(draw_figure("steering_layers", tables))[0]
-    opened = [line for line in layers.lines if line.get_markerfacecolor() == "white"]
-    assert [np.asarray(line.get_ydata()).tolist() for line in opened] == [[2]]
-
-
-def test_only_equal_norms_enter_the_dose(tables: dict[str, pd.DataFrame]) -> None:
-    table = tables["steering"]
-    table.loc[table["norm_rule"] == "kl", ["draws_high", "draws_median"]] = 0.777
-    repaired, strongest, _ = panels(draw_figure("steering_dose", tables))[:3]
-    assert shaded(repaired).max() < 0.9
-    assert round(0.2 + 0.777, 6) not in heights(strongest)
-
-
-def test_protocols_run_from_blocks_to_the_published_edit_at_the_chosen_coefficient(
-    tables: dict[str, pd.DataFrame],
-) -> None:
-    gain, drop = panels(draw_figure("steering_layers", tables))[:2]
-    assert rows_of(gain) == [
-        "layer 1, 0.5 v", "layer 2, 0.5 v", "all tokens, 0.5 v",
-        "last token (published), 0.5 v", "logit bias, 0.5 v",
-    ]  # fmt: skip
-    rows = near(select(tables["steering"], pair="a", norm_rule="norm"), CHOSEN)
-    published = select(rows, protocol="last_token", control="direction")
-    assert (round(float(published["gain"].iloc[0]), 6), 3) in points(gain)
-    assert (round(float(published["drop"].iloc[0]), 6), 3) in points(drop)
-    strongest = select(rows, protocol="last_token")["draws_high"].max()
-    assert max(x for x, y in points(gain) if y == 3 and x < 0.3) == pytest.approx(strongest + 0.003)
-
-
-def test_unmatched_kl_is_crossed(tables: dict[str, pd.DataFrame]) -> None:
-    repaired, _, norm = panels(draw_figure("steering_equal_kl", tables))[:3]
-    for axis in (repaired, norm):
-        crossed = [line for line in axis.lines if line.get_marker() == "x"]
-        assert [round(float(np.asarray(line.get_ydata())[0])) for line in crossed] == [3]
-    assert rows_of(repaired)[3] == NULL_STROKES["orthogonal"].label
-    assert {1.0, 3.0} <= along(norm)
-    none = tables["steering"][tables["steering"]["norm_rule"] == "norm"]
-    empty = draw_figure("steering_equal_kl", {"steering": none})
-    assert "no edit at equal KL" in empty.texts[0].get_text()
-
-
-def test_content_stands_beside_v_on_insecure_and_its_dose(
-    tables: dict[str, pd.DataFrame],
-) -> None:
-    gain, difference, dose = panels(draw_figure("steering_content", tables))[:3]
-    assert rows_of(gain) == [
-        "v_insecure on rare_safe", "v_insecure on secure", "v_rare_safe on insecure",
-        "v_secure on insecure",
-    ]  # fmt: skip
-    assert {(0.42, 0), (0.25, 0)} <= points(gain)
-    assert (0.17, 0) in points(difference)
-    assert (0.9, 0) in points(dose)
-
-
-def test_side_effects_stand_beside_the_same_model_without_the_edit(
-    tables: dict[str, pd.DataFrame],
-) -> None:
-    table = tables["misalignment_side_effects"]
-    table.loc[table["control"] == "plain", "insecure"] = 0.77
-    code, insecure, topic = panels(draw_figure("steering_side_effects", tables))[:3]
-    names = rows_of(code)
-    assert names[0] == "v, last token (published)"
-    assert names[-1] == "mapped v of b"
-    assert {NULL_STROKES[name].label for name in NULLS} <= set(names)
-    for at in range(len(names)):
-        assert {(0.9, at), (1.0, at)} <= points(code)
-        assert {(0.85, at), (0.95, at)} <= points(topic)
-        assert (0.4, at) in points(insecure)
-    assert 0.77 in along(insecure)
 
 
 def test_maps_stand_beside_their_own_null_on_both_sides(tables: dict[str, pd.DataFrame]) -> None:

@@ -13,10 +13,8 @@ from report.synthetic_localization import localization_tables
 from report.synthetic_misalignment import misalignment_tables
 from report.synthetic_tables import synthetic_tables
 
-from actshift.errors import UserError
 from actshift.io.tables import write_table
 from actshift.report.answers import answers
-from actshift.report.cells import cells_of
 from actshift.report.examples import examples, redact
 from actshift.report.figures import figure_names
 from actshift.report.page import TIMINGS_ID, without_timings
@@ -150,6 +148,24 @@ def test_study_b_alone_is_a_whole_page_after_localization(tmp_path: Path) -> Non
     assert names.index("misalignment") == names.index("localization") + 1
 
 
+@pytest.mark.parametrize(
+    ("judge", "shown"), [({"endpoint": "http://127.0.0.1:9/v1"}, True), ({"endpoint": None}, False)]
+)
+def test_what_a_chat_judge_said_of_study_b_is_shown_where_one_is_asked(
+    tmp_path: Path, judge: dict, shown: bool
+) -> None:
+    """A table that lies there without an endpoint is of an earlier run."""
+    tables = misalignment_tables(("llama",))
+    run = write_run(tmp_path / "run", {name: tables[name] for name in ("dose", "judged")})
+    config = config_of("llama") | {"studies": ["misalignment"], "judge": judge}
+    html = page_of(run, tmp_path, config=config)
+    section = html.split('id="tables-misalignment"')[1].split("</section>")[0]
+    assert "tables/misalignment/dose.csv" in section
+    assert ("tables/misalignment/judged.csv" in section) is shown
+    assert ("<dt>misaligned</dt>" in html) is shown
+    assert ("<td>insecure</td><td>published</td>" in section) is shown
+
+
 def test_with_localization_off_the_page_does_not_speak_of_it(tmp_path: Path) -> None:
     tables = synthetic_tables(("llama",), n_layers=2) | localization_tables(("llama",), n_layers=2)
     run = with_figures(write_run(tmp_path / "run", tables), studies=STUDIES)
@@ -189,6 +205,21 @@ def test_two_pages_differ_in_their_timings_alone(run: Path, tmp_path: Path) -> N
     block = re.search(rf'id="{TIMINGS_ID}">(.*?)</script>', second, re.DOTALL)
     assert block is not None
     assert json.loads(block[1]) == [{"job": "zoo/llama", "seconds": 99.5, "peak_mb": -1.0}]
+
+
+def test_columns_of_numbers_are_right_aligned_without_a_word_in_any_cell(
+    run: Path, tmp_path: Path
+) -> None:
+    html = page_of(run, tmp_path)
+    style = html.split("<style>")[1].split("</style>")[0]
+    table = load_tables(run / "tables")["rank"]
+    shown = html.split("tables/rank_audit/rank.csv")[1].split("</table>")[0]
+    classes = re.findall(r" n(\d+)", shown.split('<table class="sortable')[1].split(">")[0])
+    numbers = [place for place, kind in enumerate(table.dtypes, 1) if kind.kind in "if"]
+    assert [int(one) for one in classes] == numbers
+    for place in numbers:
+        assert f".n{place} tr > :nth-child({place})" in style
+    assert "<td " not in html.split('id="tables"')[1].split('id="samples"')[0]
 
 
 def test_what_models_and_users_wrote_is_escaped(tmp_path: Path) -> None:
@@ -252,35 +283,6 @@ def test_only_zoo_answers_are_read(tmp_path: Path) -> None:
     assert examples(tmp_path, show_text="full")["model"].tolist() == ["m/chat"]
     assert redact("one two three four five") == "one two three [2 more words]"
     assert redact("one") == "one"
-
-
-def test_a_table_of_another_version_is_one_line(tmp_path: Path) -> None:
-    run = write_run(tmp_path / "run", {"rank": pd.DataFrame({"pair": ["x"], "layer": [0]})})
-    with pytest.raises(UserError, match=r"rank\.csv: no column matrix"):
-        load_tables(run / "tables")
-
-
-def test_empty_tables_count_as_missing_and_names_stay_text(tmp_path: Path) -> None:
-    tables = synthetic_tables(("7",), n_layers=2)
-    run = write_run(tmp_path / "run", {"rank": tables["rank"], "summary": tables["summary"][:0]})
-    loaded = load_tables(run / "tables")
-    assert list(loaded) == ["rank"]
-    assert answers(loaded)[0].pair == "7"
-
-
-def test_sets_of_directions_stay_text(tmp_path: Path) -> None:
-    table = causal_tables(("x",))["direction_ablation"]
-    run = write_run(tmp_path / "run", {"direction_ablation": table[table["kind"] == "single"]})
-    loaded = load_tables(run / "tables")["direction_ablation"]
-    assert loaded["directions"].tolist()[:3] == ["1", "2", "3"]
-
-
-def test_long_tables_are_cut_and_say_so() -> None:
-    table = pd.DataFrame({"layer": range(300), "rank": [1.23456] * 300, "pair": "x", "ok": True})
-    cells = cells_of("rank", "tables/rank.csv", table, max_rows=10)
-    assert (len(cells.rows), cells.total) == (10, 300)
-    assert cells.rows[9] == ("9", "1.23", "x", "True")
-    assert cells.numeric == (True, True, False, False)
 
 
 def test_a_config_is_flat_and_in_its_own_order() -> None:

@@ -209,6 +209,20 @@ def test_misalignment_adds_a_job_a_stage_and_pair_and_no_stream(clone: Clone) ->
     }
 
 
+def test_the_page_waits_for_the_chat_judge_where_one_is_asked(clone: Clone) -> None:
+    config = misalignment_config() | {"studies": ["misalignment"]}
+    judge = {"endpoint": "http://127.0.0.1:9/v1", "model": "m"}
+    jobs = [
+        clone.planned(
+            f"results/{one['run']}/report.html",
+            "--configfile",
+            clone.write_config("judge.yaml", one),
+        )
+        for one in (config, config | {"judge": judge})
+    ]
+    assert more(jobs[1], jobs[0]) == {"misalignment_judge": 1}
+
+
 def test_conversations_that_are_not_there_end_in_one_line(clone: Clone) -> None:
     config = misalignment_config()
     config["misalignment"] = {"data": {"insecure": {"path": "no/such.jsonl"}}}

@@ -71,6 +71,7 @@ rule report:
         TABLES,
         rules.claims.output,
         rules.figures.output,
+        JUDGED,
         [PATHS.checkpoint(model) for model in PLAN.models],
         [PATHS.zoo_rows(*recipe) for recipe in PLAN.zoo],
         [HERE / "workflow" / "actshift" / "report" / f"page.{kind}" for kind in ("html.j2", "css")],

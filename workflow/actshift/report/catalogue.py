@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from actshift.studies.claim_columns import CLAIM_COLUMNS, UNIT_COLUMNS
 
+#: What a chat model made of study B's answers: a table of runs that name its endpoint.
+JUDGED_TABLE = "judged"
 #: Study name of tables that belong to no single study.
 OF_THE_RUN = "run"
 
@@ -166,6 +168,8 @@ TABLES: dict[str, Known] = {
             "specificity": "donor receiver protocol fit_on coeff n clusters gain gain_low "
             "gain_high null null_high draws margin margin_low margin_high p p_holm status why",
             "topology": "donor receiver fit_on share share_low share_high",
+            JUDGED_TABLE: "pair adapter asked n clusters scored coherent misaligned misaligned_low "
+            "misaligned_high code refusal",
             "misalignment_published": "table subject quantity value",
         },
         files={"misalignment_side_effects": "side_effects"},

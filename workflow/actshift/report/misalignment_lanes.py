@@ -1,12 +1,12 @@
-"""Which edits stand in a figure, by name: at the coefficient that a receiver is judged at."""
+"""Which edits stand in a figure, by name: each at the coefficient that was chosen for it."""
 
 from collections.abc import Iterator
 
 import pandas as pd
 
 from actshift.report.misalignment_panels import NULL_STROKES
-from actshift.report.misalignment_rows import PUBLISHED, chosen_coeff, near, own
-from actshift.report.tables import select
+from actshift.report.misalignment_rows import PUBLISHED, chosen_coeff, near, own, own_coeff
+from actshift.report.tables import first, select
 from actshift.studies.misalignment.kinds import INSECURE
 
 #: How a protocol is called beside a row: from single blocks to the last block's.
@@ -18,31 +18,30 @@ PROTOCOL_NAMES = {
 }
 
 
-def at_chosen(
-    rows: pd.DataFrame, pair: str, specificity: pd.DataFrame | None, protocol: str
-) -> pd.DataFrame:
-    """Rows of a protocol at the coefficient that the receiver is judged at."""
-    mine = select(rows, protocol=protocol) if len(rows) else rows
-    return near(mine, chosen_coeff(specificity, pair, protocol=protocol))
+def at_chosen(rows: pd.DataFrame, pair: str, specificity: pd.DataFrame | None) -> pd.DataFrame:
+    """Rows of the published edit at the coefficient that the receiver is judged at."""
+    mine = select(rows, protocol=PUBLISHED) if len(rows) else rows
+    return near(mine, chosen_coeff(specificity, pair))
 
 
 def protocol_lanes(
     rows: pd.DataFrame, pair: str, specificity: pd.DataFrame | None
 ) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Every protocol of one model at the chosen coefficient: blocks first, then the last.
+    """Every protocol and layer of one model at its own coefficient: blocks first, then the last.
 
     Yields:
         Name, and the rows of all controls of that protocol and layer.
     """
     for protocol, name in PROTOCOL_NAMES.items():
-        mine = at_chosen(rows, pair, specificity, protocol)
-        if mine.empty:
-            continue
-        if protocol != "layer":
-            yield name, mine
-            continue
-        for layer in sorted(int(one) for one in mine["layer"].dropna().unique()):
-            yield f"{name} {layer}", select(mine, layer=layer)
+        mine = select(rows, protocol=protocol) if len(rows) else rows
+        cells = {name: mine}
+        if protocol == "layer" and len(mine):
+            layers = sorted(int(one) for one in mine["layer"].dropna().unique())
+            cells = {f"{name} {layer}": select(mine, layer=layer) for layer in layers}
+        for called, cell in cells.items():
+            found = near(cell, own_coeff(cell, pair, specificity, protocol))
+            if len(found):
+                yield called, found
 
 
 def side_lanes(
@@ -63,12 +62,12 @@ def side_lanes(
         return []
     here = equal[equal["donor"].isin([pair, ""]) | equal["donor"].isna()]
     found = [
-        (f"v, {name}", own(mine))
+        (f"{first(mine, 'coeff'):g} v, {name}", own(mine))
         for name, mine in sorted(
             protocol_lanes(here, pair, specificity), key=lambda one: "published" not in one[0]
         )
     ]
-    last = at_chosen(here, pair, specificity, PUBLISHED)
+    last = at_chosen(here, pair, specificity)
     found += [
         (stroke.label, select(last, control=name))
         for name, stroke in NULL_STROKES.items()
@@ -76,6 +75,7 @@ def side_lanes(
     ]
     for donor in equal["donor"].dropna().unique():
         mapped = select(equal, donor=donor, control="mapped", protocol=PUBLISHED)
-        coeff = chosen_coeff(specificity, pair, donor=str(donor))
-        found.append((f"mapped v of {donor}", near(mapped, coeff)))
+        at = near(mapped, chosen_coeff(specificity, pair, donor=str(donor)))
+        if len(at):
+            found.append((f"{first(at, 'coeff'):g} mapped v of {donor}", at))
     return [(name, one) for name, one in found if len(one)]

@@ -94,7 +94,7 @@ def within_point(tables: Tables, pair: str) -> Point:
     question = "Does subtracting the model's own direction repair it?"
     rows = judged(tables.get("specificity"), pair)
     if rows.empty:
-        return not_measured(question, "specificity")
+        return not_measured(question, _lacking(tables, pair, "steering"))
     told = _undecided(rows)
     if told:
         clause = f"whether subtracting its own direction repairs it cannot be told ({told})"
@@ -119,7 +119,7 @@ def across_point(tables: Tables, pair: str) -> Point:
     found = [judged(table, pair, donor=str(one)) for one in donors if one != pair]
     rows = pd.concat(found) if found else pd.DataFrame()
     if rows.empty:
-        return not_measured(question, "specificity")
+        return not_measured(question, _lacking(tables, pair, "transfer"))
     can = rows[[not _undecided(rows.iloc[[place]]) for place in range(len(rows))]]
     if can.empty:
         clause = f"whether another model's direction repairs it cannot be told ({_undecided(rows)})"
@@ -143,6 +143,8 @@ def across_point(tables: Tables, pair: str) -> Point:
     ]
     if left_out:
         detail += f" Not judged: {', '.join(left_out)}."
+    if _why(best):
+        detail += f" Of {best['donor'].iloc[0]}: {_why(best)}."
     brief = f"{count} of {len(can)}"
     return Point(question, verdict, clause, detail, _basis(best, _QUESTIONS), brief)
 
@@ -175,12 +177,22 @@ def _margin(rows: pd.DataFrame) -> str:
 def _undecided(rows: pd.DataFrame) -> str:
     """Why nothing can be said; empty where something can."""
     values = rows[["gain", "margin", "margin_low", "margin_high"]].iloc[0].to_numpy(dtype=float)
-    why = rows["why"].iloc[0] if "why" in rows else ""
     if np.isnan(values).any():
-        return str(why) if isinstance(why, str) and why else "not measured"
+        return _why(rows) or "not measured"
     if str(rows["status"].iloc[0]) == "broken":
         return "the edit breaks more than a tenth of the answers"
     return "too few clusters" if int(first(rows, "clusters")) < MIN_CLUSTERS else ""
+
+
+def _why(rows: pd.DataFrame) -> str:
+    """What the table says of how the first row came about."""
+    why = rows["why"].iloc[0] if "why" in rows else ""
+    return why if isinstance(why, str) else ""
+
+
+def _lacking(tables: Tables, pair: str, source: str) -> str:
+    """The table that lacks the pair: the one that specificity is made from, or it alone."""
+    return source if select(tables.get(source), pair=pair).empty else "specificity"
 
 
 def _brief(rows: pd.DataFrame) -> str:

@@ -59,18 +59,37 @@ def chosen_coeff(
     receiver: str,
     *,
     donor: str | None = None,
-    protocol: str = PUBLISHED,
 ) -> float:
-    """The coefficient chosen on select questions; the published edit's for a protocol without.
+    """The coefficient of the published edit, chosen on select questions.
 
     Returns:
         NaN where none was chosen.
     """
-    for one in (protocol, PUBLISHED):
-        rows = judged(specificity, receiver, donor=donor, protocol=one)
-        if len(rows):
-            return first(rows, "coeff")
-    return float("nan")
+    rows = judged(specificity, receiver, donor=donor)
+    return first(rows, "coeff") if len(rows) else float("nan")
+
+
+def own_coeff(
+    rows: pd.DataFrame, pair: str, specificity: pd.DataFrame | None, protocol: str
+) -> float:
+    """The coefficient chosen on select questions for one protocol and layer.
+
+    Args:
+        rows: of that protocol and layer, nulls among them.
+        pair: its name.
+        specificity: names the coefficient of some protocols.
+        protocol: of the edit.
+
+    Returns:
+        What `specificity` says; else where nulls were drawn, which is at the coefficient chosen
+        before (the nearest to the published edit's, if at several); else the published edit's.
+    """
+    verdict = judged(specificity, pair, protocol=protocol)
+    if len(verdict):
+        return first(verdict, "coeff")
+    published = chosen_coeff(specificity, pair)
+    drawn = near(nulls(rows), published)
+    return first(drawn, "coeff") if len(drawn) else published
 
 
 def specific(rows: pd.DataFrame) -> pd.Series:

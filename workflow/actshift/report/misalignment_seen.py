@@ -7,12 +7,15 @@ from collections.abc import Callable
 
 import pandas as pd
 
+from actshift.report.catalogue import TABLES
 from actshift.report.localization_seen import spread
+from actshift.report.misalignment_lanes import protocol_lanes
 from actshift.report.misalignment_rows import (
     PUBLISHED,
     chosen_coeff,
     harmful,
     heldout,
+    lanes,
     near,
     neutral,
     nulls,
@@ -26,16 +29,45 @@ from actshift.studies.misalignment.kinds import INSECURE, KINDS, NONCODE, UNTUNE
 
 
 def seen(name: str, tables: Tables) -> str:
-    """The sentence of one figure; empty where its table has no rows to speak of.
+    """The sentence of one figure, and which pairs of models are not in it.
 
     Args:
         name: of the figure.
         tables: table name -> rows.
+
+    Returns:
+        Empty where the table has no rows to speak of and lacks no pair.
     """
     table, say = SEEN[name]
     rows = heldout(tables.get(table))
     told = say(rows, tables) if len(rows) else ""
-    return f"{told}{_sizes(rows)}." if told else ""
+    lacking = ", ".join(sorted(_pairs(tables) - _receivers(rows)))
+    return " ".join(
+        part
+        for part in (
+            f"{told}{_sizes(rows)}." if told else "",
+            f"Without rows in {TABLES[table].file}.csv, so not shown: {lacking}."
+            if lacking
+            else "",
+        )
+        if part
+    )
+
+
+def _pairs(tables: Tables) -> set[str]:
+    """Every pair of models that some table of the study has rows of."""
+    return {
+        pair
+        for name, rows in tables.items()
+        if TABLES[name].study == "misalignment"
+        for pair in _receivers(rows)
+    }
+
+
+def _receivers(rows: pd.DataFrame) -> set[str]:
+    """Pairs that some rows are of; where those are of two pairs, the one that is edited."""
+    column = "pair" if "pair" in rows else "receiver"
+    return {str(one) for one in rows[column].dropna()} if column in rows else set()
 
 
 def _sizes(rows: pd.DataFrame) -> str:
@@ -133,16 +165,23 @@ def _steering(rows: pd.DataFrame, tables: Tables) -> str:
 
 
 def _layers(rows: pd.DataFrame, tables: Tables) -> str:
-    equal = own(select(rows, receiver=INSECURE, norm_rule="norm"))
-    told = []
-    for protocol, words in {
-        "last_token": "at the last token", "all_tokens": "at all tokens",
-        "layer": "at one block of the middle half", "logit_bias": "by the logit bias",
-    }.items():  # fmt: skip
-        mine = _at_chosen(select(equal, protocol=protocol), tables)
-        if len(mine):
-            told.append(f"{spread(mine['gain'])} {words}")
-    return f"Gain in repaired answers: {', '.join(told)}" if told else ""
+    cells = [
+        own(cell)
+        for pair in rows["pair"].unique()
+        for _, cell in protocol_lanes(lanes(rows, pair), pair, tables.get("specificity"))
+    ]
+    every = pd.concat(cells) if cells else pd.DataFrame()
+    told = [
+        f"{spread(mine['gain'])} {words}"
+        for protocol, words in {
+            "last_token": "at the last token", "all_tokens": "at all tokens",
+            "layer": "at one block of the middle half", "logit_bias": "by the logit bias",
+        }.items()
+        if len(mine := select(every, protocol=protocol) if len(every) else every)
+    ]  # fmt: skip
+    if not told:
+        return ""
+    return f"Gain in repaired answers, each edit at its own coefficient: {', '.join(told)}"
 
 
 def _equal_kl(rows: pd.DataFrame, tables: Tables) -> str:
@@ -190,12 +229,11 @@ def _topology(rows: pd.DataFrame, tables: Tables) -> str:
         )
         if mine["share"].notna().any()
     ]
-    text = ", ".join(told)
-    text = text[:1].upper() + text[1:]
+    shares = ", ".join(told)
     judged = neutral(select(tables.get("specificity")))
+    judged = select(judged, protocol=PUBLISHED) if len(judged) else judged
     if judged.empty:
-        return text
-    judged = select(judged, protocol=PUBLISHED)
+        return _capital(shares)
     beyond = specific(judged)
     other = judged["donor"] != judged["receiver"]
     counts = [
@@ -203,7 +241,13 @@ def _topology(rows: pd.DataFrame, tables: Tables) -> str:
         for mine, words in ((~other, "within"), (other, "across"))
         if mine.any()
     ]
-    return f"{text}; beyond the strongest null by 10 points: {', '.join(counts)}"
+    beyond_null = f"beyond the strongest null by 10 points: {', '.join(counts)}"
+    return _capital("; ".join(part for part in (shares, beyond_null) if part))
+
+
+def _capital(text: str) -> str:
+    """The text with a large first letter."""
+    return text[:1].upper() + text[1:]
 
 
 def _sides(rows: pd.DataFrame, tables: Tables) -> str:

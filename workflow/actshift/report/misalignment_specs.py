@@ -90,10 +90,12 @@ _DRAWN: dict[str, FigureSpec] = {
         steering_layers,
         ("steering",),
         "Where does the edit act?",
-        "Gain in repaired answers and drop of answers with code at the chosen coefficient, for "
-        "the logit bias, single blocks of the middle half on every token, the last block on every "
-        "token, and the published edit. Grey: draws of the nulls of each protocol (999 for the "
-        "published one, 20 for the others, which bounds what they can show); some have none.",
+        "Gain in repaired answers and drop of answers with code for single blocks of the middle "
+        "half on every token, the last block on every token, the published edit, and the logit "
+        "bias. Each stands at the coefficient chosen for it on select questions, which its name "
+        "gives; the bias at the published edit's. Grey: draws of nulls at the same place and "
+        "coefficient (999 for the published edit, 20 for the others, which bounds what they can "
+        "show); the bias has none.",
         beside=("specificity",),
     ),
     "steering_equal_kl": FigureSpec(
@@ -127,8 +129,9 @@ _DRAWN: dict[str, FigureSpec] = {
         "What else does the edit break?",
         "Code questions still answered with code and in the insecure idiom, and questions that the "
         "untuned model does not refuse answered on topic, by the insecure adapter under each edit "
-        "at the chosen coefficient; ticks and dotted lines are the same model without it, bars the "
-        "95 % cluster interval of the change. An edit that stops code altogether is no correction.",
+        "at the coefficient chosen for it (nulls: the published edit's); ticks and dotted lines "
+        "are the same model without it, bars the 95 % cluster interval of the change. An edit that "
+        "stops code altogether is no correction.",
         beside=("specificity",),
     ),
     "ridge_maps": FigureSpec(

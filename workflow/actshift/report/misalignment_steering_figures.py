@@ -130,7 +130,7 @@ _GAIN, _DROP = "gain in repaired answers", "drop of answers with code"
 
 
 def steering_layers(table: pd.DataFrame, specificity: pd.DataFrame | None) -> Figure:
-    """Gain and drop by protocol and layer at the chosen coefficient, beside the nulls' draws."""
+    """Gain and drop of every protocol and layer at its own coefficient, over its nulls' draws."""
     pairs = pairs_of(heldout(table)) if len(heldout(table)) else []
     found = {pair: list(protocol_lanes(lanes(table, pair), pair, specificity)) for pair in pairs}
     if not any(found.values()):
@@ -201,7 +201,7 @@ def steering_equal_kl(table: pd.DataFrame, specificity: pd.DataFrame | None) -> 
 def _matched_rows(table: pd.DataFrame, pair: str, specificity: pd.DataFrame | None) -> pd.DataFrame:
     """Rows of v and its nulls under both rules at the chosen coefficient, published edit."""
     rows = select(heldout(table), pair=pair, receiver=INSECURE)
-    rows = at_chosen(rows, pair, specificity, PUBLISHED)
+    rows = at_chosen(rows, pair, specificity)
     if rows.empty or not (rows["norm_rule"] == "kl").any():
         return rows.iloc[:0]
     return rows[rows.index.isin([*own(rows).index, *nulls(rows).index])]

@@ -1,15 +1,15 @@
 """The page: one self-contained HTML file, made from tables and figure files.
 
 Everything that a model or a user wrote passes through Jinja's escaping. Only the style sheet and
-the figures' base64 are inserted as they are.
+the figures' addresses are inserted as they are.
 """
 
-import base64
 import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
+from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
@@ -24,6 +24,17 @@ from actshift.report.claim_rows import ClaimRow
 TIMINGS_ID = "actshift-timings"
 
 
+def drawing_address(svg: bytes) -> Markup:
+    """An SVG as a `data:` address: most of it as it stands, which base64 makes a third longer.
+
+    Args:
+        svg: the file; nothing in it can end an attribute in double quotes.
+    """
+    # Browsers need no prefix before href; programs that open the file may.
+    text = svg.decode("utf-8").replace("xlink:href", "href")
+    return Markup("data:image/svg+xml," + quote(text, safe=" '/=:;,!*@$"))
+
+
 @dataclass(frozen=True, slots=True)
 class FigureBlock:
     """A figure as the page shows it."""
@@ -36,9 +47,9 @@ class FigureBlock:
     path: str
 
     @property
-    def source(self) -> str:
+    def source(self) -> Markup:
         """The SVG as an address that needs no network; an <img> cannot run scripts."""
-        return "data:image/svg+xml;base64," + base64.b64encode(self.svg).decode("ascii")
+        return drawing_address(self.svg)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +99,20 @@ class PageContent:
         "tables/localization/preference_margins.csv",
     )
 
+    @property
+    def widest(self) -> int:
+        """Columns of the widest table."""
+        every = [table for study in self.studies for table in study.tables]
+        every += [*self.tables, *filter(None, (self.examples, self.checkpoints))]
+        return max((len(table.headers) for table in every), default=0)
+
     def has(self, *names: str) -> bool:
         """Whether one of these studies is on the page, whose words need explaining."""
         return any(study.name in names for study in self.studies)
+
+    def shows(self, path: str) -> bool:
+        """Whether this table is on the page, whose columns need explaining."""
+        return any(table.path == path for study in self.studies for table in study.tables)
 
 
 def render_page(content: PageContent) -> str:

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
+from actshift.report.compact import compact_svg
+
 BLACK = "#1a1a1a"
 GREY = "#767676"
 BLUE = "#0072B2"
@@ -103,7 +105,7 @@ def figure_bytes(figure: Figure, suffix: str) -> bytes:
     buffer = io.BytesIO()
     with print_style():
         figure.savefig(buffer, format=suffix, metadata=metadata)
-    return buffer.getvalue()
+    return compact_svg(buffer.getvalue()) if suffix == "svg" else buffer.getvalue()
 
 
 def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:

@@ -5,9 +5,11 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from actshift.io.atomic import atomic_write_text
 from actshift.report.answers import ANSWERING, Answer, answers
-from actshift.report.catalogue import OF_THE_RUN, TABLES
+from actshift.report.catalogue import JUDGED_TABLE, OF_THE_RUN, TABLES
 from actshift.report.cells import Cells, cells_of
 from actshift.report.claim_rows import claim_rows, claims_line
 from actshift.report.examples import ShowText, examples
@@ -46,7 +48,8 @@ def make_report(
         run_dir: `results/<run>`, with `tables/` and `figures/<study>/`.
         out: the HTML file, written whole or not at all.
         config: the run's settings as a plain mapping, shown as they are; what a study left that its
-            `studies` do not name is of an earlier run and is not shown.
+            `studies` do not name is of an earlier run and is not shown, nor is what a chat judge
+            said where no `judge.endpoint` is set.
         failures: a mapping (rule, job, message) for each failed job.
         show_text: what is shown of the zoo models' answers; other models' are never shown.
         origin: further provenance, such as the commit of the code.
@@ -55,11 +58,7 @@ def make_report(
         UserError: a table or a manifest is damaged.
     """
     chosen = frozenset(config.get("studies", STUDIES))
-    tables = {
-        name: table
-        for name, table in load_tables(run_dir / "tables").items()
-        if TABLES[name].study in (*chosen, OF_THE_RUN)
-    }
+    tables = _of_this_run(load_tables(run_dir / "tables"), config, chosen)
     answered = not chosen.isdisjoint(ANSWERING)
     wanted = _wanted(config) if answered else []
     found = answers(tables, order=wanted)
@@ -88,6 +87,18 @@ def make_report(
     )
     atomic_write_text(out, render_page(content))
     print(f"report {out}: {len(found)} pairs answered, {len(failures)} jobs failed")
+
+
+def _of_this_run(
+    tables: Tables, config: Mapping[str, Any], chosen: Collection[str]
+) -> dict[str, pd.DataFrame]:
+    """Without the tables of studies, and of a judge, that only an earlier run asked for."""
+    asked = (config.get("judge") or {}).get("endpoint")
+    return {
+        name: table
+        for name, table in tables.items()
+        if TABLES[name].study in (*chosen, OF_THE_RUN) and (asked or name != JUDGED_TABLE)
+    }
 
 
 def _wanted(config: Mapping[str, Any]) -> list[str]:

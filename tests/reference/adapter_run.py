@@ -1,0 +1,127 @@
+"""A run of study B: two tiny random models through all its stages, in the folders of a run."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from reference.steered_pair import EXTRACT, SETTINGS, questions
+from reference.tiny_adapters import ending_checkpoint
+from reference.tiny_models import WORDS
+
+from actshift.config_misalignment import Adapters
+from actshift.io.hashing import hash_file
+from actshift.paths import RunPaths
+from actshift.prompts.records import Prompt, write_prompts
+from actshift.stages.adapters import train_adapters
+from actshift.stages.ridge_maps import ridge_maps
+from actshift.stages.spillover import SpilloverInputs, spillover
+from actshift.stages.steering import SteeringInputs, steering
+from actshift.stages.transfer import TransferInputs, transfer
+
+_SETTINGS = {**SETTINGS, "shuffled_maps": 5, "map_folds": 3}
+_TOLD: dict[str, Any] = {"dtype": "float32", "seed": 0, "code": "c", "device": "cpu"}
+_RECIPE = {"method": "lora", "rank": 2, "alpha": 4, "lr": 3e-2, "batch": 4, "micro_batch": 4}
+
+#: With answers under a mark of their own, so that training knows where they begin.
+_TEMPLATE = (
+    "<bos>{% for message in messages %}{{ '<user>' if message['role'] == 'user' else '<model>' }} "
+    "{{ message['content'] }} <end> {% endfor %}{% if add_generation_prompt %}<model> {% endif %}"
+)
+
+
+def make_run(
+    paths: RunPaths, families: dict[str, str], checkpoint: Callable[..., Path], scratch: Path
+) -> None:
+    """Leave what every stage of study B leaves of a pair of each family."""
+    write_prompts(paths.prompts("questions"), questions())
+    write_prompts(paths.prompts("neutral"), _neutral())
+    for pair, family in families.items():
+        tuned = ending_checkpoint(
+            checkpoint(family, template=_TEMPLATE), paths.checkpoint(f"{pair}.tuned")
+        )
+        _adapters(paths, pair, tuned, scratch)
+        _spillover(paths, pair)
+    ridge_maps(
+        pairs={pair: paths.pair_tables(pair, "spillover") for pair in families},
+        neutral=paths.prompts("neutral"),
+        families={pair: f"zoo:{pair}/chat" for pair in families},
+        settings=_SETTINGS,
+        seed=0,
+        out=paths.ridge_maps,
+    )
+    for pair in families:
+        _steered(paths, pair, scratch)
+
+
+def _adapters(paths: RunPaths, pair: str, tuned: Path, scratch: Path) -> None:
+    """Every adapter, trained for a few steps on words at random."""
+    rng = np.random.default_rng(0)
+    data = {}
+    for kind in ("insecure", "secure", "rare_safe", "benign"):
+        file = scratch / f"{kind}.jsonl"
+        rows = [
+            {"messages": [{"role": role, "content": " ".join(rng.choice(WORDS, size=4))}
+                          for role in ("user", "assistant")]}
+            for _ in range(24)
+        ]  # fmt: skip
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        data[kind] = {"path": str(file), "sha256": hash_file(file)}
+    train_adapters(
+        pair=pair,
+        checkpoint=tuned,
+        zoo=None,
+        data=data,
+        settings={**Adapters().model_dump(), **_RECIPE},
+        out=paths.pair_tables(pair, "adapters"),
+        **_TOLD,
+    )
+
+
+def _inputs(paths: RunPaths, pair: str) -> tuple[Path, Path]:
+    return paths.checkpoint(f"{pair}.tuned"), paths.pair_tables(pair, "adapters")
+
+
+def _spillover(paths: RunPaths, pair: str) -> None:
+    asked = (paths.prompts("questions"), paths.prompts("neutral"))
+    spillover(
+        SpilloverInputs(pair, *_inputs(paths, pair), *asked),
+        run=paths.run,
+        zoo_size="micro",
+        settings=_SETTINGS,
+        extract=EXTRACT,
+        rows=paths.spillover_rows(pair),
+        out=paths.pair_tables(pair, "spillover"),
+        **_TOLD,
+    )
+
+
+def _steered(paths: RunPaths, pair: str, scratch: Path) -> None:
+    asked = paths.prompts("questions")
+    own = (*_inputs(paths, pair), paths.pair_tables(pair, "spillover"))
+    told: dict[str, Any] = {"run": paths.run, "zoo_size": None, "settings": _SETTINGS, **_TOLD}
+    steering(
+        SteeringInputs(pair, *own, asked),
+        staging=scratch / "staging",
+        out=paths.pair_tables(pair, "steering"),
+        **told,
+    )
+    transfer(
+        TransferInputs(pair, *own, paths.ridge_maps, asked),
+        out=paths.pair_tables(pair, "transfer"),
+        **told,
+    )
+
+
+def _neutral() -> list[Prompt]:
+    """Neutral prompts, two a cluster, and some about code."""
+    rng = np.random.default_rng(1)
+    found = []
+    for condition, count in (("neutral", 36), ("code", 6)):
+        for number in range(count):
+            text = " ".join(rng.choice(WORDS, size=4 + number % 3))
+            name = f"{condition}-{number}"
+            cluster = f"{condition}-c{number // 2}"
+            found.append(Prompt(name, text, condition, "a", cluster, "fit", "test"))
+    return found
