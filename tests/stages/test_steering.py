@@ -99,9 +99,9 @@ def test_every_lane_is_there_once_and_asks_its_questions(tables):
             ("last_token", "norm", 5 * coeffs),
             ("last_token", "kl", 2 * coeffs),
             *(
-                (protocol, rule, 2)
+                (protocol, rule, draws)
                 for protocol in ("all_tokens", "layer")
-                for rule in ("norm", "kl")
+                for rule, draws in (("norm", 2), ("kl", 1))
             ),
         )
     }
@@ -221,7 +221,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(folder, inputs, tmp_p
 def test_without_the_controls_only_the_insecure_adapter_is_steered(inputs, tmp_path):
     adapters = random_adapters(inputs.tuned, tmp_path / "adapters", ["insecure"])
     alone = make_inputs(inputs.tuned, tmp_path, adapters)
-    lanes = Tables(run(alone, tmp_path, kl_draws=1, final_draws=2)).lanes
+    lanes = Tables(run(alone, tmp_path, kl_draws=1, lane_kl_draws=1, final_draws=2)).lanes
     assert set(lanes["receiver"]) == {"insecure"}
     assert "other_adapter" not in set(lanes["control"])
 

@@ -77,7 +77,12 @@ class Misalignment(Section):
         default=999, description="draws of each null for the edit of the first answer token"
     )
     lane_draws: Count = Field(default=20, description="draws of each null for all other edits")
-    kl_draws: Count = Field(default=20, description="draws of each null at equal KL")
+    kl_draws: Count = Field(
+        default=20, description="draws of each null at equal KL, for the edit of the first token"
+    )
+    lane_kl_draws: Count = Field(
+        default=20, description="draws of each null at equal KL for all other edits"
+    )
     max_scale: Positive = Field(
         default=8.0, description="equal KL: largest multiple of the norm that is tried"
     )

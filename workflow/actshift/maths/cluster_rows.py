@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from actshift.maths.intervals import bootstrap_ends
 from actshift.maths.resampling import bootstrap_counts
@@ -88,7 +88,7 @@ class ClusterRows:
         """`maths.intervals.clustered_wilson` of each row of outcomes within 0 and 1."""
         rate = np.asarray(values, dtype=np.float64).mean(axis=1)
         n = len(self.clusters) / np.maximum(1.0, self.design_effects(values))
-        z = float(norm.ppf(0.975))
+        z = float(ndtri(0.975))
         middle = rate + z * z / (2 * n)
         half = z * np.sqrt(np.maximum(rate * (1 - rate), 0.0) / n + z * z / (4 * n * n))
         low, high = (middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n)

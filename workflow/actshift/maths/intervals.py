@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from scipy.stats import norm, t
+from scipy.special import ndtr, stdtrit
 
 from actshift.maths.resampling import cluster_mean_draws
 
@@ -60,7 +60,7 @@ def bootstrap_ends(
     """
     if clusters < 2:
         return np.full((len(means), 2), np.nan)
-    tail = norm.cdf(sqrt(clusters / (clusters - 1)) * t.ppf((1 - level) / 2, clusters - 1))
+    tail = ndtr(sqrt(clusters / (clusters - 1)) * stdtrit(clusters - 1, (1 - level) / 2))
     return np.quantile(means, (tail, 1 - tail), axis=1).T
 
 
@@ -89,7 +89,7 @@ def cluster_t_interval(
         return float("nan"), float("nan")
     mean = float(sums.sum()) / n
     spread = float(np.square(sums - sizes * mean).sum()) * count / (count - 1)
-    half = float(t.ppf((1 + level) / 2, count - 1)) * sqrt(spread) / n
+    half = float(stdtrit(count - 1, (1 + level) / 2)) * sqrt(spread) / n
     return mean - half, mean + half
 
 
@@ -114,7 +114,7 @@ def mean_t_interval(
     if n < 2:
         return float("nan"), float("nan")
     mean = float(np.mean(values))
-    half = float(t.ppf((1 + level) / 2, n - 1)) * float(np.std(values, ddof=1)) / sqrt(n)
+    half = float(stdtrit(n - 1, (1 + level) / 2)) * float(np.std(values, ddof=1)) / sqrt(n)
     return mean - half, mean + half
 
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
-from scipy.stats import binomtest
 
 from actshift.maths.intervals import (
     cluster_mean_interval,
@@ -147,6 +146,8 @@ def mcnemar_exact(a: Float[np.ndarray, " prompt"], b: Float[np.ndarray, " prompt
     if not (np.isin(a, (0, 1)).all() and np.isin(b, (0, 1)).all()):
         return float("nan")
     up, down = int((gap > 0).sum()), int((gap < 0).sum())
+    from scipy.stats import binomtest  # slow to load
+
     return float(binomtest(up, up + down, 0.5).pvalue) if up + down else 1.0
 
 

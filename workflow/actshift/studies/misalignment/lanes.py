@@ -26,8 +26,6 @@ from actshift.studies.misalignment.nulls import (
 AskedOf = Literal["both", "heldout"]
 #: Directions of other adapters that are also subtracted at every token.
 _OTHER_AT_ALL_TOKENS = tuple(kind for kind in STEERED if kind != INSECURE)
-#: Most draws of equal KL where each has a scale of its own to be searched by forward passes.
-_MOST_LANE_KL = 5
 _Vector = Float[np.ndarray, " d_model"]
 
 
@@ -135,7 +133,7 @@ class Material:
     def null(self, name: str, layer: int, draws: int) -> Float[np.ndarray, "draw d_model"]:
         """The first draws of a null, at the norm of v_insecure of the layer."""
         most = self.settings["final_draws" if layer == self.final else "lane_draws"]
-        most = max(most, self.settings["lane_draws"], self.settings["kl_draws"])
+        most = max(most, *(self.settings[f"{name}_draws"] for name in ("lane", "kl", "lane_kl")))
         if (name, layer) not in self._drawn:
             self._drawn[name, layer] = null_draws(
                 name, self.v(layer), self.states[layer], draws=most, seed=self.seed, layer=layer
@@ -280,8 +278,7 @@ def draws_at(
 
 def kl_draws(material: Material, protocol: Protocol) -> int:
     """Draws of each null that are scaled to v's KL."""
-    draws = material.settings["kl_draws"]
-    return draws if protocol == "last_token" else min(draws, _MOST_LANE_KL)
+    return material.settings["kl_draws" if protocol == "last_token" else "lane_kl_draws"]
 
 
 def at_equal_kl(
