@@ -32,13 +32,14 @@ from actshift.vocab import Split
 
 #: Family of every pair.
 PAIRS = {"one": "llama", "two": "gemma2"}
-COEFFS, DRAWS, KL_DRAWS = (0.5, 1.0), 7, 3
+COEFFS, DRAWS, OTHER_DRAWS, KL_DRAWS = (0.5, 1.0), 7, 4, 3
 SETTINGS = {
     **Misalignment().model_dump(exclude={"data", "adapters"}),
     "max_new": 5,
     "token_budget": 400,
     "coeffs": COEFFS,
     "final_draws": DRAWS,
+    "other_draws": OTHER_DRAWS,
     "kl_draws": KL_DRAWS,
     "shuffled_maps": 5,
     "map_folds": 3,
@@ -138,7 +139,7 @@ def test_every_lane_of_the_contract_is_there_once(root: Path) -> None:
         assert counts.pop(("two", "wrong_layer", "norm", orthogonal)) == 2 * coeffs
         assert counts.pop(("two", "wrong_source", "norm", orthogonal)) == coeffs
     for name in MAPPED_NULLS:
-        assert counts.pop(("two", name, "norm", False)) == DRAWS * coeffs
+        assert counts.pop(("two", name, "norm", False)) == DRAWS + OTHER_DRAWS * (coeffs - 1)
         assert counts.pop(("two", name, "kl", False)) == KL_DRAWS * coeffs
     assert counts == {}
     assert not lanes.duplicated([*lanes.columns.drop(["lane", "kl_select", "cosine"])]).any()

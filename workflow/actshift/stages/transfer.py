@@ -23,6 +23,7 @@ from actshift.stages.ridge_maps import read_directions
 from actshift.stages.steering_inputs import SteeredPair, SteeringInputs
 from actshift.stages.transfer_run import LaneRun
 from actshift.studies.misalignment.kinds import INSECURE
+from actshift.studies.misalignment.lanes import draws_by_coeff
 from actshift.studies.misalignment.maps import Sent
 from actshift.studies.misalignment.transfer_lanes import (
     Receiver,
@@ -122,9 +123,11 @@ def _one_donor(
 ) -> None:
     """All lanes of one donor: what it sends, relatives, nulls at equal norm and at equal KL."""
     mapped = lane_run.ask(mapped_lanes(receiver, sent))
+    chosen = lane_run.chosen_coeff(sent.donor)
     lane_run.ask(relative_lanes(receiver, sent))
-    lane_run.ask(null_lanes(receiver, sent, draws=settings["final_draws"]))
-    drawn = null_lanes(receiver, sent, draws=settings["kl_draws"])
+    lane_run.ask(null_lanes(receiver, sent, draws_by_coeff(settings, chosen)))
+    few: int = settings["kl_draws"]
+    drawn = null_lanes(receiver, sent, dict.fromkeys(settings["coeffs"], few))
     lane_run.ask(lane_run.at_equal_kl(drawn, kl_targets(mapped, drawn)))
 
 

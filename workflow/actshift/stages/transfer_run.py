@@ -7,14 +7,15 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from actshift.prompts.records import Prompt
 from actshift.stages.first_token import FirstTokenEdits
 from actshift.stages.steering_inputs import SteeredPair
-from actshift.studies.misalignment.choose import equal_kl
+from actshift.studies.misalignment.choose import chosen_coeff, equal_kl
 from actshift.studies.misalignment.kinds import INSECURE
 from actshift.studies.misalignment.lanes import Planned, at_equal_kl
+from actshift.studies.misalignment.transfer_lanes import PRIMARY, fit_on_of
 from actshift.zoo.questions import kind_of
 
 _OUTCOME = ("lane", "prompt", "answer", "kl_first")
@@ -80,6 +81,35 @@ class LaneRun:
                 ]
         self.lanes += found
         return found
+
+    def chosen_coeff(self, donor: str) -> float:
+        """The coefficient of a donor's mapped v, by the map of `PRIMARY`, chosen on select."""
+        mine = {
+            one.facts.coeff: lane
+            for lane, one in enumerate(self.lanes)
+            if (one.facts.donor, one.facts.control) == (donor, "mapped")
+            and fit_on_of(one.facts) == PRIMARY
+        }
+        plain = next(i for i, one in enumerate(self.lanes) if one.facts.control == "plain")
+        prompts = [self.pair.asked[place].prompt for place in self.pair.questions.choosing]
+        repaired = self._repaired([plain, *mine.values()])
+        return chosen_coeff(dict(zip(mine, repaired[1:], strict=True)), repaired[0], prompts)
+
+    def _repaired(self, lanes: Sequence[int]) -> Bool[np.ndarray, "lane prompt"]:
+        """Whether the answers of lanes to the choosing questions are repaired."""
+        places = self.pair.questions.choosing
+        tokens = np.stack([self._first(lane, places) for lane in lanes])
+        prompt = np.tile(np.array(places), len(lanes))
+        said = self._edits.continued(prompt, tokens.ravel())
+        entered = [self.pair.book.add(p, one.tokens, one.ended) for p, one in said.answers]
+        repaired = self.pair.book.judged()["repaired"].to_numpy(dtype=bool)
+        return repaired[np.array(entered)[said.number]].reshape(tokens.shape)
+
+    def _first(self, lane: int, places: Sequence[int]) -> Int[np.ndarray, " prompt"]:
+        """First tokens of a lane."""
+        part = next(one for one in self._parts if lane in one.lane)
+        row = int(np.flatnonzero(part.lane == lane)[0])
+        return part.tokens[row, [part.places.index(place) for place in places]]
 
     def at_equal_kl(
         self, planned: Sequence[Planned], targets: Float[np.ndarray, " lane"]

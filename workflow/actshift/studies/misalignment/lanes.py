@@ -252,15 +252,21 @@ def _related(
         yield from material.at_all_coeffs(orthogonalised(raw, v), orthogonal=True, **facts)
 
 
-def final_draws(material: Material) -> list[Planned]:
-    """Every null at every coefficient, for the edit of the last token."""
+def final_draws(material: Material, chosen: float) -> list[Planned]:
+    """Every null at every coefficient, for the edit of the last token; most at the chosen one."""
+    draws = draws_by_coeff(material.settings, chosen)
     return [
         one
-        for coeff in material.settings["coeffs"]
-        for one in draws_at(
-            material, "last_token", material.final, coeff, material.settings["final_draws"]
-        )
+        for coeff, each in draws.items()
+        for one in draws_at(material, "last_token", material.final, coeff, each)
     ]
+
+
+def draws_by_coeff(settings: Mapping[str, Any], chosen: float) -> dict[float, int]:
+    """How many draws of a null of the first token's edit every coefficient gets."""
+    most = settings["final_draws"]
+    other = min(most, settings["other_draws"])
+    return {coeff: most if coeff == chosen else other for coeff in settings["coeffs"]}
 
 
 def draws_at(

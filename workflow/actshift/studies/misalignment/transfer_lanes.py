@@ -4,7 +4,7 @@ All vectors have the norm of the receiver's own v at its last block, where the e
 and orthogonal directions of that norm are the receiver's own nulls (`steering`), not repeated here.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -113,29 +113,28 @@ def _relatives(receiver: Receiver, sent: Sent) -> Iterator[tuple[_Vector, dict[s
         yield rescaled(unmapped[None], receiver.norm)[0], {"control": "wrong_source"}
 
 
-def null_lanes(receiver: Receiver, sent: Sent, *, draws: int) -> list[Planned]:
-    """Draws of both nulls of a mapped direction at every coefficient, on held-out questions.
+def null_lanes(receiver: Receiver, sent: Sent, draws: Mapping[float, int]) -> list[Planned]:
+    """Draws of both nulls of a mapped direction, coefficient by coefficient, held-out questions.
 
     Args:
         receiver: Who is edited.
         sent: What the donor sends.
-        draws: Of each null, no more than were made with the maps.
+        draws: Of each null, by coefficient; no more than were made with the maps.
     """
-    by_draw = [
-        list(
-            receiver.at_all_coeffs(
-                _wide(vector),
-                "heldout",
-                donor=sent.donor,
-                control=name,
-                draw=draw,
-                fit_on=PRIMARY,
-            )
+    return [
+        receiver.planned(
+            _wide(vector),
+            "heldout",
+            coeff=coeff,
+            donor=sent.donor,
+            control=name,
+            draw=draw,
+            fit_on=PRIMARY,
         )
+        for coeff, each in draws.items()
         for name in MAPPED_NULLS
-        for draw, vector in enumerate(getattr(sent.nulls, name)[:draws])
+        for draw, vector in enumerate(getattr(sent.nulls, name)[:each])
     ]
-    return [one for place in range(len(receiver.coeffs)) for one in (d[place] for d in by_draw)]
 
 
 def kl_targets(mapped: Sequence[Planned], lanes: Sequence[Planned]) -> Float[np.ndarray, " lane"]:
@@ -146,11 +145,12 @@ def kl_targets(mapped: Sequence[Planned], lanes: Sequence[Planned]) -> Float[np.
         lanes: Draws at equal norm that are to be scaled to it.
     """
     facts = [one.facts for one in mapped]
-    own = {one.coeff: one.kl_select for one in facts if _fit_on(one) == PRIMARY}
+    own = {one.coeff: one.kl_select for one in facts if fit_on_of(one) == PRIMARY}
     return np.array([own[one.facts.coeff] for one in lanes], dtype=np.float64)
 
 
-def _fit_on(facts: LaneFacts) -> str:
+def fit_on_of(facts: LaneFacts) -> str:
+    """Prompts that the map behind a lane is fitted on; none without a map."""
     return facts.fit_on if isinstance(facts, TransferFacts) else NO_MAP
 
 
