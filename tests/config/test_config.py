@@ -28,6 +28,7 @@ def pair(**changes: object) -> dict[str, object]:
     [
         "config.yaml",
         "config/full.yaml",
+        "config/seeds.yaml",
         "config/localization.yaml",
         "config/misalignment.yaml",
         "config/paper.yaml",
