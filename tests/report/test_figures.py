@@ -11,6 +11,8 @@ from report.synthetic_localization import localization_tables
 from report.synthetic_misalignment import misalignment_tables
 from report.synthetic_tables import synthetic_tables
 
+from actshift.errors import UserError
+from actshift.io.tables import write_table
 from actshift.report.catalogue import OF_THE_RUN, TABLES
 from actshift.report.figures import FIGURES, alt_text, draw_figure, figure_names
 from actshift.report.spec import STUDIES
@@ -138,6 +140,28 @@ def test_the_stage_writes_every_declared_file(tmp_path: Path) -> None:
     wanted = {f"{FIGURES[n].study}/{n}.{suffix}" for n in names for suffix in ("svg", "png")}
     assert {path.relative_to(run / "figures").as_posix() for path in written} == wanted
     assert all(path.stat().st_size > 1000 for path in written)
+
+
+def test_side_by_side_the_files_are_the_same(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "demo", all_tables("llama"))
+    alone, together = (
+        make_figures(run / "tables", tmp_path / str(n), studies=["spectral_gap"], processes=n)
+        for n in (1, 3)
+    )
+    assert {path.name for path in together} == {path.name for path in alone}
+    for path in alone:
+        other = tmp_path / "3" / path.relative_to(tmp_path / "1")
+        assert other.read_bytes() == path.read_bytes()
+
+
+def test_a_missing_column_is_told_side_by_side_too(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "demo", all_tables("llama"))
+    name = next(t for n in figure_names(["spectral_gap"]) for t in FIGURES[n].tables)
+    table = next((run / "tables").rglob(f"{name}.csv"))
+    rows = pd.read_csv(table)
+    write_table(rows[[rows.columns[0]]], table)
+    with pytest.raises(UserError, match=name):
+        make_figures(run / "tables", tmp_path / "out", studies=["spectral_gap"], processes=2)
 
 
 def test_captions_say_what_the_page_says() -> None:

@@ -57,7 +57,7 @@ rule figures:
         PATHS.timing("figures")
     conda:
         "../../envs/cpu.yaml"
-    threads: 1
+    threads: 4
     params:
         studies=list(CONFIG.studies),
         code=code("stages.figures"),

@@ -11,4 +11,5 @@ with job(snakemake):
         Path(snakemake.input[0]).parent,
         Path(snakemake.output[0]).parents[1],
         studies=snakemake.params.studies,
+        processes=snakemake.threads,
     )
