@@ -16,7 +16,7 @@ from actshift.vocab import SPLITS
 LAYERS, COEFFS = 3, (0.5, 1.0)
 SETTINGS = {
     **Misalignment().model_dump(exclude={"data", "adapters"}),
-    **{"coeffs": COEFFS, "final_draws": 5, "other_draws": 3, "lane_draws": 2},
+    **{"coeffs": COEFFS, "final_draws": 5, "lane_draws": 2},
     **{"kl_draws": 2, "lane_kl_draws": 1},
     **{"max_new": 5, "token_budget": 400},
 }

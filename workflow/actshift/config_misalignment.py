@@ -74,12 +74,11 @@ class Misalignment(Section):
         default=(0.25, 0.5, 1.0, 1.5), min_length=1, description="multiples of the direction"
     )
     final_draws: Count = Field(
-        default=999,
-        description="draws of each null for the edit of the first answer token, at the coefficient "
-        "chosen on select questions",
+        default=999, description="draws of each null for the edit of the first answer token"
     )
     other_draws: Count = Field(
-        default=999, description="the same at the other coefficients; no more than final_draws"
+        default=999,
+        description="the same of mapped nulls, at coefficients not chosen on select questions",
     )
     lane_draws: Count = Field(default=20, description="draws of each null for all other edits")
     kl_draws: Count = Field(

@@ -140,14 +140,14 @@ class _Work:
             return
         for protocol in ("last_token", "logit_bias"):
             lanes += own_lanes(self.pair.material, protocol, final)
-        lanes += relatives(self.pair.material)
+        lanes += [*relatives(self.pair.material), *final_draws(self.pair.material)]
         for coeff in self.pair.settings["coeffs"]:
             lanes += self._equal_kl(receiver, "last_token", final, coeff)
         lanes += other_adapters(self.pair.material)
         for protocol, layer in self._generated():
             lanes += own_lanes(self.pair.material, protocol, layer)
         self._run(receiver, "lanes", lanes)
-        more = final_draws(self.pair.material, self._coeff("last_token", final))
+        more: list[Planned] = []
         for protocol, layer in self._generated():
             coeff = self._coeff(protocol, layer)
             draws = self.pair.settings["lane_draws"]

@@ -23,10 +23,10 @@ from actshift.stages.ridge_maps import read_directions
 from actshift.stages.steering_inputs import SteeredPair, SteeringInputs
 from actshift.stages.transfer_run import LaneRun
 from actshift.studies.misalignment.kinds import INSECURE
-from actshift.studies.misalignment.lanes import draws_by_coeff
 from actshift.studies.misalignment.maps import Sent
 from actshift.studies.misalignment.transfer_lanes import (
     Receiver,
+    draws_by_coeff,
     kl_targets,
     mapped_lanes,
     null_lanes,

@@ -252,21 +252,18 @@ def _related(
         yield from material.at_all_coeffs(orthogonalised(raw, v), orthogonal=True, **facts)
 
 
-def final_draws(material: Material, chosen: float) -> list[Planned]:
-    """Every null at every coefficient, for the edit of the last token; most at the chosen one."""
-    draws = draws_by_coeff(material.settings, chosen)
+def final_draws(material: Material) -> list[Planned]:
+    """Every null at every coefficient, for the edit of the last token.
+
+    Mapped directions of other models are held against them too, each at its own coefficient.
+    """
     return [
         one
-        for coeff, each in draws.items()
-        for one in draws_at(material, "last_token", material.final, coeff, each)
+        for coeff in material.settings["coeffs"]
+        for one in draws_at(
+            material, "last_token", material.final, coeff, material.settings["final_draws"]
+        )
     ]
-
-
-def draws_by_coeff(settings: Mapping[str, Any], chosen: float) -> dict[float, int]:
-    """How many draws of a null of the first token's edit every coefficient gets."""
-    most = settings["final_draws"]
-    other = min(most, settings["other_draws"])
-    return {coeff: most if coeff == chosen else other for coeff in settings["coeffs"]}
 
 
 def draws_at(

@@ -137,6 +137,13 @@ def null_lanes(receiver: Receiver, sent: Sent, draws: Mapping[float, int]) -> li
     ]
 
 
+def draws_by_coeff(settings: Mapping[str, Any], chosen: float) -> dict[float, int]:
+    """How many draws of a mapped null every coefficient gets: most at the chosen one."""
+    most = settings["final_draws"]
+    other = min(most, settings["other_draws"])
+    return {coeff: most if coeff == chosen else other for coeff in settings["coeffs"]}
+
+
 def kl_targets(mapped: Sequence[Planned], lanes: Sequence[Planned]) -> Float[np.ndarray, " lane"]:
     """KL of the mapped v, by the map of `PRIMARY`, at the coefficient of each lane.
 
