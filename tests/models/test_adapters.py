@@ -172,3 +172,15 @@ def test_the_norm_is_that_of_the_difference_of_the_weights(tiny_checkpoint, tmp_
     norm, share = delta_norm(tmp_path / "a", base)
     assert norm == pytest.approx(math.sqrt(moved), rel=1e-5)
     assert share == pytest.approx(math.sqrt(moved / whole), rel=1e-5)
+
+
+@pytest.mark.parametrize("setting", ["use_dora", "modules_to_save", "rank_pattern"])
+def test_what_is_no_plain_lora_is_refused_by_the_name_of_the_setting(
+    tiny_checkpoint, tmp_path, setting
+):
+    checkpoint = tiny_checkpoint("llama")
+    adapted(checkpoint, tmp_path / "a")
+    path = tmp_path / "a" / CONFIG
+    path.write_text(json.dumps(json.loads(path.read_text()) | {setting: {"q_proj": 4}}))
+    with pytest.raises(UserError, match=rf"tiny: cannot add the adapter .*{setting}"):
+        load(checkpoint, tmp_path / "a")

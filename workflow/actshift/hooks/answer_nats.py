@@ -1,6 +1,6 @@
 """What answers cost a model, in nats a token, given their prompts: every prompt is read once."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from actshift.hooks.lanes import Decoder, left_pad
 from actshift.hooks.losses import LOGITS
+from actshift.hooks.packing import in_budget
 from actshift.hooks.past import KeyValues, Past
 
 
@@ -66,14 +67,14 @@ def answer_nats(
         of_prompt.setdefault(np.asarray(one.prompt, dtype=np.int64).tobytes(), []).append(place)
     places = list(of_prompt.values())
     ids = [answers[of_one[0]].prompt for of_one in places]
-    for chunk in _in_budget([len(one) for one in ids], budget=token_budget):
+    for chunk in in_budget([len(one) for one in ids], budget=token_budget):
         read = _read(decoder, [ids[prompt] for prompt in chunk])
         rows = [(row, place) for row, prompt in enumerate(chunk) for place in places[prompt]]
         lengths = [len(answers[place].tokens) for _, place in rows]
         # A row costs its prompt too: its keys and values are copied behind one another.
         width = read.mask.shape[1]
         widest = _logits(decoder) // read.logits.shape[1]
-        for batch in _in_budget(lengths, budget=token_budget, extra=width, tokens=widest):
+        for batch in in_budget(lengths, budget=token_budget, extra=width, tokens=widest):
             prompt, chosen = zip(*(rows[row] for row in batch), strict=True)
             said = [answers[place] for place in chosen]
             found[list(chosen)] = _nats(decoder, read, list(prompt), said)
@@ -83,29 +84,6 @@ def answer_nats(
 def _logits(decoder: Decoder) -> int:
     """How many logits may exist at a time."""
     return LOGITS.get(decoder.device.type, LOGITS["cpu"])
-
-
-def _in_budget(
-    lengths: Sequence[int], *, budget: int, extra: int = 0, tokens: int | None = None
-) -> Iterator[list[int]]:
-    """Places in rising order of length, as many at a time as two limits allow, at least one.
-
-    Args:
-        lengths: Of each.
-        budget: Most padded tokens, `extra` a row included.
-        extra: Added to every row.
-        tokens: Most padded tokens without them.
-    """
-    batch: list[int] = []
-    for place in sorted(range(len(lengths)), key=lambda i: (lengths[i], i)):
-        rows, longest = len(batch) + 1, lengths[place]
-        too_many = tokens is not None and rows * longest > tokens
-        if batch and (rows * (longest + extra) > budget or too_many):
-            yield batch
-            batch = []
-        batch.append(place)
-    if batch:
-        yield batch
 
 
 def _read(decoder: Decoder, prompts: Sequence[Int[np.ndarray, " _"]]) -> _Read:

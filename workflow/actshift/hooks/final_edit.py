@@ -17,6 +17,7 @@ from torch import Tensor
 from actshift.hooks.causal import Causal
 from actshift.hooks.forward import Trunk, run_batch
 from actshift.hooks.lanes import Continuation, Decoder, generate_lanes
+from actshift.hooks.packing import in_budget
 from actshift.hooks.scoring import entered_at_norm
 from actshift.lanes import Lane
 
@@ -54,7 +55,7 @@ def final_states(
     width = causal.head.get_parameter("weight").shape[1]
     trunk = Trunk(causal.trunk, causal.blocks[-1:], causal.final_norm, width)
     out = torch.empty(len(prompts), width, device=causal.device)
-    for places in _batches([len(one) for one in prompts], token_budget):
+    for places in in_budget([len(one) for one in prompts], budget=token_budget):
         ids = [prompts[place] for place in places]
         last = np.array([[len(one) - 1 for one in ids]])
         out[places] = torch.from_numpy(run_batch(trunk, ids, last)[0, 0]).to(out.device)
@@ -180,7 +181,7 @@ def continue_from(
         else:
             waiting.append((place, np.append(prompts[prompt], token)))
     lengths = [len(ids) + max_new - 1 for _, ids in waiting]
-    for places in _batches(lengths, token_budget):
+    for places in in_budget(lengths, budget=token_budget):
         chosen = [waiting[place] for place in places]
         ids = [one for _, one in chosen]
         said = generate_lanes(decoder, ids, [Lane("plain")], max_new=max_new - 1).answers[0]
@@ -188,18 +189,6 @@ def continue_from(
             tokens = (int(one[-1]), *answer.tokens)
             found[place] = Continuation(tokens, answer.ended, answer.margin)
     return [found[place] for place in range(len(pairs))]
-
-
-def _batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """Places of rows that run together, in rising order of length, within the budget."""
-    batch: list[int] = []
-    for place in sorted(range(len(lengths)), key=lengths.__getitem__):
-        if batch and (len(batch) + 1) * lengths[place] > budget:
-            yield batch
-            batch = []
-        batch.append(place)
-    if batch:
-        yield batch
 
 
 def _chunks(plain: _Logits, *, lanes: int) -> Iterator[tuple[slice, slice]]:

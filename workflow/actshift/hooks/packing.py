@@ -1,6 +1,6 @@
 """Which rows of unequal length go through the model together."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 
 def alike(lengths: Sequence[int], *, weight: int, overhead: int) -> list[list[int]]:
@@ -37,3 +37,26 @@ def alike(lengths: Sequence[int], *, weight: int, overhead: int) -> list[list[in
         passes.append(sorted(order[start:stop]))
         stop = start
     return passes[::-1]
+
+
+def in_budget(
+    lengths: Sequence[int], *, budget: int, extra: int = 0, tokens: int | None = None
+) -> Iterator[list[int]]:
+    """Places in rising order of length, as many at a time as two limits allow, at least one.
+
+    Args:
+        lengths: Tokens of each row.
+        budget: Most padded tokens, `extra` a row included.
+        extra: Added to every row.
+        tokens: Most padded tokens without them.
+    """
+    batch: list[int] = []
+    for place in sorted(range(len(lengths)), key=lambda i: (lengths[i], i)):
+        rows, longest = len(batch) + 1, lengths[place]
+        too_many = tokens is not None and rows * longest > tokens
+        if batch and (rows * (longest + extra) > budget or too_many):
+            yield batch
+            batch = []
+        batch.append(place)
+    if batch:
+        yield batch
