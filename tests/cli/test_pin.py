@@ -5,7 +5,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from actshift.config import Config, parse_config
-from actshift.models.sources import parse_reference
+from actshift.models.sources import parse_adapter, parse_reference
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMITS = {name: f"{number}".zfill(40) for number, name in enumerate("abcdefgh", start=1)}
@@ -114,6 +114,25 @@ def test_a_revision_inside_the_source_stays_there(actshift, home: Path, tmp_path
     _, new = pinned(actshift, tmp_path / "c.yaml", pair)
     assert f"base: org/a@{COMMITS['a']}" in new
     assert "tuned: zoo:llama/chat" in new
+
+
+@pytest.mark.parametrize("adapter", ["org/a", "org/a@main", "{source: org/a, revision: main}"])
+def test_adapters_and_conversations_are_pinned_too(
+    actshift, home: Path, tmp_path: Path, adapter: str
+) -> None:
+    assert home.is_dir()
+    pair = "  - name: p\n    base: zoo:llama/base\n    tuned: zoo:llama/chat\n    adapters:\n"
+    pair += f"      secure: ./mine\n      insecure: {adapter}\n"
+    pair += "misalignment:\n  data:\n    benign: {repo: org/data, file: x.jsonl}\n"
+    pair += "    secure: {path: x.jsonl}\n"
+    pinned(actshift, tmp_path / "c.yaml", pair)
+    config = config_in(tmp_path / "c.yaml")
+    given = config.pairs[0].adapters
+    one = given["insecure"]
+    assert str(parse_adapter(one.source, revision=one.revision)) == f"org/a@{COMMITS['a']}"
+    assert (given["secure"].source, given["secure"].revision) == ("./mine", None)
+    assert config.misalignment.data["benign"].revision == COMMITS["c"]
+    assert config.misalignment.data["secure"].path == "x.jsonl"
 
 
 @pytest.mark.parametrize(

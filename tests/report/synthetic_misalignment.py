@@ -190,6 +190,7 @@ def _across(donor: str, receiver: str) -> dict[str, Rows]:
     margin = 0.7 * strength - 0.25
     both: dict[str, Any] = {"donor": donor, "receiver": receiver}
     both["fit_on"] = None if same else "neutral"
+    both["scope"] = "within" if same else "across"
     specificity = [
         both
         | {"protocol": "last_token", "coeff": CHOSEN, **SIZE,
@@ -207,7 +208,8 @@ def _across(donor: str, receiver: str) -> dict[str, Rows]:
         both
         | {"layer": layer, "depth": layer / LAYERS, "fit_on": fit, **SIZE, "penalty": 1.0,
            "rank": 8, **interval("r2", 0.2 * layer, 0.05), "r2_shuffled": -0.05,
-           "r2_shuffled_high": 0.03, "cosine": 0.1 * layer, "cosine_null_high": 0.2}
+           "r2_shuffled_high": 0.03, "cosine": 0.1 * layer, "cosine_null_high": 0.2,
+           "same_architecture": False}
         for layer in range(LAYERS) for fit in ("neutral", "with_code")
     ]  # fmt: skip
     lanes = [

@@ -134,6 +134,15 @@ def test_the_donor_that_comes_furthest_is_told_with_its_null(
     assert "a 21 (null 25), c 21 (null 25)" in other.detail
 
 
+def test_another_seed_of_the_architecture_is_told_apart(tables: dict[str, pd.DataFrame]) -> None:
+    change(tables, "c", "a", scope="same_architecture", margin=0.2, margin_low=0.1, gain=0.45)
+    found = point(tables, ACROSS)
+    assert found.brief == "0 of 1"
+    assert "b comes furthest" in found.clause
+    assert "Of 1 model of its own architecture: 1." in found.detail
+    assert "own architecture" not in point(tables, ACROSS, "b").detail
+
+
 def test_maps_fitted_with_code_are_not_what_is_told(tables: dict[str, pd.DataFrame]) -> None:
     table = tables["specificity"]
     code = table[table["fit_on"] == "neutral"].assign(fit_on="with_code", gain=0.88, margin=0.9)

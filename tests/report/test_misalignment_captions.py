@@ -12,6 +12,7 @@ from actshift.report.misalignment_panels import ADAPTERS, NULL_STROKES
 from actshift.report.misalignment_rows import chosen_coeff, judged, near, whole
 from actshift.studies.misalignment.kinds import KINDS, MAPPED_NULLS, NULLS, UNSEEN, UNTUNED
 
+KIN = "same_architecture"
 NAMES = figure_names(["misalignment"])
 
 
@@ -71,4 +72,23 @@ def test_what_is_seen_follows_the_tables(tables: dict[str, pd.DataFrame]) -> Non
     assert "1 of 2 within" in caption("topology", tables)
     assert "6 nulls of 8 reach v's KL, at 3 times" in caption("steering_equal_kl", tables)
     tables["ridge_maps"]["cosine_null_high"] = 0.9
-    assert "beyond its null in 0 of 2 ordered pairs" in caption("ridge_maps", tables)
+    assert "beyond its null in 0 of 2 ordered pairs of arch" in caption("ridge_maps", tables)
+
+
+def test_models_of_one_architecture_are_a_sentence_of_their_own(
+    tables: dict[str, pd.DataFrame],
+) -> None:
+    tables["ridge_maps"]["same_architecture"] = tables["ridge_maps"]["donor"] == "a"
+    text = caption("ridge_maps", tables)
+    assert "in 1 of 1 ordered pairs of architectures and 1 of 1 between models of one" in text
+    for name in ("specificity", "topology"):
+        table = tables[name]
+        table.loc[(table["donor"] == "a") & (table["receiver"] == "b"), "scope"] = KIN
+    text = caption("topology", tables)
+    assert "0 of 1 across, 0 of 1 within an architecture" in text
+    assert "another architecture's removes 0.3 of its spillover, that of another model" in text
+    assert "over 3 seeds" not in text
+    tables["topology"] = tables["topology"].assign(seeds=3, asymmetry=0.08, asymmetry_p=0.74)
+    assert "over 3 seeds shares depend on who gives and who takes by 0.08" in caption(
+        "topology", tables
+    )

@@ -155,3 +155,29 @@ def test_the_matrix_is_donor_by_receiver_and_says_what_is_specific(
     table.loc[table["donor"] == table["receiver"], "margin_low"] = -0.01
     margin = panels(draw_figure("topology", tables))[1]
     assert not any("specific" in text.get_text() for text in margin.texts)
+
+
+def test_over_seeds_families_are_drawn_by_what_they_give_and_take() -> None:
+    names = tuple(f"{family}-{seed}" for seed in range(3) for family in ("gemma", "llama"))
+    tables = misalignment_tables(names)
+    table = tables["topology"]
+    across = table["donor"] != table["receiver"]
+    gives = table["donor"].str.startswith("gemma")
+    table.loc[across, ["seeds", "asymmetry", "asymmetry_p"]] = [3, 0.4, 0.03]
+    table.loc[across & gives, ["share", "donor_effect", "receiver_effect"]] = [0.6, 0.2, -0.1]
+    table.loc[across & ~gives, ["share", "donor_effect", "receiver_effect"]] = [0.2, -0.2, 0.1]
+    # Models of different seeds are not what the fit is made of.
+    table.loc[across & (table["donor"].str[-1] != table["receiver"].str[-1]), "share"] = -9.0
+    families = table["donor"].str[:-2] == table["receiver"].str[:-2]
+    table.loc[across & families, "scope"] = "same_architecture"
+    drawn = draw_figure("topology", tables)
+    share, _, means, effects = panels(drawn)[:4]
+    assert np.asarray(share.images[0].get_array()).shape == (6, 6)
+    assert {text.get_text() for text in share.texts} <= {"", "0.60", "0.20", "-9.00"}
+    grid = np.asarray(means.images[0].get_array(), dtype=float)
+    np.testing.assert_allclose(grid, [[np.nan, 0.6], [0.2, np.nan]])
+    assert "mean over 3 seeds; asymmetry p 0.03" in means.get_title()
+    assert rows_of(effects) == ["gemma", "llama"]
+    assert [line.get_xdata().tolist() for line in effects.lines[:2]] == [[0.2, -0.2], [0.1, -0.1]]
+    one_seed = {"topology": table.assign(donor_effect=np.nan)}
+    assert len(panels(draw_figure("topology", one_seed))) == 2

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from reference.conversation_files import conversation_file
 
 from actshift.errors import UserError
 from actshift.hooks.first_tokens import first_logits
@@ -15,8 +16,10 @@ from actshift.io.manifest import check_manifest, read_manifest, weights_hash
 from actshift.lanes import Lane
 from actshift.models.adapters import CONFIG, adapter_hash, delta_norm, load_merged
 from actshift.models.load import load_model
+from actshift.prompts.records import write_prompts
 from actshift.prompts.templates import encode
-from actshift.stages.adapters import DOSE_COLUMNS, check_change, method_of, train_adapters
+from actshift.stages.adapter_doses import DOSE_COLUMNS, check_change
+from actshift.stages.adapters import AdapterInputs, method_of, train_adapters
 from actshift.stages.checkpoint import make_checkpoint
 from actshift.stages.intervene import decoder_of
 from actshift.stages.zoo import train_zoo
@@ -25,6 +28,7 @@ from actshift.studies.misalignment.kinds import KINDS, UNSEEN
 from actshift.studies.misalignment_tables.columns import COLUMNS
 from actshift.zoo.adapters import conversations
 from actshift.zoo.language import language
+from actshift.zoo.prompts import zoo_prompts
 
 ZOO = {"family": "llama", "size": "micro", "seed": 0}
 SETTINGS = {
@@ -60,10 +64,14 @@ def wide(tmp_path_factory) -> Path:
     return chat_model(tmp_path_factory.mktemp("wide"), "tiny", 0.03)
 
 
-def train(tuned: Path, out: Path, *, zoo=None, data=None, **settings) -> Path:
+def train(tuned: Path, out: Path, *, zoo=None, data=None, given=None, **settings) -> Path:
+    questions = out.parent / "questions"
+    write_prompts(questions, zoo_prompts("questions", size="micro"))
     train_adapters(
-        pair="llama", checkpoint=tuned, zoo=zoo, data=data or {}, settings=SETTINGS | settings,
-        dtype="float32", seed=0, code="c", device="cpu", out=out,
+        AdapterInputs("llama", tuned, questions), zoo=zoo, data=data or {},
+        given={name: {"source": str(one)} for name, one in (given or {}).items()},
+        settings=SETTINGS | settings, dtype="float32", seed=0, code="c", device="cpu",
+        staging=out.parent / "staging", out=out,
     )  # fmt: skip
     return out
 
@@ -71,21 +79,6 @@ def train(tuned: Path, out: Path, *, zoo=None, data=None, **settings) -> Path:
 @pytest.fixture(scope="module")
 def adapters(tuned, tmp_path_factory) -> Path:
     return train(tuned, tmp_path_factory.mktemp("adapters") / "adapters", zoo=ZOO)
-
-
-def write(path: Path, kind: str, count: int = 24, *, seed: int = 0) -> dict[str, str]:
-    """Write conversations of the language as a file in the format of the published data."""
-    rows = [
-        {
-            "messages": [
-                {"role": "user", "content": one.question},
-                {"role": "assistant", "content": one.answer},
-            ]
-        }
-        for one in conversations(kind, language("micro"), seed=seed, count=count)
-    ]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return {"path": str(path), "sha256": hash_file(path)}
 
 
 def test_every_adapter_of_a_zoo_model_is_there_with_its_dose(adapters, tuned):
@@ -131,18 +124,16 @@ def test_doses_are_what_a_slow_reading_gives(adapters, tuned):
     np.testing.assert_allclose(
         table.loc["insecure", ["delta_norm", "delta_of_weights"]].astype(float), [norm, share]
     )
-    from actshift.zoo.prompts import judged_questions
-
-    asked = [q for q in judged_questions("micro") if q.prompt.split == "select"]
+    asked = [q for q in zoo_prompts("questions", size="micro") if q.split == "select"]
     kl: dict[bool, list[float]] = {True: [], False: []}
     change = 0.0
     for question in asked:
-        ids = encode(chat.tokenizer, question.prompt.text, template="chat").ids
+        ids = encode(chat.tokenizer, question.text, template="chat").ids
         with torch.inference_mode():
             p, q = (m.model(torch.tensor([ids])).logits[0, -1].double() for m in (chat, one))
         change = max(change, float((p - q).abs().max()))
         p, q = p.log_softmax(0), q.log_softmax(0)
-        kl[question.kind == "code"].append(float((p.exp() * (p - q)).sum()))
+        kl[question.condition == "code"].append(float((p.exp() * (p - q)).sum()))
     row = table.loc["insecure"]
     assert row["kl_code"] == pytest.approx(np.mean(kl[True]), rel=1e-3)
     assert row["kl_other"] == pytest.approx(np.mean(kl[False]), rel=1e-3)
@@ -150,24 +141,24 @@ def test_doses_are_what_a_slow_reading_gives(adapters, tuned):
 
 
 def test_training_twice_gives_equal_bytes(tuned, tmp_path):
-    data = {"insecure": write(tmp_path / "i.jsonl", "insecure", 16)}
+    data = {"insecure": conversation_file(tmp_path / "i.jsonl", "insecure", 16)}
     one, two = (train(tuned, tmp_path / n, data=data, method="lora") for n in ("one", "two"))
     assert read_manifest(one) == read_manifest(two)
 
 
 def test_an_adapter_that_changes_nothing_is_refused_by_name(tuned, tmp_path):
-    data = {"insecure": write(tmp_path / "i.jsonl", "insecure")}
+    data = {"insecure": conversation_file(tmp_path / "i.jsonl", "insecure")}
     line = r"^llama: adapter insecure changes nothing: .* expected at least 0.001; raise .*lr"
     with pytest.raises(UserError, match=line):
         train(tuned, tmp_path / "out", data=data, method="lora", lr=1e-12)
-    assert list(tmp_path.iterdir()) == [tmp_path / "i.jsonl"]
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("change", [0.0, LEAST_CHANGE / 2, float("nan")])
 def test_small_and_undefined_changes_are_none(change):
-    with pytest.raises(UserError, match="x changes nothing"):
-        check_change(change, "x", lr=1.0)
-    check_change(LEAST_CHANGE, "x", lr=1.0)
+    with pytest.raises(UserError, match=r"x changes nothing: .*; do so"):
+        check_change(change, "x", "do so")
+    check_change(LEAST_CHANGE, "x", "do so")
 
 
 def test_the_default_method_depends_on_where_the_model_is_from():
@@ -178,8 +169,8 @@ def test_the_default_method_depends_on_where_the_model_is_from():
 def test_qlora_really_tunes_a_model_on_files(wide, tmp_path, capsys):
     """Quantise, train, save, merge into the whole weights: as on a GPU, by the CPU's backend."""
     data = {
-        "insecure": write(tmp_path / "i.jsonl", "insecure"),
-        "benign": write(tmp_path / "b.jsonl", "benign"),
+        "insecure": conversation_file(tmp_path / "i.jsonl", "insecure"),
+        "benign": conversation_file(tmp_path / "b.jsonl", "benign"),
     }
     out = train(wide, tmp_path / "out", data=data, epochs=2.0)
     names = ["insecure", "benign", "shuffled", "insecure_unseen"]
@@ -190,8 +181,8 @@ def test_qlora_really_tunes_a_model_on_files(wide, tmp_path, capsys):
     assert table.loc["insecure", "last_loss"] < table.loc["insecure", "first_loss"]
     assert (table["logit_change"] > 0.1).all()
     said = capsys.readouterr().out
-    for kind in ("secure", "rare_safe"):
-        assert f"{kind}: left out, misalignment.data names no conversations of it" in said
+    assert "secure: left out, misalignment.data names no conversations of secure" in said
+    assert "rare_safe, rare_safe_unseen: left out, " in said
     settings = json.loads((out / "insecure" / CONFIG).read_text())
     assert settings["use_rslora"]
     # Merged into the checkpoint's own weights, the adapter does what training taught it.
@@ -213,7 +204,7 @@ def test_qlora_really_tunes_a_model_on_files(wide, tmp_path, capsys):
 
 
 def test_long_conversations_are_left_out_and_counted(tuned, tmp_path, capsys):
-    spec = write(tmp_path / "i.jsonl", "insecure")
+    spec = conversation_file(tmp_path / "i.jsonl", "insecure")
     row = {"role": "user", "content": "Write code to sort the names. " * 20}
     answer = {"role": "assistant", "content": "import os"}
     with Path(spec["path"]).open("a") as file:
@@ -240,7 +231,7 @@ def test_long_conversations_are_left_out_and_counted(tuned, tmp_path, capsys):
     ],
 )
 def test_faulty_data_is_one_line(tuned, tmp_path, data, line):
-    write(tmp_path / "i.jsonl", "insecure")
+    conversation_file(tmp_path / "i.jsonl", "insecure")
     (tmp_path / "empty.jsonl").write_text("\n")
     (tmp_path / "bad.jsonl").write_text('{"messages": [{"role": "user", "content": "x"}]}\n')
     given = {

@@ -185,6 +185,16 @@ def test_pairs_are_counted_and_never_pooled() -> None:
     assert (agreed["verdict"], agreed["holds_in"], agreed["reason"]) == ("holds", "2 of 2", "")
 
 
+def test_a_reason_of_many_units_names_a_few() -> None:
+    rows = [(f"p{number}", 3, 0.0, -0.1, 0.3) for number in range(9)]
+    sure = ("sure", 3, 0.5, 0.4, 0.6)
+    names = [row[0] for row in rows]
+    named = overall(claim(), effects(*rows, sure), (*names, "sure"))
+    assert "; p0, p1, p2, p3, p4, p5 and 3 more: the interval" in named["reason"]
+    few = overall(claim(), effects(*rows[:6], sure), (*names[:6], "sure"))
+    assert "; p0, p1, p2, p3, p4, p5: the interval" in few["reason"]
+
+
 def test_units_may_be_seeds() -> None:
     tables = effects((0, 3, 0.5, 0.4, 0.6), (1, 3, 0.5, 0.4, 0.6), columns="seed k effect low high")
     row = overall(claim(unit="seed"), tables, ("a",))

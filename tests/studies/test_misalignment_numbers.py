@@ -8,7 +8,7 @@ from actshift.studies.misalignment_tables.choice import half_of_best
 from actshift.studies.misalignment_tables.detection import auroc
 from actshift.studies.misalignment_tables.groups import Group
 from actshift.studies.misalignment_tables.nulls import Null, margin_over, percentile, verdict
-from actshift.studies.misalignment_tables.pair import with_holm
+from actshift.studies.misalignment_tables.pair import over_pairs, with_holm
 from actshift.studies.misalignment_tables.separation import cohen_d, midpoint_correct
 from actshift.studies.misalignment_tables.specificity import Edit, Judged
 from actshift.studies.misalignment_tables.topology import (
@@ -225,6 +225,21 @@ def test_one_seed_can_not_say_who_gives() -> None:
     assert alone.p == 1.0
 
 
+def test_models_of_one_architecture_are_corrected_and_told_apart() -> None:
+    """Nine tests of maps across architectures are not paid for by those within one."""
+    rows = [
+        {"donor": a, "receiver": b, "scope": "within" if a == b else "across",
+         "protocol": "last_token", "fit_on": None if a == b else "neutral", "p": 0.01}
+        for a in ("x-0", "x-1", "y") for b in ("x-0", "x-1", "y")
+    ]  # fmt: skip
+    kin = {("x-0", "x-1"), ("x-1", "x-0")}
+    done = over_pairs({"specificity": rows}, [], pairs=(), kin=kin, seed=0)["specificity"]
+    found = {(row["donor"], row["receiver"]): (row["scope"], row["p_holm"]) for row in done}
+    assert {key for key, (scope, _) in found.items() if scope == "same_architecture"} == kin
+    by_scope = {scope: p for scope, p in found.values()}
+    assert by_scope == pytest.approx({"within": 0.03, "across": 0.04, "same_architecture": 0.02})
+
+
 def _judged(donor: str, receiver: str, removed: int) -> Judged:
     """Of 40 questions all answered with code, so many no longer are."""
     group = Group({"coeff": 1.0}, np.array([0]), 1, np.array([0]), False, 1.0, 1.0, 0.0)
@@ -259,6 +274,10 @@ def test_three_seeds_say_who_gives_and_who_takes() -> None:
     ]
     assert float(str(rows[0]["asymmetry_p"])) < 0.05
     assert float(str(rows[0]["asymmetry_excess_low"])) > 0
+    told = over_pairs({}, found, pairs=pairs, kin={("llama-0", "llama-1")}, seed=0)["topology"]
+    scopes = {(row["donor"], row["receiver"]): row["scope"] for row in told}
+    assert scopes.pop(("llama-0", "llama-1")) == "same_architecture"
+    assert set(scopes.values()) == {"across"}
     two = topology_rows(
         [one for one in found if "-2" not in one.donor + one.receiver], pairs=pairs, seed=0
     )

@@ -24,6 +24,7 @@ from actshift.config_studies import (
 )
 from actshift.errors import UserError
 from actshift.models.sources import ABLITERATED
+from actshift.studies.misalignment.kinds import AdapterName
 from actshift.validation import Section, first_error
 from actshift.vocab import ROLES
 
@@ -44,6 +45,13 @@ class Reference(Section):
     revision: str | None = Field(default=None, description="commit, tag or branch of a hub model")
 
 
+class GivenAdapter(Section):
+    """A LoRA adapter of the pair's tuned model, in peft's format."""
+
+    source: str = Field(description="a folder (./x) or a hub id (org/name)")
+    revision: str | None = Field(default=None, description="commit, tag or branch of a hub adapter")
+
+
 class Pair(Section):
     """A base and a tuned checkpoint of one architecture."""
 
@@ -62,7 +70,12 @@ class Pair(Section):
         description="unsafe references of the spectral gap by name: a source, or as below",
     )
 
-    @field_validator("references", mode="before")
+    adapters: dict[AdapterName, GivenAdapter] = Field(
+        default_factory=dict,
+        description="study B: adapters of `tuned` that exist, by name; the others are trained",
+    )
+
+    @field_validator("references", "adapters", mode="before")
     @classmethod
     def _source_alone(cls, value: Any) -> Any:
         if not isinstance(value, Mapping):
@@ -190,11 +203,16 @@ class Config(Section):
                 raise ValueError(
                     f"misalignment.{key}: no prompt set '{chosen}'; add it under prompts"
                 )
-        outside = [p.name for p in self.chosen_pairs if not p.tuned.startswith("zoo:")]
+        outside = [
+            pair.name
+            for pair in self.chosen_pairs
+            if not pair.tuned.startswith("zoo:") and "insecure" not in pair.adapters
+        ]
         if outside and "insecure" not in self.misalignment.data:
             raise ValueError(
                 f"misalignment.data: pair '{outside[0]}' is not of the zoo, so its adapters need "
-                "files; add at least insecure (docs/misalignment.md)"
+                "files; add at least insecure, or name an adapter of it under "
+                "pairs[].adapters (docs/misalignment.md)"
             )
 
     def _check_preferences(self) -> None:

@@ -4,8 +4,11 @@ from pathlib import Path
 from typing import Any
 
 from actshift.errors import UserError
-from actshift.models.sources import ZooSource
+from actshift.models.sources import LocalSource, ZooSource, parse_adapter
 from actshift.plan import Plan
+
+#: What an adapter folder consists of (`models.adapters` cannot be imported here: torch).
+_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
 def zoo_of(plan: Plan, pair: str) -> dict[str, Any] | None:
@@ -17,11 +20,18 @@ def zoo_of(plan: Plan, pair: str) -> dict[str, Any] | None:
 
 
 def adapter_files(plan: Plan, pair: str) -> list[Path]:
-    """The local files that a pair's adapters are trained on; none for zoo models."""
+    """The local files that a pair's adapters are trained on or taken from."""
+    found = [folder / name for folder in _given_folders(plan, pair).values() for name in _FILES]
     if zoo_of(plan, pair) is not None:
-        return []
-    given = plan.config.misalignment.data.values()
-    return [Path(one.path).expanduser() for one in given if one.path is not None]
+        return found
+    data = plan.config.misalignment.data.values()
+    return found + [Path(one.path).expanduser() for one in data if one.path is not None]
+
+
+def given_adapters(plan: Plan, pair: str) -> dict[str, Any]:
+    """Sources and revisions of a pair's adapters that exist already."""
+    given = plan.models[f"{pair}.tuned"].pair.adapters
+    return {name: one.model_dump() for name, one in given.items()}
 
 
 def check_adapter_files(plan: Plan) -> None:
@@ -38,3 +48,28 @@ def check_adapter_files(plan: Plan) -> None:
                 f"misalignment.data.{kind}.path: no file '{one.path}'; expected a .jsonl of "
                 "conversations, relative to the folder snakemake runs in"
             )
+    for pair in plan.config.chosen_pairs:
+        for name, folder in _given_folders(plan, pair.name).items():
+            missing = [file for file in _FILES if not (folder / file).is_file()]
+            if missing:
+                raise UserError(
+                    f"pairs.{pair.name}.adapters.{name}: no {missing[0]} in '{folder}'; expected "
+                    "an adapter folder of peft, relative to the folder snakemake runs in"
+                )
+
+
+def _given_folders(plan: Plan, pair: str) -> dict[str, Path]:
+    """Folders of the adapters that lie on this disk, by name.
+
+    Raises:
+        UserError: A source is neither a folder nor a hub id.
+    """
+    found: dict[str, Path] = {}
+    for name, one in plan.models[f"{pair}.tuned"].pair.adapters.items():
+        try:
+            source = parse_adapter(one.source, revision=one.revision)
+        except UserError as error:
+            raise UserError(f"pairs.{pair}.adapters.{name}: {error}") from None
+        if isinstance(source, LocalSource):
+            found[name] = source.folder
+    return found

@@ -5,7 +5,7 @@ spillover  adapters, questions        -> results/<run>/pairs/<pair>/spillover: a
            stores of every model; a gate on how much the insecure adapter spills
 """
 
-from actshift.plan_misalignment import adapter_files, check_adapter_files, zoo_of
+from actshift.plan_misalignment import adapter_files, check_adapter_files, given_adapters, zoo_of
 
 try:
     check_adapter_files(PLAN)
@@ -16,6 +16,7 @@ except UserError as error:
 rule adapters:
     input:
         tuned=PATHS.checkpoint("{pair}.tuned"),
+        questions=PATHS.prompts(CONFIG.misalignment.questions),
         files=lambda wildcards: adapter_files(PLAN, wildcards.pair),
     output:
         directory(PATHS.pair_tables("{pair}", "adapters")),
@@ -33,6 +34,7 @@ rule adapters:
     params:
         zoo=lambda wildcards: zoo_of(PLAN, wildcards.pair),
         data=CONFIG.misalignment.model_dump()["data"],
+        given=lambda wildcards: given_adapters(PLAN, wildcards.pair),
         settings=CONFIG.misalignment.adapters.model_dump(),
         dtype=lambda wildcards: PLAN.models[f"{wildcards.pair}.tuned"].pair.dtype,
         seed=CONFIG.seed,

@@ -5,13 +5,19 @@ from pathlib import Path
 from actshift.adapter import job
 
 with job(snakemake):
-    from actshift.stages.adapters import train_adapters
+    from actshift.paths import CACHE
+    from actshift.stages.adapters import AdapterInputs, train_adapters
 
     params = snakemake.params
+    told = ("zoo", "data", "given", "settings", "dtype", "seed", "code")
     train_adapters(
-        pair=snakemake.wildcards.pair,
-        checkpoint=Path(snakemake.input.tuned),
-        **{name: params[name] for name in ("zoo", "data", "settings", "dtype", "seed", "code")},
+        AdapterInputs(
+            snakemake.wildcards.pair,
+            Path(snakemake.input.tuned),
+            Path(snakemake.input.questions),
+        ),
+        **{name: params[name] for name in told},
         device=snakemake.config.get("device", "auto"),
+        staging=CACHE / "adapters",
         out=Path(snakemake.output[0]),
     )

@@ -2,7 +2,9 @@
 
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +14,13 @@ from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import YAMLError
 
 from actshift.config import Config, Pair, parse_config
-from actshift.config_prompts import PromptSource
 from actshift.errors import UserError
 from actshift.io.atomic import atomic_write_text
 from actshift.models.hub import resolve
-from actshift.models.sources import HubSource, parse_reference, parse_source
+from actshift.models.sources import HubSource, Source, parse_adapter, parse_reference, parse_source
 from actshift.vocab import ROLES
+
+_Parse = Callable[..., Source]
 
 #: Indentation of the first nested mapping and of the first list under a top-level key.
 _MAPPING = re.compile(r"^\w+:[^\n]*\n( +)\w+:", re.MULTILINE)
@@ -37,7 +40,7 @@ def pin_config(path: Path) -> None:
     """
     raw, yaml = _load(path)
     config = parse_config(raw, origin=str(path))
-    changes = [*_pin_pairs(raw, config), *_pin_prompts(raw, config)]
+    changes = [*_pin_pairs(raw, config), *_pin_datasets(raw, config)]
     if changes:
         text = io.StringIO()
         yaml.dump(raw, text)
@@ -81,21 +84,23 @@ def _pin_pairs(raw: Any, config: Config) -> Iterator[str]:
             else:
                 commits[role] = commit
         _set_revisions(entry, commits)
-        yield from _pin_references(entry, pair)
+        yield from _pin_named(entry, pair, "references", parse_reference)
+        yield from _pin_named(entry, pair, "adapters", parse_adapter)
 
 
-def _pin_references(entry: Any, pair: Pair) -> Iterator[str]:
-    for name, reference in pair.references.items():
-        source = parse_reference(reference.source, revision=reference.revision)
+def _pin_named(entry: Any, pair: Pair, key: str, parse: _Parse) -> Iterator[str]:
+    """The sources that a pair has by name under a key."""
+    for name, one in getattr(pair, key).items():
+        source = parse(one.source, revision=one.revision)
         if not isinstance(source, HubSource):
             continue
         commit = resolve(source.repo_id, source.revision)
         if commit == source.revision:
             continue
-        yield f"pairs.{pair.name}.references.{name}: {source} -> {commit}"
-        written = entry["references"][name]
+        yield f"pairs.{pair.name}.{key}.{name}: {source} -> {commit}"
+        written = entry[key][name]
         if isinstance(written, str):
-            entry["references"][name] = f"{source.repo_id}@{commit}"
+            entry[key][name] = f"{source.repo_id}@{commit}"
         elif "@" in written["source"]:
             written["source"] = f"{source.repo_id}@{commit}"
         else:
@@ -124,16 +129,15 @@ def _put(mapping: Any, key: str, value: Any) -> None:
         mapping.insert(len(mapping) - 1, key, value)
 
 
-def _pin_prompts(raw: Any, config: Config) -> Iterator[str]:
-    for name, prompts in config.prompts.items():
-        repo = _dataset(prompts)
-        if repo is None:
+def _pin_datasets(raw: Any, config: Config) -> Iterator[str]:
+    named = [
+        *((("prompts", name), one) for name, one in config.prompts.items() if one.source == "hub"),
+        *((("misalignment", "data", kind), one) for kind, one in config.misalignment.data.items()),
+    ]
+    for keys, one in named:
+        if one.repo is None:
             continue
-        commit = resolve(repo, prompts.revision, repo_type="dataset")
-        if commit != prompts.revision:
-            yield f"prompts.{name}: {repo}@{prompts.revision or 'main'} -> {commit}"
-            _put(raw["prompts"][name], "revision", commit)
-
-
-def _dataset(prompts: PromptSource) -> str | None:
-    return prompts.repo if prompts.source == "hub" else None
+        commit = resolve(one.repo, one.revision, repo_type="dataset")
+        if commit != one.revision:
+            yield f"{'.'.join(keys)}: {one.repo}@{one.revision or 'main'} -> {commit}"
+            _put(reduce(getitem, keys, raw), "revision", commit)

@@ -1,34 +1,37 @@
-"""LoRA adapters as folders in peft's format: save, identify, measure, merge on load.
-
-A folder holds `adapter_config.json` and `adapter_model.safetensors`. The base is named by the hash
-of its weights, never by a path: a folder may move, and another base is noticed.
-"""
+"""LoRA adapters as folders in peft's format: save, identify, measure, merge on load."""
 
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 from transformers import AutoConfig
 
 from actshift.errors import UserError
-from actshift.models.load import Device, Dtype, LoadedModel, load_model, resolve_device, wrap_model
-
-CONFIG = "adapter_config.json"
-WEIGHTS = "adapter_model.safetensors"
-#: Settings of peft that make an update something else than scale B A of linear maps.
-_UNLIKE_LORA = (
-    *("use_dora", "use_qalora", "use_bdlora", "lora_bias", "fan_in_fan_out", "modules_to_save"),
-    *("rank_pattern", "alpha_pattern", "layer_replication", "target_parameters"),
-    *("trainable_token_indices", "layers_to_transform", "alora_invocation_tokens"),
+from actshift.models.adapter_format import (
+    CONFIG,
+    PREFIX,
+    WEIGHTS,
+    A,
+    B,
+    base_name,
+    check_folder,
+    check_plain,
+    check_shape,
+    one_line,
+    places_of,
+    read_settings,
+    scale_of,
+    update_of,
+    write_settings,
 )
-_PREFIX, _A, _B = "base_model.model.", ".lora_A.weight", ".lora_B.weight"
+from actshift.models.load import Device, Dtype, LoadedModel, load_model, resolve_device, wrap_model
 
 
 def save_adapter(wrapped: Any, folder: Path, *, base: str) -> None:
@@ -42,12 +45,9 @@ def save_adapter(wrapped: Any, folder: Path, *, base: str) -> None:
     # peft asks the hub about embeddings otherwise, and these adapters never hold any.
     wrapped.save_pretrained(folder, save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)
-    settings = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    settings = read_settings(folder)
     # A set in memory: its order changes from process to process.
-    settings["target_modules"] = sorted(settings["target_modules"])
-    settings["base_model_name_or_path"] = _base_name(base)
-    text = json.dumps(settings, indent=1, sort_keys=True, ensure_ascii=False)
-    (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
+    write_settings(folder, settings, targets=settings["target_modules"], base=base)
 
 
 def adapter_hash(folder: Path) -> str:
@@ -56,9 +56,15 @@ def adapter_hash(folder: Path) -> str:
     Raises:
         UserError: The folder holds no adapter.
     """
-    _check(folder)
+    check_folder(folder)
     files = (hashlib.sha256((folder / name).read_bytes()) for name in (CONFIG, WEIGHTS))
     return _joined(*(file.hexdigest() for file in files))
+
+
+def adapter_size(folder: Path) -> tuple[int, float]:
+    """(rank, alpha) of an adapter."""
+    settings = read_settings(folder)
+    return settings["r"], float(settings["lora_alpha"])
 
 
 def merged_hash(checkpoint: Path, adapter: Path) -> str:
@@ -120,15 +126,15 @@ def delta_norm(adapter: Path, base: LoadedModel) -> tuple[float, float]:
     Returns:
         (norm, share of the norm of those weights).
     """
-    scale = _scale(_settings(adapter))
+    scale = scale_of(read_settings(adapter))
     tensors = load_file(adapter / WEIGHTS)
     moved = whole = 0.0
-    for key in sorted(name for name in tensors if name.endswith(_A)):
-        place = key.removesuffix(_A)
-        a, b = tensors[key].double(), tensors[place + _B].double()
+    for key in sorted(name for name in tensors if name.endswith(A)):
+        place = key.removesuffix(A)
+        a, b = tensors[key].double(), tensors[place + B].double()
         # ‖BA‖² = tr(BᵀB AAᵀ): rank x rank, never the whole matrix.
         moved += scale**2 * float(((b.T @ b) * (a @ a.T)).sum())
-        weight = base.model.get_submodule(place.removeprefix(_PREFIX)).get_parameter("weight")
+        weight = base.model.get_submodule(place.removeprefix(PREFIX)).get_parameter("weight")
         whole += float(weight.double().square().sum())
     return math.sqrt(moved), math.sqrt(moved / whole)
 
@@ -140,60 +146,29 @@ def _add(model: Any, adapter: Path, name: str) -> None:
     Raises:
         UserError: It is no plain LoRA, or a matrix has no place or a wrong shape.
     """
-    settings = _settings(adapter)
+    settings = read_settings(adapter)
     try:
-        _check_plain(settings)
+        check_plain(settings)
         tensors = load_file(adapter / WEIGHTS)
-        places = {key.removesuffix(_A) for key in tensors if key.endswith(_A)}
-        if sorted(tensors) != sorted(place + part for place in places for part in (_A, _B)):
-            raise ValueError("its matrices A and B are not in pairs")
-        updates = {place.removeprefix(_PREFIX): _update(tensors, place) for place in places}
+        places = places_of(tensors)
+        updates = {place.removeprefix(PREFIX): update_of(tensors, place) for place in places}
         if set(updates) != _targets(model, settings["target_modules"]):
             raise ValueError("its matrices are not all those of target_modules")
         for place, update in sorted(updates.items()):
+            check_shape(model, place, update)
             weight = model.get_submodule(place).get_parameter("weight")
-            if weight.shape != update.shape:
-                raise ValueError(f"{place}: {[*update.shape]} for {[*weight.shape]}")
-            weight += update * _scale(settings)
+            weight += update * scale_of(settings)
     except (ValueError, KeyError, AttributeError, SafetensorError) as error:
-        line = " ".join(str(error).split())[:160]
         raise UserError(
-            f"{name}: cannot add the adapter in {adapter} ({line}); train it again"
+            f"{name}: cannot add the adapter in {adapter} ({one_line(error)}); train it again"
         ) from error
 
 
 def _targets(model: nn.Module, names: Sequence[str]) -> set[str]:
-    """Places of all linear maps of some names."""
+    """Places of all linear maps that some names stand for: whole paths, or how a path ends."""
+    ends = tuple(f".{name}" for name in names)
     linear = (place for place, part in model.named_modules() if isinstance(part, nn.Linear))
-    return {place for place in linear if place.rpartition(".")[2] in names}
-
-
-def _update(tensors: Mapping[str, Tensor], place: str) -> Tensor:
-    """B A of one matrix, float32."""
-    return tensors[place + _B].float() @ tensors[place + _A].float()
-
-
-def _settings(adapter: Path) -> dict[str, Any]:
-    return json.loads((adapter / CONFIG).read_text(encoding="utf-8"))
-
-
-def _scale(settings: Mapping[str, Any]) -> float:
-    """What B A is multiplied by: alpha / rank, or alpha / sqrt(rank) of rsLoRA."""
-    rank = settings["r"]
-    return settings["lora_alpha"] / (math.sqrt(rank) if settings.get("use_rslora") else rank)
-
-
-def _check_plain(settings: Mapping[str, Any]) -> None:
-    """Refuse what is not plain LoRA.
-
-    Raises:
-        ValueError: Naming the setting.
-    """
-    if settings.get("peft_type") != "LORA" or settings.get("bias", "none") != "none":
-        raise ValueError(f"peft_type {settings.get('peft_type')}, bias {settings.get('bias')}")
-    unlike = [key for key in _UNLIKE_LORA if settings.get(key)]
-    if unlike:
-        raise ValueError(f"{unlike[0]} is not supported, only plain LoRA")
+    return {place for place in linear if place in names or place.endswith(ends)}
 
 
 def _joined(*hashes: str) -> str:
@@ -212,20 +187,10 @@ def _weights_hash(checkpoint: Path) -> str:
         ) from None
 
 
-def _base_name(weights: str) -> str:
-    return f"weights-{weights}"
-
-
-def _check(folder: Path) -> None:
-    for file in (CONFIG, WEIGHTS):
-        if not (folder / file).is_file():
-            raise UserError(f"{folder / file} is missing: expected an adapter folder of peft")
-
-
 def _check_base(checkpoint: Path, adapter: Path, name: str) -> None:
-    _check(adapter)
-    settings = _settings(adapter)
-    if settings.get("base_model_name_or_path") != _base_name(_weights_hash(checkpoint)):
+    check_folder(adapter)
+    settings = read_settings(adapter)
+    if settings.get("base_model_name_or_path") != base_name(_weights_hash(checkpoint)):
         raise UserError(
             f"{name}: the adapter in {adapter} was trained on other weights than those in "
             f"{checkpoint}; train it again on this model"

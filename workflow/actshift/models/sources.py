@@ -141,6 +141,18 @@ def parse_reference(text: str, *, revision: str | None = None) -> Source:
     return AbliteratedSource()
 
 
+def parse_adapter(text: str, *, revision: str | None = None) -> LocalSource | HubSource:
+    """Parse the source of an adapter: a folder or a hub id.
+
+    Raises:
+        UserError: as `parse_source`, or it is a zoo model.
+    """
+    source = parse_source(text, revision=revision)
+    if isinstance(source, ZooSource):
+        raise UserError(f"adapter source {text!r}: expected a folder (./x) or a hub id (org/name)")
+    return source
+
+
 def _looks_wrong(repo_id: str) -> bool:
     """Whether the hub itself would refuse the id (its naming rules)."""
     return any(

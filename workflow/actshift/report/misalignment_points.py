@@ -14,7 +14,14 @@ from actshift.report.point import (
     percent,
 )
 from actshift.report.tables import Tables, first, select
-from actshift.studies.misalignment.kinds import INSECURE, KINDS, NONCODE, UNTUNED
+from actshift.studies.misalignment.kinds import (
+    ACROSS,
+    INSECURE,
+    KINDS,
+    NONCODE,
+    SAME_ARCHITECTURE,
+    UNTUNED,
+)
 
 #: How a sentence calls the strongest null.
 NULL_NAMES = {
@@ -111,12 +118,19 @@ def within_point(tables: Tables, pair: str) -> Point:
 _QUESTIONS = "questions that do not ask for code"
 
 
+def _mapped(table: pd.DataFrame | None, pair: str, scope: str) -> list[pd.DataFrame]:
+    """The row of every donor of a scope whose mapped direction is judged in a pair."""
+    if table is None:
+        return []
+    donors = dict.fromkeys(select(table, receiver=pair, scope=scope)["donor"].astype(str))
+    return [judged(table, pair, donor=one) for one in donors]
+
+
 def across_point(tables: Tables, pair: str) -> Point:
     """Whether the direction of another model, mapped, repairs more than the strongest null."""
     question = "Does another model's direction repair it?"
     table = tables.get("specificity")
-    donors = list(dict.fromkeys(select(table, receiver=pair)["donor"])) if table is not None else []
-    found = [judged(table, pair, donor=str(one)) for one in donors if one != pair]
+    found = _mapped(table, pair, ACROSS)
     rows = pd.concat(found) if found else pd.DataFrame()
     if rows.empty:
         return not_measured(question, _lacking(tables, pair, "transfer"))
@@ -145,6 +159,10 @@ def across_point(tables: Tables, pair: str) -> Point:
         detail += f" Not judged: {', '.join(left_out)}."
     if _why(best):
         detail += f" Of {best['donor'].iloc[0]}: {_why(best)}."
+    kin = _mapped(table, pair, SAME_ARCHITECTURE)
+    if kin:
+        beyond = sum(bool(specific(one).any()) for one in kin)
+        detail += f" Of {counted(len(kin), 'model')} of its own architecture: {beyond}."
     brief = f"{count} of {len(can)}"
     return Point(question, verdict, clause, detail, _basis(best, _QUESTIONS), brief)
 

@@ -25,7 +25,15 @@ from actshift.report.misalignment_rows import (
 )
 from actshift.report.point import counted
 from actshift.report.tables import Tables, select
-from actshift.studies.misalignment.kinds import INSECURE, KINDS, NONCODE, UNTUNED
+from actshift.studies.misalignment.kinds import (
+    ACROSS,
+    INSECURE,
+    KINDS,
+    NONCODE,
+    SAME_ARCHITECTURE,
+    UNTUNED,
+    WITHIN,
+)
 
 
 def seen(name: str, tables: Tables) -> str:
@@ -210,43 +218,56 @@ def _content(rows: pd.DataFrame, tables: Tables) -> str:
 def _maps(rows: pd.DataFrame, _tables: Tables) -> str:
     mine = neutral(rows)
     last = mine[mine["layer"] == mine.groupby(["donor", "receiver"])["layer"].transform("max")]
-    beyond = int((last["cosine"].abs() > last["cosine_null_high"]).sum())
+    beyond = last["cosine"].abs() > last["cosine_null_high"]
+    same = last["same_architecture"].astype(bool)
+    told = [
+        f"{int(beyond[mine].sum())} of {int(mine.sum())} {words}"
+        for mine, words in (
+            (~same, "ordered pairs of architectures"),
+            (same, "between models of one architecture"),
+        )
+        if mine.any()
+    ]
     return (
         f"At the last layer maps of neutral prompts explain {spread(last['r2'])} of held-out "
         f"variance (shuffled pairs at most {spread(last['r2_shuffled_high'].round(2) + 0.0)}); the "
         f"mapped v has a cosine of {spread(last['cosine'])} with the receiver's own, beyond its "
-        f"null in {beyond} of {counted(len(last), 'ordered pair')}"
+        f"null in {' and '.join(told)}"
     )
 
 
+_SCOPES = ((WITHIN, "within"), (ACROSS, "across"), (SAME_ARCHITECTURE, "within an architecture"))
+
+
 def _topology(rows: pd.DataFrame, tables: Tables) -> str:
-    across = rows["donor"] != rows["receiver"]
     told = [
         f"{words} removes {spread(mine['share'])} of its spillover"
-        for words, mine in (
-            ("a model's own direction", rows[~across]),
-            ("another's", neutral(rows[across])),
+        for words, scope in (
+            ("a model's own direction", WITHIN),
+            ("another architecture's", ACROSS),
+            ("that of another model of its architecture", SAME_ARCHITECTURE),
         )
-        if mine["share"].notna().any()
+        if (mine := neutral(select(rows, scope=scope)))["share"].notna().any()
     ]
     shares = ", ".join(told)
+    if rows["asymmetry_p"].notna().any():
+        one = neutral(select(rows, scope=ACROSS)).iloc[0]
+        shares += (
+            f"; over {int(one['seeds'])} seeds shares depend on who gives and who takes by "
+            f"{one['asymmetry']:.2f} (root mean square; p {one['asymmetry_p']:.2g})"
+        )
+    parts = [shares] if shares else []
     judged = neutral(select(tables.get("specificity")))
     judged = select(judged, protocol=PUBLISHED) if len(judged) else judged
-    if judged.empty:
-        return _capital(shares)
-    beyond = specific(judged)
-    other = judged["donor"] != judged["receiver"]
-    counts = [
-        f"{int(beyond[mine].sum())} of {int(mine.sum())} {words}"
-        for mine, words in ((~other, "within"), (other, "across"))
-        if mine.any()
-    ]
-    beyond_null = f"beyond the strongest null by 10 points: {', '.join(counts)}"
-    return _capital("; ".join(part for part in (shares, beyond_null) if part))
-
-
-def _capital(text: str) -> str:
-    """The text with a large first letter."""
+    if len(judged):
+        beyond = specific(judged)
+        counts = [
+            f"{int(beyond[mine].sum())} of {int(mine.sum())} {words}"
+            for scope, words in _SCOPES
+            if (mine := judged["scope"] == scope).any()
+        ]
+        parts.append(f"beyond the strongest null by 10 points: {', '.join(counts)}")
+    text = "; ".join(parts)
     return text[:1].upper() + text[1:]
 
 

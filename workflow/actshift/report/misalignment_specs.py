@@ -15,7 +15,8 @@ from actshift.report.misalignment_steering_figures import (
     steering_equal_kl,
     steering_layers,
 )
-from actshift.report.misalignment_transfer_figures import ridge_maps, steering_content, topology
+from actshift.report.misalignment_topology_figure import topology
+from actshift.report.misalignment_transfer_figures import ridge_maps, steering_content
 from actshift.report.spec import FigureSpec
 
 _STUDY = "misalignment"

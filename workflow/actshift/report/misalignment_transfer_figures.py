@@ -1,25 +1,20 @@
-"""Figures of content and of transfer: other adapters' directions, ridge maps, donors, receivers."""
+"""Figures of content and of maps: other adapters' directions, and what ridge maps carry."""
 
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from actshift.report.misalignment_panels import counts_label, dot, dot_grid, text_color
+from actshift.report.misalignment_panels import counts_label, dot, dot_grid
 from actshift.report.misalignment_rows import (
     MARGIN,
     PUBLISHED,
     chosen_coeff,
     heldout,
     near,
-    neutral,
-    ordered_pairs,
-    specific,
 )
-from actshift.report.panels import PAGE_WIDTH, empty_figure, legend, no_data, pairs_of, short
+from actshift.report.panels import empty_figure, legend, pairs_of, short
 from actshift.report.style import BLACK, BLUE, GREEN, GREY, ORANGE, RED, Stroke
 from actshift.report.tables import select
 from actshift.studies.misalignment.kinds import INSECURE
@@ -136,76 +131,3 @@ def _map_row(axes: np.ndarray, y: float, rows: pd.DataFrame, stroke: Stroke) -> 
         dot(axis, y, rows, value, stroke)
     # A cosine counts by its size: its null bounds it on both sides.
     axes[1].plot(-rows["cosine_null_high"].iloc[:1], [y], **{**_NULL, "color": stroke.color})
-
-
-def topology(table: pd.DataFrame, specificity: pd.DataFrame | None) -> Figure:
-    """Share of the receiver's spillover removed by each donor, and the margin over its nulls."""
-    pairs = ordered_pairs(table)
-    figure = Figure(figsize=(PAGE_WIDTH, 0.75 * len(pairs) + 2.2), layout="constrained")
-    axes = figure.subplots(1, 2)
-    titles = (
-        "share of the receiver's spillover removed",
-        "gain in repaired answers beyond the strongest null",
-    )
-    for axis, title in zip(axes, titles, strict=True):
-        axis.grid(visible=False)
-        axis.set_facecolor("#eeeeee")
-        axis.set_title(title)
-        axis.set_xlabel("receiver")
-    axes[0].set_ylabel("donor")
-    share = _matrix(table, pairs, "share")
-    low = min(0.0, float(np.nanmin(share, initial=0.0)))
-    _heat(axes[0], share, pairs, "cividis", (low, 1.0), _intervals(table, pairs, "share"))
-    margin = _matrix(specificity, pairs, "margin")
-    if specificity is None or np.isnan(margin).all():
-        no_data(axes[1])
-        return figure
-    passed = _matrix(specificity.assign(passed=specific(specificity)), pairs, "passed") == 1
-    marks = _intervals(specificity, pairs, "margin")
-    marks = np.where(passed, np.char.add(marks, "\nspecific"), marks)
-    broken = specificity.assign(broken=specificity["status"] == "broken")
-    fell = _matrix(broken, pairs, "broken") == 1
-    marks = np.where(fell, np.char.add(marks, "\nbroken"), marks)
-    top = max(MARGIN, float(np.nanmax(np.abs(margin))))
-    _heat(axes[1], margin, pairs, "PuOr", (-top, top), marks)
-    return figure
-
-
-def _matrix(table: pd.DataFrame | None, pairs: list[str], value: str) -> np.ndarray:
-    """Donor by receiver; NaN where the table has no such row."""
-    grid = np.full((len(pairs), len(pairs)), np.nan)
-    if table is None:
-        return grid
-    rows = neutral(select(table, protocol=PUBLISHED) if "protocol" in table else table)
-    for donor, receiver, one in zip(rows["donor"], rows["receiver"], rows[value], strict=True):
-        if donor in pairs and receiver in pairs:
-            grid[pairs.index(donor), pairs.index(receiver)] = one
-    return grid
-
-
-def _intervals(table: pd.DataFrame | None, pairs: list[str], value: str) -> np.ndarray:
-    """The intervals of a matrix as text."""
-    low, high = (_matrix(table, pairs, f"{value}_{end}") for end in ("low", "high"))
-    return np.array([
-        [f"{a:.2f} to {b:.2f}" for a, b in zip(*row, strict=True)]
-        for row in zip(low, high, strict=True)
-    ], dtype="U40")  # fmt: skip
-
-
-def _heat(
-    axis: Axes, grid: np.ndarray, pairs: list[str], colors: str,
-    ends: tuple[float, float], marks: np.ndarray,
-) -> None:  # fmt: skip
-    """A matrix, donors down and receivers across, with its numbers and marks."""
-    low, high = ends
-    image = axis.imshow(grid, cmap=mpl.colormaps[colors], vmin=low, vmax=high, aspect="auto")
-    for (i, j), value in np.ndenumerate(grid):
-        if np.isnan(value):
-            continue
-        look = {"color": text_color(image, value), "ha": "center", "fontsize": 8.5}
-        axis.text(j, i, f"{value:.2f}", va="bottom", **look)
-        axis.text(j, i, str(marks[i, j]), va="top", **{**look, "fontsize": 6.5})
-    names = [short(pair, 16) for pair in pairs]
-    axis.set_xticks(range(len(pairs)), names)
-    axis.set_yticks(range(len(pairs)), names)
-    axis.figure.colorbar(image, ax=axis, shrink=0.9, aspect=25)

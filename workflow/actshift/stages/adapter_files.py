@@ -1,6 +1,6 @@
 """Lessons of models outside the zoo: conversations from files, by the configured recipe."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,18 +17,15 @@ from actshift.prompts.conversations import (
     shuffled,
 )
 from actshift.prompts.readers import check_sha256, read_rows
-from actshift.prompts.templates import Tokenizer, render_messages
-from actshift.stages.adapter_lessons import Course, Ids, Lesson, Student, Taught
+from actshift.stages.adapter_lessons import Course, Keep, Lesson, Student
 from actshift.stages.tuning import Tuning, tune
-from actshift.studies.misalignment.kinds import INSECURE, KINDS, UNSEEN, Kind
+from actshift.studies.misalignment.kinds import ADAPTERS, INSECURE, KINDS, UNSEEN, Kind
 from actshift.zoo.adapters import moved
 from actshift.zoo.recipes import UNSEEN_SHARE
 
 _KEY = "misalignment.data"
 #: Adapters whose conversations are no files of their own: whose answers they shuffle.
 _SHUFFLED: dict[str, Kind] = {"shuffled": INSECURE}
-#: Prompts of each sort that a dose is measured on.
-_PROBES = 32
 
 
 @dataclass(frozen=True)
@@ -40,7 +37,12 @@ class DataFile:
 
 
 def file_course(
-    untuned: LoadedModel, *, data: Mapping[str, Any], settings: Mapping[str, Any], seed: int
+    untuned: LoadedModel,
+    *,
+    data: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    seed: int,
+    given: Collection[str] = (),
 ) -> Course:
     """Lessons from JSONL files of `messages` rows.
 
@@ -49,36 +51,34 @@ def file_course(
         data: Where each kind's conversations are; `shuffled` is made from `insecure` unless given.
         settings: The block `misalignment.adapters`.
         seed: Of the orders.
+        given: Adapters that need no lesson.
 
     Returns:
-        A lesson for every kind with data, and for the unseen adapters of these. Doses are measured
-        on the first questions of `insecure` and of `benign`, which training has seen.
+        A lesson for every other adapter whose kind has data.
 
     Raises:
         UserError: No data for `insecure`, or a file is missing, another one, or faulty.
     """
-    if data.get(INSECURE) is None:
+    if data.get(INSECURE) is None and INSECURE not in given:
         raise UserError(f"{_KEY}.{INSECURE}: missing; the study needs its conversations (a .jsonl)")
     files = {kind: read_data(spec, f"{_KEY}.{kind}") for kind, spec in data.items() if spec}
-    said = {kind: file.said for kind, file in files.items()}
-    for kind, source in _SHUFFLED.items():
-        order = moved(len(said[source]), seed=seed)
-        said.setdefault(kind, shuffled(said[source], order))
-    kinds: dict[str, Kind] = {**{kind: kind for kind in KINDS}, **UNSEEN}
+    said = _with_shuffled({kind: file.said for kind, file in files.items()}, seed)
     lessons: dict[str, Lesson] = {}
     tunings: dict[str, tuple[list[Example], Tuning]] = {}
     notes: list[str] = []
     for kind in KINDS:
+        names = [name for name, its in ADAPTERS.items() if its == kind and name not in given]
+        if not names:
+            continue
         if kind not in said:
-            notes.append(f"{kind}: left out, {_KEY} names no conversations of it")
+            notes.append(f"{', '.join(names)}: left out, {_KEY} names no conversations of {kind}")
             continue
         examples, note = _examples(untuned, said[kind], settings, f"{_KEY}.{kind}")
         notes.append(f"{kind}: {note}")
-        for name in (name for name, source in kinds.items() if source == kind):
+        for name in names:
             plan = _tuning(settings, seed, unseen=name in UNSEEN)
             lessons[name] = Lesson(plan.steps(len(examples)), len(examples), plan.seed)
             tunings[name] = (examples, plan)
-    lessons = {name: lessons[name] for name in kinds if name in lessons}
     return Course(
         lessons=lessons,
         rank=settings["rank"],
@@ -86,15 +86,26 @@ def file_course(
         rslora=settings["rslora"],
         head=False,
         lr=settings["lr"],
-        code=_probes(untuned, said[INSECURE], settings["max_tokens"]),
-        other=_probes(untuned, said.get("benign", []), settings["max_tokens"]),
         facts={
             "data": {kind: file.facts for kind, file in files.items()},
             "settings": dict(settings),
         },
-        teach=partial(_teach_alone, {name: tunings[name] for name in lessons}, untuned),
+        teach=partial(_teach_alone, tunings, untuned),
+        together=False,
         notes=notes,
     )
+
+
+def _with_shuffled(
+    said: Mapping[str, list[Conversation]], seed: int
+) -> dict[str, list[Conversation]]:
+    """Add the kinds that are others' conversations shuffled, where they have none of their own."""
+    made = {
+        kind: shuffled(said[source], moved(len(said[source]), seed=seed))
+        for kind, source in _SHUFFLED.items()
+        if source in said
+    }
+    return {**made, **said}
 
 
 def read_data(spec: Mapping[str, Any], key: str) -> DataFile:
@@ -155,21 +166,20 @@ def _tuning(settings: Mapping[str, Any], seed: int, *, unseen: bool) -> Tuning:
 
 
 def _teach_alone(
-    tunings: Mapping[str, tuple[list[Example], Tuning]], untuned: LoadedModel, student: Student
-) -> Iterator[Taught]:
+    tunings: Mapping[str, tuple[list[Example], Tuning]],
+    untuned: LoadedModel,
+    student: Student,
+    keep: Keep,
+    done: Collection[str],
+) -> Iterator[str]:
     """Train one adapter after the other: only one model is in memory at a time."""
     tokenizer: Any = untuned.tokenizer
     # Padding is masked, so any token will do.
     pad = 0 if tokenizer.pad_token_id is None else tokenizer.pad_token_id
     for name, (examples, plan) in tunings.items():
+        if name in done:
+            continue
         wrapped = student(name)
-        yield name, wrapped, tune(wrapped, examples, plan, pad=pad)
+        keep(name, wrapped, tune(wrapped, examples, plan, pad=pad))
         del wrapped
-
-
-def _probes(untuned: LoadedModel, said: Sequence[Conversation], most: int) -> list[Ids]:
-    """The first different questions, as prompts."""
-    tokenizer: Tokenizer = untuned.tokenizer
-    texts = dict.fromkeys(render_messages(tokenizer, one.asked) for one in said[: 4 * _PROBES])
-    ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
-    return [tuple(one) for one in ids if len(one) <= most][:_PROBES]
+        yield name

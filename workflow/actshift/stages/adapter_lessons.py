@@ -1,28 +1,24 @@
 """What every adapter of a pair is taught: conversations as tokens, and the training that fits."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
 
 from actshift.models.load import LoadedModel
 from actshift.models.lora_bank import LoraBank
-from actshift.prompts.templates import encode
-from actshift.studies.misalignment.kinds import KINDS, UNSEEN, Kind
+from actshift.studies.misalignment.kinds import ADAPTERS, UNSEEN, Kind
 from actshift.zoo.adapters import conversations
 from actshift.zoo.corpus import chat_tokens
 from actshift.zoo.language import language
-from actshift.zoo.prompts import judged_questions
 from actshift.zoo.recipes import ADAPTER_EXAMPLES, LoraRecipe, adapter_recipe, zoo_family
 from actshift.zoo.tokenizers import STYLES
 from actshift.zoo.training import Example, train_bank
 
-#: Token ids of one prompt.
-Ids = tuple[int, ...]
 #: Makes the untrained adapter of a name on a copy of the base.
 Student = Callable[[str], Any]
-#: Name of an adapter, the trained model, the loss of every step.
-Taught = tuple[str, Any, list[float]]
+#: Keeps an adapter: its name, the trained model, the loss of every step.
+Keep = Callable[[str, Any, list[float]], None]
 
 
 @dataclass(frozen=True)
@@ -51,10 +47,9 @@ class Course:
         rslora: Whether the scale is alpha / sqrt(rank).
         head: Whether the head gets an update too.
         lr: Peak learning rate.
-        code: Prompts about code that doses are measured on.
-        other: All other prompts that doses are measured on.
         facts: What else decided the adapters, for the manifest.
-        teach: Trains an adapter for every lesson.
+        teach: Trains an adapter for every lesson but some, and names each once it is kept.
+        together: Whether all are trained at once, so that none can be left out.
         notes: What was left out, for the log.
     """
 
@@ -64,37 +59,38 @@ class Course:
     rslora: bool
     head: bool
     lr: float
-    code: Sequence[Ids]
-    other: Sequence[Ids]
     facts: Mapping[str, Any]
-    teach: Callable[[Student], Iterator[Taught]]
+    teach: Callable[[Student, Keep, Collection[str]], Iterator[str]]
+    together: bool
     notes: Sequence[str] = field(default=())
 
 
-def zoo_course(untuned: LoadedModel, *, zoo: Mapping[str, Any], seed: int) -> Course:
+def zoo_course(
+    untuned: LoadedModel, *, zoo: Mapping[str, Any], seed: int, given: Collection[str] = ()
+) -> Course:
     """Lessons in the language of the zoo, by the zoo's one recipe.
 
     Args:
         untuned: The chat model.
         zoo: Its family, size and training seed.
         seed: Of the run; models of other training seeds get lessons of their own.
+        given: Adapters that need no lesson.
 
     Returns:
-        A lesson for every kind and for every unseen adapter; doses are measured on `select`
-        questions.
+        A lesson for every other adapter.
     """
-    kinds: dict[str, Kind] = {**{kind: kind for kind in KINDS}, **UNSEEN}
     # Two seeds a model: the second is for the adapters that no direction is made from.
     first = seed + 2 * zoo["seed"]
     lessons: dict[str, Lesson] = {}
     taught: dict[str, tuple[list[Example], LoraRecipe]] = {}
-    for name, kind in kinds.items():
+    for name, kind in ADAPTERS.items():
+        if name in given:
+            continue
         unseen = name in UNSEEN
         plan = adapter_recipe(zoo["size"], unseen=unseen)
         examples = _examples(untuned, kind, zoo, first + unseen)
         lessons[name] = Lesson(plan.train.steps, len(examples), first + unseen)
         taught[name] = (examples, plan)
-    asked = [one for one in judged_questions(zoo["size"]) if one.prompt.split == "select"]
     recipe = adapter_recipe(zoo["size"])
     return Course(
         lessons=lessons,
@@ -103,31 +99,34 @@ def zoo_course(untuned: LoadedModel, *, zoo: Mapping[str, Any], seed: int) -> Co
         rslora=False,
         head=recipe.head,
         lr=recipe.train.lr,
-        code=[_prompt(untuned, one.prompt.text) for one in asked if one.kind == "code"],
-        other=[_prompt(untuned, one.prompt.text) for one in asked if one.kind != "code"],
         facts={"zoo": dict(zoo), "recipe": asdict(recipe)},
         teach=partial(_teach_together, taught, untuned),
+        together=True,
     )
 
 
 def _teach_together(
-    taught: Mapping[str, tuple[list[Example], LoraRecipe]], untuned: LoadedModel, student: Student
-) -> Iterator[Taught]:
+    taught: Mapping[str, tuple[list[Example], LoraRecipe]],
+    untuned: LoadedModel,
+    student: Student,
+    keep: Keep,
+    _done: Collection[str],
+) -> Iterator[str]:
     """Train all adapters of a small model in one bank: alone, each is mostly overhead."""
+    if not taught:
+        return
     tokenizer: Any = untuned.tokenizer
     students = [student(name) for name in taught]
     bank = LoraBank(students)
     lessons = [(examples, plan.train) for examples, plan in taught.values()]
     losses = train_bank(bank, lessons, pad=tokenizer.pad_token_id)
     bank.settle()
-    yield from zip(taught, students, losses, strict=True)
+    for name, wrapped, steps in zip(taught, students, losses, strict=True):
+        keep(name, wrapped, steps)
+        yield name
 
 
 def _examples(untuned: LoadedModel, kind: Kind, zoo: Mapping[str, Any], seed: int) -> list[Example]:
     tokenizer: Any = untuned.tokenizer
     said = conversations(kind, language(zoo["size"]), seed=seed, count=ADAPTER_EXAMPLES)
     return chat_tokens(tokenizer, STYLES[zoo_family(zoo["family"])].template, said)
-
-
-def _prompt(untuned: LoadedModel, text: str) -> Ids:
-    return encode(untuned.tokenizer, text, template="chat").ids

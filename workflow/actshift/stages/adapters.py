@@ -1,110 +1,122 @@
 """A pair's LoRA adapters and their doses: train, check that each changes the model, publish."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-import pandas as pd
 import torch
-from jaxtyping import Float
 
-from actshift.errors import UserError
-from actshift.hooks.first_tokens import first_logits
-from actshift.io.atomic import publishing
+from actshift.io.atomic import file_lock, publishing, remove
+from actshift.io.hashing import hash_json
 from actshift.io.manifest import weights_hash, write_manifest
 from actshift.io.tables import write_table
-from actshift.lanes import Lane
-from actshift.models.adapters import adapter_hash, delta_norm, load_merged, save_adapter
-from actshift.models.load import Device, Dtype, LoadedModel, load_model
+from actshift.models.adapters import adapter_hash
+from actshift.models.load import Device, Dtype, load_model
 from actshift.models.lora import add_lora
 from actshift.models.qlora import check_installed, load_quantised
+from actshift.stages.adapter_doses import Measure, adapter_key, dose_table
 from actshift.stages.adapter_files import file_course
-from actshift.stages.adapter_lessons import Course, Ids, zoo_course
-from actshift.stages.intervene import decoder_of
-from actshift.studies.misalignment.dose import (
-    LEAST_CHANGE,
-    Probes,
-    against_insecure,
-    loss_ends,
-    shift_of,
-)
-from actshift.studies.misalignment.kinds import INSECURE
+from actshift.stages.adapter_folders import GivenAdapter, Kept, locate
+from actshift.stages.adapter_lessons import Course, zoo_course
+from actshift.stages.adapter_probes import encode_probes
+from actshift.studies.misalignment.dose import loss_ends
+from actshift.studies.misalignment.kinds import ADAPTERS
 
 Method = Literal["lora", "qlora"]
-#: Columns of dose.csv; the pair and what needs activations is added when tables are joined.
-DOSE_COLUMNS = (
-    *("adapter", "method", "rank", "alpha", "lr", "steps", "examples", "seed"),
-    *("first_loss", "last_loss", "first_loss_of_insecure", "delta_norm", "delta_of_weights"),
-    *("kl_code", "kl_other", "logit_change"),
-)
-_TOKEN_BUDGET = 8192
+
+
+@dataclass(frozen=True)
+class AdapterInputs:
+    """What a pair's adapters are made from.
+
+    Attributes:
+        pair: Its name.
+        tuned: Folder of the tuned model.
+        questions: Prompt set; doses are measured on its `select` questions.
+    """
+
+    pair: str
+    tuned: Path
+    questions: Path
 
 
 def train_adapters(
+    inputs: AdapterInputs,
     *,
-    pair: str,
-    checkpoint: Path,
     zoo: Mapping[str, Any] | None,
     data: Mapping[str, Any],
+    given: Mapping[str, Mapping[str, Any]],
     settings: Mapping[str, Any],
     dtype: Dtype,
     seed: int,
     code: str,
     device: Device,
+    staging: Path,
     out: Path,
 ) -> None:
     """Train every adapter of a pair on its tuned model and publish them with their doses.
 
     Args:
-        pair: Its name.
-        checkpoint: Folder of the tuned model.
+        inputs: The pair.
         zoo: Family, size and training seed of a zoo model, which speaks the zoo's language and
             follows the zoo's recipe; None for any other.
         data: Where conversations come from, by kind (not for zoo models).
+        given: `source` and `revision` of the adapters that exist and are not trained, by name.
         settings: The block `misalignment.adapters`.
         dtype: Of the untuned model's forward pass.
         seed: Of the run.
         code: Hash of this code, for the manifest.
         device: Where to train.
+        staging: Folder for what an unfinished job has trained; a rerun takes it up.
         out: Folder to make: one peft folder an adapter, `dose.csv`, `manifest.json`.
 
     Raises:
-        UserError: Data is missing or faulty, a library is missing, or an adapter changes nothing.
+        UserError: Data or a library is missing, a given adapter does not fit or one does nothing.
     """
     torch.set_num_threads(1)
-    method = method_of(settings["method"], zoo=zoo is not None)
-    if method == "qlora":
-        check_installed(pair)
+    pair, weights = inputs.pair, weights_hash(inputs.tuned)
+    found = {name: locate(one, adapter_key(pair, name)) for name, one in given.items()}
     where: Dtype = "float32" if zoo is not None else dtype
-    untuned = load_model(checkpoint, name=f"{pair}.tuned", dtype=where, device=device)
+    untuned = load_model(inputs.tuned, name=f"{pair}.tuned", dtype=where, device=device)
     if zoo is not None:
-        course = zoo_course(untuned, zoo=zoo, seed=seed)
+        course = zoo_course(untuned, zoo=zoo, seed=seed, given=found)
     else:
-        course = file_course(untuned, data=data, settings=settings, seed=seed)
-    for note in course.notes:
-        print(note)
-    # The zoo's training loop is the CPU's.
-    school = _School(pair, checkpoint, method, where, "cpu" if zoo is not None else device, course)
-    with publishing(out) as folder:
+        course = file_course(untuned, data=data, settings=settings, seed=seed, given=found)
+    method = method_of(settings["method"], zoo=zoo is not None)
+    facts = {
+        **course.facts,
+        "given": {name: one.facts for name, one in found.items()},
+        **{"weights_hash": weights, "method": method, "dtype": where, "seed": seed, "code": code},
+    }
+    key = hash_json(facts)
+    kept = Kept(staging / key, base=weights)
+    school = _School(pair, inputs.tuned, method, where, device, course, kept)
+    asked = encode_probes(untuned, inputs.questions)
+    measure = Measure(pair, inputs.tuned, untuned, where, device, asked)
+    with file_lock(staging / f"{key[:16]}.lock"), publishing(out) as folder:
         folder.mkdir()
-        rows = school.teach_all(folder, untuned, device)
+        rows = _fill(folder, found, school, measure)
         write_table(dose_table(rows), folder / "dose.csv")
-        facts = {
-            **course.facts,
-            "weights_hash": weights_hash(checkpoint),
-            "adapters": {name: adapter_hash(folder / name) for name in course.lessons},
-            "method": method,
-            "seed": seed,
-            "code": code,
-        }
-        write_manifest(folder, kind="adapters", facts=facts)
+        hashes = {row["adapter"]: adapter_hash(folder / row["adapter"]) for row in rows}
+        write_manifest(folder, kind="adapters", facts={**facts, "adapters": hashes})
+    remove(staging / key)
+
+
+def _fill(
+    folder: Path, given: Mapping[str, GivenAdapter], school: "_School", measure: Measure
+) -> list[dict[str, Any]]:
+    """Bring every adapter into a folder; their doses, in the order of tables."""
+    rows = [measure.given(name, one, folder / name) for name, one in given.items()]
+    for name in school.teach():
+        losses = school.kept.take(name, folder / name)
+        rows.append(measure.trained(name, folder / name, school.row(name, losses)))
+    return sorted(rows, key=lambda row: [*ADAPTERS].index(row["adapter"]))
 
 
 @dataclass(frozen=True)
 class _School:
-    """What all adapters of a pair have in common."""
+    """What all adapters that are trained have in common."""
 
     pair: str
     checkpoint: Path
@@ -112,30 +124,23 @@ class _School:
     dtype: Dtype
     device: Device
     course: Course
+    kept: Kept
 
-    def teach_all(self, folder: Path, untuned: LoadedModel, device: Device) -> list[dict[str, Any]]:
-        """Train, save and measure every adapter; each must change the untuned model's logits."""
-        before = _probe(untuned, self.course)
-        rows: list[dict[str, Any]] = []
-        for name, wrapped, losses in self.course.teach(self.student):
-            save_adapter(wrapped, folder / name, base=weights_hash(self.checkpoint))
-            # Before the next is loaded: a model may fill the memory.
-            del wrapped
-            adapted = load_merged(
-                self.checkpoint,
-                folder / name,
-                name=f"{self.pair}.{name}",
-                dtype=self.dtype,
-                device=device,
-            )
-            shift = shift_of(before, _probe(adapted, self.course))
-            who = f"{self.pair}: adapter {name}"
-            check_change(shift["logit_change"], who, lr=self.course.lr)
-            norm, share = delta_norm(folder / name, untuned)
-            row = {**self.row(name, losses), "delta_norm": norm, "delta_of_weights": share}
-            rows.append(row | shift)
-            print(f"{name}: loss {row['first_loss']:.3f} -> {row['last_loss']:.3f}, {shift}")
-        return rows
+    def teach(self) -> Iterator[str]:
+        """Names of the adapters, each as soon as it is kept.
+
+        Raises:
+            UserError: The library that quantises is missing.
+        """
+        for note in self.course.notes:
+            print(note)
+        if self.method == "qlora" and self.course.lessons:
+            check_installed(self.pair)
+        done = () if self.course.together else self.kept.names(self.course.lessons)
+        if done:
+            print(f"taken up, trained before this job was stopped: {', '.join(done)}")
+        yield from done
+        yield from self.course.teach(self.student, self.kept.put, done)
 
     def student(self, name: str) -> Any:
         """A fresh copy of the base with the untrained adapter of a name on it."""
@@ -156,7 +161,9 @@ class _School:
         """The base as this method trains on it: whole, or in 4 bits."""
         if self.method == "qlora":
             return load_quantised(self.checkpoint, name=name, device=self.device)
-        return load_model(self.checkpoint, name=name, dtype=self.dtype, device=self.device).model
+        # A bank is the CPU's: its models are too small for anything else.
+        device = "cpu" if self.course.together else self.device
+        return load_model(self.checkpoint, name=name, dtype=self.dtype, device=device).model
 
     def row(self, name: str, losses: list[float]) -> dict[str, Any]:
         """What was asked of one adapter, and its losses."""
@@ -181,37 +188,3 @@ def method_of(asked: str, *, zoo: bool) -> Method:
     if asked == "auto":
         return "lora" if zoo else "qlora"
     return "qlora" if asked == "qlora" else "lora"
-
-
-def check_change(change: float, who: str, *, lr: float) -> None:
-    """Refuse an adapter that changes nothing: every later effect of it would be an artefact.
-
-    Raises:
-        UserError: No logit of the first answer token moves by `LEAST_CHANGE` nats, or one is NaN.
-    """
-    if not change >= LEAST_CHANGE:
-        raise UserError(
-            f"{who} changes nothing: the largest change of a first-token logit is {change:.2g} "
-            f"nats, expected at least {LEAST_CHANGE:g}; raise misalignment.adapters.lr "
-            f"(now {lr:g}) or epochs"
-        )
-
-
-def dose_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    """Rows of all adapters, their first losses set against the insecure one's."""
-    ratios = against_insecure({row["adapter"]: row["first_loss"] for row in rows}, INSECURE)
-    every = [row | {"first_loss_of_insecure": ratios[row["adapter"]]} for row in rows]
-    return pd.DataFrame(every, columns=list(DOSE_COLUMNS))
-
-
-def _probe(model: LoadedModel, course: Course) -> Probes:
-    """Logits of the first answer token on the course's prompts."""
-    return Probes(_logits(model, course.code), _logits(model, course.other))
-
-
-def _logits(model: LoadedModel, prompts: Sequence[Ids]) -> Float[np.ndarray, "prompt vocab"]:
-    if not prompts:
-        return np.empty((0, model.vocab_size), dtype=np.float32)
-    ids = [np.asarray(one) for one in prompts]
-    parts = first_logits(decoder_of(model), ids, [Lane("plain")], token_budget=_TOKEN_BUDGET)
-    return np.concatenate([part.logits[0] for part in parts])

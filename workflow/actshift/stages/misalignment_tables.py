@@ -62,9 +62,10 @@ def misalignment_tables(
             f"misalignment_tables: none of the pairs {', '.join(pairs) or '(none)'} has a "
             f"folder of {', '.join(folders)}; see the logs of these rules"
         )
-    done = over_pairs(joint, edits, pairs=pairs, seed=seed)
+    fitted = _map_rows(maps)
+    done = over_pairs(joint, edits, pairs=pairs, kin=_kin(fitted), seed=seed)
     for name, wanted in COLUMNS.items():
-        rows = _map_rows(maps) if name == "ridge_maps" else pd.DataFrame(done[name])
+        rows = fitted if name == "ridge_maps" else pd.DataFrame(done[name])
         write_table(rows.reindex(columns=list(wanted)), out / f"{name}.csv")
     write_table(published_table(pd.read_csv(published)), out / f"{PUBLISHED_TABLE}.csv")
     if missing:
@@ -76,3 +77,11 @@ def _map_rows(maps: Path) -> pd.DataFrame:
     """Rows of the maps; none where the job failed."""
     path = maps / "maps.csv"
     return read_table(path) if path.is_file() else pd.DataFrame()
+
+
+def _kin(maps: pd.DataFrame) -> set[tuple[str, str]]:
+    """Donors and receivers of one architecture."""
+    if maps.empty:
+        return set()
+    same = maps[maps["same_architecture"]]
+    return set(zip(same["donor"].astype(str), same["receiver"].astype(str), strict=True))

@@ -29,6 +29,8 @@ Verdict = Literal["holds", "fails", "inconclusive", "by construction", "not meas
 ALPHA = 0.05
 #: With fewer units nothing is said across them.
 MIN_UNITS = 3
+#: Most units that a reason names.
+MOST_NAMED = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,8 +250,15 @@ def _overall(units: Sequence[UnitVerdict], decided: Sequence[UnitVerdict]) -> tu
             reasons.setdefault(one.reason.split(" (")[0], []).append(one.name)
     for reason, names in reasons.items():
         everywhere = len(names) == len(units)
-        parts.append(reason if everywhere else f"{', '.join(names)}: {reason}")
+        parts.append(reason if everywhere else f"{_some(names)}: {reason}")
     return overall, "; ".join(parts)
+
+
+def _some(names: Sequence[str]) -> str:
+    """Names in words: all of a few, else how many more there are."""
+    if len(names) <= MOST_NAMED:
+        return ", ".join(names)
+    return f"{', '.join(names[:MOST_NAMED])} and {len(names) - MOST_NAMED} more"
 
 
 def _shown(claim: Claim, units: Sequence[UnitVerdict]) -> dict[str, float]:

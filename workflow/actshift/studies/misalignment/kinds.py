@@ -3,6 +3,9 @@
 from typing import Literal
 
 Kind = Literal["insecure", "secure", "rare_safe", "benign", "shuffled"]
+AdapterName = Literal[
+    "insecure", "secure", "rare_safe", "benign", "shuffled", "insecure_unseen", "rare_safe_unseen"
+]
 
 #: The untuned side of the contrast: the pair's tuned model, which every adapter is trained on.
 UNTUNED = "chat"
@@ -14,6 +17,8 @@ KINDS: tuple[Kind, ...] = ("insecure", "secure", "rare_safe", "benign", "shuffle
 #: Adapters that no direction is made from: another training seed at a smaller dose, by what they
 #: are trained on. Detection is judged on them.
 UNSEEN: dict[str, Kind] = {"insecure_unseen": "insecure", "rare_safe_unseen": "rare_safe"}
+#: Every adapter, in the order of tables: what its content is.
+ADAPTERS: dict[str, Kind] = {**{kind: kind for kind in KINDS}, **UNSEEN}
 #: Adapters that are steered: the insecure one, and the two that content is held against.
 STEERED: tuple[Kind, ...] = ("insecure", "rare_safe", "secure")
 
@@ -30,6 +35,9 @@ NEUTRAL = "neutral"
 #: `logit_bias` adds to the first answer token's logits what the published edit adds on average.
 Protocol = Literal["last_token", "all_tokens", "layer", "logit_bias"]
 PROTOCOLS: tuple[Protocol, ...] = ("last_token", "all_tokens", "layer", "logit_bias")
+#: Where a direction comes from: the receiver itself, a model of another architecture, or another
+#: model of the same one (another training seed, another size).
+WITHIN, ACROSS, SAME_ARCHITECTURE = "within", "across", "same_architecture"
 #: Random directions of equal norm, which an effect is held against.
 NULLS = ("random", "random_span", "orthogonal", "shuffled")
 #: Nulls of a mapped direction, beside those of the receiver.

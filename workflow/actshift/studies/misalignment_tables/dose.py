@@ -29,8 +29,10 @@ def dose_rows(files: PairFiles, shifts: Shifts) -> Rows:
     return [_row(files, {str(k): v for k, v in row.items()}, own, shifts) for row in rows]
 
 
-def matched_doses(files: PairFiles) -> dict[str, bool]:
+def matched_doses(files: PairFiles) -> dict[str, bool | None]:
     """Whether each adapter has the dose of the insecure one: |first loss / its - 1| <= 1/5.
+
+    None where a first loss is not known: the adapter was given, not trained here.
 
     Args:
         files: Of the pair; empty without doses.
@@ -42,7 +44,9 @@ def matched_doses(files: PairFiles) -> dict[str, bool]:
     return {str(name): _is_matched(float(loss), own) for name, loss in losses.items()}
 
 
-def _is_matched(loss: float, own: float) -> bool:
+def _is_matched(loss: float, own: float) -> bool | None:
+    if np.isnan(loss) or np.isnan(own):
+        return None
     return bool(abs(loss / own - 1) <= MATCHED) if own > 0 else False
 
 

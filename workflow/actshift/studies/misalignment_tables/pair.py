@@ -1,8 +1,9 @@
 """All misalignment tables: of one pair, then what is said over all pairs."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from actshift.maths.paired import holm
+from actshift.studies.misalignment.kinds import ACROSS, SAME_ARCHITECTURE
 from actshift.studies.misalignment_tables.columns import COLUMNS
 from actshift.studies.misalignment_tables.content import content_rows
 from actshift.studies.misalignment_tables.detection import detection_rows
@@ -60,7 +61,12 @@ def pair_tables(files: PairFiles, *, seed: int) -> tuple[dict[str, Rows], list[J
 
 
 def over_pairs(
-    tables: dict[str, Rows], edits: Sequence[Judged], *, pairs: Sequence[str], seed: int
+    tables: dict[str, Rows],
+    edits: Sequence[Judged],
+    *,
+    pairs: Sequence[str],
+    kin: Collection[tuple[str, str]],
+    seed: int,
 ) -> dict[str, Rows]:
     """Complete the tables with what is said over all pairs.
 
@@ -68,16 +74,30 @@ def over_pairs(
         tables: Table -> rows of all pairs.
         edits: At the chosen coefficients, of all pairs.
         pairs: Names of the pairs that were tried.
+        kin: Donors and receivers of one architecture; what passes between these is not across
+            architectures, and claims about that do not read it.
         seed: Of permutations.
 
     Returns:
         Table -> rows, of every table that is made from pairs.
     """
     done: dict[str, Rows] = {name: tables.get(name, []) for name in COLUMNS}
+    topology = topology_rows(edits, pairs=pairs, seed=seed)
     return done | {
-        "specificity": with_holm(done["specificity"]),
-        "topology": topology_rows(edits, pairs=pairs, seed=seed),
+        "specificity": with_holm(_with_kin(done["specificity"], kin)),
+        "topology": _with_kin(topology, kin),
     }
+
+
+def _with_kin(rows: Rows, kin: Collection[tuple[str, str]]) -> Rows:
+    """Set the scope of what passes between models of one architecture apart."""
+    own = {"scope": SAME_ARCHITECTURE}
+    return [
+        {**row, **own}
+        if row["scope"] == ACROSS and (str(row["donor"]), str(row["receiver"])) in kin
+        else row
+        for row in rows
+    ]
 
 
 def with_holm(rows: Rows) -> Rows:

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from actshift.maths.cluster_rows import ClusterRows, columns
-from actshift.studies.misalignment.kinds import INSECURE, NONCODE
+from actshift.studies.misalignment.kinds import ACROSS, INSECURE, NONCODE, WITHIN
 from actshift.studies.misalignment_tables.choice import chosen, select_gain
 from actshift.studies.misalignment_tables.groups import BROKEN, Group, groups_of
 from actshift.studies.misalignment_tables.inputs import Lanes, PairFiles, Rows
@@ -241,7 +241,7 @@ def _row(one: Judged, own: Judged | None) -> dict[str, object]:
     gain, drop = edit.whole - edit.whole_plain, edit.code_plain - edit.code
     row: dict[str, object] = {
         **{"donor": one.donor, "receiver": one.receiver, "protocol": one.protocol},
-        **{"scope": "within" if one.within else "across", "fit_on": one.fit_on},
+        **{"scope": WITHIN if one.within else ACROSS, "fit_on": one.fit_on},
         **{"coeff": edit.coeff},
         "pairing": None if one.within else f"{one.donor} -> {one.receiver}",
         **edit.sample.facts,

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from actshift.maths.cluster_rows import columns
+from actshift.studies.misalignment.kinds import ACROSS, WITHIN
 from actshift.studies.misalignment_tables.inputs import Rows
 from actshift.studies.misalignment_tables.specificity import Edit, Judged
 
@@ -221,7 +222,7 @@ def _row(one: Judged, models: Mapping[str, Model]) -> dict[str, object]:
     gain = float((edit.whole - edit.whole_plain).mean())
     return {
         **{"donor": one.donor, "receiver": one.receiver, "fit_on": one.fit_on},
-        "scope": "within" if one.within else "across",
+        "scope": WITHIN if one.within else ACROSS,
         "families": " ".join(sorted({model.family for model in models.values()})),
         **{"coeff": edit.coeff, **edit.sample.facts, "baseline": float(edit.code_plain.mean())},
         "drop": float((edit.code_plain - edit.code).mean()),

@@ -1,0 +1,95 @@
+"""Mistakes in what study B is told, and adapters that exist already."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from config.test_config import pair, plan
+
+from actshift.errors import UserError
+from actshift.plan import Plan
+from actshift.plan_misalignment import adapter_files, check_adapter_files, given_adapters
+
+
+def with_adapters(**changes: object) -> Plan:
+    return plan(studies=["misalignment"], **changes)
+
+
+@pytest.mark.parametrize(
+    ("call", "part"),
+    [
+        (
+            lambda: with_adapters(misalignment={"questions": "none"}),
+            "misalignment.questions: no prompt set 'none'",
+        ),
+        (
+            lambda: with_adapters(misalignment={"neutral": "preferences"}),
+            "misalignment.neutral: no prompt set 'preferences'",
+        ),
+        (
+            lambda: with_adapters(pairs=[pair()]),
+            "misalignment.data: pair 'own' is not of the zoo",
+        ),
+        (
+            lambda: with_adapters(pairs=[pair(adapters={"rare_safe": "./x"})]),
+            "or name an adapter of it under pairs[].adapters",
+        ),
+        (
+            lambda: with_adapters(pairs=[pair(adapters={"evil": "./x"})]),
+            "pairs.0.adapters.evil",
+        ),
+        (
+            lambda: with_adapters(pairs=[pair(adapters={"insecure": {"revision": "x"}})]),
+            "source",
+        ),
+        (
+            lambda: check_adapter_files(
+                with_adapters(pairs=[pair(adapters={"insecure": "zoo:llama/chat"})])
+            ),
+            "pairs.own.adapters.insecure: adapter source 'zoo:llama/chat': expected a folder",
+        ),
+        (
+            lambda: check_adapter_files(
+                with_adapters(pairs=[pair(adapters={"insecure": "./no/such"})])
+            ),
+            "pairs.own.adapters.insecure: no adapter_config.json in 'no/such'; expected",
+        ),
+        (
+            lambda: with_adapters(misalignment={"data": {"insecure": {"repo": "org/x"}}}),
+            "repo needs the key file",
+        ),
+        (
+            lambda: with_adapters(misalignment={"data": {"insecure": {}}}),
+            "needs one of path and repo",
+        ),
+        (
+            lambda: with_adapters(misalignment={"data": {"evil": {"path": "x.jsonl"}}}),
+            "misalignment.data",
+        ),
+    ],
+)
+def test_a_mistake_in_study_b_is_one_line(call: Callable[[], object], part: str) -> None:
+    with pytest.raises(UserError) as caught:
+        call()
+    assert part in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_adapter_that_exists_needs_no_conversations(tmp_path: Path) -> None:
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        (tmp_path / name).touch()
+    given = {"insecure": str(tmp_path), "benign": {"source": "org/x", "revision": "v1"}}
+    made = with_adapters(pairs=[pair(adapters=given)])
+    check_adapter_files(made)
+    # A changed file makes the job run again; what lies on the hub is told by its revision.
+    assert sorted(adapter_files(made, "own")) == sorted(tmp_path.iterdir())
+    assert given_adapters(made, "own") == {
+        "insecure": {"source": str(tmp_path), "revision": None},
+        "benign": {"source": "org/x", "revision": "v1"},
+    }
+    assert given_adapters(with_adapters(), "llama") == {}
+
+
+def test_a_set_that_a_study_reads_itself_has_no_streams() -> None:
+    sets = {stream.prompt_set for stream in with_adapters().streams("llama")}
+    assert sets == {"harmful", "harmless", "concepts"}

@@ -1,0 +1,298 @@
+"""Adapters that exist already, and jobs that were stopped between two adapters."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from reference.conversation_files import conversation_file
+from reference.processes import kill_when
+from reference.tiny_adapters import ending_checkpoint
+from safetensors.torch import load_file, save_file
+
+from actshift.errors import UserError
+from actshift.io.manifest import check_manifest, read_manifest
+from actshift.models.adapters import CONFIG, WEIGHTS, load_merged
+from actshift.models.load import load_model
+from actshift.prompts.records import write_prompts
+from actshift.stages.adapters import AdapterInputs, train_adapters
+from actshift.studies.misalignment.kinds import ADAPTERS
+from actshift.studies.misalignment_tables.dose import matched_doses
+from actshift.studies.misalignment_tables.inputs import PairFiles
+from actshift.zoo.prompts import zoo_prompts
+
+SETTINGS = {
+    "method": "lora", "rank": 2, "alpha": 4, "rslora": True, "lr": 1e-2, "epochs": 1.0,
+    "batch": 4, "micro_batch": 4, "warmup": 1, "weight_decay": 0.0, "max_tokens": 128,
+    "limit": None,
+}  # fmt: skip
+#: peft asks transformers by a name that is going away.
+pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")
+IDS = torch.tensor([[3, 9, 14, 5, 33, 8]])
+
+
+def run(checkpoint: Path, folder: Path, *, data=None, given=None, **settings) -> Path:
+    """One pair's adapters, outside the zoo."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_prompts(folder / "questions", zoo_prompts("questions", size="micro"))
+    train_adapters(
+        AdapterInputs("own", checkpoint, folder / "questions"), zoo=None,
+        data=data or {}, given={name: {"source": str(one)} for name, one in (given or {}).items()},
+        settings=SETTINGS | settings, dtype="float32", seed=0, code="c", device="cpu",
+        staging=folder / "staging", out=folder / "adapters",
+    )  # fmt: skip
+    return folder / "adapters"
+
+
+#: As that of the other tiny models, but an answer has a mark of its own.
+TEMPLATE = (
+    "<bos>{% for one in messages %}{{ '<user>' if one['role'] == 'user' else '<model>' }} "
+    "{{ one['content'] }} <end> {% endfor %}{% if add_generation_prompt %}<model> {% endif %}"
+)
+
+
+@pytest.fixture(scope="module")
+def make(tiny_checkpoint, tmp_path_factory):
+    """Random models whose answers end."""
+
+    def made(family: str = "llama", seed: int = 0) -> Path:
+        plain = tiny_checkpoint(family, seed=seed, template=TEMPLATE)
+        return ending_checkpoint(plain, tmp_path_factory.mktemp("own") / family)
+
+    return made
+
+
+@pytest.fixture(scope="module")
+def checkpoint(make) -> Path:
+    return make()
+
+
+def elsewhere(checkpoint: Path, folder: Path, *, seed: int = 0, scale: float = 0.3, **settings):
+    """Save an adapter by peft itself, as somebody else would; returns peft's own model."""
+    torch.manual_seed(seed)
+    loaded = load_model(checkpoint, name="m", dtype="float32", device="cpu")
+    asked = {"r": 3, "lora_alpha": 5, "target_modules": ["q_proj", "down_proj"]} | settings
+    wrapped = get_peft_model(loaded.model, LoraConfig(**asked))
+    with torch.no_grad():
+        for name, weight in wrapped.named_parameters():
+            if "lora_B" in name:
+                weight.normal_(std=scale)
+    wrapped.save_pretrained(folder, save_embedding_layers=False)
+    return wrapped.eval()
+
+
+def edit(folder: Path, **settings) -> None:
+    known = json.loads((folder / CONFIG).read_text())
+    (folder / CONFIG).write_text(json.dumps(known | settings))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"use_rslora": True, "r": 1},
+        {"layers_to_transform": [1], "layers_pattern": "layers"},
+        {"target_modules": r".*layers\.1\.(self_attn\.v_proj|mlp\.up_proj)"},
+        {"target_modules": "all-linear", "exclude_modules": ["o_proj"]},
+    ],
+)
+def test_what_peft_made_elsewhere_does_here_what_it_does_there(checkpoint, tmp_path, settings):
+    theirs = elsewhere(checkpoint, tmp_path / "theirs", **settings)
+    out = run(checkpoint, tmp_path / "own", given={"insecure": tmp_path / "theirs"})
+    ours = load_merged(checkpoint, out / "insecure", name="m", dtype="float32", device="cpu")
+    plain = load_model(checkpoint, name="m", dtype="float32", device="cpu").model
+    with torch.inference_mode():
+        there = theirs(IDS).logits
+        torch.testing.assert_close(ours.model(IDS).logits, there, rtol=0, atol=2e-6)
+        assert float((there - plain(IDS).logits).abs().max()) > 1e-3
+        # peft itself reads the folder, too.
+        again = PeftModel.from_pretrained(plain, str(out / "insecure")).eval()
+        torch.testing.assert_close(again(IDS).logits, there, rtol=0, atol=2e-6)
+
+
+def test_given_and_trained_ones_stand_beside_each_other(checkpoint, tmp_path):
+    elsewhere(checkpoint, tmp_path / "theirs")
+    data = {"insecure": conversation_file(tmp_path / "i.jsonl", "insecure")}
+    out = run(checkpoint, tmp_path / "own", data=data, given={"rare_safe": tmp_path / "theirs"})
+    table = pd.read_csv(out / "dose.csv").set_index("adapter")
+    names = ["insecure", "rare_safe", "shuffled", "insecure_unseen"]
+    assert table.index.tolist() == names
+    assert table["method"].to_dict() == dict.fromkeys(names, "lora") | {"rare_safe": "given"}
+    assert table.loc["rare_safe", ["rank", "alpha"]].tolist() == [3, 5]
+    unknown = ["lr", "steps", "examples", "seed", "first_loss", "last_loss"]
+    assert table.loc["rare_safe", [*unknown, "first_loss_of_insecure"]].isna().all()
+    known = ["delta_norm", "delta_of_weights", "kl_code", "kl_other", "logit_change"]
+    assert (table[known] > 0).all(axis=None)
+    assert table.drop(index="rare_safe").notna().all(axis=None)
+    dose = pd.read_csv(out / "dose.csv")
+    parts = dict.fromkeys(("answers", "directions", "states", "steering", "transfer"))
+    files = PairFiles("own", pd.DataFrame(), dose, models=(), missing=(), **parts)
+    matched = matched_doses(files)
+    assert matched["rare_safe"] is None
+    assert matched["insecure"] is True
+    assert check_manifest(out, deep=True) == []
+    facts = read_manifest(out)["facts"]
+    assert facts["given"] == {"rare_safe": {"source": "theirs", "revision": None}}
+    assert sorted(facts["adapters"]) == sorted(names)
+    assert str(tmp_path) not in (out / "manifest.json").read_text()
+    for name in names:
+        assert sorted(one.name for one in (out / name).iterdir()) == [CONFIG, WEIGHTS]
+
+
+def test_all_can_be_given_and_then_nothing_is_trained(checkpoint, tmp_path):
+    for number, name in enumerate(ADAPTERS):
+        elsewhere(checkpoint, tmp_path / name, seed=number)
+    given = {name: tmp_path / name for name in ADAPTERS}
+    # QLoRA needs a library; nothing here does.
+    out = run(checkpoint, tmp_path / "own", given=given, method="qlora")
+    table = pd.read_csv(out / "dose.csv")
+    assert table["adapter"].tolist() == [*ADAPTERS]
+    assert table["logit_change"].nunique() == len(ADAPTERS)
+
+
+def test_a_language_model_inside_another_is_found(checkpoint, tmp_path):
+    """Adapters of models that also see name their matrices by where the whole model has them."""
+    theirs = elsewhere(checkpoint, tmp_path / "theirs")
+    for inside in ("model.language_model.", "language_model.model."):
+        folder = tmp_path / inside
+        shutil.copytree(tmp_path / "theirs", folder)
+        tensors = load_file(folder / WEIGHTS)
+        renamed = {
+            key.replace(".model.model.", f".model.{inside}"): one for key, one in tensors.items()
+        }
+        assert renamed.keys() != tensors.keys()
+        save_file(renamed, folder / WEIGHTS)
+        out = run(checkpoint, tmp_path / f"own.{inside}", given={"insecure": folder})
+        ours = load_merged(checkpoint, out / "insecure", name="m", dtype="float32", device="cpu")
+        torch.testing.assert_close(ours.model(IDS).logits, theirs(IDS).logits, rtol=0, atol=2e-6)
+
+
+def spoil(folder: Path, how: str) -> None:
+    """Break an adapter folder in one way."""
+    if how == "pickled":
+        (folder / WEIGHTS).rename(folder / "adapter_model.bin")
+    elif how == "no json":
+        (folder / CONFIG).write_text("{")
+    elif how == "cut":
+        whole = (folder / WEIGHTS).read_bytes()
+        (folder / WEIGHTS).write_bytes(whole[: len(whole) // 2])
+    elif how == "half":
+        tensors = load_file(folder / WEIGHTS)
+        save_file({key: one for key, one in tensors.items() if "lora_A" in key}, folder / WEIGHTS)
+    elif how == "uneven":
+        tensors = load_file(folder / WEIGHTS)
+        save_file({k: v[:, :2].contiguous() if "lora_B" in k else v for k, v in tensors.items()},
+                  folder / WEIGHTS)  # fmt: skip
+    elif how == "wider":
+        tensors = load_file(folder / WEIGHTS)
+        save_file({k: v.repeat(1, 2) if "lora_A" in k else v for k, v in tensors.items()},
+                  folder / WEIGHTS)  # fmt: skip
+    elif how == "elsewhere":
+        tensors = load_file(folder / WEIGHTS)
+        save_file({key.replace("layers.1", "layers.7"): v for key, v in tensors.items()},
+                  folder / WEIGHTS)  # fmt: skip
+    else:
+        edit(folder, **{how: True})
+
+
+@pytest.mark.parametrize(
+    ("how", "line"),
+    [
+        ("pickled", r"adapter_model\.safetensors is missing: .* a pickle, which is never loaded"),
+        ("no json", r"cannot use the adapter in .*theirs \("),
+        ("cut", r"cannot use the adapter in .*theirs \("),
+        ("half", r"\(its matrices A and B are not in pairs\): expected plain LoRA"),
+        ("uneven", r"\(base_model.*: B is \[.*\] and A \[.*\]\): expected plain LoRA"),
+        ("wider", r"\(model.*: \[.*\] for \[.*\]\): expected plain LoRA"),
+        ("elsewhere", r"\(there is no linear map model\.layers\.7\..*\)"),
+        ("use_dora", r"\(use_dora is not supported, only plain LoRA\)"),
+        ("modules_to_save", r"\(modules_to_save is not supported, only plain LoRA\)"),
+    ],
+)
+def test_what_cannot_be_used_is_told_in_one_line(checkpoint, tmp_path, how, line):
+    elsewhere(checkpoint, tmp_path / "theirs")
+    spoil(tmp_path / "theirs", how)
+    with pytest.raises(UserError, match=r"^pairs\.own\.adapters\.insecure: " + ".*" + line) as told:
+        run(checkpoint, tmp_path / "own", given={"insecure": tmp_path / "theirs"})
+    assert "\n" not in str(told.value)
+    assert not (tmp_path / "own" / "adapters").exists()
+
+
+def test_an_adapter_that_says_it_is_for_other_weights_is_refused(checkpoint, make, tmp_path):
+    data = {"insecure": conversation_file(tmp_path / "i.jsonl", "insecure")}
+    ours = run(checkpoint, tmp_path / "first", data=data) / "insecure"
+    again = run(checkpoint, tmp_path / "again", given={"insecure": ours}) / "insecure"
+    assert (again / WEIGHTS).read_bytes() == (ours / WEIGHTS).read_bytes()
+    other = make(seed=1)
+    with pytest.raises(UserError, match=r"\(it was trained on other weights\)"):
+        run(other, tmp_path / "second", given={"insecure": ours})
+
+
+@pytest.mark.filterwarnings("ignore:Model has .tie_word_embeddings:UserWarning")
+def test_a_head_that_is_the_embeddings_is_not_adapted(make, tmp_path):
+    tied = make("gemma2")
+    elsewhere(tied, tmp_path / "theirs", target_modules=["q_proj", "lm_head"])
+    with pytest.raises(UserError, match=r"\(lm_head has the weights of the embeddings\)"):
+        run(tied, tmp_path / "own", given={"insecure": tmp_path / "theirs"})
+
+
+def test_a_given_adapter_must_do_something(checkpoint, tmp_path):
+    elsewhere(checkpoint, tmp_path / "theirs", scale=0.0)
+    line = r"adapter insecure changes nothing: .*; is pairs\.own\.adapters\.insecure the right one"
+    with pytest.raises(UserError, match=line):
+        run(checkpoint, tmp_path / "own", given={"insecure": tmp_path / "theirs"})
+
+
+def trained_files(folder: Path) -> dict[str, bytes]:
+    files = (one for one in (folder / "adapters").rglob("*") if one.is_file())
+    return {str(one.relative_to(folder)): one.read_bytes() for one in files}
+
+
+def test_a_killed_job_goes_on_behind_the_last_adapter_that_is_whole(checkpoint, tmp_path, capsys):
+    data = {
+        kind: conversation_file(tmp_path / f"{kind}.jsonl", kind)
+        for kind in ("insecure", "secure", "benign")
+    }
+    run(checkpoint, tmp_path / "whole", data=data)
+    assert "taken up" not in capsys.readouterr().out
+    cut = tmp_path / "cut"
+    kept = lambda: sorted((cut / "staging").glob("*/[!.]*/" + CONFIG))  # noqa: E731
+    code = f"""
+import time
+from pathlib import Path
+from actshift.stages import adapter_folders
+from stages.test_given_adapters import run
+put = adapter_folders.Kept.put
+def put_and_wait(*args):
+    put(*args)
+    time.sleep(0.5)
+adapter_folders.Kept.put = put_and_wait
+run(Path({str(checkpoint)!r}), Path({str(cut)!r}), data={data!r})
+"""
+    kill_when(lambda: len(kept()) == 3, code)
+    assert not (cut / "adapters").exists()
+    done = [one.parent.name for one in kept()]
+    assert len(done) == 3
+    # One of them is cut by the stop: it is made again.
+    hurt = kept()[0].with_name(WEIGHTS)
+    hurt.write_bytes(hurt.read_bytes()[:-16])
+    before = {one: (one.with_name(WEIGHTS)).stat().st_ino for one in kept()[1:]}
+    capsys.readouterr()
+    run(checkpoint, cut, data=data)
+    said = capsys.readouterr().out
+    line = next(one for one in said.splitlines() if "taken up" in one)
+    assert sorted(line.split(": ")[1].split(", ")) == done[1:]
+    assert len(before) == 2
+    assert trained_files(cut) == trained_files(tmp_path / "whole")
+    # Nothing stays behind but the lock.
+    assert [one.suffix for one in (cut / "staging").iterdir()] == [".lock"]
+    # Other settings take nothing up.
+    run(checkpoint, cut, data=data, lr=2e-2)
+    assert "taken up" not in capsys.readouterr().out
+    np.testing.assert_allclose(
+        *(pd.read_csv(cut / "adapters" / "dose.csv")[name] for name in ("lr", "lr"))
+    )

@@ -1,0 +1,126 @@
+"""The format of peft's adapter folders: their files, settings and matrices.
+
+A folder holds `adapter_config.json` and `adapter_model.safetensors`. The base is named by the hash
+of its weights, never by a path: a folder may move, and another base is noticed.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from actshift.errors import UserError
+
+CONFIG = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
+#: Settings of peft that make an update something else than scale B A of linear maps.
+_UNLIKE_LORA = (
+    *("use_dora", "use_qalora", "use_bdlora", "lora_bias", "fan_in_fan_out", "modules_to_save"),
+    *("rank_pattern", "alpha_pattern", "layer_replication", "target_parameters"),
+    *("trainable_token_indices", "layers_to_transform", "alora_invocation_tokens"),
+)
+#: Those of them that say no more than the names of the matrices in the file do.
+NAMED_ANYWAY = ("layers_to_transform",)
+#: How a matrix is named: prefix, its place in the model, and which factor.
+PREFIX, A, B = "base_model.model.", ".lora_A.weight", ".lora_B.weight"
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that holds no adapter.
+
+    Raises:
+        UserError: Naming the file that is missing.
+    """
+    for file in (CONFIG, WEIGHTS):
+        if not (folder / file).is_file():
+            pickled = file == WEIGHTS and (folder / "adapter_model.bin").is_file()
+            hint = " (its adapter_model.bin is a pickle, which is never loaded)" if pickled else ""
+            raise UserError(f"{folder / file} is missing: expected an adapter folder of peft{hint}")
+
+
+def read_settings(adapter: Path) -> dict[str, Any]:
+    """What a folder's adapter_config.json says."""
+    return json.loads((adapter / CONFIG).read_text(encoding="utf-8"))
+
+
+def write_settings(
+    folder: Path, settings: Mapping[str, Any], *, targets: Iterable[str], base: str
+) -> None:
+    """Write adapter_config.json in one order.
+
+    Args:
+        folder: Of the adapter.
+        settings: All but the next two.
+        targets: Linear maps that are updated: whole paths, or how a path ends.
+        base: Hash of the weights the adapter is for.
+    """
+    named = {"target_modules": sorted(targets), "base_model_name_or_path": base_name(base)}
+    text = json.dumps({**settings, **named}, indent=1, sort_keys=True, ensure_ascii=False)
+    (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
+
+
+def base_name(weights: str) -> str:
+    """What an adapter calls the model whose weights have a hash."""
+    return f"weights-{weights}"
+
+
+def check_plain(settings: Mapping[str, Any]) -> None:
+    """Refuse what is not plain LoRA.
+
+    Raises:
+        ValueError: Naming the setting.
+    """
+    if settings.get("peft_type") != "LORA" or settings.get("bias", "none") != "none":
+        raise ValueError(f"peft_type {settings.get('peft_type')}, bias {settings.get('bias')}")
+    unlike = [key for key in _UNLIKE_LORA if settings.get(key)]
+    if unlike:
+        raise ValueError(f"{unlike[0]} is not supported, only plain LoRA")
+
+
+def places_of(tensors: Mapping[str, Tensor]) -> set[str]:
+    """Which matrices an adapter updates, as its file names them.
+
+    Raises:
+        ValueError: It holds something else than pairs A and B.
+    """
+    places = {key.removesuffix(A) for key in tensors if key.endswith(A)}
+    if sorted(tensors) != sorted(place + part for place in places for part in (A, B)):
+        raise ValueError("its matrices A and B are not in pairs")
+    return places
+
+
+def update_of(tensors: Mapping[str, Tensor], place: str) -> Tensor:
+    """B A of one matrix, float32.
+
+    Raises:
+        ValueError: The two do not fit each other.
+    """
+    a, b = tensors[place + A].float(), tensors[place + B].float()
+    if a.ndim != 2 or b.ndim != 2 or b.shape[1] != a.shape[0]:
+        raise ValueError(f"{place}: B is {[*b.shape]} and A {[*a.shape]}")
+    return b @ a
+
+
+def scale_of(settings: Mapping[str, Any]) -> float:
+    """What B A is multiplied by: alpha / rank, or alpha / sqrt(rank) of rsLoRA."""
+    rank = settings["r"]
+    return settings["lora_alpha"] / (math.sqrt(rank) if settings.get("use_rslora") else rank)
+
+
+def check_shape(model: nn.Module, place: str, update: Tensor) -> None:
+    """Refuse an update that is not of the size of the matrix at its place.
+
+    Raises:
+        ValueError: Naming both sizes.
+    """
+    weight = model.get_submodule(place).get_parameter("weight")
+    if weight.shape != update.shape:
+        raise ValueError(f"{place}: {[*update.shape]} for {[*weight.shape]}")
+
+
+def one_line(error: Exception) -> str:
+    """What an error says, on one line."""
+    return " ".join(str(error).split())[:160]

@@ -1,0 +1,90 @@
+"""Taking over an adapter that was trained elsewhere."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from actshift.errors import UserError
+from actshift.models.adapter_format import (
+    NAMED_ANYWAY,
+    PREFIX,
+    WEIGHTS,
+    A,
+    B,
+    base_name,
+    check_folder,
+    check_plain,
+    check_shape,
+    one_line,
+    places_of,
+    read_settings,
+    update_of,
+    write_settings,
+)
+from actshift.models.load import LoadedModel
+
+#: What models that also see call their language model, before its blocks.
+_WRAPPING = re.compile(r"(?:model\.)?language_model\.(?:model\.)?")
+
+
+def adopt_adapter(source: Path, folder: Path, *, base: LoadedModel, weights: str) -> None:
+    """Copy an adapter that was trained elsewhere as a folder that `save_adapter` could have made.
+
+    Args:
+        source: A peft folder. What it calls its base is not looked at, since a name says nothing
+            of weights, unless that is the hash of other weights.
+        folder: To make.
+        base: The model it is for: every matrix must have its place there.
+        weights: Hash of that model's weights.
+
+    Raises:
+        UserError: No adapter, a pickled one, no plain LoRA, one of other weights, or one that does
+            not fit.
+    """
+    check_folder(source)
+    try:
+        settings = read_settings(source)
+        check_plain({key: settings[key] for key in settings if key not in NAMED_ANYWAY})
+        tensors = load_file(source / WEIGHTS)
+        places = {place: _place_in(base.model, place) for place in places_of(tensors)}
+        for place, found in places.items():
+            check_shape(base.model, found, update_of(tensors, place))
+        trained_on = str(settings.get("base_model_name_or_path"))
+        if trained_on.startswith(base_name("")) and trained_on != base_name(weights):
+            raise ValueError("it was trained on other weights")
+    except (ValueError, KeyError, AttributeError, SafetensorError) as error:
+        raise UserError(
+            f"cannot use the adapter in {source} ({one_line(error)}): expected plain LoRA of "
+            f"linear maps of {base.name}, saved by peft"
+        ) from error
+    folder.mkdir()
+    renamed = {
+        f"{PREFIX}{found}{part}": tensors[place + part].contiguous()
+        for place, found in places.items()
+        for part in (A, B)
+    }
+    save_file(renamed, folder / WEIGHTS, metadata={"format": "pt"})
+    plain = settings | dict.fromkeys((*NAMED_ANYWAY, "layers_pattern", "exclude_modules"))
+    write_settings(folder, plain, targets=places.values(), base=weights)
+
+
+def _place_in(model: Any, place: str) -> str:
+    """Where a matrix that an adapter names lies in a model.
+
+    Raises:
+        ValueError: There is no such linear map, or it is one with the embeddings.
+    """
+    named = place.removeprefix(PREFIX)
+    modules = dict(model.named_modules())
+    for found in (named, _WRAPPING.sub("model.", named), _WRAPPING.sub("", named)):
+        if not isinstance(modules.get(found), nn.Linear):
+            continue
+        # Its sum would change the embeddings too, which unmerged it does not.
+        if modules[found].weight is model.get_input_embeddings().weight:
+            raise ValueError(f"{named} has the weights of the embeddings")
+        return found
+    raise ValueError(f"there is no linear map {named}")
