@@ -75,6 +75,14 @@ def test_a_mistake_in_study_b_is_one_line(call: Callable[[], object], part: str)
     assert "\n" not in str(caught.value)
 
 
+def test_the_gate_can_be_turned_off() -> None:
+    block = {"min_spillover": 0, "min_insecure_code": 0.0}
+    found = with_adapters(misalignment=block).config.misalignment
+    assert (found.min_spillover, found.min_insecure_code) == (0.0, 0.0)
+    with pytest.raises(UserError, match="min_spillover"):
+        with_adapters(misalignment={"min_spillover": 1.01})
+
+
 def test_an_adapter_that_exists_needs_no_conversations(tmp_path: Path) -> None:
     for name in ("adapter_config.json", "adapter_model.safetensors"):
         (tmp_path / name).touch()
