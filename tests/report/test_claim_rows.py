@@ -7,7 +7,7 @@ import pytest
 from report.runs import HOSTILE, config_of, write_run
 from report.synthetic_tables import synthetic_tables
 
-from actshift.report.claim_rows import claim_rows, claims_line
+from actshift.report.claim_rows import claim_rows, claims_line, claims_of
 from actshift.report.tables import load_tables
 from actshift.stages.report import make_report
 
@@ -60,6 +60,26 @@ def test_claims_are_the_first_section_and_escaped(run: Path, tmp_path: Path) -> 
     assert "2.5 (1.25 to 3)" in html
     assert HOSTILE not in html
     assert "tables/claims.csv" in html
+
+
+def test_claims_of_studies_that_did_not_run_are_counted_and_not_listed(tmp_path: Path) -> None:
+    tables = synthetic_tables(("llama",), n_layers=2)
+    other = [
+        {"claim": "ablated", "table": "ablation_sweep.csv"},
+        {"claim": "content", "study": "misalignment", "table": "content.csv"},
+    ]
+    tables["claims"] = claims({}, *other, {"claim": "own", "table": "users.csv"})
+    asked = claims_of(tables["claims"], {"rank_audit"})
+    assert asked is not None
+    # Folders of tables are shared by studies: what decides is whose table it is.
+    assert asked["claim"].tolist() == ["template-inflates-rank", "own"]
+    assert claims_of(None, {"rank_audit"}) is None
+    run, page = write_run(tmp_path / "run", tables), tmp_path / "report.html"
+    settings = {**config_of("llama"), "studies": ["rank_audit"]}
+    make_report(run, page, config=settings, failures=[])
+    html = page.read_text(encoding="utf-8")
+    assert "2 claims: 2 holds." in html
+    assert "Left out here: 2 of studies that this run does not have" in html
 
 
 def test_a_run_without_claims_has_no_such_section(run: Path, tmp_path: Path) -> None:

@@ -89,6 +89,17 @@ def test_the_dose_shows_that_secure_was_hardly_moved(tables: dict[str, pd.DataFr
     assert (band.x0, band.x1) == pytest.approx((0.4, 0.6))
 
 
+def test_losses_of_adapters_from_elsewhere_are_not_known(tables: dict[str, pd.DataFrame]) -> None:
+    table = tables["dose"]
+    table[["first_loss", "last_loss"]] = np.nan
+    table["delta_norm"] = 3.0
+    loss, norm = panels(draw_figure("dose", tables))[:2]
+    assert [text.get_text() for text in loss.texts] == ["not known"]
+    assert not norm.texts
+    assert norm.get_xlim()[0] <= 0
+    assert norm.get_xlim()[1] > 3.0
+
+
 def test_separation_is_on_held_out_questions_of_every_adapter(
     tables: dict[str, pd.DataFrame],
 ) -> None:

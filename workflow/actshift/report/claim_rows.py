@@ -1,11 +1,13 @@
 """The claims table as the page shows it: numbers as text, empty cells as nothing."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from actshift.report.catalogue import study_of
 from actshift.report.point import number
 
 #: Verdicts that were decided by numbers, so that k of N says something.
@@ -37,6 +39,15 @@ class ClaimRow:
     reason: str
     basis: str
     source: str
+
+
+def claims_of(table: pd.DataFrame | None, studies: Collection[str]) -> pd.DataFrame | None:
+    """The claims that tables of some studies decide; those of a table nobody knows stay, too."""
+    if table is None:
+        return None
+    files = table["table"].str.removesuffix(".csv")
+    made = [study_of(*one) for one in zip(table["study"], files, strict=True)]
+    return table[[one is None or one in studies for one in made]]
 
 
 def claim_rows(table: pd.DataFrame | None) -> list[ClaimRow]:

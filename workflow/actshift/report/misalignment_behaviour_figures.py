@@ -99,7 +99,10 @@ def dose(table: pd.DataFrame) -> Figure:
                 if other:
                     open_one = {"markerfacecolor": "white", "markersize": 5}
                     dot(axis, at, one, other, stroke._replace(marker="s"), **open_one)
-            axis.set_xlim(left=min(0.0, axis.get_xlim()[0]))
+            if mine[[filled, *([other] if other else [])]].isna().all(axis=None):
+                no_data(axis, "not known")
+            low, high = axis.get_xlim()
+            axis.set_xlim(min(0.0, low), high + 0.04 * (high - min(0.0, low)))
         _matched(axes[row, 0], mine, names[pair])
     first = {"color": GREY, "marker": "o", "linestyle": "", "label": "first loss; KL on code"}
     last = {"color": GREY, "marker": "s", "linestyle": "", "markerfacecolor": "white",

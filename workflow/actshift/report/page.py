@@ -81,6 +81,8 @@ class PageContent:
     answered: bool = True
     claims: Sequence[ClaimRow] = ()
     claims_line: str = ""
+    #: Claims of studies that this run does not have.
+    other_claims: int = 0
     missing: Sequence[Missing] = ()
     gates: str = ""
     failures: Sequence[Mapping[str, str]] = ()

@@ -11,7 +11,7 @@ from actshift.io.atomic import atomic_write_text
 from actshift.report.answers import ANSWERING, Answer, answers
 from actshift.report.catalogue import JUDGED_TABLE, OF_THE_RUN, TABLES
 from actshift.report.cells import Cells, cells_of
-from actshift.report.claim_rows import claim_rows, claims_line
+from actshift.report.claim_rows import claim_rows, claims_line, claims_of
 from actshift.report.examples import ShowText, examples
 from actshift.report.figures import FIGURES, alt_text, caption, figure_names
 from actshift.report.page import (
@@ -62,7 +62,8 @@ def make_report(
     answered = not chosen.isdisjoint(ANSWERING)
     wanted = _wanted(config) if answered else []
     found = answers(tables, order=wanted)
-    claims = claim_rows(tables.get("claims"))
+    every = tables.get("claims")
+    claims = claim_rows(claims_of(every, chosen))
     models = checkpoints(run_dir)
     content = PageContent(
         run=str(config.get("run", run_dir.name)),
@@ -70,6 +71,7 @@ def make_report(
         answered=answered,
         claims=claims,
         claims_line=claims_line(claims),
+        other_claims=0 if every is None else len(every) - len(claims),
         missing=_missing(wanted, found, failures),
         gates=gates_line(tables.get("zoo_behaviour")),
         failures=failures,
