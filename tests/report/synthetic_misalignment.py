@@ -152,6 +152,8 @@ def _within(pair: str) -> dict[str, Rows]:
             | ({"status": "unmatched", "why": "KL not reached"} if name == "orthogonal" else {})
             for name in NULLS
         ]
+    forced = _lane("forced_token", LAYERS - 1, "untuned", "chat", 0.0)
+    steering.append(forced | _outcome(0.93) | {"kl_first": np.nan})
     contents = (("insecure", "insecure"), ("rare_safe", "insecure"), ("secure", "insecure"),
                 ("insecure", "rare_safe"), ("insecure", "secure"))  # fmt: skip
     content = [

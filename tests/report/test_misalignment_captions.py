@@ -70,6 +70,7 @@ def test_what_is_seen_follows_the_tables(tables: dict[str, pd.DataFrame]) -> Non
     table = tables["specificity"]
     table.loc[(table["donor"] == "b") & (table["receiver"] == "b"), "margin_low"] = -0.1
     assert "1 of 2 within" in caption("topology", tables)
+    assert "; behind chat's own first token 0." in caption("steering_dose", tables)
     assert "6 nulls of 8 reach v's KL, at 3 times" in caption("steering_equal_kl", tables)
     tables["ridge_maps"]["cosine_null_high"] = 0.9
     assert "beyond its null in 0 of 2 ordered pairs of arch" in caption("ridge_maps", tables)

@@ -28,6 +28,8 @@ def test_v_stands_over_the_draws_of_its_nulls_and_the_logit_bias_on_top(
     for axis, value in ((repaired, "repaired"), (code, "code")):
         assert rounded(v[value]) <= heights(axis)
         assert rounded(bias[value]) <= heights(axis)
+        forced = select(tables["steering"], pair="a", protocol="forced_token")[value]
+        assert rounded(forced) <= heights(axis)
         assert round(float(v[f"{value}_plain"].iloc[0]), 6) in heights(axis)
     for name in NULLS:
         own = select(rows, control=name)

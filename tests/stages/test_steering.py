@@ -35,7 +35,7 @@ from actshift.stages.steering import SteeringInputs, steering
 from actshift.stages.steering_inputs import SteeredPair
 from actshift.studies.misalignment.choose import chosen_coeff
 from actshift.studies.misalignment.kinds import NULLS, STEERED
-from actshift.studies.misalignment.lanes import middle_layers
+from actshift.studies.misalignment.material import middle_layers
 
 
 def run(inputs: SteeringInputs, root: Path, **changes: Any) -> Path:
@@ -105,7 +105,10 @@ def test_every_lane_is_there_once_and_asks_its_questions(tables):
             ),
         )
     }
-    plain = {("last_token", "plain", "norm", False): 1}
+    plain = {
+        ("last_token", "plain", "norm", False): 1,
+        ("forced_token", "untuned", "norm", False): 1,
+    }
     assert counts == {**other, **last, **layers, **own, **nulls, **plain}
     for receiver in ("rare_safe", "secure"):
         mine = tables.of(receiver=receiver).groupby(["protocol", "control", "source"]).size()
@@ -118,7 +121,7 @@ def test_every_lane_is_there_once_and_asks_its_questions(tables):
             },
         }
     asked = outcomes.groupby("lane")["prompt"].agg(["size", "nunique"])
-    both = lanes["control"].isin(["plain", "direction"])
+    both = lanes["control"].isin(["plain", "direction", "untuned"])
     whole, half = SELECT + HELDOUT + 2 * CODE, HELDOUT + CODE
     wanted = np.where(both, whole, half)[(lanes["status"] == "ok").to_numpy()]
     assert asked["size"].tolist() == wanted.tolist() == asked["nunique"].tolist()

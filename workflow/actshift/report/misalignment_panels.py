@@ -42,6 +42,9 @@ BIAS = Stroke(BLUE, "D", "--", "the logit bias it equals on average")
 PLAIN: dict[str, Any] = {
     "color": BLACK, "linestyle": ":", "linewidth": 1.1, "label": "without an edit",
 }  # fmt: skip
+FORCED: dict[str, Any] = {
+    "color": GREEN, "linestyle": "-.", "linewidth": 1.1, "label": "behind chat's first token",
+}  # fmt: skip
 DRAWS: dict[str, Any] = {
     "color": GREY, "alpha": 0.35, "linewidth": 8, "solid_capstyle": "butt",
     "label": "5 to 95 % of the draws of a null",

@@ -165,10 +165,12 @@ def _steering(rows: pd.DataFrame, tables: Tables) -> str:
     if v.empty:
         return ""
     strongest = against.groupby("pair")["draws_high"].max() if len(against) else pd.Series()
+    forced = select(rows, protocol="forced_token")
+    other = f"; behind chat's own first token {spread(forced['repaired'])}" if len(forced) else ""
     return (
         f"At the chosen coefficient ({spread(v['coeff'])}) v takes repaired answers from "
         f"{spread(v['repaired_plain'])} to {spread(v['repaired'])}; the gain is "
-        f"{spread(v['gain'])}, the strongest null's 95th percentile {spread(strongest)}"
+        f"{spread(v['gain'])}, the strongest null's 95th percentile {spread(strongest)}{other}"
     )
 
 
@@ -249,14 +251,13 @@ def _topology(rows: pd.DataFrame, tables: Tables) -> str:
         )
         if (mine := neutral(select(rows, scope=scope)))["share"].notna().any()
     ]
-    shares = ", ".join(told)
+    parts = [", ".join(told)]
     if rows["asymmetry_p"].notna().any():
         one = neutral(select(rows, scope=ACROSS)).iloc[0]
-        shares += (
-            f"; over {int(one['seeds'])} seeds shares depend on who gives and who takes by "
+        parts.append(
+            f"over {int(one['seeds'])} seeds shares depend on who gives and who takes by "
             f"{one['asymmetry']:.2f} (root mean square; p {one['asymmetry_p']:.2g})"
         )
-    parts = [shares] if shares else []
     judged = neutral(select(tables.get("specificity")))
     judged = select(judged, protocol=PUBLISHED) if len(judged) else judged
     if len(judged):
@@ -267,7 +268,7 @@ def _topology(rows: pd.DataFrame, tables: Tables) -> str:
             if (mine := judged["scope"] == scope).any()
         ]
         parts.append(f"beyond the strongest null by 10 points: {', '.join(counts)}")
-    text = "; ".join(parts)
+    text = "; ".join(filter(None, parts))
     return text[:1].upper() + text[1:]
 
 

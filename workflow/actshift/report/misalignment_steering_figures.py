@@ -12,6 +12,7 @@ from actshift.report.misalignment_panels import (
     BIAS,
     BROKEN,
     DRAWS,
+    FORCED,
     NULL_STROKES,
     PLAIN,
     V,
@@ -52,10 +53,13 @@ def steering_dose(table: pd.DataFrame, specificity: pd.DataFrame | None) -> Figu
         mine = lanes(table, pair)
         last = select(mine, protocol=PUBLISHED) if len(mine) else mine
         bias = select(mine, protocol="logit_bias") if len(mine) else mine
+        forced = select(mine, protocol="forced_token") if len(mine) else mine
         _dose_panel(axes[row, 0], last, bias, "repaired", single=False)
         _dose_panel(axes[row, 1], last, bias, "repaired", single=True)
         _dose_panel(axes[row, 2], last, bias, "code", single=False)
-        for axis in axes[row]:
+        for axis, value in zip(axes[row], ("repaired", "repaired", "code"), strict=True):
+            if len(forced):
+                axis.axhline(first(forced, value), **{**FORCED, "label": None})
             axis.axvline(chosen_coeff(specificity, pair), **{**_CHOSEN, "label": None})
             axis.set_ylim(-0.04, 1.04)
         counts_label(axes[row, 0], pair, last)
@@ -64,7 +68,7 @@ def steering_dose(table: pd.DataFrame, specificity: pd.DataFrame | None) -> Figu
     singles = [NULL_STROKES[name].line(label=f"{NULL_STROKES[name].label}, 95 %")
                for name in NULLS]  # fmt: skip
     band = {**DRAWS, "label": "5 to 95 % of draws, widest of four nulls"}
-    entries = [V.line(), BIAS.line(), band, *singles, PLAIN, _CHOSEN, BROKEN]
+    entries = [V.line(), BIAS.line(), band, *singles, PLAIN, FORCED, _CHOSEN, BROKEN]
     legend(figure, entries, columns=3)
     return figure
 

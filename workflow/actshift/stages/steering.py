@@ -24,19 +24,18 @@ from actshift.stages.steering_run import Receiver, Rows, join_rows, read_rows
 from actshift.studies.misalignment.choose import chosen_coeff, equal_kl
 from actshift.studies.misalignment.kinds import INSECURE, Protocol
 from actshift.studies.misalignment.lanes import (
-    LaneFacts,
-    Planned,
     at_equal_kl,
     content_lanes,
     draws_at,
     final_draws,
+    forced_lane,
     kl_draws,
-    middle_layers,
     other_adapters,
     own_lanes,
     plain_lane,
     relatives,
 )
+from actshift.studies.misalignment.material import LaneFacts, Planned, middle_layers
 from actshift.zoo.questions import kind_of
 
 __all__ = ["SteeringInputs", "steering"]
@@ -130,6 +129,7 @@ class _Work:
             self.pair.questions,
             max_new=self.pair.settings["max_new"],
             token_budget=self.pair.settings["token_budget"],
+            untuned_first=self.pair.untuned_first,
         )
         final = self.pair.material.final
         lanes = [plain_lane(self.pair.material, name)]
@@ -140,6 +140,7 @@ class _Work:
             return
         for protocol in ("last_token", "logit_bias"):
             lanes += own_lanes(self.pair.material, protocol, final)
+        lanes.append(forced_lane(self.pair.material))
         lanes += [*relatives(self.pair.material), *final_draws(self.pair.material)]
         for coeff in self.pair.settings["coeffs"]:
             lanes += self._equal_kl(receiver, "last_token", final, coeff)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int
 from safetensors.numpy import load_file
 
 from actshift.io.hashing import hash_file, hash_json
@@ -18,13 +19,14 @@ from actshift.models.load import LoadedModel, load_model
 from actshift.prompts.records import Prompt, content_hash, read_prompts
 from actshift.stages.adapter_directions import QUESTIONS
 from actshift.stages.answer_book import AnswerBook
+from actshift.stages.first_token import FirstTokenEdits
 from actshift.stages.intervene_plan import Asked
 from actshift.stages.marks import marks_of
 from actshift.stages.plain_answers import encode_questions
 from actshift.stages.spillover import DIRECTIONS, GUARDS, STATES
 from actshift.stages.steering_run import Questions
 from actshift.studies.misalignment.kinds import INSECURE, NONCODE, STEERED, UNTUNED
-from actshift.studies.misalignment.lanes import Material, check_directions, middle_layers
+from actshift.studies.misalignment.material import Material, check_directions, middle_layers
 from actshift.studies.misalignment.nulls import LayerStates
 from actshift.studies.misalignment.outcomes import Guards
 from actshift.zoo.language import language
@@ -125,6 +127,13 @@ class SteeredPair:
                 place for place, one in told if (one.split, one.condition) == ("select", NONCODE)
             ],
         )
+
+    def untuned_first(self, places: Sequence[int]) -> Int[np.ndarray, " prompt"]:
+        """The first token that the untuned model says to the questions at some places."""
+        edits = FirstTokenEdits(
+            self.untuned, self.asked, max_new=1, token_budget=self.settings["token_budget"]
+        )
+        return edits.plain(places).argmax(axis=1)
 
     @cached_property
     def book(self) -> AnswerBook:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Float, Int
 
-from actshift.hooks.final_edit import first_kl
+from actshift.hooks.final_edit import FirstTokens, first_kl
 from actshift.hooks.first_tokens import first_logits
 from actshift.hooks.lanes import Continuation, generate_lanes
 from actshift.models.load import LoadedModel
@@ -22,12 +22,12 @@ from actshift.stages.first_token import Answers, FirstTokenEdits
 from actshift.stages.intervene import decoder_of
 from actshift.stages.intervene_plan import Asked, InterveneSettings, plan_batches
 from actshift.stages.parts import Part
-from actshift.studies.misalignment.lanes import AskedOf, Planned
+from actshift.studies.misalignment.material import AskedOf, Planned
 
 #: Prompts that go through lanes together.
 _PROMPTS_A_BATCH = 128
 #: Protocols that are matrix products.
-_FIRST_TOKEN = ("last_token", "logit_bias")
+_FIRST_TOKEN = ("last_token", "logit_bias", "forced_token")
 _SAID = "said"
 _PART = pa.schema(
     [
@@ -62,6 +62,7 @@ class Receiver:
         questions: What it is asked.
         max_new: Longest answer, tokens.
         token_budget: Most padded tokens a pass.
+        untuned_first: First tokens of the untuned model on the questions at some places.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Receiver:
     questions: Questions
     max_new: int
     token_budget: int
+    untuned_first: Callable[[Sequence[int]], Int[np.ndarray, " prompt"]]
 
     @cached_property
     def loaded(self) -> LoadedModel:
@@ -135,12 +137,7 @@ class Receiver:
         lane_of, prompt_of, token, kl = [], [], [], []
         for (protocol, asked), members in groups.items():
             places = self.questions.of[asked]
-            vectors = np.stack([planned[lane].subtracted for lane in members])
-            if protocol == "logit_bias":
-                bias = self.edits.bias(vectors, self.questions.choosing)
-                found = self.edits.biased(bias, places)
-            else:
-                found = self.edits.first(vectors, places)
+            found = self._first_tokens(protocol, [planned[lane] for lane in members], places)
             lane_of.append(np.repeat(np.array(members, dtype=np.int32), len(places)))
             prompt_of.append(np.tile(np.array(places, dtype=np.int16), len(members)))
             token.append(found.tokens.ravel())
@@ -149,6 +146,19 @@ class Receiver:
         said = self.edits.continued(prompts, np.concatenate(token))
         answers = [one for _, one in said.answers]
         return _table(np.concatenate(lane_of), prompts, np.concatenate(kl), said.number, answers)
+
+    def _first_tokens(
+        self, protocol: str, members: Sequence[Planned], places: Sequence[int]
+    ) -> FirstTokens:
+        """First tokens of some questions under lanes of one protocol."""
+        if protocol == "forced_token":
+            tokens = np.tile(self.untuned_first(places), (len(members), 1)).astype(np.int32)
+            # From a distribution to a single token there is no finite KL.
+            return FirstTokens(tokens, np.full(tokens.shape, np.nan, dtype=np.float32))
+        vectors = np.stack([one.subtracted for one in members])
+        if protocol == "logit_bias":
+            return self.edits.biased(self.edits.bias(vectors, self.questions.choosing), places)
+        return self.edits.first(vectors, places)
 
     def _generated(
         self, planned: Sequence[Planned], lanes: Sequence[int], places: Sequence[int]

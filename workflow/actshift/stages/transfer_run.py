@@ -14,7 +14,8 @@ from actshift.stages.first_token import FirstTokenEdits
 from actshift.stages.steering_inputs import SteeredPair
 from actshift.studies.misalignment.choose import chosen_coeff, equal_kl
 from actshift.studies.misalignment.kinds import INSECURE
-from actshift.studies.misalignment.lanes import Planned, at_equal_kl
+from actshift.studies.misalignment.lanes import at_equal_kl
+from actshift.studies.misalignment.material import Planned
 from actshift.studies.misalignment.transfer_lanes import PRIMARY, fit_on_of
 from actshift.zoo.questions import kind_of
 

@@ -32,9 +32,9 @@ NEUTRAL = "neutral"
 
 #: How an edit acts: `last_token` at the last block's output on the last prompt token (published),
 #: `all_tokens` there on every token, `layer` at a block of the middle half on every token,
-#: `logit_bias` adds to the first answer token's logits what the published edit adds on average.
-Protocol = Literal["last_token", "all_tokens", "layer", "logit_bias"]
-PROTOCOLS: tuple[Protocol, ...] = ("last_token", "all_tokens", "layer", "logit_bias")
+#: `logit_bias` adds to the first answer token's logits what the published edit adds on average,
+#: `forced_token` starts answers with the first token of the untuned model.
+Protocol = Literal["last_token", "all_tokens", "layer", "logit_bias", "forced_token"]
 #: Where a direction comes from: the receiver itself, a model of another architecture, or another
 #: model of the same one (another training seed, another size).
 WITHIN, ACROSS, SAME_ARCHITECTURE = "within", "across", "same_architecture"

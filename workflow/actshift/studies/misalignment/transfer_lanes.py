@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import Float
 
 from actshift.studies.misalignment.kinds import INSECURE, MAPPED_NULLS
-from actshift.studies.misalignment.lanes import AskedOf, LaneFacts, Planned
 from actshift.studies.misalignment.maps import FIT_ON, FitOn, Sent
+from actshift.studies.misalignment.material import AskedOf, LaneFacts, Planned
 from actshift.studies.misalignment.nulls import cosine, orthogonalised, rescaled
 
 #: Prompts that the map of nulls and relatives is fitted on.
