@@ -229,12 +229,15 @@ def test_models_of_one_architecture_are_corrected_and_told_apart() -> None:
     """Nine tests of maps across architectures are not paid for by those within one."""
     rows = [
         {"donor": a, "receiver": b, "scope": "within" if a == b else "across",
-         "protocol": "last_token", "fit_on": None if a == b else "neutral", "p": 0.01}
+         "protocol": "last_token", "fit_on": None if a == b else "neutral", "p": 0.01,
+         "pairing": None if a == b else f"{a} -> {b}"}
         for a in ("x-0", "x-1", "y") for b in ("x-0", "x-1", "y")
     ]  # fmt: skip
     kin = {("x-0", "x-1"), ("x-1", "x-0")}
     done = over_pairs({"specificity": rows}, [], pairs=(), kin=kin, seed=0)["specificity"]
     found = {(row["donor"], row["receiver"]): (row["scope"], row["p_holm"]) for row in done}
+    named = {row["pairing"] for row in done if row.get("pairing")}
+    assert named == {"x-0 -> y", "y -> x-0", "x-1 -> y", "y -> x-1"}
     assert {key for key, (scope, _) in found.items() if scope == "same_architecture"} == kin
     by_scope = {scope: p for scope, p in found.values()}
     assert by_scope == pytest.approx({"within": 0.03, "across": 0.04, "same_architecture": 0.02})

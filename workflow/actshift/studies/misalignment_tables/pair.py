@@ -90,10 +90,13 @@ def over_pairs(
 
 
 def _with_kin(rows: Rows, kin: Collection[tuple[str, str]]) -> Rows:
-    """Set the scope of what passes between models of one architecture apart."""
-    own = {"scope": SAME_ARCHITECTURE}
+    """Set the scope of what passes between models of one architecture apart.
+
+    Such rows are no `pairing`, which is the unit of claims about architectures.
+    """
     return [
-        {**row, **own}
+        {name: value for name, value in row.items() if name != "pairing"}
+        | {"scope": SAME_ARCHITECTURE}
         if row["scope"] == ACROSS and (str(row["donor"]), str(row["receiver"])) in kin
         else row
         for row in rows
