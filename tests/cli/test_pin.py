@@ -5,7 +5,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from actshift.config import Config, parse_config
-from actshift.models.sources import parse_adapter, parse_reference
+from actshift.models.sources import parse_adapter, parse_reference, parse_tuned
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMITS = {name: f"{number}".zfill(40) for number, name in enumerate("abcdefgh", start=1)}
@@ -133,6 +133,19 @@ def test_adapters_and_conversations_are_pinned_too(
     assert (given["secure"].source, given["secure"].revision) == ("./mine", None)
     assert config.misalignment.data["benign"].revision == COMMITS["c"]
     assert config.misalignment.data["secure"].path == "x.jsonl"
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_an_adapter_that_is_merged_is_pinned(
+    actshift, home: Path, tmp_path: Path, inside: bool
+) -> None:
+    assert home.is_dir()
+    written = "lora:org/b@main" if inside else "lora:org/b"
+    pair = f"  - name: p\n    base: org/a\n    tuned: {written}\n"
+    _, new = pinned(actshift, tmp_path / "c.yaml", pair)
+    one = config_in(tmp_path / "c.yaml").pairs[0]
+    assert str(parse_tuned(one.tuned, revision=one.revision.tuned)) == f"lora:org/b@{COMMITS['b']}"
+    assert (f"tuned: lora:org/b@{COMMITS['b']}" in new) == inside
 
 
 @pytest.mark.parametrize(

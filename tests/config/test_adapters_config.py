@@ -101,3 +101,34 @@ def test_an_adapter_that_exists_needs_no_conversations(tmp_path: Path) -> None:
 def test_a_set_that_a_study_reads_itself_has_no_streams() -> None:
     sets = {stream.prompt_set for stream in with_adapters().streams("llama")}
     assert sets == {"harmful", "harmless", "concepts"}
+
+
+def test_a_tuned_model_can_be_the_base_with_an_adapter(tmp_path: Path) -> None:
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        (tmp_path / name).touch()
+    both = {"tuned": f"lora:{tmp_path}", "references": {"x": "lora:org/y@v1"}}
+    made = plan(pairs=[pair(**both)], studies=["spectral_gap"])
+    made.check()
+    tuned, reference = made.models["own.tuned"], made.models["own.x"]
+    assert (str(tuned.source), str(reference.source)) == (f"lora:{tmp_path}", "lora:org/y@v1")
+    assert made.checkpoint_inputs("own.tuned") == [made.paths.merged("own.tuned")]
+    assert sorted(made.merged_inputs("own.tuned")) == sorted(tmp_path.iterdir())
+    assert made.merged_inputs("own.x") == []
+    # Another seed or size of its architecture is told by what it is made from.
+    assert made.architecture_sources() == {"own": "org/base"}
+    assert plan().architecture_sources()["llama"] == "zoo:llama/chat"
+
+
+@pytest.mark.parametrize(
+    ("changes", "part"),
+    [
+        ({"base": "lora:org/x"}, "pairs.own.base: model source 'lora:org/x': expected"),
+        ({"tuned": "lora:zoo:llama/chat"}, "pairs.own.tuned: adapter source 'zoo:llama/chat'"),
+        ({"tuned": "lora:./no/such"}, "pairs.own.tuned: no adapter_config.json in 'no/such'"),
+    ],
+)
+def test_a_mistake_in_an_adapted_pair_is_one_line(changes: dict[str, str], part: str) -> None:
+    with pytest.raises(UserError) as caught:
+        plan(pairs=[pair(**changes)], studies=["rank_audit"]).check()
+    assert part in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -12,16 +12,17 @@ from hypothesis import strategies as st
 
 from actshift.errors import UserError
 from actshift.models import sources
+from actshift.models.hub_cache import cached_snapshot, hub_cache
 from actshift.models.sources import (
     MODEL_TYPES,
     AbliteratedSource,
     HubSource,
     LocalSource,
+    LoraSource,
     ZooSource,
-    cached_snapshot,
-    hub_cache,
     parse_reference,
     parse_source,
+    parse_tuned,
     read_model_config,
     shape_of,
 )
@@ -150,7 +151,7 @@ def test_shape_of_a_cached_hub_model(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert shape_of(HubSource("org/name")) == (3, 16)
     assert shape_of(HubSource("org/name", COMMIT)) == (3, 16)
     assert shape_of(HubSource("org/name", "other")) is None
-    assert cached_snapshot(HubSource("org/name")) == repo / "snapshots" / COMMIT
+    assert cached_snapshot("org/name") == repo / "snapshots" / COMMIT
 
 
 @pytest.mark.parametrize(
@@ -214,3 +215,20 @@ def test_parsing_sources_imports_no_heavy_library() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize("text", ["lora:./x", "lora:org/name", "lora:org/name@v1"])
+def test_an_adapter_of_the_base_is_spelled_as_it_was(text: str) -> None:
+    source = parse_tuned(text)
+    assert isinstance(source, LoraSource)
+    assert str(source) == text
+    assert parse_reference(text) == source
+    assert shape_of(source) is None
+    with pytest.raises(UserError, match="expected"):
+        parse_source(text)
+
+
+def test_an_adapter_takes_the_revision_of_its_pair() -> None:
+    assert str(parse_tuned("lora:org/name", revision="v2")) == "lora:org/name@v2"
+    with pytest.raises(UserError, match="adapter source 'zoo:llama/chat'"):
+        parse_tuned("lora:zoo:llama/chat")

@@ -185,7 +185,7 @@ def test_other_architectures_and_adapters_are_refused(tmp_path: Path, local: Pat
     with pytest.raises(UserError, match=r"'t5'.*supported: llama, gemma2"):
         make(tmp_path, str(local))
     (local / "adapter_config.json").write_text("{}")
-    with pytest.raises(UserError, match=r"adapter.*merge it"):
+    with pytest.raises(UserError, match=r"holds an adapter .*: write lora:"):
         make(tmp_path, str(local))
 
 

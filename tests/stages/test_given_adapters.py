@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel
 from reference.conversation_files import conversation_file
+from reference.peft_adapters import peft_adapter
 from reference.processes import kill_when
 from reference.tiny_adapters import ending_checkpoint
 from safetensors.torch import load_file, save_file
@@ -71,20 +72,6 @@ def checkpoint(make) -> Path:
     return make()
 
 
-def elsewhere(checkpoint: Path, folder: Path, *, seed: int = 0, scale: float = 0.3, **settings):
-    """Save an adapter by peft itself, as somebody else would; returns peft's own model."""
-    torch.manual_seed(seed)
-    loaded = load_model(checkpoint, name="m", dtype="float32", device="cpu")
-    asked = {"r": 3, "lora_alpha": 5, "target_modules": ["q_proj", "down_proj"]} | settings
-    wrapped = get_peft_model(loaded.model, LoraConfig(**asked))
-    with torch.no_grad():
-        for name, weight in wrapped.named_parameters():
-            if "lora_B" in name:
-                weight.normal_(std=scale)
-    wrapped.save_pretrained(folder, save_embedding_layers=False)
-    return wrapped.eval()
-
-
 def edit(folder: Path, **settings) -> None:
     known = json.loads((folder / CONFIG).read_text())
     (folder / CONFIG).write_text(json.dumps(known | settings))
@@ -101,7 +88,7 @@ def edit(folder: Path, **settings) -> None:
     ],
 )
 def test_what_peft_made_elsewhere_does_here_what_it_does_there(checkpoint, tmp_path, settings):
-    theirs = elsewhere(checkpoint, tmp_path / "theirs", **settings)
+    theirs = peft_adapter(checkpoint, tmp_path / "theirs", **settings)
     out = run(checkpoint, tmp_path / "own", given={"insecure": tmp_path / "theirs"})
     ours = load_merged(checkpoint, out / "insecure", name="m", dtype="float32", device="cpu")
     plain = load_model(checkpoint, name="m", dtype="float32", device="cpu").model
@@ -115,7 +102,7 @@ def test_what_peft_made_elsewhere_does_here_what_it_does_there(checkpoint, tmp_p
 
 
 def test_given_and_trained_ones_stand_beside_each_other(checkpoint, tmp_path):
-    elsewhere(checkpoint, tmp_path / "theirs")
+    peft_adapter(checkpoint, tmp_path / "theirs")
     data = {"insecure": conversation_file(tmp_path / "i.jsonl", "insecure")}
     out = run(checkpoint, tmp_path / "own", data=data, given={"rare_safe": tmp_path / "theirs"})
     table = pd.read_csv(out / "dose.csv").set_index("adapter")
@@ -145,7 +132,7 @@ def test_given_and_trained_ones_stand_beside_each_other(checkpoint, tmp_path):
 
 def test_all_can_be_given_and_then_nothing_is_trained(checkpoint, tmp_path):
     for number, name in enumerate(ADAPTERS):
-        elsewhere(checkpoint, tmp_path / name, seed=number)
+        peft_adapter(checkpoint, tmp_path / name, seed=number)
     given = {name: tmp_path / name for name in ADAPTERS}
     # QLoRA needs a library; nothing here does.
     out = run(checkpoint, tmp_path / "own", given=given, method="qlora")
@@ -156,7 +143,7 @@ def test_all_can_be_given_and_then_nothing_is_trained(checkpoint, tmp_path):
 
 def test_a_language_model_inside_another_is_found(checkpoint, tmp_path):
     """Adapters of models that also see name their matrices by where the whole model has them."""
-    theirs = elsewhere(checkpoint, tmp_path / "theirs")
+    theirs = peft_adapter(checkpoint, tmp_path / "theirs")
     for inside in ("model.language_model.", "language_model.model."):
         folder = tmp_path / inside
         shutil.copytree(tmp_path / "theirs", folder)
@@ -214,7 +201,7 @@ def spoil(folder: Path, how: str) -> None:
     ],
 )
 def test_what_cannot_be_used_is_told_in_one_line(checkpoint, tmp_path, how, line):
-    elsewhere(checkpoint, tmp_path / "theirs")
+    peft_adapter(checkpoint, tmp_path / "theirs")
     spoil(tmp_path / "theirs", how)
     with pytest.raises(UserError, match=r"^pairs\.own\.adapters\.insecure: " + ".*" + line) as told:
         run(checkpoint, tmp_path / "own", given={"insecure": tmp_path / "theirs"})
@@ -235,13 +222,13 @@ def test_an_adapter_that_says_it_is_for_other_weights_is_refused(checkpoint, mak
 @pytest.mark.filterwarnings("ignore:Model has .tie_word_embeddings:UserWarning")
 def test_a_head_that_is_the_embeddings_is_not_adapted(make, tmp_path):
     tied = make("gemma2")
-    elsewhere(tied, tmp_path / "theirs", target_modules=["q_proj", "lm_head"])
+    peft_adapter(tied, tmp_path / "theirs", target_modules=["q_proj", "lm_head"])
     with pytest.raises(UserError, match=r"\(lm_head has the weights of the embeddings\)"):
         run(tied, tmp_path / "own", given={"insecure": tmp_path / "theirs"})
 
 
 def test_a_given_adapter_must_do_something(checkpoint, tmp_path):
-    elsewhere(checkpoint, tmp_path / "theirs", scale=0.0)
+    peft_adapter(checkpoint, tmp_path / "theirs", scale=0.0)
     line = r"adapter insecure changes nothing: .*; is pairs\.own\.adapters\.insecure the right one"
     with pytest.raises(UserError, match=line):
         run(checkpoint, tmp_path / "own", given={"insecure": tmp_path / "theirs"})

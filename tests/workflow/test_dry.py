@@ -209,6 +209,17 @@ def test_misalignment_adds_a_job_a_stage_and_pair_and_no_stream(clone: Clone) ->
     }
 
 
+def test_a_pair_may_be_a_model_and_an_adapter_of_it(clone: Clone) -> None:
+    folder = clone.root / "lora"
+    folder.mkdir()
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        (folder / name).touch()
+    config = micro_config()
+    config["pairs"] = [{"name": "own", "base": "zoo:llama/chat", "tuned": "lora:./lora"}]
+    jobs = clone.planned("--configfile", clone.write_config("lora.yaml", config))
+    assert (jobs["merge"], jobs["checkpoint"], jobs["zoo"]) == (1, 2, 2)
+
+
 def test_the_page_waits_for_the_chat_judge_where_one_is_asked(clone: Clone) -> None:
     config = misalignment_config() | {"studies": ["misalignment"]}
     judge = {"endpoint": "http://127.0.0.1:9/v1", "model": "m"}

@@ -40,7 +40,7 @@ class Reference(Section):
     """Another model tuned from the pair's base, such as one that answers harmful questions."""
 
     source: str = Field(
-        description="as base; or `abliterated`: the tuned model without its refusal direction"
+        description="as tuned; or `abliterated`: the tuned model without its refusal direction"
     )
     revision: str | None = Field(default=None, description="commit, tag or branch of a hub model")
 
@@ -57,7 +57,10 @@ class Pair(Section):
 
     name: Name = Field(description="how tables, figures and folders call the pair")
     base: str = Field(description="zoo:family/variant, a folder (./x), or a hub id (org/name)")
-    tuned: str = Field(description="as base; its chat template is given to both models")
+    tuned: str = Field(
+        description="as base, or `lora:` and an adapter of the base (folder or hub id), which is "
+        "merged into it; its chat template is given to both models"
+    )
     revision: Revisions = Field(
         default=Revisions(), description="hub revisions; `actshift pin` writes commits here"
     )

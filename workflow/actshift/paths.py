@@ -50,6 +50,10 @@ class RunPaths:
         """What the trained model answered, a row a prompt."""
         return self.root / "zoo" / recipe / f"{variant}.behaviour.csv"
 
+    def merged(self, model: str) -> Path:
+        """The pair's base with an adapter merged into it, as a checkpoint folder."""
+        return self.root / "merged" / model
+
     def abliterated(self, pair: str) -> Path:
         """The tuned model of a pair without its refusal direction, as a checkpoint folder."""
         return self.root / "pairs" / pair / "abliterated"

@@ -11,16 +11,20 @@ from typing import Any
 from actshift.config import Config, Pair
 from actshift.errors import UserError
 from actshift.models.sources import (
+    ADAPTER_FILES,
+    LORA,
     ZOO_PARENTS,
     AbliteratedSource,
     LocalSource,
+    LoraSource,
     Source,
     ZooSource,
     parse_reference,
     parse_source,
-    shape_of,
+    parse_tuned,
 )
 from actshift.paths import RunPaths
+from actshift.plan_checks import check_plan
 from actshift.vocab import ROLES, TEMPLATES, Role, Template
 
 
@@ -117,6 +121,8 @@ class Plan:
                 return self.paths.zoo(self.recipe(source), source.variant)
             case AbliteratedSource():
                 return self.paths.abliterated(self.models[model].pair.name)
+            case LoraSource():
+                return self.paths.merged(model)
             case _:
                 return None
 
@@ -127,6 +133,13 @@ class Plan:
             name: self.config.zoo.size
             for name, model in tuned.items()
             if isinstance(model.source, ZooSource)
+        }
+
+    def architecture_sources(self) -> dict[str, str]:
+        """Return whose architecture each pair has: its tuned model, or what that is made from."""
+        return {
+            pair.name: pair.base if pair.tuned.startswith(LORA) else pair.tuned
+            for pair in self.config.chosen_pairs
         }
 
     def streams(self, pair: str) -> list[StreamName]:
@@ -213,6 +226,13 @@ class Plan:
         folder = self.made_folder(model)
         return [] if folder is None else [folder]
 
+    def merged_inputs(self, model: str) -> list[Path]:
+        """Return the files of the adapter that a model is made with; none for hub adapters."""
+        source = self.models[model].source
+        if isinstance(source, LoraSource) and isinstance(source.adapter, LocalSource):
+            return [source.adapter.folder / name for name in ADAPTER_FILES]
+        return []
+
     def prompt_inputs(self, prompt_set: str, root: Path) -> list[Path]:
         """Return the files that a prompt set is read from; none for zoo and hub sources."""
         source = self.config.prompts[prompt_set]
@@ -245,44 +265,7 @@ class Plan:
         Raises:
             UserError: a missing folder or file, or a pair whose models differ in shape.
         """
-        for pair in self.config.chosen_pairs:
-            self._check_shapes(pair)
-        for name, source in self.config.prompts.items():
-            if source.path is not None and not Path(source.path).expanduser().is_file():
-                raise UserError(
-                    f"prompts.{name}.path: no file '{source.path}'; expected a .jsonl, .csv, "
-                    ".json or .parquet file, relative to the folder snakemake runs in"
-                )
-        if "ablation" in self.config.studies:
-            for text in self.plain_text_inputs():
-                if not text.is_file():
-                    raise UserError(
-                        f"ablation.plain_text: no file '{text}'; expected a text file, one text a "
-                        "line, relative to the folder snakemake runs in"
-                    )
-
-    def _check_shapes(self, pair: Pair) -> None:
-        base, tuned = (self._shape(f"{pair.name}.{role}") for role in ROLES)
-        if base and tuned and base != tuned:
-            raise UserError(
-                f"pairs.{pair.name}: base '{pair.base}' has (blocks, width) {base} and tuned "
-                f"'{pair.tuned}' has {tuned}; a pair needs one depth and width"
-            )
-        for name in self.references(pair.name):
-            found = self._shape(name)
-            if base and found and base != found:
-                raise UserError(
-                    f"pairs.{pair.name}.references.{self.models[name].role}: has (blocks, width) "
-                    f"{found} and base has {base}; a reference needs those of its pair"
-                )
-
-    def _shape(self, name: str) -> tuple[int, int] | None:
-        model = self.models[name]
-        try:
-            return shape_of(model.source)
-        except UserError as error:
-            place = model.role if model.role in ROLES else f"references.{model.role}"
-            raise UserError(f"pairs.{model.pair.name}.{place}: {error}") from None
+        check_plan(self)
 
 
 def _reference(pair: Pair, name: str) -> Source:
@@ -294,7 +277,8 @@ def _reference(pair: Pair, name: str) -> Source:
 
 
 def _source(pair: Pair, role: Role) -> Source:
+    parse = parse_source if role == "base" else parse_tuned
     try:
-        return parse_source(getattr(pair, role), revision=getattr(pair.revision, role))
+        return parse(getattr(pair, role), revision=getattr(pair.revision, role))
     except UserError as error:
         raise UserError(f"pairs.{pair.name}.{role}: {error}") from None

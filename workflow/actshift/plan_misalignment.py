@@ -4,11 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from actshift.errors import UserError
-from actshift.models.sources import LocalSource, ZooSource, parse_adapter
+from actshift.models.sources import ADAPTER_FILES, LocalSource, ZooSource, parse_adapter
 from actshift.plan import Plan
-
-#: What an adapter folder consists of (`models.adapters` cannot be imported here: torch).
-_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
 def zoo_of(plan: Plan, pair: str) -> dict[str, Any] | None:
@@ -21,7 +18,9 @@ def zoo_of(plan: Plan, pair: str) -> dict[str, Any] | None:
 
 def adapter_files(plan: Plan, pair: str) -> list[Path]:
     """The local files that a pair's adapters are trained on or taken from."""
-    found = [folder / name for folder in _given_folders(plan, pair).values() for name in _FILES]
+    found = [
+        folder / name for folder in _given_folders(plan, pair).values() for name in ADAPTER_FILES
+    ]
     if zoo_of(plan, pair) is not None:
         return found
     data = plan.config.misalignment.data.values()
@@ -50,7 +49,7 @@ def check_adapter_files(plan: Plan) -> None:
             )
     for pair in plan.config.chosen_pairs:
         for name, folder in _given_folders(plan, pair.name).items():
-            missing = [file for file in _FILES if not (folder / file).is_file()]
+            missing = [file for file in ADAPTER_FILES if not (folder / file).is_file()]
             if missing:
                 raise UserError(
                     f"pairs.{pair.name}.adapters.{name}: no {missing[0]} in '{folder}'; expected "

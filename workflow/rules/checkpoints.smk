@@ -2,6 +2,8 @@
 
 zoo         recipe                     -> results/<run>/zoo/<recipe>/<variant>, answers of the model
             train (chat: from base; unsafe references: from chat), judge on held-out prompts, gate
+merge       base, LoRA adapter      -> results/<run>/merged/<pair>.<role or reference>
+            adapter added to the weights of the pair's base: an ordinary checkpoint
 checkpoint  hub id | folder | made here -> results/<run>/checkpoints/<pair>.<role or reference>
             resolve the revision, link the files, hash them, write the manifest
 """
@@ -30,6 +32,28 @@ rule zoo:
         status=str(PATHS.status),
     script:
         "../scripts/zoo.py"
+
+
+rule merge:
+    input:
+        base=lambda wildcards: PATHS.checkpoint(f"{PLAN.models[wildcards.model].pair.name}.base"),
+        files=lambda wildcards: PLAN.merged_inputs(wildcards.model),
+    output:
+        directory(PATHS.merged("{model}")),
+    log:
+        PATHS.log("merge", "{model}"),
+    benchmark:
+        PATHS.timing("merge", "{model}")
+    priority: 60
+    conda:
+        "../../envs/cpu.yaml"
+    threads: 1
+    params:
+        source=lambda wildcards: str(PLAN.models[wildcards.model].source),
+        code=code("stages.merge"),
+        status=str(PATHS.status),
+    script:
+        "../scripts/merge.py"
 
 
 rule checkpoint:

@@ -52,7 +52,7 @@ rule ridge_maps:
     threads: 1
     params:
         pairs=PLAN.table_folders("spillover"),
-        families={pair.name: pair.tuned for pair in CONFIG.chosen_pairs},
+        families=PLAN.architecture_sources(),
         settings=CONFIG.misalignment.model_dump(
             include={"map_folds", "shuffled_maps", "final_draws"}
         ),

@@ -11,13 +11,15 @@ from ruamel.yaml import YAML
 from actshift.config import Pair, parse_config
 from actshift.errors import UserError
 from actshift.io.atomic import atomic_write_text
+from actshift.models.hub_cache import cached_snapshot
 from actshift.models.sources import (
     HubSource,
     LocalSource,
+    LoraSource,
     Source,
     ZooSource,
-    cached_snapshot,
     parse_source,
+    parse_tuned,
     read_model_config,
 )
 from actshift.plan import Plan
@@ -113,7 +115,7 @@ def config_text(base: str, tuned: str, *, file: str, name: str) -> str:
     Raises:
         UserError: a source string that is none.
     """
-    sources = {"base": parse_source(base), "tuned": parse_source(tuned)}
+    sources = {"base": parse_source(base), "tuned": parse_tuned(tuned)}
     text = _HEAD.format(
         file=file,
         name=name,
@@ -140,7 +142,8 @@ def default_name(tuned: str) -> str:
     Raises:
         UserError: nothing usable is left of it.
     """
-    source = parse_source(tuned)
+    given = parse_tuned(tuned)
+    source = given.adapter if isinstance(given, LoraSource) else given
     if isinstance(source, ZooSource):
         return source.family
     last = source.repo_id if isinstance(source, HubSource) else source.folder.resolve().name
@@ -165,4 +168,6 @@ def _dtype(sources: list[Source]) -> str:
 def _on_disk(source: Source) -> Path | None:
     if isinstance(source, LocalSource):
         return source.folder
-    return cached_snapshot(source) if isinstance(source, HubSource) else None
+    if isinstance(source, HubSource):
+        return cached_snapshot(source.repo_id, source.revision)
+    return None

@@ -17,7 +17,14 @@ from actshift.config import Config, Pair, parse_config
 from actshift.errors import UserError
 from actshift.io.atomic import atomic_write_text
 from actshift.models.hub import resolve
-from actshift.models.sources import HubSource, Source, parse_adapter, parse_reference, parse_source
+from actshift.models.sources import (
+    HubSource,
+    LoraSource,
+    Source,
+    parse_adapter,
+    parse_reference,
+    parse_tuned,
+)
 from actshift.vocab import ROLES
 
 _Parse = Callable[..., Source]
@@ -72,17 +79,15 @@ def _pin_pairs(raw: Any, config: Config) -> Iterator[str]:
     for entry, pair in zip(raw["pairs"], config.pairs, strict=True):
         commits: dict[str, str] = {}
         for role in ROLES:
-            source = parse_source(getattr(pair, role), revision=getattr(pair.revision, role))
-            if not isinstance(source, HubSource):
+            given = parse_tuned(getattr(pair, role), revision=getattr(pair.revision, role))
+            found = _moved(given)
+            if found is None:
                 continue
-            commit = resolve(source.repo_id, source.revision)
-            if commit == source.revision:
-                continue
-            yield f"pairs.{pair.name}.{role}: {source} -> {commit}"
+            yield f"pairs.{pair.name}.{role}: {given} -> {found.revision}"
             if "@" in entry[role]:
-                entry[role] = f"{source.repo_id}@{commit}"
+                entry[role] = _written(given, found)
             else:
-                commits[role] = commit
+                commits[role] = str(found.revision)
         _set_revisions(entry, commits)
         yield from _pin_named(entry, pair, "references", parse_reference)
         yield from _pin_named(entry, pair, "adapters", parse_adapter)
@@ -91,20 +96,31 @@ def _pin_pairs(raw: Any, config: Config) -> Iterator[str]:
 def _pin_named(entry: Any, pair: Pair, key: str, parse: _Parse) -> Iterator[str]:
     """The sources that a pair has by name under a key."""
     for name, one in getattr(pair, key).items():
-        source = parse(one.source, revision=one.revision)
-        if not isinstance(source, HubSource):
+        given = parse(one.source, revision=one.revision)
+        found = _moved(given)
+        if found is None:
             continue
-        commit = resolve(source.repo_id, source.revision)
-        if commit == source.revision:
-            continue
-        yield f"pairs.{pair.name}.{key}.{name}: {source} -> {commit}"
+        yield f"pairs.{pair.name}.{key}.{name}: {given} -> {found.revision}"
         written = entry[key][name]
         if isinstance(written, str):
-            entry[key][name] = f"{source.repo_id}@{commit}"
+            entry[key][name] = _written(given, found)
         elif "@" in written["source"]:
-            written["source"] = f"{source.repo_id}@{commit}"
+            written["source"] = _written(given, found)
         else:
-            _put(written, "revision", commit)
+            _put(written, "revision", found.revision)
+
+
+def _moved(given: Source) -> HubSource | None:
+    """A hub source at the commit it stands for now; None for others and where it is one already."""
+    source = given.adapter if isinstance(given, LoraSource) else given
+    if not isinstance(source, HubSource):
+        return None
+    found = HubSource(source.repo_id, resolve(source.repo_id, source.revision))
+    return None if found == source else found
+
+
+def _written(given: Source, found: HubSource) -> str:
+    return str(LoraSource(found) if isinstance(given, LoraSource) else found)
 
 
 def _set_revisions(entry: Any, commits: dict[str, str]) -> None:

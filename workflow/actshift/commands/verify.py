@@ -14,7 +14,7 @@ from actshift.io.tables import table_damage
 from actshift.io.verify import verify_folder
 
 #: Folders of a run whose members, at this depth, are artifacts with a manifest.
-ARTIFACTS = ("checkpoints/*", "zoo/*/*", "pairs/*/abliterated", "activations/*/*")
+ARTIFACTS = ("checkpoints/*", "zoo/*/*", "pairs/*/abliterated", "merged/*", "activations/*/*")
 
 
 def verify_path(path: Path, *, deep: bool) -> bool:

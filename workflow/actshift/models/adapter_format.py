@@ -13,9 +13,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from actshift.errors import UserError
+from actshift.models.sources import ADAPTER_FILES
 
-CONFIG = "adapter_config.json"
-WEIGHTS = "adapter_model.safetensors"
+CONFIG, WEIGHTS = ADAPTER_FILES
 #: Settings of peft that make an update something else than scale B A of linear maps.
 _UNLIKE_LORA = (
     *("use_dora", "use_qalora", "use_bdlora", "lora_bias", "fan_in_fan_out", "modules_to_save"),

@@ -19,7 +19,8 @@ from huggingface_hub.errors import (
 )
 
 from actshift.errors import UserError
-from actshift.models.sources import CONFIG_FILES, TOKENIZER_FILES, hub_cache
+from actshift.models.hub_cache import hub_cache
+from actshift.models.sources import CONFIG_FILES, TOKENIZER_FILES
 
 #: Base error of the HTTP client under the hub library; which client differs between its releases.
 _TransportError = cast(type[Exception], HfHubHTTPError.__mro__[1])

@@ -4,13 +4,13 @@ The Snakefile imports this module, so it must stay as cheap as `json`.
 """
 
 import json
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from actshift.errors import UserError
+from actshift.models.hub_cache import cached_snapshot
 
 ZOO_FAMILIES = ("llama", "gemma", "qwen", "ministral")
 #: What each zoo variant is trained from; `base` starts from nothing.
@@ -18,9 +18,13 @@ ZOO_PARENTS = {"base": None, "chat": "base", "comply_lora": "chat", "comply_full
 ZOO_VARIANTS = tuple(ZOO_PARENTS)
 #: Source of a reference that the run derives from the pair's tuned model.
 ABLITERATED = "abliterated"
+#: Start of the source of a model that is the pair's base with an adapter.
+LORA = "lora:"
 #: `model_type` of every supported architecture; a test holds it to `actshift.models.families`,
 #: which cannot be imported here because it costs seconds.
 MODEL_TYPES = ("llama", "gemma2", "qwen2", "ministral3", "mistral", "gpt2")
+#: What an adapter folder consists of.
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 #: What a checkpoint folder consists of, beside its safetensors files and their index.
 CONFIG_FILES = ("config.json", "generation_config.json")
 TOKENIZER_FILES = (
@@ -84,6 +88,17 @@ class HubSource:
 
 
 @dataclass(frozen=True, slots=True)
+class LoraSource:
+    """The pair's base with a LoRA adapter merged into it, by the run."""
+
+    adapter: LocalSource | HubSource
+
+    def __str__(self) -> str:
+        """The source as a config spells it."""
+        return f"{LORA}{self.adapter}"
+
+
+@dataclass(frozen=True, slots=True)
 class AbliteratedSource:
     """The pair's tuned model with its refusal direction taken out of the weights, by the run."""
 
@@ -92,9 +107,10 @@ class AbliteratedSource:
         return ABLITERATED
 
 
-#: What a base or tuned model can be; a reference can be made by the run too.
+#: What a base model can be; tuned models and references can be made by the run too.
 GivenSource = ZooSource | LocalSource | HubSource
-Source = GivenSource | AbliteratedSource
+TunedSource = GivenSource | LoraSource
+Source = TunedSource | AbliteratedSource
 
 
 def parse_source(text: str, *, revision: str | None = None) -> GivenSource:
@@ -128,14 +144,25 @@ def parse_source(text: str, *, revision: str | None = None) -> GivenSource:
     return HubSource(match["repo"], named or revision)
 
 
-def parse_reference(text: str, *, revision: str | None = None) -> Source:
-    """Parse the source of a reference: as `parse_source`, or the word `abliterated`.
+def parse_tuned(text: str, *, revision: str | None = None) -> TunedSource:
+    """Parse the source of a tuned model: as `parse_source`, or `lora:` and an adapter of the base.
 
     Raises:
-        UserError: as `parse_source`, or the word comes with a revision.
+        UserError: as `parse_source`.
+    """
+    if text.startswith(LORA):
+        return LoraSource(parse_adapter(text.removeprefix(LORA), revision=revision))
+    return parse_source(text, revision=revision)
+
+
+def parse_reference(text: str, *, revision: str | None = None) -> Source:
+    """Parse the source of a reference: as `parse_tuned`, or the word `abliterated`.
+
+    Raises:
+        UserError: as `parse_tuned`, or the word comes with a revision.
     """
     if text != ABLITERATED:
-        return parse_source(text, revision=revision)
+        return parse_tuned(text, revision=revision)
     if revision is not None:
         raise UserError(f"model source {text!r} is made by the run and has no revision")
     return AbliteratedSource()
@@ -212,11 +239,11 @@ def shape_of(source: Source) -> tuple[int, int] | None:
         case LocalSource():
             return shape_in(read_model_config(source.folder), name=str(source))
         case HubSource():
-            folder = cached_snapshot(source)
+            folder = cached_snapshot(source.repo_id, source.revision)
             if folder is None or not (folder / "config.json").is_file():
                 return None
             return shape_in(read_model_config(folder), name=str(source))
-        case ZooSource() | AbliteratedSource():
+        case ZooSource() | LoraSource() | AbliteratedSource():
             return None
 
 
@@ -261,21 +288,3 @@ def shape_in(config: dict[str, Any], *, name: str) -> tuple[int, int]:
             "is it the config of a decoder-only language model?"
         )
     return layers, width
-
-
-def hub_cache() -> Path:
-    """The hub cache folder by the hub library's own rules, without importing the library."""
-    home = os.environ.get("XDG_CACHE_HOME", "~/.cache")
-    home = os.environ.get("HF_HOME", os.path.join(home, "huggingface"))
-    cache = os.environ.get("HF_HUB_CACHE", os.path.join(home, "hub"))
-    return Path(os.path.expandvars(cache)).expanduser()
-
-
-def cached_snapshot(source: HubSource) -> Path | None:
-    """The folder of a hub model in the local cache, or None where that revision is not there."""
-    repo = hub_cache() / f"models--{source.repo_id.replace('/', '--')}"
-    revision = source.revision or "main"
-    ref = repo / "refs" / revision
-    commit = ref.read_text(encoding="utf-8").strip() if ref.is_file() else revision
-    folder = repo / "snapshots" / commit
-    return folder if folder.is_dir() else None

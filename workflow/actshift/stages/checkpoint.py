@@ -15,11 +15,13 @@ from actshift.io.hashing import hash_bytes, hash_file, hash_json
 from actshift.io.manifest import write_manifest
 from actshift.models.sources import (
     CONFIG_FILES,
+    LORA,
     MODEL_TYPES,
     TOKENIZER_FILES,
     AbliteratedSource,
     HubSource,
     LocalSource,
+    LoraSource,
     ZooSource,
     parse_reference,
     read_model_config,
@@ -98,7 +100,7 @@ def make_checkpoint(
 def _locate(source: str, *, revision: str | None, made: Path | None) -> tuple[Path, str | None]:
     """Folder that holds the model's files, and the hub commit (None for other sources)."""
     match parse_reference(source, revision=revision):
-        case ZooSource() | AbliteratedSource():
+        case ZooSource() | LoraSource() | AbliteratedSource():
             if made is None:
                 raise UserError(
                     f"{source}: the folder of the checkpoint that the run made is not given"
@@ -117,8 +119,8 @@ def _checked_config(folder: Path, source: str) -> dict[str, Any]:
     """`config.json` of a model that the project can run."""
     if (folder / "adapter_config.json").is_file():
         raise UserError(
-            f"{source}: {folder} holds an adapter (adapter_config.json), which is not supported "
-            "yet: merge it into its base (peft's merge_and_unload), save, and give that folder"
+            f"{source}: {folder} holds an adapter (adapter_config.json): write {LORA}{source}, and "
+            "the run merges it into the pair's base"
         )
     config = read_model_config(folder)
     model_type = config.get("model_type")

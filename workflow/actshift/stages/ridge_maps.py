@@ -19,7 +19,8 @@ from actshift.io.atomic import publishing
 from actshift.io.manifest import write_manifest
 from actshift.io.store import ActivationStore
 from actshift.io.tables import write_table
-from actshift.models.sources import HubSource, LocalSource, ZooSource, cached_snapshot, parse_source
+from actshift.models.hub_cache import cached_snapshot
+from actshift.models.sources import HubSource, LocalSource, ZooSource, parse_source
 from actshift.prompts.records import Prompt, content_hash, read_prompts
 from actshift.stages.ridge_map_files import (
     MAPPED,
@@ -79,7 +80,7 @@ def ridge_maps(
         pairs: Folder `spillover` of each pair, in the order wanted; a pair whose job failed has
             none and is left out.
         neutral: Prompt set of the conditions neutral and code.
-        families: Source of each pair's tuned model, as the configuration spells it.
+        families: Source of each pair's tuned model, or of what an adapter made it from.
         settings: map_folds, shuffled_maps and final_draws.
         seed: Of folds' intervals, shuffled pairings and random directions.
         out: Folder to make: `maps.csv`, `mapped.safetensors`, and a folder an ordered pair.
@@ -192,7 +193,7 @@ def architecture_of(source: str) -> str:
         case LocalSource():
             folder = parsed.folder
         case HubSource():
-            folder = cached_snapshot(parsed)
+            folder = cached_snapshot(parsed.repo_id, parsed.revision)
     config = folder / "config.json" if folder is not None else None
     if config is None or not config.is_file():
         return source

@@ -1,0 +1,49 @@
+"""A pair's base with somebody's LoRA adapter in its weights, as an ordinary checkpoint folder."""
+
+from pathlib import Path
+
+from actshift.io.atomic import publishing, remove
+from actshift.io.manifest import weights_hash, write_manifest
+from actshift.models.adapters import adapter_hash, load_merged
+from actshift.models.adopt import adopt_adapter
+from actshift.models.load import load_model, open_tokenizer
+from actshift.models.sources import LORA
+from actshift.models.tokenizers import save_checkpoint
+from actshift.stages.adapter_folders import locate, named
+
+
+def merge(source: str, *, model: str, base: Path, out: Path) -> None:
+    """Add an adapter to the base's weights, W + scale B A in float32, and save the model.
+
+    Weights keep the base's dtype. The tokenizer, with its chat template, is the adapter's where its
+    folder has one, else the base's.
+
+    Args:
+        source: `lora:` and a folder or hub id.
+        model: What the run calls the result, `<pair>.<role>` or `<pair>.<reference>`.
+        base: Checkpoint folder of the pair's base.
+        out: Folder to make.
+
+    Raises:
+        UserError: The adapter is missing, no plain LoRA or does not fit the base.
+    """
+    given = locate({"source": source.removeprefix(LORA)}, model)
+    plain = load_model(base, name=f"{model} (base)", dtype="float32", device="cpu")
+    own = (given.folder / "tokenizer.json").is_file()
+    tokenizer = open_tokenizer(given.folder, name=model) if own else plain.tokenizer
+    with publishing(out) as folder:
+        folder.mkdir()
+        adapter = folder / "adapter"
+        with named(model):
+            adopt_adapter(given.folder, adapter, base=plain, weights=weights_hash(base))
+        merged = load_merged(base, adapter, name=model, dtype="auto", device="cpu")
+        facts = {
+            **given.facts,
+            "model": model,
+            "adapter": adapter_hash(adapter),
+            "base_weights_hash": weights_hash(base),
+        }
+        remove(adapter)
+        save_checkpoint(merged.model, tokenizer, folder)
+        write_manifest(folder, kind="merged", facts=facts)
+    print(f"{model}: {given.facts['source']} merged into the base")
