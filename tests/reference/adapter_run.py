@@ -14,7 +14,7 @@ from actshift.config_misalignment import Adapters
 from actshift.io.hashing import hash_file
 from actshift.paths import RunPaths
 from actshift.prompts.records import Prompt, write_prompts
-from actshift.stages.adapters import train_adapters
+from actshift.stages.adapters import AdapterInputs, train_adapters
 from actshift.stages.ridge_maps import ridge_maps
 from actshift.stages.spillover import SpilloverInputs, spillover
 from actshift.stages.steering import SteeringInputs, steering
@@ -69,11 +69,12 @@ def _adapters(paths: RunPaths, pair: str, tuned: Path, scratch: Path) -> None:
         file.write_text("".join(json.dumps(row) + "\n" for row in rows))
         data[kind] = {"path": str(file), "sha256": hash_file(file)}
     train_adapters(
-        pair=pair,
-        checkpoint=tuned,
+        AdapterInputs(pair, tuned, paths.prompts("questions")),
         zoo=None,
         data=data,
+        given={},
         settings={**Adapters().model_dump(), **_RECIPE},
+        staging=paths.root / "staging",
         out=paths.pair_tables(pair, "adapters"),
         **_TOLD,
     )
