@@ -6,8 +6,9 @@ say `not measured: gate missed, 35 % of 40 %` for what is not there.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from math import isnan
 from pathlib import Path
 
 from actshift.io.atomic import atomic_write_text, publishing
@@ -38,6 +39,18 @@ class Missed:
         return f"not measured: {self.reason}"
 
 
+def against(rate: float, limit: float, *, at_least: bool = True) -> str:
+    """A rate against its limit: `35 % of 40 %`, or `8 % of at most 5 %`.
+
+    Args:
+        rate: 0 to 1; NaN reads `unknown`.
+        limit: 0 to 1.
+        at_least: Whether the limit is the least that is asked for, or the most.
+    """
+    measured = "unknown" if isnan(rate) else f"{100 * rate:.3g} %"
+    return f"{measured} of {'' if at_least else 'at most '}{100 * limit:.3g} %"
+
+
 def mark_missed(folder: Path, missed: Missed) -> None:
     """Publish a stage's folder that holds the marker and nothing else."""
     with publishing(folder) as partial:
@@ -60,9 +73,15 @@ def missed_in(folder: Path) -> Missed | None:
     return Missed(**json.loads(text))
 
 
-def measured(folders: Mapping[str, Path]) -> dict[str, Path]:
-    """The folders, by pair, that hold numbers: those of a missed gate are left out."""
-    return {name: folder for name, folder in folders.items() if missed_in(folder) is None}
+def has_numbers(folder: Path) -> bool:
+    """Whether a stage left its numbers: not where its job failed or a gate was missed."""
+    return folder.is_dir() and missed_in(folder) is None
+
+
+def why_without(folder: Path) -> str:
+    """Why a folder has no numbers, in words."""
+    missed = missed_in(folder)
+    return "its job failed" if missed is None else missed.status
 
 
 def first_missed(folders: Iterable[Path]) -> Missed | None:
