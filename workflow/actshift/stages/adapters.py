@@ -60,6 +60,7 @@ def train_adapters(
     device: Device,
     staging: Path,
     out: Path,
+    threads: int = 1,
 ) -> None:
     """Train every adapter of a pair on its tuned model and publish them with their doses.
 
@@ -78,11 +79,12 @@ def train_adapters(
         device: Where to train.
         staging: Folder for what an unfinished job has trained; a rerun takes it up.
         out: Folder to make: one peft folder an adapter, `dose.csv`, `ladder.csv`, `manifest.json`.
+        threads: Of PyTorch; sums depend on it.
 
     Raises:
         UserError: Data or a library is missing, a given adapter does not fit or one does nothing.
     """
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads)
     pair, weights = inputs.pair, weights_hash(inputs.tuned)
     found = {name: locate(one, adapter_key(pair, name)) for name, one in given.items()}
     where: Dtype = "float32" if zoo is not None else dtype

@@ -73,8 +73,9 @@ def train_zoo(
     steps_scale: float = 1.0,
     gates: bool | None = None,
     strict: bool = False,
+    threads: int = 1,
 ) -> None:
-    """Train, judge and publish one checkpoint; bit-equal for a machine, on one thread.
+    """Train, judge and publish one checkpoint; bit-equal for a machine and number of threads.
 
     A checkpoint whose rates on `select` clear every gate by `GATE_MARGIN` is taken at once. One
     that does not is trained again by the rule of `recipes.attempts`; if none clears them so, the
@@ -93,6 +94,7 @@ def train_zoo(
         steps_scale: multiplies the numbers of training steps.
         gates: whether rates are held against the gates; None leaves it to the size (micro: no).
         strict: whether a missed gate is an error.
+        threads: of PyTorch; sums depend on it.
 
     Raises:
         UserError: Unknown family, variant or size; `base` given or missing against `variant`.
@@ -103,7 +105,7 @@ def train_zoo(
             f"zoo variant {variant!r} with base {base}: base starts from nothing, the others of "
             f"{', '.join(ZOO_VARIANTS)} from another checkpoint"
         )
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads)
     who = Identity(family, variant, size, seed)
     gated = recipe(size, family=zoo_family(family)).gated if gates is None else gates
     made = _until_clear(who, base, steps_scale=steps_scale, gated=gated)
