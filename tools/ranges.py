@@ -13,7 +13,7 @@ import argparse
 import re
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +33,8 @@ class Quantity:
         column: What is read.
         pool: Of several rows of a pair, such as its layers.
         show: How a value is written.
+        per_cent: Whether it is a share, shown in per cent.
+        count: Whether the number of rows is meant.
     """
 
     name: str
@@ -41,7 +43,8 @@ class Quantity:
     column: str
     pool: Callable[[np.ndarray], float] = np.nanmean
     show: str = "{:.3g}"
-    per_cent: bool = field(default=False)
+    per_cent: bool = False
+    count: bool = False
 
 
 _TEMPLATE = {"matrix": "template", "inputs": "harmful"}
@@ -73,7 +76,7 @@ QUANTITIES = (
              "knee", pool=np.nanmedian),
     Quantity("refusal candidates that pass the filters", "rank_audit/refusal_direction",
              {"passes_kl": True, "passes_induce": True, "passes_layer": True}, "chosen",
-             pool=lambda rows: float(len(rows)), show="{:.0f}"),
+             count=True),
     Quantity("effective units that carry the preference, inserted", "localization/summary",
              {"statistic": "n_eff_over_units", "operation": "insert", "condition": "harmful",
               "length": "all"}, "value"),
@@ -173,10 +176,9 @@ def _value(run: Path, quantity: Quantity, pair: str) -> float:
     for column, value in quantity.where.items():
         if column in rows:
             keep &= rows[column].astype(str) == str(value)
-    numbers = pd.to_numeric(rows.loc[keep, quantity.column].replace({"True": 1, "False": 0}))
-    if quantity.show == "{:.0f}" and _of_pair(rows, pair, run).any():
-        return quantity.pool(numbers.to_numpy(dtype=float))
-    known = numbers.dropna().to_numpy(dtype=float)
+    if quantity.count:
+        return float(keep.sum()) if _of_pair(rows, pair, run).any() else float("nan")
+    known = pd.to_numeric(rows.loc[keep, quantity.column]).dropna().to_numpy(dtype=float)
     return quantity.pool(known) if len(known) else float("nan")
 
 
