@@ -61,6 +61,8 @@ def job(snakemake: Any, *, joint: bool = False) -> Iterator[None]:
         except Exception as error:
             traceback.print_exc(file=stream)
             _fail(status, snakemake, f"{type(error).__name__}: {error} (traceback in {log})")
+        finally:
+            _describe_machine(status, snakemake)
 
 
 def pass_on(missed: Missed, outputs: Iterable[str]) -> None:
@@ -88,6 +90,15 @@ def kept_rows(folder: Path, outputs: Any) -> dict[Path, Path]:
 def read_failures(folder: Path) -> list[dict[str, str]]:
     """Return what failed in a run, one mapping (rule, job, message) a failed job."""
     return [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+
+
+def _describe_machine(status: Path, snakemake: Any) -> None:
+    """Leave what this job computed with; a job whose numbers are good never fails for it."""
+    with suppress(Exception):
+        from actshift.io.machine import MACHINES, write_machine
+
+        file = status.parent.with_name(MACHINES) / status.name
+        write_machine(file, rule=snakemake.rule, threads=int(snakemake.threads))
 
 
 def _fail(status: Path, snakemake: Any, message: str) -> None:
