@@ -5,6 +5,8 @@ from pathlib import Path
 
 RESULTS = Path("results")
 CACHE = RESULTS / ".cache"
+#: The file of a run's folder that says what the run was, for programs.
+RECORD = "run.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +24,11 @@ class RunPaths:
     def report(self) -> Path:
         """The page."""
         return self.root / "report.html"
+
+    @property
+    def record(self) -> Path:
+        """What the run was, measured, missed, failed and cost, for programs."""
+        return self.root / RECORD
 
     @property
     def status(self) -> Path:

@@ -2,7 +2,7 @@
 
 zoo_behaviour  answers of the zoo models -> results/<run>/tables/zoo_behaviour.csv
 figures        tables                    -> results/<run>/figures/<study>/*.{svg,png}
-report         tables + figures          -> results/<run>/report.html
+report         tables + figures          -> results/<run>/report.html and run.json
 """
 
 #: A figure is what has a caption: (study, name) of every figure of the studies that are on.
@@ -79,6 +79,7 @@ rule report:
         [HERE / "workflow" / "actshift" / "report" / f"page.{kind}" for kind in ("html.j2", "css")],
     output:
         PATHS.report,
+        PATHS.record,
     log:
         PATHS.log("report"),
     benchmark:
