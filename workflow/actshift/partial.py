@@ -256,13 +256,9 @@ def main() -> None:
     """Read the configuration from standard input and report what there is."""
     config = Config.model_validate(json.load(sys.stdin))
     try:
-        page = partial_report(config, root=Path(sys.argv[1]))
+        partial_report(config, root=Path(sys.argv[1]))
     except UserError as error:
         sys.exit(f"actshift: no report: {error}")
-    failures = read_failures(Plan(config).paths.status)
-    for failure in failures:
-        print(f"actshift: {failure['rule']} {failure['job']}: {failure['message']}")
-    print(f"actshift: {len(failures)} jobs failed; what finished is in {page}")
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ SETTINGS = (
 )  # fmt: skip
 #: Instruction sets that kernels are chosen by; the rest of a processor's flags change no number.
 _SETS = re.compile(
-    r"sse4_[12]|avx\w*|fma|f16c|amx_\w+|bf16|i8mm|asimd\w*|neon|sve\d*|sme\d*|vsx|altivec"
+    r"sse4_[12]|avx\w*|fma|f16c|amx_\w+|bf16|i8mm|asimd\w*|neon|s[vm]e\d*|vsx|altivec"
 )
 _PROCESSOR = Path("/proc/cpuinfo")
 _GPUS = Path("/proc/driver/nvidia")
@@ -51,7 +51,7 @@ def write_machine(file: Path, *, rule: str, threads: int) -> None:
         "machine": machine(),
         "libraries": dict(libraries()),
     }
-    atomic_write_text(file, json.dumps(record, indent=1, sort_keys=True) + "\n")
+    atomic_write_text(file, json.dumps(record, indent=1) + "\n")
 
 
 def machine() -> dict[str, Any]:
