@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from report.runs import (
@@ -15,8 +16,9 @@ from report.runs import (
     write_run,
 )
 from report.synthetic_tables import synthetic_tables
+from safetensors.numpy import save_file
 
-from actshift.io.missed import Missed, mark_missed
+from actshift.io.missed import Missed, mark_missed, write_marker
 from actshift.report.page import gates_line
 from actshift.stages.report import make_report
 
@@ -70,6 +72,22 @@ def test_a_marker_that_was_passed_on_explains_the_pair(run: Path, place: str) ->
     mark_missed(run / place, zoo)
     html = opened(run, "llama", "qwen")
     assert re.search(r"No answer for qwen\.\s+qwen-tiny-s0/base: gate missed, 80 % of 95 %", html)
+
+
+def test_a_zoo_model_that_missed_its_gate_is_counted_and_what_was_not_trained_is_passed_over(
+    run: Path,
+) -> None:
+    zoo = run / "zoo/gemma-tiny-s0"
+    (zoo / "base").mkdir(parents=True)
+    save_file({"weight": np.zeros((700, 500), np.float32)}, zoo / "base/model.safetensors")
+    missed = Missed("zoo gemma-tiny-s0/base", "gate missed, 80 % of 95 %", "One sentence.", "zoo")
+    write_marker(zoo / "base", missed)
+    mark_missed(zoo / "chat", missed)
+    (zoo / "chat.behaviour.csv").write_bytes(b"")
+    mark_missed(run / "checkpoints/gemma.base", missed)
+    html = opened(run, "llama", "gemma")
+    assert "2 pairs of models of 0.26 to 0.35 million parameters" in html
+    assert html.count("<td>gate missed, 80 % of 95 %</td>") == 1, "passed on, and said once"
 
 
 def test_without_a_missed_gate_or_a_failure_nothing_is_said_of_them(tmp_path: Path) -> None:

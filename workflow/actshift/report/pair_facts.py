@@ -1,5 +1,6 @@
 """What the models of a run are: sources, architecture, parameters, before anything is claimed."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +12,8 @@ from actshift.vocab import ROLES
 
 #: Start of the source of a model that the run trains itself.
 _ZOO = "zoo:"
+#: Family and variant of such a source; sizes do not depend on the seed.
+_ZOO_MODEL = re.compile(r"zoo:(\w+)/(\w+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +121,7 @@ def _pair(run_dir: Path, pair: Mapping[str, Any]) -> PairFacts:
     name = str(pair["name"])
     manifests = {role: _facts(run_dir, f"{name}.{role}") for role in ROLES}
     known = manifests["tuned"] or manifests["base"] or {}
-    counts = [count_parameters(run_dir / "checkpoints" / f"{name}.{role}") for role in ROLES]
+    counts = [_parameters(run_dir, f"{name}.{role}", pair.get(role)) for role in ROLES]
     return PairFacts(
         pair=name,
         base=_source(manifests["base"], pair.get("base")),
@@ -136,6 +139,15 @@ def _facts(run_dir: Path, model: str) -> dict[str, Any] | None:
     """Facts of a checkpoint's manifest; None where the checkpoint was not made."""
     folder = run_dir / "checkpoints" / model
     return read_manifest(folder)["facts"] if (folder / NAME).is_file() else None
+
+
+def _parameters(run_dir: Path, model: str, source: object) -> int | None:
+    """Parameters of a model's checkpoint, or of the zoo model that missed its gate before it."""
+    folders = [run_dir / "checkpoints" / model]
+    recipe = _ZOO_MODEL.match(str(source))
+    if recipe:
+        folders += sorted(run_dir.glob(f"zoo/{recipe[1]}-*/{recipe[2]}"))
+    return next((count for one in folders if (count := count_parameters(one)) is not None), None)
 
 
 def _source(facts: Mapping[str, Any] | None, configured: object) -> str:
