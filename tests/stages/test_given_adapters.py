@@ -117,7 +117,7 @@ def test_given_and_trained_ones_stand_beside_each_other(checkpoint, tmp_path):
     assert (table[known] > 0).all(axis=None)
     assert table.drop(index="rare_safe").notna().all(axis=None)
     dose = pd.read_csv(out / "dose.csv")
-    parts = dict.fromkeys(("answers", "directions", "states", "steering", "transfer"))
+    parts = dict.fromkeys(("ladder", "answers", "directions", "states", "steering", "transfer"))
     files = PairFiles("own", pd.DataFrame(), dose, models=(), missing=(), **parts)
     matched = matched_doses(files)
     assert matched["rare_safe"] is None

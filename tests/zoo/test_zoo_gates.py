@@ -1,4 +1,4 @@
-"""Gates and the rule of attempts, without a model: how far a rate is from its limit, what is next."""
+"""Gates and the rule of attempts, without a model: room of a rate, and what is tried next."""
 
 import pandas as pd
 import pytest
@@ -6,6 +6,7 @@ import pytest
 from actshift.models.sources import ZOO_VARIANTS
 from actshift.zoo.behaviour import behaviour_table, gate_result
 from actshift.zoo.recipes import GATE_MARGIN, NEXT_SEED, attempts
+
 
 def cell(
     condition: str,

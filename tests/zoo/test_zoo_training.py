@@ -98,9 +98,7 @@ def missing(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A chat model that was hardly trained, with its gates."""
     folder = tmp_path_factory.mktemp("missing")
     options = REDUCED | {"steps_scale": 0.001}
-    train_zoo(
-        **options, variant="chat", base=trained / "base", gates=True, **files(folder, "chat")
-    )
+    train_zoo(**options, variant="chat", base=trained / "base", gates=True, **files(folder, "chat"))
     return folder
 
 

@@ -61,7 +61,7 @@ def read_pair(pair: str, folders: Mapping[str, Path], questions: pd.DataFrame) -
     adapters, spillover = there.get("adapters"), there.get("spillover")
     missed = first_missed(folders.values())
     # Where the gate is missed the answers are there and nothing is made from them.
-    answers = folders["spillover"] / "answers.parquet"
+    answers = folders.get("spillover", Path()) / "answers.parquet"
     states = _Stores(spillover / "states") if spillover else None
     return PairFiles(
         pair=pair,
