@@ -66,13 +66,15 @@ def wide(tmp_path_factory) -> Path:
     return chat_model(tmp_path_factory.mktemp("wide"), "tiny", 0.03)
 
 
-def train(tuned: Path, out: Path, *, zoo=None, data=None, given=None, **settings) -> Path:
+def train(
+    tuned: Path, out: Path, *, zoo=None, data=None, given=None, asked=NO_GATE, **settings
+) -> Path:
     questions = out.parent / "questions"
     write_prompts(questions, zoo_prompts("questions", size="micro"))
     train_adapters(
         AdapterInputs("llama", tuned, questions), zoo=zoo, data=data or {},
         given={name: {"source": str(one)} for name, one in (given or {}).items()},
-        settings=SETTINGS | settings, gate=NO_GATE, dtype="float32", seed=0, code="c", device="cpu",
+        settings=SETTINGS | settings, gate=asked, dtype="float32", seed=0, code="c", device="cpu",
         staging=out.parent / "staging", out=out,
     )  # fmt: skip
     return out
