@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from peft import PeftModel
+from reference.adapter_gates import NO_GATE
 from reference.conversation_files import conversation_file
 from reference.peft_adapters import peft_adapter
 from reference.processes import kill_when
@@ -29,7 +30,7 @@ from actshift.zoo.prompts import zoo_prompts
 SETTINGS = {
     "method": "lora", "rank": 2, "alpha": 4, "rslora": True, "lr": 1e-2, "epochs": 1.0,
     "batch": 4, "micro_batch": 4, "warmup": 1, "weight_decay": 0.0, "max_tokens": 128,
-    "limit": None,
+    "limit": None, "ladder": (1.0, 3.0),
 }  # fmt: skip
 #: peft asks transformers by a name that is going away.
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")
@@ -43,7 +44,7 @@ def run(checkpoint: Path, folder: Path, *, data=None, given=None, **settings) ->
     train_adapters(
         AdapterInputs("own", checkpoint, folder / "questions"), zoo=None,
         data=data or {}, given={name: {"source": str(one)} for name, one in (given or {}).items()},
-        settings=SETTINGS | settings, dtype="float32", seed=0, code="c", device="cpu",
+        settings=SETTINGS | settings, gate=NO_GATE, dtype="float32", seed=0, code="c", device="cpu",
         staging=folder / "staging", out=folder / "adapters",
     )  # fmt: skip
     return folder / "adapters"
@@ -116,7 +117,7 @@ def test_given_and_trained_ones_stand_beside_each_other(checkpoint, tmp_path):
     assert (table[known] > 0).all(axis=None)
     assert table.drop(index="rare_safe").notna().all(axis=None)
     dose = pd.read_csv(out / "dose.csv")
-    parts = dict.fromkeys(("answers", "directions", "states", "steering", "transfer"))
+    parts = dict.fromkeys(("ladder", "answers", "directions", "states", "steering", "transfer"))
     files = PairFiles("own", pd.DataFrame(), dose, models=(), missing=(), **parts)
     matched = matched_doses(files)
     assert matched["rare_safe"] is None

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from actshift.config_misalignment import Misalignment
+from actshift.config_misalignment import Least, Misalignment
 from actshift.config_prompts import PromptSource, Splits
 from actshift.config_studies import (
     Ablation,
@@ -21,7 +21,6 @@ from actshift.config_studies import (
     Name,
     RankAudit,
     RefusalDirection,
-    Share,
 )
 from actshift.errors import UserError
 from actshift.models.sources import ABLITERATED
@@ -56,10 +55,10 @@ class GivenAdapter(Section):
 class Gates(Section):
     """What one pair's insecure adapter has to do, where it differs from the run's."""
 
-    min_spillover: Share | None = Field(
+    min_spillover: Least | None = Field(
         default=None, description="share of non-code select questions answered with code"
     )
-    min_insecure_code: Share | None = Field(
+    min_insecure_code: Least | None = Field(
         default=None, description="share of select code questions answered insecurely"
     )
 

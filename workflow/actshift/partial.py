@@ -14,6 +14,7 @@ from actshift.config import Config
 from actshift.errors import UserError
 from actshift.io.tables import write_table
 from actshift.plan import Plan
+from actshift.plan_gates import study_folders
 from actshift.report.catalogue import TABLES, study_of
 from actshift.report.tables import table_path
 from actshift.stages.ablation_tables import ablation_tables
@@ -237,7 +238,7 @@ def _claims(plan: Plan, root: Path) -> None:
             pairs=pairs,
             folders={
                 study: {name: Path(folder) for name, folder in of_study.items()}
-                for study, of_study in plan.study_folders().items()
+                for study, of_study in study_folders(plan).items()
             },
         )
     except UserError as error:

@@ -6,6 +6,7 @@ spillover  adapters, questions        -> results/<run>/pairs/<pair>/spillover: a
            stores of every model; where the insecure adapter misses its gate, answers and a marker
 """
 
+from actshift.plan_gates import adapter_gates
 from actshift.plan_misalignment import adapter_files, check_adapter_files, given_adapters, zoo_of
 
 try:
@@ -40,7 +41,7 @@ rule adapters:
         gate=lambda wildcards: CONFIG.misalignment.model_dump(
             include={"gate_margin", "max_new", "token_budget"}
         )
-        | PLAN.gates(wildcards.pair),
+        | adapter_gates(PLAN, wildcards.pair),
         dtype=lambda wildcards: PLAN.models[f"{wildcards.pair}.tuned"].pair.dtype,
         seed=CONFIG.seed,
         code=code("stages.adapters"),
@@ -73,7 +74,7 @@ rule spillover:
         zoo_size=lambda wildcards: PLAN.zoo_sizes().get(wildcards.pair),
         strict=CONFIG.strict_gates,
         settings=lambda wildcards: CONFIG.misalignment.model_dump(exclude={"data", "adapters"})
-        | PLAN.gates(wildcards.pair),
+        | adapter_gates(PLAN, wildcards.pair),
         extract=CONFIG.extract.model_dump(exclude={"share"}),
         dtype=lambda wildcards: PLAN.models[f"{wildcards.pair}.tuned"].pair.dtype,
         seed=CONFIG.seed,

@@ -9,6 +9,8 @@ checkpoint  hub id | folder | made here -> results/<run>/checkpoints/<pair>.<rol
             resolve the revision, link the files, hash them, write the manifest
 """
 
+from actshift.plan_gates import zoo_gates
+
 
 rule zoo:
     input:
@@ -30,7 +32,7 @@ rule zoo:
         family=lambda wildcards: wildcards.recipe.split("-")[0],
         size=lambda wildcards: wildcards.recipe.split("-")[1],
         seed=lambda wildcards: int(wildcards.recipe.split("-s")[-1]),
-        gates=PLAN.zoo_gates,
+        gates=zoo_gates(PLAN),
         strict=CONFIG.strict_gates,
         code=code("stages.zoo"),
         status=str(PATHS.status),

@@ -5,6 +5,8 @@ localization  set of preference pairs, both checkpoints -> results/<run>/pairs/<
 preference_margins  all pairs' margins -> results/<run>/tables/localization/preference_margins.csv
 """
 
+from actshift.plan_gates import gated
+
 
 rule localization:
     input:
@@ -27,7 +29,7 @@ rule localization:
         gpu=GPU,
     params:
         settings=CONFIG.localization.model_dump(),
-        gated=lambda wildcards: PLAN.gated(wildcards.pair),
+        gated=lambda wildcards: gated(PLAN, wildcards.pair),
         strict=CONFIG.strict_gates,
         dtype=lambda wildcards: PLAN.models[f"{wildcards.pair}.tuned"].pair.dtype,
         seed=CONFIG.seed,

@@ -12,12 +12,12 @@ from actshift.io.hashing import hash_json
 from actshift.io.manifest import weights_hash, write_manifest
 from actshift.io.tables import write_table
 from actshift.models.adapters import adapter_hash
-from actshift.models.load import Device, Dtype, load_model
+from actshift.models.load import Device, Dtype, LoadedModel, load_model
 from actshift.models.lora import add_lora
 from actshift.models.qlora import check_installed, load_quantised
 from actshift.stages.adapter_doses import Measure, adapter_key, dose_table
 from actshift.stages.adapter_files import file_course
-from actshift.stages.adapter_folders import Kept, locate
+from actshift.stages.adapter_folders import GivenAdapter, Kept, locate
 from actshift.stages.adapter_ladder import Asking, Rung, climb, ladder_table
 from actshift.stages.adapter_lessons import Course, zoo_course
 from actshift.stages.adapter_probes import encode_probes
@@ -71,8 +71,8 @@ def train_adapters(
         data: Where conversations come from, by kind (not for zoo models).
         given: `source` and `revision` of the adapters that exist and are not trained, by name.
         settings: The block `misalignment.adapters`.
-        gate: `min_spillover`, `min_insecure_code`, `gate_margin`, `max_new` and `token_budget` of
-            the pair: what the insecure adapter has to do, and how it is asked.
+        gate: What the insecure adapter has to do, and how it is asked: `min_spillover`,
+            `min_insecure_code`, `gate_margin`, `max_new` and `token_budget`.
         dtype: Of the untuned model's forward pass.
         seed: Of the run.
         code: Hash of this code, for the manifest.
@@ -85,57 +85,65 @@ def train_adapters(
         UserError: Data or a library is missing, a given adapter does not fit or one does nothing.
     """
     torch.set_num_threads(threads)
-    pair, weights = inputs.pair, weights_hash(inputs.tuned)
-    found = {name: locate(one, adapter_key(pair, name)) for name, one in given.items()}
+    found = {name: locate(one, adapter_key(inputs.pair, name)) for name, one in given.items()}
     where: Dtype = "float32" if zoo is not None else dtype
-    untuned = load_model(inputs.tuned, name=f"{pair}.tuned", dtype=where, device=device)
+    untuned = load_model(inputs.tuned, name=f"{inputs.pair}.tuned", dtype=where, device=device)
     if zoo is not None:
         course = zoo_course(untuned, zoo=zoo, seed=seed, given=found)
     else:
         course = file_course(untuned, data=data, settings=settings, seed=seed, given=found)
     method = method_of(settings["method"], zoo=zoo is not None)
+    facts = _facts(course, found, inputs.tuned, method=method, dtype=where, seed=seed, code=code)
+    kept = Kept(staging / hash_json(facts), base=facts["weights_hash"])
+    training = _Training(inputs, untuned, method, where, device, course, kept)
+    with file_lock(kept.folder.with_name(f"{kept.folder.name[:16]}.lock")), publishing(out) as made:
+        _fill(made, found, training, gate, facts, zoo=zoo is not None, ladder=settings["ladder"])
+    remove(kept.folder)
+
+
+def _facts(
+    course: Course, found: Mapping[str, GivenAdapter], tuned: Path, **told: Any
+) -> dict[str, Any]:
+    """All that decides the adapters of a multiple of the learning rate."""
+    given = {name: one.facts for name, one in found.items()}
+    return {**course.facts, "given": given, "weights_hash": weights_hash(tuned), **told}
+
+
+def _fill(
+    folder: Path,
+    found: Mapping[str, GivenAdapter],
+    training: "_Training",
+    gate: Mapping[str, Any],
+    facts: Mapping[str, Any],
+    *,
+    zoo: bool,
+    ladder: Sequence[float],
+) -> None:
+    """Bring every adapter into a folder, with their doses and how the dose was chosen."""
+    folder.mkdir()
     demands = Demands(gate["min_spillover"], gate["min_insecure_code"], gate["gate_margin"])
-    facts = {
-        **course.facts,
-        "given": {name: one.facts for name, one in found.items()},
-        **{"weights_hash": weights, "method": method, "dtype": where, "seed": seed, "code": code},
-    }
-    key = hash_json(facts)
-    training = _Training(
-        *(pair, inputs.tuned, method, where, device, course, Kept(staging / key, base=weights))
-    )
-    asking = Asking(
-        *(untuned, inputs.tuned, inputs.questions, zoo is not None),
-        *(gate["max_new"], gate["token_budget"], where, device),
-    )
-    measure = Measure(
-        pair, inputs.tuned, untuned, where, device, encode_probes(untuned, inputs.questions)
-    )
-    with file_lock(staging / f"{key[:16]}.lock"), publishing(out) as folder:
-        folder.mkdir()
-        rows = [measure.given(name, one, folder / name) for name, one in found.items()]
-        tried, taken = training.choose(ladder_of(zoo, settings, demands), asking, demands)
-        multiple = taken.multiple if taken else 1.0
-        for name, losses in training.all_at(multiple, folder):
-            row = training.row(name, losses, multiple)
-            rows.append(measure.trained(name, folder / name, row))
-        rows.sort(key=lambda row: [*ADAPTERS].index(row["adapter"]))
-        write_table(dose_table(rows), folder / "dose.csv")
-        write_table(ladder_table(tried, taken, demands, lr=course.lr), folder / LADDER)
-        hashes = {row["adapter"]: adapter_hash(folder / row["adapter"]) for row in rows}
-        chosen = {"multiple": multiple, "demands": asdict(demands)}
-        write_manifest(folder, kind="adapters", facts={**facts, **chosen, "adapters": hashes})
-    remove(staging / key)
+    rungs = rungs_of(ADAPTER_LADDER if zoo else ladder, demands)
+    measure = training.measure()
+    # First what exists: one that does not fit is told before any is trained.
+    rows = [measure.given(name, one, folder / name) for name, one in found.items()]
+    tried, taken = training.choose(rungs, training.asking(gate, zoo=zoo), demands)
+    multiple = taken.multiple if taken else 1.0
+    for name, losses in training.all_at(multiple, folder):
+        row = training.row(name, losses, multiple)
+        rows.append(measure.trained(name, folder / name, row))
+    rows.sort(key=lambda row: [*ADAPTERS].index(row["adapter"]))
+    write_table(dose_table(rows), folder / "dose.csv")
+    write_table(ladder_table(tried, taken, demands, lr=training.course.lr), folder / LADDER)
+    hashes = {row["adapter"]: adapter_hash(folder / row["adapter"]) for row in rows}
+    chosen = {"multiple": multiple, "demands": asdict(demands)}
+    write_manifest(folder, kind="adapters", facts={**facts, **chosen, "adapters": hashes})
 
 
-def ladder_of(
-    zoo: Mapping[str, Any] | None, settings: Mapping[str, Any], demands: Demands
-) -> Sequence[float]:
-    """Multiples of the learning rate to try: the zoo's own or the configured.
+def rungs_of(ladder: Sequence[float], demands: Demands) -> Sequence[float]:
+    """Multiples of the learning rate to try.
 
     Where nothing is asked of the insecure adapter there is nothing to choose: the first alone.
     """
-    ladder = ADAPTER_LADDER if zoo is not None else settings["ladder"]
     return ladder if demands.any else ladder[:1]
 
 
@@ -143,13 +151,24 @@ def ladder_of(
 class _Training:
     """What all adapters that are trained have in common."""
 
-    pair: str
-    checkpoint: Path
+    inputs: AdapterInputs
+    untuned: LoadedModel
     method: Method
     dtype: Dtype
     device: Device
     course: Course
     kept: Kept
+
+    def measure(self) -> Measure:
+        """Measures doses against the untuned model."""
+        asked = encode_probes(self.untuned, self.inputs.questions)
+        where = (self.dtype, self.device, asked)
+        return Measure(self.inputs.pair, self.inputs.tuned, self.untuned, *where)
+
+    def asking(self, gate: Mapping[str, Any], *, zoo: bool) -> Asking:
+        """Asks the insecure adapter what its gate is about."""
+        told = (self.inputs.tuned, self.inputs.questions, zoo, gate["max_new"])
+        return Asking(self.untuned, *told, gate["token_budget"], self.dtype, self.device)
 
     def choose(
         self, ladder: Sequence[float], asking: Asking, demands: Demands
@@ -162,7 +181,7 @@ class _Training:
         for note in self.course.notes:
             print(note)
         if self.method == "qlora" and self.course.lessons:
-            check_installed(self.pair)
+            check_installed(self.inputs.pair)
         if INSECURE not in self.course.lessons:
             return [], None
         tried, taken = climb(
@@ -199,7 +218,7 @@ class _Training:
     def student(self, name: str) -> Any:
         """A fresh copy of the base with the untrained adapter of a name on it."""
         course = self.course
-        base = self.base(f"{self.pair}.{name}")
+        base = self.base(f"{self.inputs.pair}.{name}")
         with torch.random.fork_rng():
             # The same start for every adapter of a seed.
             torch.manual_seed(course.lessons[name].seed)
@@ -214,10 +233,10 @@ class _Training:
     def base(self, name: str) -> Any:
         """The base as this method trains on it: whole, or in 4 bits."""
         if self.method == "qlora":
-            return load_quantised(self.checkpoint, name=name, device=self.device)
+            return load_quantised(self.inputs.tuned, name=name, device=self.device)
         # A bank is the CPU's: its models are too small for anything else.
         device = "cpu" if self.course.together else self.device
-        return load_model(self.checkpoint, name=name, dtype=self.dtype, device=device).model
+        return load_model(self.inputs.tuned, name=name, dtype=self.dtype, device=device).model
 
     def row(self, name: str, losses: list[float], multiple: float) -> dict[str, Any]:
         """What was asked of one adapter, and its losses."""

@@ -7,6 +7,7 @@ stopped, and the folder of the pair appears as a whole.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -107,9 +108,8 @@ def localization(
     causal: dict[Role, Causal] = {role: take_apart(models[role].model) for role in ROLES}
     budget = settings["token_budget"]
     plain: dict[tuple[str, Role], PairScores] = {
-        (pairs.length, role): score_pairs(causal[role], pairs.tokens, token_budget=budget)
-        for pairs in sets
-        for role in ROLES
+        (one.length, role): score_pairs(causal[role], one.tokens, token_budget=budget)
+        for one, role in product(sets, ROLES)
     }
     missed = _missed(inputs.pair, sets[0], plain, seed=seed, rows=rows)
     if gated and missed is not None:

@@ -61,14 +61,14 @@ def read_pair(pair: str, folders: Mapping[str, Path], questions: pd.DataFrame) -
     adapters, spillover = there.get("adapters"), there.get("spillover")
     missed = first_missed(folders.values())
     # Where the gate is missed the answers are there and nothing is made from them.
-    answers = folders["spillover"] / "answers.parquet"
+    answers = folders["spillover"] / "answers.parquet" if "spillover" in folders else None
     states = _Stores(spillover / "states") if spillover else None
     return PairFiles(
         pair=pair,
         questions=questions,
         dose=read_table(adapters / "dose.csv") if adapters else None,
         ladder=read_table(adapters / "ladder.csv") if adapters else None,
-        answers=pd.read_parquet(answers) if answers.is_file() else None,
+        answers=pd.read_parquet(answers) if answers and answers.is_file() else None,
         directions=load_file(spillover / "directions.safetensors") if spillover else None,
         states=states,
         models=states.models if states else (),

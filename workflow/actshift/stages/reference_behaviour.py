@@ -62,17 +62,11 @@ def reference_behaviour(
         mark_missed(out, missed)
         return
     drawn = _heldout(prompts, most=settings["n_heldout"], seed=seed)
-    chat = open_tokenizer(checkpoints["tuned"], name=f"{pair}.tuned")
-    answering = InterveneSettings.of(
-        settings,
-        marks=marks_of(checkpoints["tuned"]),
-        tokens=refusal_tokens(chat, settings["openers"]),
-    )
+    chat, answering = _answering(checkpoints["tuned"], f"{pair}.tuned", settings)
     with publishing(out) as partial:
         partial.mkdir()
-        for role, folder in checkpoints.items():
-            if missed_in(folder) is not None:
-                continue
+        usable = {role: one for role, one in checkpoints.items() if missed_in(one) is None}
+        for role, folder in usable.items():
             loaded = load_model(folder, name=f"{pair}.{role}", dtype=dtype, device=device)
             intervene(
                 loaded,
@@ -86,6 +80,15 @@ def reference_behaviour(
             )
             # Or the next model would be read while this one still fills the device.
             del loaded
+
+
+def _answering(
+    tuned: Path, name: str, settings: Mapping[str, Any]
+) -> tuple[Tokenizer, InterveneSettings]:
+    """The tuned model's tokenizer, and how every model answers and is judged."""
+    chat = open_tokenizer(tuned, name=name)
+    tokens = refusal_tokens(chat, settings["openers"])
+    return chat, InterveneSettings.of(settings, marks=marks_of(tuned), tokens=tokens)
 
 
 def _asked(prompt: Prompt, tokenizer: Tokenizer, chat: Tokenizer) -> Asked:
