@@ -60,6 +60,10 @@ def test_a_language_model_inside_another(config: dict[str, object], read: str | 
         ("language_model.model.norm.weight", "model.norm.weight"),
         ("model.language_model.norm.weight", "model.norm.weight"),
         ("vision_tower.ln_pre.weight", None),
+        ("wte.weight", "transformer.wte.weight"),
+        ("h.3.attn.c_attn.bias", "transformer.h.3.attn.c_attn.bias"),
+        ("h.3.attn.bias", None),
+        ("model.layers.0.self_attn.rotary_emb.inv_freq", None),
         ("model.multi_modal_projector.norm.weight", None),
     ],
 )
@@ -198,6 +202,11 @@ def test_a_template_that_refuses_a_question(tmp_path: Path) -> None:
         "error",
         "its chat template refuses a conversation of one question (system turn needed)",
     )
+    # Variables that transformers gives to every template.
+    asks = "{% if tools is not none %}{{ raise_exception('tools') }}{% endif %}" + TEMPLATE
+    marks = "{% generation %}" + TEMPLATE + "{%- endgeneration -%}{{ strftime_now('%Y') }}"
+    for template in (asks, marks):
+        assert lines(write_model_folder(tmp_path / "n", template=template)) == []
     # What only the tokenizer's own renderer knows is left to it.
     assert lines(write_model_folder(tmp_path / "n", template="{{ unknown_function() }}")) == []
 

@@ -109,10 +109,21 @@ def test_template_words_that_base_does_not_know(tmp_path: Path) -> None:
     assert pair(sides(base, tuned)) == []
 
 
-def test_tokens_that_only_tokenizer_config_names_count(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("tokenizer_config.json", {"added_tokens_decoder": {"5": {"content": "<model>"}}}),
+        ("added_tokens.json", {"<model>": 5}),
+    ],
+)
+def test_tokens_that_only_another_file_names_count(
+    tmp_path: Path, file: str, content: dict[str, Any]
+) -> None:
     base = write_model_folder(tmp_path / "b", added=ADDED[:2])
     tuned = write_model_folder(tmp_path / "t", added=ADDED[:2])
-    settings = json.loads((tuned / "tokenizer_config.json").read_text())
-    settings["added_tokens_decoder"] = {"5": {"content": "<model>"}}
-    (tuned / "tokenizer_config.json").write_text(json.dumps(settings))
-    assert "'<model>', which is no token" in pair(sides(base, tuned))[0][1]
+    for folder in (tuned, base):
+        path = folder / file
+        known = json.loads(path.read_text()) if path.is_file() else {}
+        path.write_text(json.dumps(known | content))
+        expected = ["error"] if folder == tuned else []
+        assert [level for level, _ in pair(sides(base, tuned))] == expected

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from reference.model_folders import TEMPLATE, weights, write_model_folder
+from reference.model_folders import TEMPLATE, weights, write_model_folder, write_tokenizer
 from workflow.runner import Clone, micro_config
 
 
@@ -96,3 +96,16 @@ def test_a_system_turn_that_the_template_refuses_is_told_with_its_row(clone: Clo
     assert "misalignment.data.insecure.path 'code.jsonl' has one" in line
     (clone.root / "code.jsonl").write_text(json.dumps(rows[0]) + "\n")
     assert said_of(clone, asked) == (0, [])
+
+
+def test_an_adapter_of_a_base_without_a_template_needs_one_of_its_own(clone: Clone) -> None:
+    write_model_folder(clone.root / "plain", template=None)
+    adapter = clone.root / "lora"
+    adapter.mkdir()
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        (adapter / name).touch()
+    code, (line,) = said_of(clone, local_config("./plain", "lora:./lora"))
+    assert code != 0
+    assert "pairs.own.tuned: no chat template in plain, and tuned's is given to both" in line
+    write_tokenizer(adapter)
+    assert said_of(clone, local_config("./plain", "lora:./lora")) == (0, [])

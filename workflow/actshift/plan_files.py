@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from actshift.errors import UserError
 from actshift.models.findings import Finding, error, model_findings
 from actshift.models.model_files import ModelFiles
-from actshift.models.on_disk import place_of
+from actshift.models.on_disk import Place, place_of
 from actshift.models.pair_findings import Sides, missing_token, pair_findings
+from actshift.models.sources import LocalSource, LoraSource
 from actshift.plan import Model, Plan
 from actshift.plan_checks import key_of
 from actshift.plan_misalignment import system_turns
-from actshift.vocab import ROLES
 
 #: Studies in which base reads prompts in tuned's chat template.
 _CHAT_IN_BASE = ("rank_audit", "ablation", "spectral_gap", "localization")
@@ -100,7 +100,8 @@ def _together(
     plan: Plan, pair: str, models: dict[str, Model], files: dict[str, ModelFiles | None]
 ) -> Iterator[tuple[str, Finding]]:
     """What the models of a pair do not agree on, and what a study needs of tuned."""
-    base, tuned = (files[f"{pair}.{role}"] for role in ROLES)
+    base = files[f"{pair}.base"]
+    tuned = _with_template(models[f"{pair}.tuned"], base, files[f"{pair}.tuned"])
     studies = set(plan.config.studies)
     if tuned is None:
         return
@@ -114,6 +115,20 @@ def _together(
     for name in plan.references(pair):
         for one in _safely(lambda name=name: _words(files[name], tuned)):
             yield key_of(models[name]), one
+
+
+def _with_template(
+    model: Model, base: ModelFiles | None, own: ModelFiles | None
+) -> ModelFiles | None:
+    """Whose tokenizer and chat template tuned has: of a merged adapter, its folder's or base's."""
+    if not isinstance(model.source, LoraSource):
+        return own
+    if not isinstance(model.source.adapter, LocalSource):
+        return None
+    adapter = model.source.adapter.folder
+    return (
+        ModelFiles(Place(adapter, whole=True)) if (adapter / "tokenizer.json").is_file() else base
+    )
 
 
 def _template(plan: Plan, tuned: ModelFiles) -> list[Finding]:

@@ -93,6 +93,8 @@ def render_template(
             messages=[dict(message) for message in messages],
             add_generation_prompt=True,
             date_string=_DATE,
+            tools=None,
+            documents=None,
             **known,
             **tokens,
         )

@@ -153,7 +153,7 @@ def _no_weights(files: ModelFiles) -> Finding:
 
 
 def _block(name: str) -> int | None:
-    for prefix in ("model.layers.", "transformer.h.", "h."):
+    for prefix in ("model.layers.", "transformer.h."):
         if name.startswith(prefix):
             number = name.removeprefix(prefix).split(".")[0]
             return int(number) if number.isdigit() else None

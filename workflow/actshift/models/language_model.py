@@ -14,6 +14,10 @@ NAMES_INSIDE = {
     r"^language_model\.model\.": "model.",
     r"^model\.language_model\.": "model.",
 }
+#: GPT-2's own release leaves out where its blocks stand.
+_SHORT = re.compile(r"(?:h\.\d+|ln_f|wte|wpe)\.")
+#: Tables that older files hold and that are computed today.
+_COMPUTED = re.compile(r".*\.(?:rotary_emb\.inv_freq|attn\.(?:masked_)?bias)")
 _OTHER_PART = re.compile(r"(?:model\.)?(?:vision_tower|multi_modal_projector)\.")
 
 
@@ -47,13 +51,15 @@ def unsupported(config: dict[str, Any]) -> str:
 
 
 def bare_name(name: str) -> str | None:
-    """What the language model's own class calls a weight; None for a weight of another part.
+    """What the language model's own class calls a weight; None for what is no weight of it.
 
     Args:
         name: as a weights file has it.
     """
-    if _OTHER_PART.match(name):
+    if _OTHER_PART.match(name) or _COMPUTED.fullmatch(name):
         return None
+    if _SHORT.match(name):
+        return f"transformer.{name}"
     for pattern, own in NAMES_INSIDE.items():
         bare, changed = re.subn(pattern, own, name)
         if changed:

@@ -1,5 +1,6 @@
 """What the files of a model say of it, read once before any stage runs."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,7 +12,7 @@ from actshift.models.language_model import bare_name
 from actshift.models.on_disk import Place
 from actshift.models.sources import language_config, quantisation_of, read_model_config
 
-_EMBEDDINGS = ("model.embed_tokens.weight", "transformer.wte.weight", "wte.weight")
+_EMBEDDINGS = ("model.embed_tokens.weight", "transformer.wte.weight")
 _HEAD = "lm_head.weight"
 
 
@@ -104,11 +105,20 @@ class ModelFiles:
             raise UserError(
                 f"{path} is no tokenizer (it has no vocabulary): save the tokenizer again"
             ) from None
-        settings = path.with_name("tokenizer_config.json")
-        more = read_json(settings).get("added_tokens_decoder") if settings.is_file() else None
-        for number, token in (more or {}).items():
-            added.setdefault(token["content"], int(number))
+        for token, number in self._added_elsewhere():
+            added.setdefault(token, number)
         return ids, added
+
+    def _added_elsewhere(self) -> Iterator[tuple[str, int]]:
+        """Tokens that only the files beside `tokenizer.json` name; transformers adds them too."""
+        settings, older = (
+            self.place.path / name for name in ("tokenizer_config.json", "added_tokens.json")
+        )
+        named = read_json(settings).get("added_tokens_decoder") if settings.is_file() else None
+        for number, token in (named or {}).items():
+            yield token["content"], int(number)
+        if older.is_file():
+            yield from read_json(older).items()
 
     @cached_property
     def template(self) -> str | None:
