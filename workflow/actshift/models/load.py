@@ -6,11 +6,18 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 from transformers.utils import logging
 
 from actshift.errors import UserError
 from actshift.models.families import blocks_of, embedding_of, family_of, final_norm_of
+from actshift.models.inside import language_part, options_for
 from actshift.models.tokenizers import load_tokenizer
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
@@ -144,7 +151,8 @@ def read_weights(folder: Path, *, name: str, dtype: Dtype, **how: Any) -> PreTra
         UserError: As for `load_model`.
     """
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-    attention = family_of(_model_type(folder, options, name=name)).attention
+    config = _config(folder, options, name=name)
+    attention = family_of(language_part(config).model_type).attention
     # The library's load report and progress bar are about what is checked below.
     logging.disable_progress_bar()
     logging.set_verbosity_error()
@@ -156,6 +164,7 @@ def read_weights(folder: Path, *, name: str, dtype: Dtype, **how: Any) -> PreTra
             attn_implementation=attention,
             output_loading_info=True,
             **options,
+            **options_for(config),
             **how,
         )
     # safetensors and transformers raise many kinds; each is about the files in this folder.
@@ -174,9 +183,9 @@ def read_weights(folder: Path, *, name: str, dtype: Dtype, **how: Any) -> PreTra
     return model
 
 
-def _model_type(folder: Path, options: dict[str, Any], *, name: str) -> str:
+def _config(folder: Path, options: dict[str, Any], *, name: str) -> PreTrainedConfig:
     try:
-        return AutoConfig.from_pretrained(folder, **options).model_type
+        return AutoConfig.from_pretrained(folder, **options)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(
             f"{name}: cannot use {folder / 'config.json'} ({_line(error)}); remote code is refused"
