@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from actshift.errors import UserError
 from actshift.models import sources
 from actshift.models.hub_cache import cached_snapshot, hub_cache
+from actshift.models.on_disk import shape_of
 from actshift.models.sources import (
     MODEL_TYPES,
     AbliteratedSource,
@@ -23,8 +24,8 @@ from actshift.models.sources import (
     parse_reference,
     parse_source,
     parse_tuned,
+    quantisation_of,
     read_model_config,
-    shape_of,
 )
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -161,6 +162,29 @@ def test_a_broken_config_json_is_named(tmp_path: Path, text: str, part: str) -> 
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(UserError, match=part):
         shape_of(parse_source(str(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("config", "method"),
+    [
+        ({}, None),
+        ({"quantization_config": None}, None),
+        ({"quantization_config": {"quant_method": "FP8"}}, "fp8"),
+        ({"quantization_config": {"load_in_4bit": True}}, "unknown"),
+        ({"text_config": {"quantization_config": {"quant_method": "gptq"}}}, "gptq"),
+        ({"text_config": {}, "quantization_config": {"quant_method": "awq"}}, "awq"),
+    ],
+)
+def test_quantisation_is_read_at_either_level(config: dict[str, object], method: str) -> None:
+    assert quantisation_of(config) == method
+
+
+def test_a_gguf_file_or_folder_is_called_that(tmp_path: Path) -> None:
+    file = tmp_path / "m.gguf"
+    file.write_bytes(b"GGUF\x03\0\0\0")
+    for named in (file, tmp_path):
+        with pytest.raises(UserError, match=r"m\.gguf is a GGUF file, which is not read: take"):
+            read_model_config(named)
 
 
 def test_a_missing_folder_or_config_is_named(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from actshift.config import Pair
 from actshift.errors import UserError
-from actshift.models.sources import shape_of
+from actshift.models.on_disk import shape_of
 from actshift.vocab import ROLES
 
 if TYPE_CHECKING:

@@ -3,14 +3,13 @@
 The Snakefile imports this module, so it must stay as cheap as `json`.
 """
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from actshift.errors import UserError
-from actshift.models.hub_cache import cached_snapshot
+from actshift.models.files import gguf_files, gguf_message, is_gguf, read_json
 
 ZOO_FAMILIES = ("llama", "gemma", "qwen", "ministral")
 #: What each zoo variant is trained from; `base` starts from nothing.
@@ -222,55 +221,51 @@ def _zoo_source(text: str) -> ZooSource:
     return ZooSource(family, variant, int(seed or 0))
 
 
-def shape_of(source: Source) -> tuple[int, int] | None:
-    """Depth and width of a model, read from what is already on this disk.
-
-    Args:
-        source: a parsed source. A model that the run makes (not there yet) and a hub model that is
-            not in the local cache have no known shape.
-
-    Returns:
-        `(n_layers, d_model)` in blocks and residual-stream units, or None where it is not known.
-
-    Raises:
-        UserError: a local folder or its `config.json` is missing or not readable.
-    """
-    match source:
-        case LocalSource():
-            return shape_in(read_model_config(source.folder), name=str(source))
-        case HubSource():
-            folder = cached_snapshot(source.repo_id, source.revision)
-            if folder is None or not (folder / "config.json").is_file():
-                return None
-            return shape_in(read_model_config(folder), name=str(source))
-        case ZooSource() | LoraSource() | AbliteratedSource():
-            return None
-
-
 def read_model_config(folder: Path) -> dict[str, Any]:
     """`config.json` of a Hugging Face folder.
 
     Raises:
-        UserError: the file is missing or is no JSON object.
+        UserError: there is no folder or no such file (a GGUF file or folder is named), or it is no
+            JSON object.
     """
     path = folder / "config.json"
+    if is_gguf(folder):
+        raise UserError(gguf_message(folder))
     if not folder.is_dir():
         raise UserError(f"model folder {folder} does not exist")
     if not path.is_file():
+        if gguf_files(folder):
+            raise UserError(gguf_message(gguf_files(folder)[0]))
         raise UserError(
             f"{path} is missing: expected a Hugging Face model folder (config.json + *.safetensors)"
         )
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path} is not valid JSON ({error}): fetch the model again") from None
-    if not isinstance(config, dict):
-        raise UserError(f"{path} holds no JSON object: fetch the model again")
-    return config
+    return read_json(path)
+
+
+def language_config(config: dict[str, Any]) -> dict[str, Any]:
+    """The part of a parsed `config.json` about the language model: `text_config`, or all."""
+    text = config.get("text_config")
+    return text if isinstance(text, dict) else config
+
+
+def quantisation_of(config: dict[str, Any]) -> str | None:
+    """How the weights of a checkpoint are quantised.
+
+    Args:
+        config: a parsed `config.json`.
+
+    Returns:
+        `quant_method` as the file spells it, in lower case, such as `fp8`, `gptq` or
+        `bitsandbytes`; `unknown` where the file names none; None for plain weights.
+    """
+    how = config.get("quantization_config") or language_config(config).get("quantization_config")
+    if not isinstance(how, dict):
+        return None
+    return str(how.get("quant_method") or "unknown").lower()
 
 
 def shape_in(config: dict[str, Any], *, name: str) -> tuple[int, int]:
-    """`(n_layers, d_model)` from a parsed `config.json`.
+    """`(n_layers, d_model)` from a parsed `config.json`, in blocks and residual-stream units.
 
     Args:
         config: the parsed file; a text model nested as `text_config` is looked into.
@@ -279,7 +274,7 @@ def shape_in(config: dict[str, Any], *, name: str) -> tuple[int, int]:
     Raises:
         UserError: one of the two sizes is not stated.
     """
-    text = config.get("text_config", config)
+    text = language_config(config)
     layers = text.get("num_hidden_layers", text.get("n_layer"))
     width = text.get("hidden_size", text.get("n_embd"))
     if not isinstance(layers, int) or not isinstance(width, int):
