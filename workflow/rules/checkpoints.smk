@@ -8,6 +8,8 @@ checkpoint  hub id | folder | made here -> results/<run>/checkpoints/<pair>.<rol
             resolve the revision, link the files, hash them, write the manifest
 """
 
+from actshift.plan_files import files_seen
+
 
 rule zoo:
     input:
@@ -50,6 +52,8 @@ rule merge:
     threads: 1
     params:
         source=lambda wildcards: str(PLAN.models[wildcards.model].source),
+        # A chat template that appears later, or goes, is no input that Snakemake could compare.
+        files=lambda wildcards: files_seen(PLAN, wildcards.model),
         code=code("stages.merge"),
         status=str(PATHS.status),
     script:
@@ -71,6 +75,8 @@ rule checkpoint:
     threads: 1
     params:
         source=lambda wildcards: str(PLAN.models[wildcards.model].source),
+        # A chat template that appears later, or goes, is no input that Snakemake could compare.
+        files=lambda wildcards: files_seen(PLAN, wildcards.model),
         dtype=lambda wildcards: PLAN.models[wildcards.model].pair.dtype,
         made=lambda wildcards: str(PLAN.made_folder(wildcards.model) or ""),
         code=code("stages.checkpoint"),
