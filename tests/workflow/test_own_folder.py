@@ -11,7 +11,7 @@ from workflow.runner import Clone, micro_config
 from actshift.config import parse_config
 from actshift.io.manifest import read_manifest
 from actshift.plan import Plan
-from actshift.plan_files import files_seen
+from actshift.plan_folders import files_seen
 
 CHECKPOINT = "results/own/checkpoints/own.tuned"
 

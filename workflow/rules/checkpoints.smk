@@ -8,7 +8,7 @@ checkpoint  hub id | folder | made here -> results/<run>/checkpoints/<pair>.<rol
             resolve the revision, link the files, hash them, write the manifest
 """
 
-from actshift.plan_files import files_seen
+from actshift.plan_folders import files_seen
 
 
 rule zoo:

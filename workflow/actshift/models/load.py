@@ -6,15 +6,26 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 from transformers.utils import logging
 
 from actshift.errors import UserError
 from actshift.models.families import blocks_of, embedding_of, family_of, final_norm_of
+from actshift.models.faults import why_no_config, why_no_weights
+from actshift.models.quantised import as_plain, check_quantisation, dequantising
+from actshift.models.sources import read_model_config
 from actshift.models.tokenizers import load_tokenizer
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Device = Literal["auto", "cpu", "cuda"]
+#: How everything is read: from this disk, and no code but the library's.
+_HERE: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 
 
 @dataclass(frozen=True)
@@ -129,6 +140,8 @@ def _check_files(folder: Path, name: str) -> None:
             f"{name}: {folder} has no *.safetensors; pickled weights run code when they are "
             "opened and are refused: convert them to safetensors"
         )
+    # Before the tokenizer, whose class reads config.json too and says of its own what is wrong.
+    _config(folder, _HERE, name=name)
 
 
 def read_weights(folder: Path, *, name: str, dtype: Dtype, **how: Any) -> PreTrainedModel:
@@ -143,8 +156,9 @@ def read_weights(folder: Path, *, name: str, dtype: Dtype, **how: Any) -> PreTra
     Raises:
         UserError: As for `load_model`.
     """
-    options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-    attention = family_of(_model_type(folder, options, name=name)).attention
+    config = _config(folder, _HERE, name=name)
+    attention = family_of(config.model_type).attention
+    fp8 = dequantising(config)
     # The library's load report and progress bar are about what is checked below.
     logging.disable_progress_bar()
     logging.set_verbosity_error()
@@ -155,14 +169,14 @@ def read_weights(folder: Path, *, name: str, dtype: Dtype, **how: Any) -> PreTra
             use_safetensors=True,
             attn_implementation=attention,
             output_loading_info=True,
-            **options,
+            **_HERE,
+            **fp8,
             **how,
         )
     # safetensors and transformers raise many kinds; each is about the files in this folder.
     except Exception as error:
-        raise UserError(
-            f"{name}: cannot read the weights in {folder} ({_line(error)}); fetch them again"
-        ) from error
+        why = why_no_weights(error, folder)
+        raise UserError(f"{name}: cannot read the weights: {why}") from error
     model, info = found
     for kind in ("missing_keys", "mismatched_keys"):
         if info[kind]:
@@ -171,16 +185,18 @@ def read_weights(folder: Path, *, name: str, dtype: Dtype, **how: Any) -> PreTra
                 f"{name}: {len(info[kind])} {kind.replace('_', ' ')} in {folder}, first {first}; "
                 "the weights do not belong to config.json"
             )
+    if fp8:
+        as_plain(model)
     return model
 
 
-def _model_type(folder: Path, options: dict[str, Any], *, name: str) -> str:
+def _config(folder: Path, options: dict[str, Any], *, name: str) -> PreTrainedConfig:
+    check_quantisation(read_model_config(folder), name=name)
     try:
-        return AutoConfig.from_pretrained(folder, **options).model_type
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(
-            f"{name}: cannot use {folder / 'config.json'} ({_line(error)}); remote code is refused"
-        ) from error
+        return AutoConfig.from_pretrained(folder, **options)
+    # Besides its own errors, those of the checks of every field.
+    except Exception as error:
+        raise UserError(f"{name}: {why_no_config(error, folder)}") from error
 
 
 def _line(error: Exception) -> str:

@@ -13,6 +13,7 @@ from actshift.errors import UserError
 from actshift.io.atomic import atomic_write_text, publishing
 from actshift.io.hashing import hash_bytes, hash_file, hash_json
 from actshift.io.manifest import write_manifest
+from actshift.models.quantised import check_quantisation
 from actshift.models.sources import (
     CONFIG_FILES,
     LORA,
@@ -129,6 +130,7 @@ def _checked_config(folder: Path, source: str) -> dict[str, Any]:
             f"{source}: architecture {model_type!r} (model_type in config.json) is not supported; "
             f"supported: {', '.join(MODEL_TYPES)}"
         )
+    check_quantisation(config, name=source)
     return config
 
 
