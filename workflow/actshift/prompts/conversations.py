@@ -89,7 +89,7 @@ def encode_conversation(tokenizer: Tokenizer, said: Conversation, *, where: str)
 
     Raises:
         UserError: There is no chat template, it refuses the turns, or it writes earlier turns
-            differently once they are answered.
+            differently once they are answered, or an answer's first token melts into the prompt.
     """
     text = render_messages(tokenizer, said.turns, answered=True)
     spans = [
@@ -104,11 +104,14 @@ def encode_conversation(tokenizer: Tokenizer, said: Conversation, *, where: str)
         truncation=False,
         verbose=False,
     )
+    ids = tuple(found["input_ids"])
+    for start, _ in spans:
+        _check_boundary(tokenizer, text[:start], ids, where)
     learned = tuple(
         any(start <= left and right <= end for start, end in spans)
         for left, right in found["offset_mapping"]
     )
-    return Example(tuple(found["input_ids"]), learned)
+    return Example(ids, learned)
 
 
 def _span(tokenizer: Tokenizer, turns: Sequence[Turn], text: str, where: str) -> tuple[int, int]:
@@ -122,3 +125,16 @@ def _span(tokenizer: Tokenizer, turns: Sequence[Turn], text: str, where: str) ->
             "another chat_template"
         )
     return len(before), len(after)
+
+
+def _check_boundary(tokenizer: Tokenizer, before: str, ids: tuple[int, ...], where: str) -> None:
+    """Refuse a prompt whose own tokens are not those it has in front of its answer."""
+    prompt = tuple(
+        tokenizer(before, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
+    )
+    if ids[: len(prompt)] != prompt:
+        raise UserError(
+            f"{where}: the end of the chat template's prompt, {before[-20:]!r}, shares a token "
+            "with the answer behind it, so what is learned is not what is asked later; let "
+            "add_generation_prompt in chat_template.jinja end before that white space"
+        )
