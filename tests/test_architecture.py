@@ -65,6 +65,8 @@ PARSE_TIME = (
     "device",
     "errors",
     "plan",
+    "plan_files",
+    "plan_misalignment",
     "paths",
     "validation",
     "studies.calibration_tables.files",

@@ -20,9 +20,13 @@ from actshift.config import parse_config
 from actshift.device import device_is_cuda
 from actshift.errors import UserError
 from actshift.plan import Plan
+from actshift.plan_files import refuse_files, warn_on_stderr
 
 try:
     PLAN = Plan(parse_config(config, origin="config"))
+    # A job reads the Snakefile again; what takes a moment was said by the first one.
+    if workflow.is_main_process:
+        refuse_files(PLAN, warn=warn_on_stderr, where_all="; all: actshift doctor CONFIG")
     PLAN.check()
 except UserError as error:
     sys.exit(f"actshift: {error}")

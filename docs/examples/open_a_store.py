@@ -16,9 +16,9 @@ activations = Path(sys.argv[1] if len(sys.argv) > 1 else "results/demo/activatio
 layer = int(sys.argv[2]) if len(sys.argv) > 2 else -1
 
 # %% [markdown]
-# A store is a zarr v3 group with named axes: it opens with names and coordinates. `position` -1 is
-# the last prompt token. Rows follow one order for base and tuned, so they can be subtracted;
-# xarray checks it by `prompt_id`.
+# A store is a zarr v3 group with named axes: it opens with names and coordinates, by zarr 3.0 and
+# xarray 2024.10 or later (zarr 2 says "No such file"). `position` -1 is the last prompt token. Rows
+# follow one order for base and tuned, so they can be subtracted; xarray checks it by `prompt_id`.
 
 # %%
 base, tuned = (

@@ -3,6 +3,7 @@ import os
 from pathlib import Path
 
 import pytest
+from reference.model_folders import weights, write_model_folder
 
 from actshift.commands.doctor import examine_machine
 
@@ -97,6 +98,90 @@ def test_a_finished_run(actshift, root: Path) -> None:
     (root / ".snakemake/log/2026-01-01.snakemake.log").write_text("results/r/x all well")
     result = actshift("doctor", "--run", "results/r")
     assert (result.exit_code, result.stdout.strip()) == (0, "finished: results/r/report.html")
+
+
+CONFIG = """
+run: mine
+pairs:
+  - {name: good, base: ./base, tuned: ./tuned}
+  - {name: bad, base: ./base, tuned: ./quantised}
+  - {name: zoo, base: "zoo:llama/base", tuned: "zoo:llama/chat"}
+  - {name: hub, base: org/a, tuned: org/b}
+prompts:
+  harmful: {source: file, path: harmful.jsonl}
+  harmless: {source: zoo, name: harmless}
+  concepts: {source: zoo, name: concepts}
+"""
+
+
+@pytest.fixture
+def folders(tmp_path: Path, hub_home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a config of four pairs, one of which cannot be read."""
+    assert not hub_home.exists()
+    monkeypatch.chdir(tmp_path)
+    write_model_folder(tmp_path / "base")
+    write_model_folder(tmp_path / "tuned", tensors=weights(rows=7), vocab_size=7)
+    write_model_folder(tmp_path / "quantised", quantization_config={"quant_method": "gptq"})
+    (tmp_path / "harmful.jsonl").touch()
+    (tmp_path / "mine.yaml").write_text(CONFIG)
+    return tmp_path
+
+
+def test_a_config_gets_a_line_a_finding_by_pair(actshift, folders: Path) -> None:
+    result = actshift("doctor", "mine.yaml")
+    assert (result.exit_code, result.stderr) == (1, "")
+    said = result.stdout.splitlines()
+    assert [line for line in said if not line.startswith("  ")] == [
+        "pair good",
+        "pair bad",
+        "pair zoo",
+        "pair hub",
+        "mine.yaml: 1 error, 1 warning",
+    ]
+    at = {line.split()[1]: line for line in said if line.startswith("  ")}
+    assert at["pairs.good.tuned:"] == (
+        "  ok       pairs.good.tuned: ./tuned: llama, 2 blocks, 8 wide, 6 tokens"
+    )
+    assert at["pairs.good:"].startswith("  warning  pairs.good: base has 6 and tuned 7 rows")
+    assert at["pairs.bad.tuned:"].startswith("  error    pairs.bad.tuned: the weights are quant")
+    assert at["pairs.zoo.base:"].endswith("made by the run")
+    assert at["pairs.hub.tuned:"].endswith("not in the hub cache, so not looked at")
+    assert not (folders / "results").exists()
+
+
+def test_a_config_without_an_error_is_well(actshift, folders: Path) -> None:
+    text = CONFIG.replace("  - {name: bad, base: ./base, tuned: ./quantised}\n", "")
+    (folders / "mine.yaml").write_text(text)
+    assert actshift("doctor", "mine.yaml").exit_code == 0
+
+
+def test_files_of_a_config_that_are_missing_are_all_told(actshift, folders: Path) -> None:
+    (folders / "harmful.jsonl").unlink()
+    (folders / "tuned/config.json").unlink()
+    said = actshift("doctor", "mine.yaml").stdout
+    assert "config\n  error    prompts.harmful.path: no file 'harmful.jsonl'" in said
+    assert said.count("tuned/config.json is missing") == 1
+    assert "mine.yaml: 3 errors" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("none.yaml",), "none.yaml: no such file"),
+        (("broken.yaml",), "not valid YAML"),
+        (("list.yaml",), "expected a mapping"),
+        (("typo.yaml",), "unknown key 'pair'"),
+        (("mine.yaml", "--run", "results/r"), "a config or --run, not both"),
+    ],
+)
+def test_a_config_that_is_none(actshift, folders: Path, arguments, said: str) -> None:
+    (folders / "broken.yaml").write_text("a: [")
+    (folders / "list.yaml").write_text("[]")
+    (folders / "typo.yaml").write_text(CONFIG.replace("pairs:", "pair:"))
+    result = actshift("doctor", *arguments)
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert result.stderr.count("\n") == 1
 
 
 def test_no_such_run(actshift, root: Path) -> None:

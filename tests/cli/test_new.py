@@ -1,8 +1,8 @@
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from reference.model_folders import weights, write_model_folder
 from ruamel.yaml import YAML
 
 from actshift.config import Config, parse_config
@@ -16,14 +16,6 @@ def load(path: Path) -> Any:
 
 def config_in(path: Path) -> Config:
     return parse_config(load(path), origin=str(path))
-
-
-def write_model_config(folder: Path, **values: object) -> Path:
-    folder.mkdir(parents=True)
-    (folder / "config.json").write_text(
-        json.dumps({"num_hidden_layers": 2, "hidden_size": 8, **values})
-    )
-    return folder
 
 
 @pytest.fixture
@@ -52,8 +44,8 @@ def test_a_hub_pair_takes_the_public_prompt_sets(actshift, out: Path) -> None:
 
 
 def test_a_local_pair_takes_its_dtype_from_the_model(actshift, out: Path, tmp_path: Path) -> None:
-    base = write_model_config(tmp_path / "base", dtype="float16")
-    tuned = write_model_config(tmp_path / "my tuned: model")
+    base = write_model_folder(tmp_path / "base", dtype="float16")
+    tuned = write_model_folder(tmp_path / "my tuned: model")
     result = actshift("new", base, tuned, "-o", out, "--name", "mine")
     assert result.exit_code == 0, result.output
     pair = config_in(out).pairs[0]
@@ -68,13 +60,26 @@ def test_the_config_says_how_to_run_it(actshift, out: Path) -> None:
 
 
 def test_mistakes_write_nothing(actshift, out: Path, tmp_path: Path) -> None:
-    small = write_model_config(tmp_path / "small")
-    large = write_model_config(tmp_path / "large", num_hidden_layers=4)
+    small = write_model_folder(tmp_path / "small")
+    large = write_model_folder(tmp_path / "large", tensors=weights(layers=4), num_hidden_layers=4)
+    qwen = write_model_folder(tmp_path / "qwen", model_type="qwen3")
+    pickled = write_model_folder(tmp_path / "pickled")
+    (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")
+    gguf = tmp_path / "m.gguf"
+    gguf.write_bytes(b"GGUF\x03\0\0\0")
+    braced = write_model_folder(tmp_path / "{x}")
+    words = write_model_folder(tmp_path / "words", added=())
     cases = {
         ("zoo:lama/base", "zoo:llama/chat"): "unknown zoo family 'lama'",
         ("gpt2", "org/b"): "expected zoo:",
         ("./nowhere", "org/b"): "does not exist",
         (small, large): "one depth and width",
+        (small, qwen): "pairs.qwen.tuned: architecture 'qwen3' (model_type in config.json) is not",
+        (pickled, small): "its weights only as pytorch_model.bin",
+        (small, gguf): "m.gguf is a GGUF file, which is not read",
+        (braced, small): "has a brace, which Snakemake reads as a wildcard",
+        (words, small): "is no token of base's tokenizer",
+        (small, words / "config.json"): "does not exist",
         ("org/a", "org/b", "--name", "no spaces"): "a pair named 'no spaces'",
         ("org/a", "org/___"): "--name",
     }
@@ -84,6 +89,30 @@ def test_mistakes_write_nothing(actshift, out: Path, tmp_path: Path) -> None:
         assert part in result.stderr
         assert result.stderr.count("\n") == 1
         assert not out.exists()
+
+
+def test_what_a_run_can_live_with_is_a_warning(actshift, out: Path, tmp_path: Path) -> None:
+    base = write_model_folder(tmp_path / "base")
+    tuned = write_model_folder(tmp_path / "tuned", tensors=weights(rows=7), vocab_size=7)
+    result = actshift("new", base, tuned, "-o", out)
+    assert result.exit_code == 0, result.output
+    assert result.stderr.startswith("actshift: warning: pairs.tuned: base has 6 and tuned 7 rows")
+    assert result.stderr.count("\n") == 1
+    assert out.exists()
+
+
+def test_a_model_inside_another_gives_its_dtype(actshift, out: Path, tmp_path: Path) -> None:
+    text = {"model_type": "ministral3", "num_hidden_layers": 2, "hidden_size": 8, "vocab_size": 6}
+    for name in ("base", "tuned"):
+        write_model_folder(
+            tmp_path / name,
+            tensors=weights(prefix="language_model."),
+            model_type="mistral3",
+            text_config=text | {"dtype": "float16"},
+        )
+    result = actshift("new", tmp_path / "base", tmp_path / "tuned", "-o", out)
+    assert result.exit_code == 0, result.output
+    assert config_in(out).pairs[0].dtype == "float16"
 
 
 def test_nothing_is_overwritten(actshift, out: Path) -> None:

@@ -1,10 +1,99 @@
+import json
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
-from reference.tiny_models import FAMILIES, seal_checkpoint
+from reference.tiny_models import FAMILIES, seal_checkpoint, word_tokenizer
 from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, Mistral3Config, Mistral3ForConditionalGeneration
 
 from actshift.errors import UserError
+from actshift.models.checks import check_model
+from actshift.models.families import embedding_of
+from actshift.models.inside import options_for
 from actshift.models.load import load_model, resolve_device
+
+
+def build_whole(folder: Path, text: str, *, tied: bool) -> Any:
+    """A random Mistral 3, images and all, saved with its tokenizer; its embeddings tied or not."""
+    torch.manual_seed(0)
+    language = {
+        "model_type": text,
+        "vocab_size": 64,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "intermediate_size": 48,
+        "max_position_embeddings": 64,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+    }
+    if text == "ministral3":
+        # The scaling of queries with the position belongs to this architecture.
+        language["rope_parameters"] |= {
+            "rope_type": "yarn",
+            "factor": 1.0,
+            "original_max_position_embeddings": 64,
+            "llama_4_scaling_beta": 0.1,
+        }
+    vision = {
+        "model_type": "pixtral",
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "head_dim": 8,
+        "image_size": 16,
+        "patch_size": 8,
+    }
+    config = Mistral3Config(text_config=language, vision_config=vision, tie_word_embeddings=tied)
+    whole = Mistral3ForConditionalGeneration(config).eval()
+    whole.save_pretrained(folder)
+    word_tokenizer().save_pretrained(folder)
+    return whole
+
+
+@pytest.mark.parametrize("text", ["ministral3", "mistral"])
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("renamed", [False, True])
+def test_the_language_model_inside_another_is_that_model(text, tied, renamed, tmp_path):
+    whole = build_whole(tmp_path, text, tied=tied)
+    if renamed:
+        # The names that models have had since transformers 4.52, where a file keeps them.
+        named = load_file(tmp_path / "model.safetensors")
+        assert any(name.startswith("language_model.model.") for name in named)
+        renamed_weights = {
+            name.replace("language_model.model.", "model.language_model.").replace(
+                "language_model.lm_head", "lm_head"
+            ): value
+            for name, value in named.items()
+        }
+        save_file(renamed_weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    loaded = load_model(tmp_path, name="m", device="cpu")
+    assert loaded.model.config.model_type == text
+    assert (len(loaded.blocks), loaded.d_model, loaded.vocab_size) == (2, 32, 64)
+    check_model(loaded)
+    ids = torch.arange(1, 20)[None]
+    with torch.no_grad():
+        theirs = whole(input_ids=ids, output_hidden_states=True)
+        ours = loaded.model(input_ids=ids, output_hidden_states=True)
+    assert torch.equal(ours.logits, theirs.logits)
+    assert len(ours.hidden_states) == 3
+    for mine, other in zip(ours.hidden_states, theirs.hidden_states, strict=True):
+        assert torch.equal(mine, other)
+    assert (loaded.model.lm_head.weight is embedding_of(loaded.model).weight) == tied
+
+
+def test_quantisation_of_the_whole_holds_for_its_language_model(tmp_path):
+    build_whole(tmp_path, "ministral3", tied=False)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "fp8", "weight_block_size": [128, 128]}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    part = options_for(AutoConfig.from_pretrained(tmp_path))["config"]
+    assert part.model_type == "ministral3"
+    assert part.quantization_config["quant_method"] == "fp8"
 
 
 @pytest.mark.parametrize("family", FAMILIES)

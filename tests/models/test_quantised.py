@@ -1,14 +1,16 @@
 """Quantised checkpoints: fp8 is read as plain weights, the others are refused by method."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from models.test_load import build_whole
 from reference.peft_adapters import peft_adapter
 from reference.quantised import METHODS, claim_quantised, fp8_checkpoint
 from reference.tiny_models import seal_checkpoint, word_tokenizer
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from actshift.errors import UserError
 from actshift.models.checks import check_model
@@ -97,3 +99,28 @@ def test_qlora_needs_plain_weights(wide: Path, tmp_path: Path) -> None:
     fp8_checkpoint(wide, tmp_path / "fp8")
     with pytest.raises(UserError, match=r"^m: QLoRA quantises plain weights .* are fp8 already"):
         load_quantised(tmp_path / "fp8", name="m", device="cpu")
+
+
+# As Ministral 3 is released: a scale a matrix, one for its inputs, images beside the language.
+def test_one_scale_a_matrix_inside_a_whole(tmp_path: Path) -> None:
+    whole = build_whole(tmp_path / "plain", "ministral3", tied=False)
+    shutil.copytree(tmp_path / "plain", tmp_path / "fp8")
+    held: dict[str, torch.Tensor] = {}
+    told: dict[str, torch.Tensor] = {}
+    for name, weight in load_file(tmp_path / "plain/model.safetensors").items():
+        inside = name.startswith("language_model.") and "_proj.weight" in name
+        scale = weight.abs().max() / 448
+        held[name] = (weight / scale).to(torch.float8_e4m3fn) if inside else weight.bfloat16()
+        told[name] = held[name].float() * (scale if inside else 1)
+        if inside:
+            held[name.replace(".weight", ".weight_scale_inv")] = scale
+            held[name.replace(".weight", ".activation_scale")] = torch.tensor(0.5)
+    save_file(held, tmp_path / "fp8/model.safetensors", metadata={"format": "pt"})
+    claim_quantised(
+        tmp_path / "fp8", "fp8", activation_scheme="static", weight_block_size=None,
+        modules_to_not_convert=["model.vision_tower", "model.multi_modal_projector", "lm_head"],
+    )  # fmt: skip
+    loaded = load_model(tmp_path / "fp8", name="m", dtype="float32", device="cpu")
+    assert type(whole).__name__ == "Mistral3ForConditionalGeneration"
+    for name, weight in loaded.model.state_dict().items():
+        assert torch.equal(weight, told[f"language_model.{name}"]), name

@@ -103,15 +103,24 @@ def new(
 
 @app.command()
 def doctor(
+    config: Annotated[
+        Path | None, typer.Argument(help="Config file: can its models and files be used?")
+    ] = None,
     run: Annotated[
         Path | None, typer.Option(help="A run's folder, results/<run>: why did it stop?")
     ] = None,
 ) -> None:
-    """Look at Python, torch, GPU, hub token, disk and versions; with --run, at a run."""
+    """Look at Python, torch, GPU, hub token, disk and versions; at a config; or at a run."""
     from actshift.commands.doctor import examine_machine
+    from actshift.commands.doctor_config import examine_config
     from actshift.commands.doctor_run import examine_run
 
-    well = examine_machine() if run is None else examine_run(run)
+    if config is not None and run is not None:
+        raise UserError("doctor takes a config or --run, not both")
+    if config is not None:
+        well = examine_config(config)
+    else:
+        well = examine_machine() if run is None else examine_run(run)
     if not well:
         raise typer.Exit(FOUND_WANTING)
 

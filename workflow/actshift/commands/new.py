@@ -11,18 +11,19 @@ from ruamel.yaml import YAML
 from actshift.config import Pair, parse_config
 from actshift.errors import UserError
 from actshift.io.atomic import atomic_write_text
-from actshift.models.hub_cache import cached_snapshot
+from actshift.models.on_disk import place_of
 from actshift.models.sources import (
     HubSource,
-    LocalSource,
     LoraSource,
     Source,
     ZooSource,
+    language_config,
     parse_source,
     parse_tuned,
     read_model_config,
 )
 from actshift.plan import Plan
+from actshift.plan_files import refuse_files, warn_on_stderr
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -104,7 +105,9 @@ def write_config(base: str, tuned: str, *, output: Path, name: str | None) -> No
     name = name or default_name(tuned)
     text = config_text(base, tuned, file=str(output), name=name)
     raw: Any = YAML(typ="safe").load(text)
-    Plan(parse_config(raw, origin=f"config for a pair named {name!r}")).check()
+    plan = Plan(parse_config(raw, origin=f"config for a pair named {name!r}"))
+    refuse_files(plan, warn=warn_on_stderr)
+    plan.check()
     atomic_write_text(output, text)
     typer.echo(f"wrote {output}; next: snakemake --configfile {output} -n")
 
@@ -157,17 +160,11 @@ def _dtype(sources: list[Source]) -> str:
     """The dtype that the first known model was saved in; bfloat16 where none is on this disk."""
     if all(isinstance(source, ZooSource) for source in sources):
         return str(Pair.model_fields["dtype"].default)
-    for folder in filter(None, (_on_disk(source) for source in sources)):
-        config = read_model_config(folder)
-        saved = config.get("dtype", config.get("torch_dtype"))
-        if saved in DTYPES:
-            return saved
+    for place in filter(None, map(place_of, sources)):
+        config = read_model_config(place.path)
+        # A model that holds a language model may name the dtype at either level.
+        for part in (config, language_config(config)):
+            saved = part.get("dtype", part.get("torch_dtype"))
+            if saved in DTYPES:
+                return saved
     return "bfloat16"
-
-
-def _on_disk(source: Source) -> Path | None:
-    if isinstance(source, LocalSource):
-        return source.folder
-    if isinstance(source, HubSource):
-        return cached_snapshot(source.repo_id, source.revision)
-    return None

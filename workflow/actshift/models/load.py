@@ -21,6 +21,7 @@ from transformers.utils import logging
 from actshift.errors import UserError
 from actshift.models.families import blocks_of, embedding_of, family_of, final_norm_of
 from actshift.models.faults import why_no_config, why_no_weights
+from actshift.models.inside import language_part, left_aside, options_for
 from actshift.models.quantised import as_plain, check_quantisation, dequantising
 from actshift.models.sources import read_model_config
 from actshift.models.tokenizers import load_tokenizer
@@ -177,7 +178,7 @@ def read_weights(folder: Path, *, name: str, dtype: Dtype, **how: Any) -> PreTra
         UserError: As for `load_model`; also for a weight that the architecture does not take.
     """
     config = _config(folder, _HERE, name=name)
-    attention = family_of(config.model_type).attention
+    attention = family_of(language_part(config).model_type).attention
     fp8 = dequantising(config)
     # The library's load report and progress bar are about what is checked below.
     logging.disable_progress_bar()
@@ -190,7 +191,7 @@ def read_weights(folder: Path, *, name: str, dtype: Dtype, **how: Any) -> PreTra
             attn_implementation=attention,
             output_loading_info=True,
             **_HERE,
-            **fp8,
+            **{**fp8, **options_for(config)},
             **how,
         )
     # safetensors and transformers raise many kinds; each is about the files in this folder.
@@ -205,7 +206,8 @@ def read_weights(folder: Path, *, name: str, dtype: Dtype, **how: Any) -> PreTra
                 f"{name}: {len(info[kind])} {kind.replace('_', ' ')} in {folder}, first {first}; "
                 "the weights do not belong to config.json"
             )
-    _check_dropped(info["unexpected_keys"], model, folder, name)
+    unexpected = [key for key in info["unexpected_keys"] if not left_aside(config, key)]
+    _check_dropped(unexpected, model, folder, name)
     if fp8:
         as_plain(model)
     return model

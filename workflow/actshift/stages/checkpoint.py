@@ -13,17 +13,18 @@ from actshift.errors import UserError
 from actshift.io.atomic import atomic_write_text, publishing
 from actshift.io.hashing import hash_bytes, hash_file, hash_json
 from actshift.io.manifest import write_manifest
+from actshift.models.language_model import language_type, unsupported
 from actshift.models.quantised import check_quantisation
 from actshift.models.sources import (
     CONFIG_FILES,
     LORA,
-    MODEL_TYPES,
     TOKENIZER_FILES,
     AbliteratedSource,
     HubSource,
     LocalSource,
     LoraSource,
     ZooSource,
+    language_config,
     parse_reference,
     read_model_config,
     shape_in,
@@ -78,10 +79,10 @@ def make_checkpoint(
         "model": model,
         "source": source,
         "revision": commit,
-        "family": config["model_type"],
+        "family": language_type(config),
         "n_layers": n_layers,
         "d_model": d_model,
-        "vocab_size": config.get("vocab_size"),
+        "vocab_size": language_config(config).get("vocab_size"),
         "dtype": dtype,
         "weights": hashes,
         "weights_hash": hash_json(hashes),
@@ -124,12 +125,8 @@ def _checked_config(folder: Path, source: str) -> dict[str, Any]:
             "the run merges it into the pair's base"
         )
     config = read_model_config(folder)
-    model_type = config.get("model_type")
-    if model_type not in MODEL_TYPES:
-        raise UserError(
-            f"{source}: architecture {model_type!r} (model_type in config.json) is not supported; "
-            f"supported: {', '.join(MODEL_TYPES)}"
-        )
+    if language_type(config) is None:
+        raise UserError(f"{source}: {unsupported(config)}")
     check_quantisation(config, name=source)
     return config
 

@@ -1,0 +1,101 @@
+"""`actshift doctor CONFIG`: what the files on this disk tell of a run, without running it."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import typer
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from actshift.config import parse_config
+from actshift.errors import UserError
+from actshift.models.findings import Finding, Level, error
+from actshift.models.language_model import language_type
+from actshift.models.model_files import ModelFiles
+from actshift.models.on_disk import place_of
+from actshift.models.sources import HubSource, shape_in
+from actshift.plan import Model, Plan
+from actshift.plan_checks import key_of, plan_errors
+from actshift.plan_files import Told, file_findings
+from actshift.plan_misalignment import adapter_file_errors
+
+
+def examine_config(path: Path) -> bool:
+    """Print a line a finding, grouped by pair: `ok`, `warning` or `error`.
+
+    Args:
+        path: a config file; its paths are relative to the current folder, as for snakemake.
+
+    Returns:
+        True when there is no error.
+
+    Raises:
+        UserError: the file is missing or is no valid config.
+    """
+    plan = Plan(parse_config(_load(path), origin=str(path)))
+    told = [*_models(plan), *file_findings(plan)]
+    lines = {one.line for one in told}
+    # Some faults are seen by the quick checks and by those of the files.
+    quick = (line for line in [*plan_errors(plan), *adapter_file_errors(plan)] if line not in lines)
+    told += [_quick(plan, line) for line in quick]
+    groups = {"": "config"} | {one.name: f"pair {one.name}" for one in plan.config.chosen_pairs}
+    for pair, title in groups.items():
+        own = [one for one in told if one.pair == pair]
+        if not own:
+            continue
+        typer.echo(title)
+        for one in own:
+            typer.echo(f"  {one.finding.level:<8} {one.line}")
+    levels: list[Level] = [one.finding.level for one in told]
+    typer.echo(f"{path}: {_counted(levels, 'error')}, {_counted(levels, 'warning')}")
+    return "error" not in levels
+
+
+def _counted(levels: Sequence[Level], level: Level) -> str:
+    number = levels.count(level)
+    return f"{number} {level}{'' if number == 1 else 's'}"
+
+
+def _load(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; expected a config such as config.yaml")
+    try:
+        raw = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+    except YAMLError as fault:
+        raise UserError(f"{path}: not valid YAML: {fault}") from None
+    if not isinstance(raw, dict):
+        raise UserError(f"{path}: expected a mapping such as config.yaml")
+    return raw
+
+
+def _quick(plan: Plan, line: str) -> Told:
+    """A line of the quick checks, which begins with its config key."""
+    for pair in plan.config.chosen_pairs:
+        if line.startswith((f"pairs.{pair.name}.", f"pairs.{pair.name}:")):
+            return Told(pair.name, "", error(line))
+    return Told("", "", error(line))
+
+
+def _models(plan: Plan) -> Iterator[Told]:
+    """Say of each model what it is, so that a model without a finding is seen to be looked at."""
+    for model in plan.models.values():
+        text = _known(model)
+        if text is not None:
+            yield Told(model.pair.name, key_of(model), Finding("ok", f"{model.source}: {text}"))
+
+
+def _known(model: Model) -> str | None:
+    """What a model's files are; None where they cannot be read, which is a finding of its own."""
+    place = place_of(model.source)
+    if place is None:
+        hub = isinstance(model.source, HubSource)
+        return "not in the hub cache, so not looked at" if hub else "made by the run"
+    files = ModelFiles(place)
+    try:
+        layers, width = shape_in(files.config, name=str(model.source))
+        tokens = len(files.vocabulary or {})
+        kind = language_type(files.config) or files.config.get("model_type")
+        return f"{kind}, {layers} blocks, {width} wide, {tokens} tokens"
+    except UserError:
+        return None

@@ -1,0 +1,120 @@
+"""A model folder's chat template, read and rendered without transformers.
+
+For the plan, which must not load it. The stages render with the tokenizer itself; a template that
+this module cannot render is left to them.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from actshift.models.files import read_json
+
+#: What templates of released models may ask of the day; the stages fix the day too.
+_DATE = "26 Jul 2024"
+_MARKS = re.compile(r"(\{%[-+]?)\s*(end)?generation\s*([-+]?%\})")
+
+
+class TemplateRefusal(Exception):
+    """A chat template refused a conversation by `raise_exception`; the text is its reason."""
+
+
+def chat_template_of(folder: Path) -> str | None:
+    """The chat template that a tokenizer of this folder would carry.
+
+    Args:
+        folder: a model folder.
+
+    Returns:
+        Jinja text: `chat_template.jinja`, else the default of `tokenizer_config.json`; None without
+        one.
+
+    Raises:
+        UserError: `tokenizer_config.json` is a Git LFS pointer or no JSON object.
+    """
+    jinja = folder / "chat_template.jinja"
+    if jinja.is_file():
+        return jinja.read_text(encoding="utf-8")
+    settings = folder / "tokenizer_config.json"
+    if not settings.is_file():
+        return None
+    template = read_json(settings).get("chat_template")
+    if isinstance(template, list):
+        named = {one.get("name"): one.get("template") for one in template}
+        template = named.get("default")
+    return template or None
+
+
+def special_tokens_of(folder: Path) -> dict[str, str]:
+    """The special tokens that `tokenizer_config.json` names, such as `bos_token`.
+
+    Raises:
+        UserError: the file is a Git LFS pointer or no JSON object.
+    """
+    settings = folder / "tokenizer_config.json"
+    if not settings.is_file():
+        return {}
+    named: dict[str, str] = {}
+    for key, value in read_json(settings).items():
+        token = value.get("content") if isinstance(value, dict) else value
+        if key.endswith("_token") and isinstance(token, str):
+            named[key] = token
+    return named
+
+
+def render_template(
+    template: str, messages: Sequence[Mapping[str, str]], *, tokens: Mapping[str, str]
+) -> str | None:
+    """Render a conversation up to where the next answer begins.
+
+    Args:
+        template: Jinja text.
+        messages: turns with `role` and `content`.
+        tokens: special tokens by name, as templates read them.
+
+    Returns:
+        The text; None where this environment cannot render the template.
+
+    Raises:
+        TemplateRefusal: the template refuses the conversation by its own words.
+    """
+    # Only here: most plans have no model on this disk.
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+    )
+    environment.filters["tojson"] = _tojson
+    known = {"raise_exception": _refuse, "strftime_now": lambda _format: _DATE}
+    try:
+        return environment.from_string(_without_marks(template)).render(
+            messages=[dict(message) for message in messages],
+            add_generation_prompt=True,
+            date_string=_DATE,
+            tools=None,
+            documents=None,
+            **known,
+            **tokens,
+        )
+    except TemplateRefusal:
+        raise
+    # A template is a program: what this environment cannot run, the tokenizer's own may.
+    except Exception:
+        return None
+
+
+def _refuse(reason: object) -> None:
+    raise TemplateRefusal(" ".join(str(reason).split()))
+
+
+def _tojson(value: Any, **how: Any) -> str:
+    return json.dumps(value, ensure_ascii=how.get("ensure_ascii", False), indent=how.get("indent"))
+
+
+def _without_marks(template: str) -> str:
+    """Take out the marks of what an assistant wrote, a tag that only transformers knows."""
+    return _MARKS.sub(
+        lambda mark: f"{mark[1]} {'endif' if mark[2] else 'if true'} {mark[3]}", template
+    )

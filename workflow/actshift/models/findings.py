@@ -1,0 +1,232 @@
+"""What the files of one model tell before any stage runs: small checks, one line a finding."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from actshift.errors import UserError
+from actshift.models.chat_template import TemplateRefusal, render_template
+from actshift.models.files import (
+    gguf_files,
+    gguf_message,
+    is_lfs_pointer,
+    lfs_message,
+    pickled_weights,
+    safetensors_names,
+)
+from actshift.models.language_model import language_type, unsupported
+from actshift.models.model_files import ModelFiles
+from actshift.models.sources import LORA, TOKENIZER_FILES, shape_in
+
+Level = Literal["ok", "warning", "error"]
+#: What the attention of ministral3 reads of `rope_parameters`.
+_SCALING = ("llama_4_scaling_beta", "original_max_position_embeddings")
+#: Quantised weights that can be read.
+READABLE_QUANTISATION = ("fp8",)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check says; an `error` would end a run sooner or later."""
+
+    level: Level
+    text: str
+
+
+def error(text: str) -> Finding:
+    """A finding that would end a run."""
+    return Finding("error", text)
+
+
+def warning(text: str) -> Finding:
+    """A finding that a run can live with."""
+    return Finding("warning", text)
+
+
+Findings = Iterator[Finding]
+
+
+def model_findings(files: ModelFiles) -> list[Finding]:
+    """Run all checks of one model.
+
+    Args:
+        files: the model's files; what the hub's cache lacks is not missed.
+
+    Returns:
+        Findings in the order of the checks. A file that cannot be read is one finding, however many
+        checks need it.
+    """
+    found: list[Finding] = []
+    adapter = list(check_adapter(files))
+    if adapter:
+        return adapter
+    for check in CHECKS:
+        try:
+            found += check(files)
+        except UserError as told:
+            found.append(error(str(told)))
+            if check is check_architecture:
+                break  # without config.json nothing else can be said
+    return list(dict.fromkeys(found))
+
+
+def check_adapter(files: ModelFiles) -> Findings:
+    """An adapter's folder is no model."""
+    folder = files.place.path
+    if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
+        yield error(f"{folder} holds an adapter (adapter_config.json): write {LORA} before it")
+
+
+def check_architecture(files: ModelFiles) -> Findings:
+    """The architecture must be in the table."""
+    if language_type(files.config) is not None:
+        shape_in(files.config, name=str(files.place.path))
+        return
+    yield error(unsupported(files.config))
+
+
+def check_rope(files: ModelFiles) -> Findings:
+    """Ministral 3 scales its queries with the position by two numbers that have no default."""
+    rope = files.text.get("rope_parameters")
+    if language_type(files.config) != "ministral3" or not isinstance(rope, dict):
+        return
+    missing = [key for key in _SCALING if rope.get(key) is None]
+    if missing:
+        yield error(
+            f"rope_parameters in config.json has no {missing[0]}, without which ministral3 cannot "
+            "run: take config.json from the model's release; a model that scales no queries is of "
+            "model_type mistral"
+        )
+
+
+def check_quantisation(files: ModelFiles) -> Findings:
+    """Quantised weights are read in one format only."""
+    method = files.quantisation
+    if method is not None and method not in READABLE_QUANTISATION:
+        yield error(
+            f"the weights are quantised ({method}, quantization_config in config.json) and are not "
+            "read: take the checkpoint that they were made from, in bfloat16 or float16"
+        )
+
+
+def check_weights(files: ModelFiles) -> Findings:
+    """Safetensors weights must be there, whole, and those that config.json describes."""
+    folder = files.place.path
+    if not safetensors_names(folder):
+        if files.place.whole:
+            yield _no_weights(files)
+        return
+    if not files.shapes or files.quantisation is not None:
+        return
+    n_layers, width = shape_in(files.config, name=str(folder))
+    blocks = {_block(name) for name in files.shapes} - {None}
+    if blocks and len(blocks) < n_layers:
+        yield error(
+            f"config.json says {n_layers} blocks and the weights hold {len(blocks)}: they do not "
+            "belong together; fetch or save the model again"
+        )
+    if files.embedding is not None and files.embedding[1] != width:
+        yield error(
+            f"config.json says hidden_size {width} and the embedding is {files.embedding[1]} wide: "
+            "they do not belong together; fetch or save the model again"
+        )
+
+
+def _no_weights(files: ModelFiles) -> Finding:
+    folder = files.place.path
+    pickled, gguf = pickled_weights(folder), gguf_files(folder)
+    if gguf:
+        return error(gguf_message(gguf[0]))
+    if pickled:
+        return error(
+            f"{folder} has its weights only as {pickled[0].name}; pickled weights run code when "
+            "they are opened and are never loaded: convert them to safetensors (load the model in "
+            "a session that you trust, then save_pretrained)"
+        )
+    shards = sorted(path.name for path in folder.glob("*.safetensors"))
+    if shards:
+        return error(
+            f"{folder} has {shards[0]} and neither model.safetensors nor "
+            "model.safetensors.index.json: name one file model.safetensors, or fetch the index too"
+        )
+    return error(f"{folder} has no *.safetensors: save the model with save_pretrained")
+
+
+def _block(name: str) -> int | None:
+    for prefix in ("model.layers.", "transformer.h."):
+        if name.startswith(prefix):
+            number = name.removeprefix(prefix).split(".")[0]
+            return int(number) if number.isdigit() else None
+    return None
+
+
+def check_tokenizer(files: ModelFiles) -> Findings:
+    """A fast tokenizer (`tokenizer.json`) must be there."""
+    folder = files.place.path
+    for name in TOKENIZER_FILES:
+        if is_lfs_pointer(folder / name):
+            yield error(lfs_message(folder / name))
+            return
+    if (folder / "tokenizer.json").is_file() or not files.place.whole:
+        return
+    slow = [name for name in ("tokenizer.model", "vocab.json") if (folder / name).is_file()]
+    if slow:
+        have = "vocab.json and merges.txt" if slow == ["vocab.json"] else slow[0]
+        yield error(
+            f"{folder} has its tokenizer only as {have} and a tokenizer.json is needed: write one "
+            "there with transformers, AutoTokenizer.from_pretrained(folder).save_pretrained(folder)"
+        )
+    else:
+        yield error(f"{folder} has no tokenizer.json: save the tokenizer there too")
+
+
+def check_vocabulary(files: ModelFiles) -> Findings:
+    """Embedding, head, config.json and tokenizer must agree on the number of tokens."""
+    rows = files.embedding[0] if files.embedding else None
+    if rows is None or files.quantisation is not None:
+        return
+    stated = files.text.get("vocab_size")
+    for part, shape in (("embedding", files.embedding), ("head", files.head)):
+        if shape is not None and stated is not None and shape[0] != stated:
+            yield error(
+                f"config.json says vocab_size {stated} and the {part} has {shape[0]} rows: they do "
+                "not belong together; save the model again after resize_token_embeddings"
+            )
+    beyond = sorted((i, token) for token, i in (files.vocabulary or {}).items() if i >= rows)
+    if beyond:
+        yield warning(
+            f"tokenizer.json has {len(beyond)} tokens beyond the {rows} rows of the embedding, "
+            f"first {beyond[0][1]!r} ({beyond[0][0]}): a prompt that holds one is refused"
+        )
+
+
+def check_template(files: ModelFiles) -> Findings:
+    """A chat template, where there is one, must render a question with tokens that have weights."""
+    if files.template is None:
+        return
+    try:
+        text = render_template(
+            files.template, [{"role": "user", "content": "hello"}], tokens=files.special_tokens
+        )
+    except TemplateRefusal as told:
+        yield error(f"its chat template refuses a conversation of one question ({told})")
+        return
+    rows = files.embedding[0] if files.embedding else None
+    for token, number in sorted((files.vocabulary or {}).items()):
+        if rows is not None and number >= rows and text and token in text:
+            yield error(
+                f"its chat template writes {token!r}, token {number} of {rows} embeddings: the "
+                "tokenizer does not belong to the weights"
+            )
+            return
+
+
+CHECKS: tuple[Callable[[ModelFiles], Findings], ...] = (
+    check_architecture,
+    check_rope,
+    check_quantisation,
+    check_weights,
+    check_tokenizer,
+    check_vocabulary,
+    check_template,
+)

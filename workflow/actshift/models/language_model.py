@@ -1,0 +1,67 @@
+"""The language model inside a model that also sees images: its type and its weights' names."""
+
+import re
+from typing import Any
+
+from actshift.models.sources import MODEL_TYPES, language_config
+
+#: `model_type` of a supported whole, and those that its `text_config` may have.
+HOLDS_LANGUAGE_MODEL = {"mistral3": ("ministral3", "mistral")}
+#: Weights' names as they are in such files, and as the language model's own class has them: both
+#: ways in which transformers has written them.
+NAMES_INSIDE = {
+    r"^language_model\.lm_head\.": "lm_head.",
+    r"^language_model\.model\.": "model.",
+    r"^model\.language_model\.": "model.",
+}
+#: GPT-2's own release leaves out where its blocks stand.
+_SHORT = re.compile(r"(?:h\.\d+|ln_f|wte|wpe)\.")
+#: Tables that older files hold and that are computed today.
+_COMPUTED = re.compile(r".*\.(?:rotary_emb\.inv_freq|attn\.(?:masked_)?bias)")
+_OTHER_PART = re.compile(r"(?:model\.)?(?:vision_tower|multi_modal_projector)\.")
+
+
+def language_type(config: dict[str, Any]) -> str | None:
+    """`model_type` of the language model that is read.
+
+    Args:
+        config: a parsed `config.json`; one of a model that holds a language model beside an image
+            encoder counts by its `text_config`.
+
+    Returns:
+        A supported type; None where the architecture is not supported.
+    """
+    whole, text = config.get("model_type"), language_config(config).get("model_type")
+    if whole in HOLDS_LANGUAGE_MODEL:
+        return text if text in HOLDS_LANGUAGE_MODEL[whole] else None
+    return whole if whole in MODEL_TYPES else None
+
+
+def unsupported(config: dict[str, Any]) -> str:
+    """What to say of a parsed `config.json` whose architecture is not supported."""
+    whole, text = config.get("model_type"), language_config(config).get("model_type")
+    said = f"architecture {whole!r} (model_type in config.json)"
+    if whole in HOLDS_LANGUAGE_MODEL:
+        said = f"architecture {whole!r} around {text!r} (text_config in config.json)"
+    inside = (f"{key} around {' or '.join(text)}" for key, text in HOLDS_LANGUAGE_MODEL.items())
+    return (
+        f"{said} is not supported; supported: {', '.join((*MODEL_TYPES, *inside))} "
+        "(docs/models.md says how one is added)"
+    )
+
+
+def bare_name(name: str) -> str | None:
+    """What the language model's own class calls a weight; None for what is no weight of it.
+
+    Args:
+        name: as a weights file has it.
+    """
+    if _OTHER_PART.match(name) or _COMPUTED.fullmatch(name):
+        return None
+    if _SHORT.match(name):
+        return f"transformer.{name}"
+    for pattern, own in NAMES_INSIDE.items():
+        bare, changed = re.subn(pattern, own, name)
+        if changed:
+            return bare
+    return name

@@ -1,0 +1,136 @@
+"""What the files of a model say of it, read once before any stage runs."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from actshift.errors import UserError
+from actshift.models.chat_template import chat_template_of, special_tokens_of
+from actshift.models.files import Shapes, folder_shapes, read_json, safetensors_names
+from actshift.models.language_model import bare_name
+from actshift.models.on_disk import Place
+from actshift.models.sources import language_config, quantisation_of, read_model_config
+
+_EMBEDDINGS = ("model.embed_tokens.weight", "transformer.wte.weight")
+_HEAD = "lm_head.weight"
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """A model's files on this disk; each is read when it is first asked for.
+
+    Attributes:
+        place: where they lie.
+    """
+
+    place: Place
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The parsed `config.json`.
+
+        Raises:
+            UserError: as `read_model_config`.
+        """
+        return read_model_config(self.place.path)
+
+    @property
+    def text(self) -> dict[str, Any]:
+        """The part of `config` about the language model."""
+        return language_config(self.config)
+
+    @property
+    def quantisation(self) -> str | None:
+        """How the weights are quantised (`quantisation_of`)."""
+        return quantisation_of(self.config)
+
+    @cached_property
+    def shapes(self) -> Shapes:
+        """Shapes of the language model's tensors, by the names that its own class gives them.
+
+        Empty where a hub model's weights are not all in the cache.
+
+        Raises:
+            UserError: as `folder_shapes`.
+        """
+        folder = self.place.path
+        if not self.place.whole and not all(
+            (folder / name).is_file() for name in safetensors_names(folder)
+        ):
+            return {}
+        named = ((bare_name(name), shape) for name, shape in folder_shapes(folder).items())
+        return {name: shape for name, shape in named if name is not None}
+
+    @property
+    def embedding(self) -> tuple[int, ...] | None:
+        """`(rows, width)` of the token embedding, None where it is not known."""
+        found = (self.shapes[name] for name in _EMBEDDINGS if name in self.shapes)
+        return next(found, None)
+
+    @property
+    def head(self) -> tuple[int, ...] | None:
+        """`(rows, width)` of a head of its own, None where it is the embedding or not known."""
+        return self.shapes.get(_HEAD)
+
+    @cached_property
+    def vocabulary(self) -> dict[str, int] | None:
+        """Token ids of `tokenizer.json` by token, added ones included; None without the file.
+
+        Raises:
+            UserError: the file is a Git LFS pointer, no JSON object or no tokenizer.
+        """
+        return None if self._tokens is None else self._tokens[0] | self._tokens[1]
+
+    @property
+    def added(self) -> dict[str, int]:
+        """Token ids of the tokens that were added to the vocabulary, by token.
+
+        Raises:
+            UserError: as `vocabulary`.
+        """
+        return {} if self._tokens is None else self._tokens[1]
+
+    @cached_property
+    def _tokens(self) -> tuple[dict[str, int], dict[str, int]] | None:
+        path = self.place.path / "tokenizer.json"
+        if not path.is_file():
+            return None
+        core = read_json(path)
+        try:
+            vocab = core["model"]["vocab"]
+            ids = dict(vocab) if isinstance(vocab, dict) else _numbered(vocab)
+            added = {one["content"]: one["id"] for one in core.get("added_tokens") or []}
+        except (KeyError, TypeError, ValueError, IndexError):
+            raise UserError(
+                f"{path} is no tokenizer (it has no vocabulary): save the tokenizer again"
+            ) from None
+        for token, number in self._added_elsewhere():
+            added.setdefault(token, number)
+        return ids, added
+
+    def _added_elsewhere(self) -> Iterator[tuple[str, int]]:
+        """Tokens that only the files beside `tokenizer.json` name; transformers adds them too."""
+        settings, older = (
+            self.place.path / name for name in ("tokenizer_config.json", "added_tokens.json")
+        )
+        named = read_json(settings).get("added_tokens_decoder") if settings.is_file() else None
+        for number, token in (named or {}).items():
+            yield token["content"], int(number)
+        if older.is_file():
+            yield from read_json(older).items()
+
+    @cached_property
+    def template(self) -> str | None:
+        """The chat template's text (`chat_template_of`)."""
+        return chat_template_of(self.place.path)
+
+    @cached_property
+    def special_tokens(self) -> dict[str, str]:
+        """Special tokens by name (`special_tokens_of`)."""
+        return special_tokens_of(self.place.path)
+
+
+def _numbered(pieces: list[list[Any]]) -> dict[str, int]:
+    """A unigram vocabulary: pieces with their scores, numbered by their place."""
+    return {piece[0]: index for index, piece in enumerate(pieces)}
