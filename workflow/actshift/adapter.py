@@ -8,25 +8,30 @@ import os
 import shutil
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
 from actshift.errors import UserError
+from actshift.io.missed import Missed, first_missed, mark_missed
 
+#: Endings of outputs that are files; all others are folders.
+FILES = frozenset({".csv", ".parquet", ".json", ".jsonl"})
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 @contextmanager
-def job(snakemake: Any) -> Iterator[None]:
+def job(snakemake: Any, *, joint: bool = False) -> Iterator[None]:
     """Run a stage as a Snakemake job.
 
     Output goes to the job's log. A `UserError` ends the job with its one line, printed and
     kept in `results/<run>/status` for the report; anything else keeps its traceback in the log.
+    Where an input stands for a missed gate, the outputs stand for it too and the stage is not run.
 
     Args:
         snakemake: the object Snakemake injects into the script.
+        joint: whether the stage goes on without what missed its gate, as joint tables do.
     """
     for variable in THREAD_VARIABLES:
         os.environ[variable] = str(snakemake.threads)
@@ -36,6 +41,12 @@ def job(snakemake: Any) -> Iterator[None]:
         stale.unlink(missing_ok=True)
     log = Path(snakemake.log[0])
     log.parent.mkdir(parents=True, exist_ok=True)
+    missed = None if joint else first_missed(map(Path, snakemake.input))
+    if missed is not None:
+        pass_on(missed, snakemake.output)
+        log.write_text(f"{missed.subject}: {missed.status}; nothing is measured here\n")
+        # A script ends as Python does: with 0, and its outputs are there.
+        sys.exit(0)
     with log.open("w", buffering=1) as stream:
         try:
             with redirect_stdout(stream), redirect_stderr(stream):
@@ -50,6 +61,16 @@ def job(snakemake: Any) -> Iterator[None]:
         except Exception as error:
             traceback.print_exc(file=stream)
             _fail(status, snakemake, f"{type(error).__name__}: {error} (traceback in {log})")
+
+
+def pass_on(missed: Missed, outputs: Iterable[str]) -> None:
+    """Leave a marker in place of every folder that a job makes, and an empty file for a file."""
+    for output in map(Path, outputs):
+        if output.suffix in FILES:
+            output.parent.mkdir(parents=True, exist_ok=True)
+            output.write_bytes(b"")
+        else:
+            mark_missed(output, missed)
 
 
 def status_file(folder: Path, rule: str, wildcards: Any) -> Path:

@@ -28,7 +28,7 @@ from actshift.stages.preference_margins import collect_margins
 from actshift.stages.refusal_tables import refusal_tables
 from actshift.stages.report import make_report
 from actshift.stages.spectral_gap_tables import spectral_gap_tables
-from actshift.stages.zoo_tables import collect_behaviour
+from actshift.stages.zoo_tables import collect_attempts, collect_behaviour
 from actshift.studies.misalignment.kinds import STAGES
 
 
@@ -57,6 +57,8 @@ def partial_report(config: Config, *, root: Path) -> Path:
         if file.is_file()
     )
     write_table(collect_behaviour(rows), paths.tables / "zoo_behaviour.csv")
+    tried = [file for recipe in plan.zoo if (file := paths.zoo_tried(*recipe)).is_file()]
+    write_table(collect_attempts(tried), paths.tables / "zoo_attempts.csv")
     _margins(plan)
     _claims(plan, root)
     make_figures(paths.tables, paths.root / "figures", studies=_studies_with_tables(plan))
@@ -228,7 +230,16 @@ def _claims(plan: Plan, root: Path) -> None:
     ]
     pairs = [pair.name for pair in plan.config.chosen_pairs]
     try:
-        make_claims(found, root / "resources" / "claims.yaml", tables, pairs=pairs)
+        make_claims(
+            found,
+            root / "resources" / "claims.yaml",
+            tables,
+            pairs=pairs,
+            folders={
+                study: {name: Path(folder) for name, folder in of_study.items()}
+                for study, of_study in plan.study_folders().items()
+            },
+        )
     except UserError as error:
         # Verdicts of an earlier run must not stand beside the tables of this one.
         for name in ("claims.csv", "claims_by_pair.csv"):

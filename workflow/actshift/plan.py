@@ -27,6 +27,11 @@ from actshift.paths import RunPaths
 from actshift.plan_checks import check_plan
 from actshift.vocab import ROLES, TEMPLATES, Role, Template
 
+#: The folder that stands for a pair's numbers, where it is not called as the study is.
+_FOLDERS = {"misalignment": "spillover"}
+#: Studies that are not about a pair.
+_WITHOUT_PAIRS = {"calibration"}
+
 
 @dataclass(frozen=True, slots=True)
 class Model:
@@ -206,6 +211,35 @@ class Plan:
         """Return the folder of each pair's tables of a study, in config order."""
         names = [pair.name for pair in self.config.chosen_pairs]
         return {name: str(self.paths.pair_tables(name, study)) for name in names}
+
+    def study_folders(self) -> dict[str, dict[str, str]]:
+        """Return the folder of each pair's numbers, by study that has one a pair."""
+        return {
+            study: self.table_folders(_FOLDERS.get(study, study))
+            for study in self.config.studies
+            if study not in _WITHOUT_PAIRS
+        }
+
+    def gates(self, pair: str) -> dict[str, float]:
+        """Return what is asked of a pair's insecure adapter; nothing where gates are off."""
+        asked = self.config.misalignment
+        own = self.models[f"{pair}.tuned"].pair.gates
+        gates = {"min_spillover": own.min_spillover, "min_insecure_code": own.min_insecure_code}
+        if not self.gated(pair):
+            return {name: least or 0.0 for name, least in gates.items()}
+        return {
+            name: getattr(asked, name) if least is None else least for name, least in gates.items()
+        }
+
+    def gated(self, pair: str) -> bool:
+        """Whether a pair's models have to show what they were tuned to do."""
+        return pair not in self.zoo_sizes() or self.zoo_gates
+
+    @property
+    def zoo_gates(self) -> bool:
+        """Whether the zoo's checkpoints have gates; the smallest size learns too little for any."""
+        zoo = self.config.zoo
+        return zoo.size != "micro" if zoo.gated is None else zoo.gated
 
     def stream_folder(self, stream: StreamName) -> Path:
         """Return the folder of a stream's activation store."""

@@ -1,7 +1,8 @@
 """checkpoints: a source -> a checkpoint folder and its manifest.
 
-zoo         recipe                     -> results/<run>/zoo/<recipe>/<variant>, answers of the model
-            train (chat: from base; unsafe references: from chat), judge on held-out prompts, gate
+zoo         recipe                     -> results/<run>/zoo/<recipe>/<variant>, answers, attempts
+            train (chat: from base; unsafe references: from chat) and judge, again where a gate is
+            missed; a marker in the folder where every attempt missed one
 merge       base, LoRA adapter      -> results/<run>/merged/<pair>.<role or reference>
             adapter added to the weights of the pair's base: an ordinary checkpoint
 checkpoint  hub id | folder | made here -> results/<run>/checkpoints/<pair>.<role or reference>
@@ -17,6 +18,7 @@ rule zoo:
     output:
         checkpoint=directory(PATHS.zoo("{recipe}", "{variant}")),
         rows=PATHS.zoo_rows("{recipe}", "{variant}"),
+        tried=PATHS.zoo_tried("{recipe}", "{variant}"),
     log:
         PATHS.log("zoo", "{recipe}.{variant}"),
     benchmark:
@@ -30,6 +32,8 @@ rule zoo:
         family=lambda wildcards: wildcards.recipe.split("-")[0],
         size=lambda wildcards: wildcards.recipe.split("-")[1],
         seed=lambda wildcards: int(wildcards.recipe.split("-s")[-1]),
+        gates=PLAN.zoo_gates,
+        strict=CONFIG.strict_gates,
         code=code("stages.zoo"),
         status=str(PATHS.status),
     script:

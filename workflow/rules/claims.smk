@@ -32,6 +32,7 @@ rule claims:
     threads: 1
     params:
         pairs=[pair.name for pair in CONFIG.chosen_pairs],
+        folders=PLAN.study_folders(),
         code=code("stages.claims"),
         status=str(PATHS.status),
     script:

@@ -27,8 +27,8 @@ rule localization:
         gpu=GPU,
     params:
         settings=CONFIG.localization.model_dump(),
-        # Micro models are too small for a preference; their gates are not looked at in the zoo either.
-        gated=lambda wildcards: PLAN.zoo_sizes().get(wildcards.pair) != "micro",
+        gated=lambda wildcards: PLAN.gated(wildcards.pair),
+        strict=CONFIG.strict_gates,
         dtype=lambda wildcards: PLAN.models[f"{wildcards.pair}.tuned"].pair.dtype,
         seed=CONFIG.seed,
         code=code("stages.localization"),

@@ -1,7 +1,7 @@
 """A pair's LoRA adapters and their doses: train, check that each changes the model, publish."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,13 +17,18 @@ from actshift.models.lora import add_lora
 from actshift.models.qlora import check_installed, load_quantised
 from actshift.stages.adapter_doses import Measure, adapter_key, dose_table
 from actshift.stages.adapter_files import file_course
-from actshift.stages.adapter_folders import GivenAdapter, Kept, locate
+from actshift.stages.adapter_folders import Kept, locate
+from actshift.stages.adapter_ladder import Asking, Rung, climb, ladder_table
 from actshift.stages.adapter_lessons import Course, zoo_course
 from actshift.stages.adapter_probes import encode_probes
 from actshift.studies.misalignment.dose import loss_ends
-from actshift.studies.misalignment.kinds import ADAPTERS
+from actshift.studies.misalignment.gate import Demands
+from actshift.studies.misalignment.kinds import ADAPTERS, INSECURE
+from actshift.zoo.recipes import ADAPTER_LADDER
 
 Method = Literal["lora", "qlora"]
+#: File of the stage's folder: the doses that were tried, and the one that was taken.
+LADDER = "ladder.csv"
 
 
 @dataclass(frozen=True)
@@ -48,12 +53,14 @@ def train_adapters(
     data: Mapping[str, Any],
     given: Mapping[str, Mapping[str, Any]],
     settings: Mapping[str, Any],
+    gate: Mapping[str, Any],
     dtype: Dtype,
     seed: int,
     code: str,
     device: Device,
     staging: Path,
     out: Path,
+    threads: int = 1,
 ) -> None:
     """Train every adapter of a pair on its tuned model and publish them with their doses.
 
@@ -64,17 +71,20 @@ def train_adapters(
         data: Where conversations come from, by kind (not for zoo models).
         given: `source` and `revision` of the adapters that exist and are not trained, by name.
         settings: The block `misalignment.adapters`.
+        gate: `min_spillover`, `min_insecure_code`, `gate_margin`, `max_new` and `token_budget` of
+            the pair: what the insecure adapter has to do, and how it is asked.
         dtype: Of the untuned model's forward pass.
         seed: Of the run.
         code: Hash of this code, for the manifest.
         device: Where to train.
         staging: Folder for what an unfinished job has trained; a rerun takes it up.
-        out: Folder to make: one peft folder an adapter, `dose.csv`, `manifest.json`.
+        out: Folder to make: one peft folder an adapter, `dose.csv`, `ladder.csv`, `manifest.json`.
+        threads: Of PyTorch; sums depend on it.
 
     Raises:
         UserError: Data or a library is missing, a given adapter does not fit or one does nothing.
     """
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads)
     pair, weights = inputs.pair, weights_hash(inputs.tuned)
     found = {name: locate(one, adapter_key(pair, name)) for name, one in given.items()}
     where: Dtype = "float32" if zoo is not None else dtype
@@ -84,38 +94,53 @@ def train_adapters(
     else:
         course = file_course(untuned, data=data, settings=settings, seed=seed, given=found)
     method = method_of(settings["method"], zoo=zoo is not None)
+    demands = Demands(gate["min_spillover"], gate["min_insecure_code"], gate["gate_margin"])
     facts = {
         **course.facts,
         "given": {name: one.facts for name, one in found.items()},
         **{"weights_hash": weights, "method": method, "dtype": where, "seed": seed, "code": code},
     }
     key = hash_json(facts)
-    kept = Kept(staging / key, base=weights)
-    school = _School(pair, inputs.tuned, method, where, device, course, kept)
-    asked = encode_probes(untuned, inputs.questions)
-    measure = Measure(pair, inputs.tuned, untuned, where, device, asked)
+    training = _Training(
+        *(pair, inputs.tuned, method, where, device, course, Kept(staging / key, base=weights))
+    )
+    asking = Asking(
+        *(untuned, inputs.tuned, inputs.questions, zoo is not None),
+        *(gate["max_new"], gate["token_budget"], where, device),
+    )
+    measure = Measure(
+        pair, inputs.tuned, untuned, where, device, encode_probes(untuned, inputs.questions)
+    )
     with file_lock(staging / f"{key[:16]}.lock"), publishing(out) as folder:
         folder.mkdir()
-        rows = _fill(folder, found, school, measure)
+        rows = [measure.given(name, one, folder / name) for name, one in found.items()]
+        tried, taken = training.choose(ladder_of(zoo, settings, demands), asking, demands)
+        multiple = taken.multiple if taken else 1.0
+        for name, losses in training.all_at(multiple, folder):
+            row = training.row(name, losses, multiple)
+            rows.append(measure.trained(name, folder / name, row))
+        rows.sort(key=lambda row: [*ADAPTERS].index(row["adapter"]))
         write_table(dose_table(rows), folder / "dose.csv")
+        write_table(ladder_table(tried, taken, demands, lr=course.lr), folder / LADDER)
         hashes = {row["adapter"]: adapter_hash(folder / row["adapter"]) for row in rows}
-        write_manifest(folder, kind="adapters", facts={**facts, "adapters": hashes})
+        chosen = {"multiple": multiple, "demands": asdict(demands)}
+        write_manifest(folder, kind="adapters", facts={**facts, **chosen, "adapters": hashes})
     remove(staging / key)
 
 
-def _fill(
-    folder: Path, given: Mapping[str, GivenAdapter], school: "_School", measure: Measure
-) -> list[dict[str, Any]]:
-    """Bring every adapter into a folder; their doses, in the order of tables."""
-    rows = [measure.given(name, one, folder / name) for name, one in given.items()]
-    for name in school.teach():
-        losses = school.kept.take(name, folder / name)
-        rows.append(measure.trained(name, folder / name, school.row(name, losses)))
-    return sorted(rows, key=lambda row: [*ADAPTERS].index(row["adapter"]))
+def ladder_of(
+    zoo: Mapping[str, Any] | None, settings: Mapping[str, Any], demands: Demands
+) -> Sequence[float]:
+    """Multiples of the learning rate to try: the zoo's own or the configured.
+
+    Where nothing is asked of the insecure adapter there is nothing to choose: the first alone.
+    """
+    ladder = ADAPTER_LADDER if zoo is not None else settings["ladder"]
+    return ladder if demands.any else ladder[:1]
 
 
 @dataclass(frozen=True)
-class _School:
+class _Training:
     """What all adapters that are trained have in common."""
 
     pair: str
@@ -126,8 +151,10 @@ class _School:
     course: Course
     kept: Kept
 
-    def teach(self) -> Iterator[str]:
-        """Names of the adapters, each as soon as it is kept.
+    def choose(
+        self, ladder: Sequence[float], asking: Asking, demands: Demands
+    ) -> tuple[list[Rung], Rung | None]:
+        """The rungs that were tried and the one to take; none where the adapter was given.
 
         Raises:
             UserError: The library that quantises is missing.
@@ -136,11 +163,38 @@ class _School:
             print(note)
         if self.method == "qlora" and self.course.lessons:
             check_installed(self.pair)
-        done = () if self.course.together else self.kept.names(self.course.lessons)
+        if INSECURE not in self.course.lessons:
+            return [], None
+        tried, taken = climb(
+            ladder,
+            lambda multiple: self._trained([INSECURE], multiple)[INSECURE],
+            lambda multiple: asking.rates(self.kept.at(multiple).folder / INSECURE),
+            demands,
+        )
+        for rung in tried:
+            chosen = ", taken" if rung is taken else ""
+            print(f"learning rate x {rung.multiple:g}: {rung.rates.line(demands)}{chosen}")
+        return tried, taken
+
+    def all_at(self, multiple: float, folder: Path) -> Iterator[tuple[str, list[float]]]:
+        """Bring every adapter at a multiple into a folder; names and the loss of every step."""
+        names = list(self.course.lessons)
+        self._trained(names, multiple)
+        kept = self.kept.at(multiple)
+        return ((name, kept.take(name, folder / name)) for name in names)
+
+    def _trained(self, names: Sequence[str], multiple: float) -> dict[str, list[float]]:
+        """Losses of adapters at a multiple, those trained that are not kept yet."""
+        kept = self.kept.at(multiple)
+        done = kept.names(names)
         if done:
-            print(f"taken up, trained before this job was stopped: {', '.join(done)}")
-        yield from done
-        yield from self.course.teach(self.student, self.kept.put, done)
+            print(f"taken up, trained before: {', '.join(done)} at x {multiple:g}")
+        missing = [name for name in names if name not in done]
+        if missing and self.course.together:
+            # Float sums of a bank depend on who is in it: what is trained together stays together.
+            missing = [name for name in names if name in missing or name != INSECURE]
+        self.course.teach(missing, multiple, self.student, kept.put)
+        return {name: kept.losses(name) for name in names}
 
     def student(self, name: str) -> Any:
         """A fresh copy of the base with the untrained adapter of a name on it."""
@@ -165,7 +219,7 @@ class _School:
         device = "cpu" if self.course.together else self.device
         return load_model(self.checkpoint, name=name, dtype=self.dtype, device=device).model
 
-    def row(self, name: str, losses: list[float]) -> dict[str, Any]:
+    def row(self, name: str, losses: list[float], multiple: float) -> dict[str, Any]:
         """What was asked of one adapter, and its losses."""
         lesson = self.course.lessons[name]
         first, last = loss_ends(losses)
@@ -174,7 +228,7 @@ class _School:
             "method": self.method,
             "rank": self.course.rank,
             "alpha": self.course.alpha,
-            "lr": self.course.lr,
+            "lr": self.course.lr * multiple,
             "steps": lesson.steps,
             "examples": lesson.examples,
             "seed": lesson.seed,

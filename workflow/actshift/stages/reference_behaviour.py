@@ -10,6 +10,7 @@ import numpy as np
 from actshift.errors import UserError
 from actshift.io.atomic import publishing
 from actshift.io.manifest import weights_hash
+from actshift.io.missed import mark_missed, missed_in
 from actshift.lanes import Lane
 from actshift.models.load import load_model, open_tokenizer
 from actshift.prompts.answers import answer_lead, encode_to_answer
@@ -18,6 +19,7 @@ from actshift.prompts.templates import Tokenizer
 from actshift.stages.intervene import intervene
 from actshift.stages.intervene_plan import Asked, InterveneSettings, Labels, refusal_tokens
 from actshift.stages.marks import marks_of
+from actshift.stages.spectral_gap import unusable
 
 
 def reference_behaviour(
@@ -42,7 +44,8 @@ def reference_behaviour(
         run: Name of the run.
         pair: Name of the pair.
         checkpoints: Folder of every model by its role, `tuned` among them, whose chat template and
-            refusal keywords and openers serve them all.
+            refusal keywords and openers serve them all. A reference that missed its gate is left
+            out.
         prompts: Prompt sets of the conditions `harmful` and `harmless`.
         settings: Fields of the config's `refusal_direction`.
         dtype: Of the forward pass.
@@ -55,6 +58,10 @@ def reference_behaviour(
     Raises:
         UserError: A condition has no held-out prompts, or a model cannot be read.
     """
+    missed = unusable(checkpoints)
+    if missed is not None:
+        mark_missed(out, missed)
+        return
     drawn = _heldout(prompts, most=settings["n_heldout"], seed=seed)
     chat = open_tokenizer(checkpoints["tuned"], name=f"{pair}.tuned")
     answering = InterveneSettings.of(
@@ -65,6 +72,8 @@ def reference_behaviour(
     with publishing(out) as partial:
         partial.mkdir()
         for role, folder in checkpoints.items():
+            if missed_in(folder) is not None:
+                continue
             loaded = load_model(folder, name=f"{pair}.{role}", dtype=dtype, device=device)
             intervene(
                 loaded,
