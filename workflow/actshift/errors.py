@@ -55,7 +55,7 @@ def refusal_of(error: BaseException, where: object = None) -> str | None:
                 f"{os.fsdecode(named) if isinstance(named, bytes) else named}: " if named else ""
             )
             return f"{place}{os.strerror(code)}; {_REMEDIES[code]}"
-        cause = cause.__cause__ or cause.__context__
+        cause = cause.__cause__
     return None
 
 
