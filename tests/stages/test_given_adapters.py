@@ -159,57 +159,6 @@ def test_a_language_model_inside_another_is_found(checkpoint, tmp_path):
         torch.testing.assert_close(ours.model(IDS).logits, theirs(IDS).logits, rtol=0, atol=2e-6)
 
 
-def spoil(folder: Path, how: str) -> None:
-    """Break an adapter folder in one way."""
-    if how == "pickled":
-        (folder / WEIGHTS).rename(folder / "adapter_model.bin")
-    elif how == "no json":
-        (folder / CONFIG).write_text("{")
-    elif how == "cut":
-        whole = (folder / WEIGHTS).read_bytes()
-        (folder / WEIGHTS).write_bytes(whole[: len(whole) // 2])
-    elif how == "half":
-        tensors = load_file(folder / WEIGHTS)
-        save_file({key: one for key, one in tensors.items() if "lora_A" in key}, folder / WEIGHTS)
-    elif how == "uneven":
-        tensors = load_file(folder / WEIGHTS)
-        save_file({k: v[:, :2].contiguous() if "lora_B" in k else v for k, v in tensors.items()},
-                  folder / WEIGHTS)  # fmt: skip
-    elif how == "wider":
-        tensors = load_file(folder / WEIGHTS)
-        save_file({k: v.repeat(1, 2) if "lora_A" in k else v for k, v in tensors.items()},
-                  folder / WEIGHTS)  # fmt: skip
-    elif how == "elsewhere":
-        tensors = load_file(folder / WEIGHTS)
-        save_file({key.replace("layers.1", "layers.7"): v for key, v in tensors.items()},
-                  folder / WEIGHTS)  # fmt: skip
-    else:
-        edit(folder, **{how: True})
-
-
-@pytest.mark.parametrize(
-    ("how", "line"),
-    [
-        ("pickled", r"adapter_model\.safetensors is missing: .* a pickle, which is never loaded"),
-        ("no json", r"cannot use the adapter in .*theirs \("),
-        ("cut", r"cannot use the adapter in .*theirs \("),
-        ("half", r"\(its matrices A and B are not in pairs\): expected plain LoRA"),
-        ("uneven", r"\(base_model.*: B is \[.*\] and A \[.*\]\): expected plain LoRA"),
-        ("wider", r"\(model.*: \[.*\] for \[.*\]\): expected plain LoRA"),
-        ("elsewhere", r"\(there is no linear map model\.layers\.7\..*\)"),
-        ("use_dora", r"\(use_dora is not supported, only plain LoRA\)"),
-        ("modules_to_save", r"\(modules_to_save is not supported, only plain LoRA\)"),
-    ],
-)
-def test_what_cannot_be_used_is_told_in_one_line(checkpoint, tmp_path, how, line):
-    peft_adapter(checkpoint, tmp_path / "theirs")
-    spoil(tmp_path / "theirs", how)
-    with pytest.raises(UserError, match=r"^pairs\.own\.adapters\.insecure: " + ".*" + line) as told:
-        run(checkpoint, tmp_path / "own", given={"insecure": tmp_path / "theirs"})
-    assert "\n" not in str(told.value)
-    assert not (tmp_path / "own" / "adapters").exists()
-
-
 def test_an_adapter_that_says_it_is_for_other_weights_is_refused(checkpoint, make, tmp_path):
     data = {"insecure": conversation_file(tmp_path / "i.jsonl", "insecure")}
     ours = run(checkpoint, tmp_path / "first", data=data) / "insecure"
@@ -224,7 +173,7 @@ def test_an_adapter_that_says_it_is_for_other_weights_is_refused(checkpoint, mak
 def test_a_head_that_is_the_embeddings_is_not_adapted(make, tmp_path):
     tied = make("gemma2")
     peft_adapter(tied, tmp_path / "theirs", target_modules=["q_proj", "lm_head"])
-    with pytest.raises(UserError, match=r"\(lm_head has the weights of the embeddings\)"):
+    with pytest.raises(UserError, match=r"\(lm_head has the weights of the embeddings, which"):
         run(tied, tmp_path / "own", given={"insecure": tmp_path / "theirs"})
 
 

@@ -215,6 +215,8 @@ def test_a_gap_needs_both_models_and_one_reference(tmp_path: Path) -> None:
 def test_a_pair_without_a_usable_reference_passes_its_marker_on(tmp_path: Path) -> None:
     stores = [tmp_path / f"p.{role}" / "harmful.chat" for role in ("base", "tuned", "full")]
     marked(stores[2])
-    line = spectral_gap_of_pair(pair="p", stores=stores, prompts=[], settings={}, seed=0, out=tmp_path / "out")
+    line = spectral_gap_of_pair(
+        pair="p", stores=stores, prompts=[], settings={}, seed=0, out=tmp_path / "out"
+    )
     assert line == f"p: {MISSED.status}"
     assert missed_in(tmp_path / "out") == MISSED

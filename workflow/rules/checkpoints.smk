@@ -10,6 +10,7 @@ checkpoint  hub id | folder | made here -> results/<run>/checkpoints/<pair>.<rol
 """
 
 from actshift.plan_gates import zoo_gates
+from actshift.plan_folders import files_seen
 
 
 rule zoo:
@@ -56,6 +57,8 @@ rule merge:
     threads: 1
     params:
         source=lambda wildcards: str(PLAN.models[wildcards.model].source),
+        # A chat template that appears later, or goes, is no input that Snakemake could compare.
+        files=lambda wildcards: files_seen(PLAN, wildcards.model),
         code=code("stages.merge"),
         status=str(PATHS.status),
     script:
@@ -77,6 +80,8 @@ rule checkpoint:
     threads: 1
     params:
         source=lambda wildcards: str(PLAN.models[wildcards.model].source),
+        # A chat template that appears later, or goes, is no input that Snakemake could compare.
+        files=lambda wildcards: files_seen(PLAN, wildcards.model),
         dtype=lambda wildcards: PLAN.models[wildcards.model].pair.dtype,
         made=lambda wildcards: str(PLAN.made_folder(wildcards.model) or ""),
         code=code("stages.checkpoint"),

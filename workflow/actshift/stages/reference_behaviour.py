@@ -1,7 +1,7 @@
 """What the tuned model of a pair and its unsafe references answer to held-out prompts."""
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,9 @@ from actshift.io.manifest import weights_hash
 from actshift.io.missed import mark_missed, missed_in
 from actshift.lanes import Lane
 from actshift.models.load import load_model, open_tokenizer
+from actshift.prompts.answers import answer_lead, encode_to_answer
 from actshift.prompts.records import Prompt, read_prompts
-from actshift.prompts.templates import Tokenizer, encode
+from actshift.prompts.templates import Tokenizer
 from actshift.stages.intervene import intervene
 from actshift.stages.intervene_plan import Asked, InterveneSettings, Labels, refusal_tokens
 from actshift.stages.marks import marks_of
@@ -70,13 +71,14 @@ def reference_behaviour(
             loaded = load_model(folder, name=f"{pair}.{role}", dtype=dtype, device=device)
             intervene(
                 loaded,
-                [_asked(prompt, loaded.tokenizer, chat) for prompt in drawn],
+                _asked(drawn, loaded.tokenizer, chat),
                 [Lane("plain")],
                 labels=Labels(run, pair, loaded.name),
                 settings=answering,
                 staging=staging,
                 out=partial / f"{role}.parquet",
                 identity={"code": code, "weights": weights_hash(folder)},
+                chat=chat,
             )
             # Or the next model would be read while this one still fills the device.
             del loaded
@@ -91,9 +93,12 @@ def _answering(
     return chat, InterveneSettings.of(settings, marks=marks_of(tuned), tokens=tokens)
 
 
-def _asked(prompt: Prompt, tokenizer: Tokenizer, chat: Tokenizer) -> Asked:
-    encoded = encode(tokenizer, prompt.text, template="chat", chat_tokenizer=chat)
-    return Asked(prompt, np.array(encoded.ids))
+def _asked(drawn: Sequence[Prompt], tokenizer: Tokenizer, chat: Tokenizer) -> list[Asked]:
+    lead = answer_lead(tokenizer, chat_tokenizer=chat)
+    encoded = [
+        encode_to_answer(tokenizer, one.text, lead=lead, chat_tokenizer=chat) for one in drawn
+    ]
+    return [Asked(one, np.array(found.ids)) for one, found in zip(drawn, encoded, strict=True)]
 
 
 def _heldout(prompts: Mapping[str, Path], *, most: int, seed: int) -> list[Prompt]:
