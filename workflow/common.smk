@@ -20,10 +20,14 @@ from actshift.config import parse_config
 from actshift.device import device_is_cuda
 from actshift.errors import UserError
 from actshift.plan import Plan
+from actshift.plan_tokens import token_notes
 
 try:
     PLAN = Plan(parse_config(config, origin="config"))
     PLAN.check()
+    # Not again in the process of every job: it reads whole vocabularies where they differ.
+    for note in token_notes(PLAN) if workflow.is_main_process else []:
+        print(f"actshift: warning: {note}", file=sys.stderr)
 except UserError as error:
     sys.exit(f"actshift: {error}")
 

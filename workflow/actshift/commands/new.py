@@ -23,6 +23,7 @@ from actshift.models.sources import (
     read_model_config,
 )
 from actshift.plan import Plan
+from actshift.plan_tokens import token_notes
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -97,14 +98,18 @@ def write_config(base: str, tuned: str, *, output: Path, name: str | None) -> No
         name: name of the pair and of the run; None derives it from `tuned`.
 
     Raises:
-        UserError: bad sources, models of different shape, a bad name, or the file exists.
+        UserError: bad sources, models of different shape or whose tokenizers end raw text with
+            different tokens, a bad name, or the file exists.
     """
     if output.exists():
         raise UserError(f"{output} exists and is not overwritten: choose another file with -o")
     name = name or default_name(tuned)
     text = config_text(base, tuned, file=str(output), name=name)
     raw: Any = YAML(typ="safe").load(text)
-    Plan(parse_config(raw, origin=f"config for a pair named {name!r}")).check()
+    plan = Plan(parse_config(raw, origin=f"config for a pair named {name!r}"))
+    plan.check()
+    for note in token_notes(plan):
+        typer.echo(f"warning: {note}", err=True)
     atomic_write_text(output, text)
     typer.echo(f"wrote {output}; next: snakemake --configfile {output} -n")
 
