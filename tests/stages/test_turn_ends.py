@@ -104,14 +104,8 @@ def test_answers_stop_at_the_end_that_only_the_template_names(
 
 
 def test_where_no_plain_answer_ends_the_log_says_so(capsys):
-    rows = pd.DataFrame(
-        {
-            "condition": ["harmful"] * 3 + ["harmless"] * 3,
-            "lane": ["plain", "plain", "cut"] * 2,
-            "ended": [False, False, True, True, False, False],
-        }
-    )
-    assert warn_endless(rows, model="pair.tuned", max_new=12) == ["harmful"]
+    conditions, ended = ["harmful", "harmful", "harmless"], [False, False, True]
+    assert warn_endless(conditions, ended, model="pair.tuned", max_new=12) == ["harmful"]
     told = capsys.readouterr().out
     assert "none of the 2 plain answers to 'harmful' prompts ended within 12 tokens" in told
     assert "harmless" not in told
