@@ -67,13 +67,14 @@ def test_a_model_without_a_template_ends_as_the_one_it_is_asked_in(own_checkpoin
 def test_an_end_without_an_embedding_is_left_out(own_checkpoint):
     folder = own_checkpoint()
     loaded = opened(folder, listed=1)
-    loaded.tokenizer.add_special_tokens({"eos_token": "<new>"})
+    tokenizer: Any = loaded.tokenizer
+    tokenizer.add_special_tokens({"eos_token": "<new>"})
     loaded.tokenizer.chat_template = TEMPLATE.replace("<end>", "<new>")
     assert loaded.tokenizer.eos_token_id is not None
     loaded.tokenizer.add_tokens([f"w{i}" for i in range(64)])
     loaded.tokenizer.add_special_tokens({"eos_token": "<newer>"})
-    assert loaded.tokenizer.eos_token_id >= loaded.vocab_size
-    assert ends_of(loaded) == {1, loaded.tokenizer.convert_tokens_to_ids("<new>")}
+    assert tokenizer.eos_token_id >= loaded.vocab_size
+    assert ends_of(loaded) == {1, tokenizer.convert_tokens_to_ids("<new>")}
 
 
 def test_answers_stop_at_the_end_that_only_the_template_names(
@@ -121,6 +122,6 @@ def test_the_zoo_lists_every_end_it_has(family):
     core = train_tokenizer(family, ["a b c"] * 9, vocab_size=400)
     for eos in (style.special.eos, style.end_of_turn):
         special = SpecialTokens(style.special.bos, eos, style.special.pad)
-        tokenizer = wrap_tokenizer(core, special, chat_template=style.template)
+        tokenizer: Any = wrap_tokenizer(core, special, chat_template=style.template)
         listed = {core.token_to_id(style.special.eos), core.token_to_id(style.end_of_turn)}
         assert {tokenizer.eos_token_id, turn_end(tokenizer)} <= listed
