@@ -16,6 +16,7 @@ from actshift.models.sources import LocalSource, LoraSource
 from actshift.plan import Model, Plan
 from actshift.plan_checks import key_of
 from actshift.plan_misalignment import system_turns
+from actshift.plan_tokens import raw_findings
 
 #: Studies in which base reads prompts in tuned's chat template.
 _CHAT_IN_BASE = ("rank_audit", "ablation", "spectral_gap", "localization")
@@ -58,6 +59,7 @@ def file_findings(plan: Plan) -> list[Told]:
         for name, model in own.items():
             told += [Told(pair.name, key_of(model), one) for one in _own(files[name])]
         told += [Told(pair.name, key, one) for key, one in _together(plan, pair.name, own, files)]
+        told += [Told(pair.name, "", one) for one in raw_findings(plan, pair.name)]
     return told
 
 
