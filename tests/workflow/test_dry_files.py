@@ -123,7 +123,7 @@ def test_who_lets_base_read_the_template_is_named(clone: Clone) -> None:
     )
     assert code != 0
     assert "(spectral_gap)" in line
-    more = {**alone["prompts"], "more": {"source": "zoo", "name": "harmless"}}
+    more = local_config()["prompts"] | {"more": {"source": "zoo", "name": "harmless"}}
     code, (line,) = said_of(clone, alone | {"prompts": more})
     assert code != 0
     assert "cannot read the chat prompts (prompts.more with extract: true)" in line
@@ -131,5 +131,5 @@ def test_who_lets_base_read_the_template_is_named(clone: Clone) -> None:
 
 def gap() -> dict[str, Any]:
     """A pair with a reference, which the spectral gap needs."""
-    references = {"cut": "abliterated"}
-    return {"pairs": [{**local_config("./few")["pairs"][0], "references": references}]}
+    (own,) = local_config("./few")["pairs"]
+    return {"pairs": [own | {"references": {"cut": "abliterated"}}]}
