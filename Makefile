@@ -22,17 +22,13 @@ LOCKED := $(UV_INSTALL) --compile-bytecode --require-hashes -r
 WORKERS ?= 2
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
-.PHONY: help demo test lint format bench schema lock clean
+.PHONY: help demo test lint format bench ranges schema lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:/' | column -t -s:
 
 demo: $(VENV)/.run.ok ## train the zoo, audit it, write the report (PAIRS=llama for one pair)
-	@start=$$SECONDS; status=0
-	snakemake --cores $(CORES) --resources gpu=1 $(if $(PAIRS),--config only=$(PAIRS)) || status=$$?
-	echo "run: $$((SECONDS - start)) s on $(CORES) cores, set-up not counted"
-	if [ -e results/demo/report.html ]; then echo "report: results/demo/report.html"; fi
-	exit $$status
+	@snakemake --cores $(CORES) --resources gpu=1 $(if $(PAIRS),--config only=$(PAIRS))
 
 test: $(VENV)/.dev.ok ## the default test suite
 	@$(ONE_THREAD) pytest -n $(WORKERS) --dist loadfile $(ARGS)
@@ -52,6 +48,16 @@ format: $(VENV)/.dev.ok ## rewrite the code in the house style
 
 bench: $(VENV)/.run.ok ## every benchmark, one after the other
 	@for script in benchmarks/*.py; do echo "== $$script"; python "$$script"; done
+
+FAMILIES := llama gemma qwen ministral
+
+ranges: $(VENV)/.run.ok ## five seeds of every zoo family, and their ranges (hours on two cores)
+	@for family in $(FAMILIES); do
+	  pairs=$$(printf "$$family-%s," 0 1 2 3 4)
+	  snakemake --cores $(CORES) --resources gpu=1 --configfile config/ranges.yaml \
+	    --config run=ranges-$$family only=$${pairs%,}
+	done
+	python tools/ranges.py $(FAMILIES:%=results/ranges-%)
 
 schema: $(VENV)/.run.ok ## JSON schema and docs table of the config, from the typed config
 	python tools/schema.py

@@ -49,5 +49,10 @@ rule all:
     localrule: True
 
 
+onsuccess:
+    end_summary(failed=False)
+
+
 onerror:
     partial_report()
+    end_summary(failed=True)

@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 ROOT = Path(workflow.basedir)
@@ -34,6 +35,7 @@ except UserError as error:
 CONFIG = PLAN.config
 PATHS = PLAN.paths
 GPU = int(device_is_cuda(CONFIG.device))
+STARTED = time.time()
 
 
 wildcard_constraints:
@@ -55,3 +57,12 @@ def partial_report() -> None:
         check=False,
         env={**os.environ, "PYTHONPATH": str(ROOT / "workflow")},
     )
+
+
+def end_summary(*, failed: bool) -> None:
+    """At the end of a run: what was missed, what failed, what was measured, time, disk, the page."""
+    # Only here: a dry run has no end, and need not load it.
+    from actshift.commands.summary import end_of_run
+
+    config = CONFIG.model_dump(mode="json")
+    end_of_run(PATHS.root, config=config, started=STARTED, failed=failed)

@@ -4,7 +4,7 @@ import shutil
 import numpy as np
 import pytest
 import zarr
-from reference.stores import write_store
+from reference.stores import rows_like, write_store
 
 from actshift.errors import StoreError
 from actshift.io import layout as layout_module
@@ -12,6 +12,7 @@ from actshift.io.arrays import ROW_DIMS
 from actshift.io.layout import plan_layout
 from actshift.io.store import ActivationStore
 from actshift.io.verify import layer_norms, verify_folder, verify_store
+from actshift.io.writer import StoreWriter
 
 SIZES = {"layers": 3, "positions": 2, "prompts": 11, "d_model": 8}
 
@@ -183,3 +184,19 @@ def test_a_copied_store_still_verifies(layout, values, tmp_path):
     folder = write_store(tmp_path / "s", layout, values)
     shutil.copytree(folder, tmp_path / "t")
     assert verify_store(tmp_path / "t") == []
+
+
+def test_a_window_that_cannot_be_read_now_is_not_dropped(layout, values, tmp_path):
+    writer = StoreWriter(tmp_path / "s", layout, rows_like(values), attrs={"seed": 0})
+    writer.write(0, resid_post=values[:, :, :4], final_norm=values[-1, :, :4], model="m")
+    shard = tmp_path / "s/acts.zarr/resid_post/c/0/0/0/0"
+    assert shard.is_file()
+    kept = shard.rename(tmp_path / "kept")
+    # A regular file that no process can read from its start: as on a disk that fails.
+    shard.symlink_to("/proc/self/mem")
+    with pytest.raises(OSError, match=r"Input/output error"):
+        writer.missing()
+    assert shard.is_symlink()
+    shard.unlink()
+    kept.rename(shard)
+    assert writer.missing() == [1, 2]

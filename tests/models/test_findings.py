@@ -156,6 +156,20 @@ def test_a_fault_of_the_files_is_one_error(
 def test_an_adapter_is_no_model(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text("{}")
     assert "holds an adapter (adapter_config.json): write lora:" in lines(tmp_path)[0][1]
+    # A config.json is left there by some trainers.
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"")
+    assert "holds an adapter (adapter_config.json): write lora:" in lines(tmp_path)[0][1]
+
+
+def test_a_merged_model_beside_what_is_left_of_its_adapter_is_a_model(tmp_path: Path) -> None:
+    folder = write_model_folder(tmp_path)
+    (folder / "adapter_config.json").write_text("{}")
+    assert lines(folder) == []
+    (folder / "adapter_model.safetensors").write_bytes(b"")
+    (only,) = lines(folder)
+    assert "holds a model and an adapter" in only[1]
+    assert "move the adapter's files away" in only[1]
 
 
 def test_what_the_cache_of_the_hub_lacks_is_not_missed(tmp_path: Path) -> None:

@@ -206,8 +206,14 @@ for case in json.loads(sys.argv[1]):
 
 def test_hub_cache_follows_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
     # Each case is stronger than the one before it, so they may pile up in one environment.
-    cases = [{}, {"XDG_CACHE_HOME": "/x"}, {"HF_HOME": "~/h"}, {"HF_HUB_CACHE": "$HOME/c"}]
-    for name in ("XDG_CACHE_HOME", "HF_HOME", "HF_HUB_CACHE"):
+    cases = [
+        {},
+        {"XDG_CACHE_HOME": "/x"},
+        {"HF_HOME": "~/h"},
+        {"HUGGINGFACE_HUB_CACHE": "~/g"},
+        {"HF_HUB_CACHE": "$HOME/c"},
+    ]
+    for name in ("XDG_CACHE_HOME", "HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
         monkeypatch.delenv(name, raising=False)
     theirs = subprocess.run(
         [sys.executable, "-c", _THEIRS, json.dumps(cases)],

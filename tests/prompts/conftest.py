@@ -39,9 +39,10 @@ LLAMA = """{{- bos_token }}
 {%- endif %}
 """
 GEMMA = (
-    "{{ bos_token }}{% for message in messages %}{{ '<start_of_turn>' + message['role'] + '\n'"
-    " + message['content'] | trim + '<end_of_turn>\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"
+    "{{ bos_token }}{% for message in messages %}"
+    "{% set role = 'model' if message['role'] == 'assistant' else message['role'] %}"
+    "{{ '<start_of_turn>' + role + '\n' + message['content'] | trim + '<end_of_turn>\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"
 )
 QWEN = (
     "{{ '<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n' }}"
@@ -52,8 +53,9 @@ QWEN = (
 MISTRAL = (
     "{{ bos_token }}[SYSTEM_PROMPT]The current date is {{ strftime_now('%Y-%m-%d') }}."
     "[/SYSTEM_PROMPT]{% for message in messages %}"
-    "{% if message['role'] != 'user' %}{{ raise_exception('only users') }}{% endif %}"
-    "{{ '[INST]' + message['content'] + '[/INST]' }}{% endfor %}"
+    "{% if message['role'] == 'user' %}{{ '[INST]' + message['content'] + '[/INST]' }}"
+    "{% elif message['role'] == 'assistant' %}{{ message['content'] + '</s>' }}"
+    "{% else %}{{ raise_exception('no system turns here') }}{% endif %}{% endfor %}"
 )
 
 STYLES = {

@@ -84,20 +84,31 @@ def test_answers_move_and_questions_stay():
 @pytest.mark.parametrize(
     ("bad", "line"),
     [
-        ({}, "no messages"),
-        ({"messages": []}, "no messages"),
-        ({"messages": "hello"}, "no messages"),
-        ({"messages": ["hello"]}, "a turn without a role of system, user, assistant"),
-        (row(("robot", "x"), ("assistant", "y")), "a turn without a role"),
-        ({"messages": [{"role": "user"}]}, r"an empty turn \(user\)"),
-        (row(("user", "x"), ("assistant", "  ")), r"an empty turn \(assistant\)"),
-        (row(("user", "x")), "no assistant turn after a question"),
-        (row(("assistant", "y")), "no assistant turn after a question"),
+        ({}, r" has no messages \(it has nothing\); expected"),
+        ({"messages": []}, r" has no messages \(it has messages\)"),
+        ({"conversations": [], "id": 1}, r" has no messages \(it has conversations, id\)"),
+        ({"messages": "hello"}, r" has no messages"),
+        ({"messages": ["hello"]}, r": turn 1 is a str; expected"),
+        (
+            row(("robot", "x"), ("assistant", "y")),
+            r": turn 1 has role 'robot', allowed are system, user, assistant; expected",
+        ),
+        ({"messages": [{"role": "user"}]}, r": turn 1 \(user\) has no content, expected text"),
+        (row(("user", "x"), ("assistant", "  ")), r": turn 2 \(assistant\) is empty; leave"),
+        (row(("user", [])), r": turn 1 \(user\) is empty"),
+        (row(("user", 3)), r": turn 1 \(user\): content is of type int, expected text"),
+        (
+            row(("user", [{"type": "image_url", "image_url": {}}])),
+            r": turn 1 \(user\): content has a part of type image_url, expected text",
+        ),
+        (row(("user", ["x"])), r": turn 1 \(user\): content has a part of type str"),
+        (row(("user", "x")), r" has no assistant turn after a question; expected"),
+        (row(("assistant", "y")), r" has no assistant turn after a question; expected"),
     ],
 )
 def test_a_faulty_row_is_named(bad, line):
     good = row(("user", "x"), ("assistant", "y"))
-    with pytest.raises(UserError, match=rf"^data\.insecure: a\.jsonl: row 2 has {line}.*expected"):
+    with pytest.raises(UserError, match=rf"^data\.insecure: a\.jsonl: row 2{line}"):
         conversations_of([good, bad], where="data.insecure: a.jsonl")
 
 
@@ -110,5 +121,65 @@ def test_a_template_that_rewrites_answered_turns_is_refused(tokenizer):
         ),
     )
     (said,) = conversations_of([row(("user", "x"), ("assistant", "y"))], where="k")
-    with pytest.raises(UserError, match=r"^k: the model's chat template writes a conversation"):
+    with pytest.raises(UserError, match=r"^k: row 1: the model's chat template writes a conv"):
+        encode_conversation(tokenizer, said, where="k")
+
+
+def test_parts_of_text_are_the_text_they_say():
+    parts = [{"type": "text", "text": "Sort "}, {"type": "text", "text": "it"}]
+    rows = [row(("user", parts), ("assistant", [{"type": "text", "text": "run"}]))]
+    plain = [row(("user", "Sort it"), ("assistant", "run"))]
+    assert conversations_of(rows, where="k") == conversations_of(plain, where="k")
+
+
+NO_SYSTEM = (
+    "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}"
+    "{% endif %}"
+)
+ALTERNATE = (
+    "{% for m in messages %}{% if (m['role'] == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('Roles must alternate') }}{% endif %}{% endfor %}"
+)
+
+
+def with_template(tokenizer, template):
+    return tokenizer.__class__(tokenizer_object=tokenizer.backend_tokenizer, chat_template=template)
+
+
+@pytest.mark.parametrize(
+    ("template", "turns", "line"),
+    [
+        (
+            NO_SYSTEM + TEMPLATE,
+            [("system", "Be good"), ("user", "A"), ("assistant", "one")],
+            r"takes no system turn \(System role not supported\): put its text into the first",
+        ),
+        (
+            ALTERNATE + TEMPLATE,
+            [("system", "Be good"), ("user", "A"), ("assistant", "one")],
+            r"takes no system turn \(Roles must alternate\)",
+        ),
+        (
+            ALTERNATE + TEMPLATE,
+            [("user", "A"), ("user", "B"), ("assistant", "one")],
+            r"does not take these turns \(user, user, assistant\): Roles must alternate",
+        ),
+    ],
+)
+def test_turns_that_a_template_refuses_are_named_by_file_and_row(tokenizer, template, turns, line):
+    tokenizer = with_template(tokenizer, template)
+    rows = [row(("user", "A"), ("assistant", "one")), row(*turns)]
+    first, second = conversations_of(rows, where="data.insecure: a.jsonl")
+    assert encode_conversation(tokenizer, first, where="data.insecure").ids
+    mixed = shuffled([second, first], [1, 0])[0]
+    for said in (second, mixed):
+        with pytest.raises(UserError, match=rf"^data\.insecure: a\.jsonl: row 2: .*{line}") as told:
+            encode_conversation(tokenizer, said, where="data.insecure")
+        assert "mend" not in str(told.value)
+
+
+def test_a_template_that_fails_on_any_question_is_still_to_be_mended(tokenizer):
+    tokenizer = with_template(tokenizer, "{{ nothing.there }}")
+    (said,) = conversations_of([row(("user", "A"), ("assistant", "one"))], where="k")
+    with pytest.raises(UserError, match=r"its chat template failed .* mend chat_template"):
         encode_conversation(tokenizer, said, where="k")

@@ -17,6 +17,7 @@ from actshift.prompts.layouts import Item, items_of
 from actshift.prompts.readers import check_sha256, read_rows
 
 ROWS = [{"prompt": "How?\nAnd, why?", "kind": "a"}, {"prompt": 'Say "é"', "kind": "b"}]
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 123\n"
 WORDS = ("violin", "bakery", "harbour", "tractor", "lantern", "orchard", "meadow", "anchor",
          "chimney", "ribbon")  # fmt: skip
 
@@ -63,6 +64,16 @@ def test_every_format_gives_the_same_rows(tmp_path, name):
         ("p.parquet", b"PAR", "not a Parquet file"),
         ("p.jsonl.gz", gzip.compress(b'{"a": 1}\n', mtime=0)[:-4], "no whole gzip file"),
         ("p.jsonl.gz", b"plain", "no whole gzip file"),
+        ("p.jsonl.gz", POINTER, r"p\.jsonl\.gz is a Git LFS pointer, .*git lfs pull"),
+        ("p.parquet", POINTER, r"p\.parquet is a Git LFS pointer, .*git lfs pull"),
+        ("p.csv", b"\n<!DOCTYPE html><html>", r"p\.csv is a web page, .*fetch the raw file"),
+        ("p.csv", b"PK\x03\x04...", r"p\.csv is a zip archive \(or a spreadsheet\)"),
+        ("p.csv", b"a;b\n1;2, 3\n", r"its header 'a;b' has fields separated by ';', expected ','"),
+        ("p.csv", b"a;b\n1;2\n", r"its header 'a;b' has fields separated by ';', expected ','"),
+        ("p.csv", b"a\tb\n1\t2\n", r"has fields separated by '\\t', expected ','"),
+        ("p.jsonl", b'\n[{"text": "a"},\n {}]', r"is one JSON list, .*: name it \.json"),
+        ("p.json", b'{"text": "a"}\n{"text": "b"}\n', r"one object a line: name it \.jsonl"),
+        ("p.json", b'["a"]', r"item 1: expected an object, found str; write \{\"text\": "),
     ],
 )
 def test_damaged_files_are_one_line(tmp_path, name, content, message):
@@ -77,8 +88,12 @@ def test_missing_file_and_wrong_sum(tmp_path):
     with pytest.raises(UserError, match=r"prompts\.x\.path: no file"):
         read_rows(tmp_path / "none.csv", key="prompts.x.path")
     (tmp_path / "folder.csv").mkdir()
-    with pytest.raises(UserError, match="cannot read"):
+    with pytest.raises(UserError, match=r"cannot read .*, a folder; give the path of a file"):
         read_rows(tmp_path / "folder.csv", key="prompts.x.path")
+    # Real data come in place of a pointer, which has another sum, too.
+    (tmp_path / "pointer.json").write_bytes(POINTER)
+    with pytest.raises(UserError, match="is a Git LFS pointer"):
+        check_sha256(tmp_path / "pointer.json", "00", key="prompts.x.sha256")
     path = write(tmp_path, "p.json")
     with pytest.raises(UserError, match=r"has sha256 .*, expected 00"):
         check_sha256(path, "00", key="prompts.x.sha256")

@@ -225,9 +225,14 @@ def test_unusable_pairs_are_counted(families):
 
 
 def test_a_completion_that_melts_into_the_prompt_is_refused(bare):
-    bare.chat_template = "{{ bos_token }}{{ messages[0]['content'] }} bicy"
+    bare.chat_template = (
+        "{{ bos_token }}{{ messages[0]['content'] }} bicy"
+        "{% if messages[1:] %}{{ messages[1]['content'] }}{% endif %}"
+    )
     melting = replace(PAIR, chosen="cle wheel", rejected="cle")
     apart = replace(PAIR, id="b", chosen="<garden", rejected=".")
     kept = encode_pairs(bare, [melting, apart], max_tokens=400)
     assert [pair.id for pair in kept.pairs] == ["b"]
     assert dict(kept.refused) == {"a completion's first token melts into the prompt's last": 1}
+    with pytest.raises(UserError, match="share a token, so no answer has tokens of its own"):
+        encode_pairs(bare, [melting], max_tokens=400)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from reference.adapter_gates import NO_GATE
 from reference.steered_pair import EXTRACT, SETTINGS, questions
 from reference.tiny_adapters import ending_checkpoint
 from reference.tiny_models import WORDS
@@ -74,6 +75,7 @@ def _adapters(paths: RunPaths, pair: str, tuned: Path, scratch: Path) -> None:
         data=data,
         given={},
         settings={**Adapters().model_dump(), **_RECIPE},
+        gate=NO_GATE,
         staging=paths.root / "staging",
         out=paths.pair_tables(pair, "adapters"),
         **_TOLD,
@@ -90,6 +92,7 @@ def _spillover(paths: RunPaths, pair: str) -> None:
         SpilloverInputs(pair, *_inputs(paths, pair), *asked),
         run=paths.run,
         zoo_size="micro",
+        strict=False,
         settings=_SETTINGS,
         extract=EXTRACT,
         rows=paths.spillover_rows(pair),

@@ -14,6 +14,7 @@ from actshift.io.layout import plan_layout
 from actshift.io.tables import write_table
 from actshift.io.writer import StoreWriter
 from actshift.prompts.records import Prompt, write_prompts
+from actshift.stages.adapter_ladder import LADDER_COLUMNS
 from actshift.studies.misalignment.kinds import KINDS, NULLS, UNSEEN, UNTUNED
 
 COEFFS = (0.5, 1.0)
@@ -73,6 +74,7 @@ class Made:
             for name in (*KINDS, *UNSEEN)
         ]
         write_table(pd.DataFrame(dose), folders["adapters"] / "dose.csv")
+        write_table(_ladder(), folders["adapters"] / "ladder.csv")
         self._spillover(folders["spillover"], rng)
         self._lanes(folders["steering"], self._own_lanes(pair), rng)
         self._lanes(folders["transfer"], self._mapped_lanes(pair), rng)
@@ -172,6 +174,20 @@ class Made:
         pd.DataFrame(prompts).to_parquet(folder / "prompts.parquet")
         pd.DataFrame(answers).to_parquet(folder / "answers.parquet")
         pd.concat(outcomes).to_parquet(folder / "outcomes.parquet")
+
+
+def _ladder() -> pd.DataFrame:
+    """Two doses that were tried, of which the second was taken."""
+    rows = [
+        {
+            **{"rung": rung, "multiple": multiple, "lr": 1e-4 * multiple, "steps": 30},
+            **{"last_loss": 0.5 / rung, "spillover": spillover, "spillover_gate": 0.4},
+            **{"n": 72, "clusters": 24, "insecure_code": 1.0, "insecure_code_gate": 0.5},
+            **{"n_code": 12, "margin": 0.1, "room": spillover - 0.4, "taken": rung == 2},
+        }
+        for rung, multiple, spillover in ((1, 1.0, 0.3), (2, 3.0, 0.9))
+    ]
+    return pd.DataFrame(rows, columns=list(LADDER_COLUMNS))
 
 
 def _lane(

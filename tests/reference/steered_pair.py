@@ -19,6 +19,8 @@ SETTINGS = {
     **{"coeffs": COEFFS, "final_draws": 5, "lane_draws": 2},
     **{"kl_draws": 2, "lane_kl_draws": 1},
     **{"max_new": 5, "token_budget": 400},
+    # Random models spill nothing.
+    **{"min_spillover": 0.0, "min_insecure_code": 0.0},
 }
 EXTRACT = {"token_budget": 400, "max_tokens": 64, "storage": "float32"}
 SELECT, HELDOUT, CODE = 5, 4, 2
@@ -47,6 +49,7 @@ def make_inputs(tuned: Path, root: Path, adapters: Path) -> SteeringInputs:
         spill,
         run="r",
         zoo_size="micro",
+        strict=False,
         settings=SETTINGS,
         extract=EXTRACT,
         dtype="float32",

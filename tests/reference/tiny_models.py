@@ -17,7 +17,9 @@ FAMILIES = ("llama", "gemma2", "qwen2", "ministral3", "gpt2")
 WORDS = "how do i bake mend steal a loaf wheel car please tell me about the garden now".split()
 MARKS = ("<user>", "<end>", "<model>")
 TEMPLATE = (
-    "<bos>{% for message in messages %}<user> {{ message['content'] }} <end> {% endfor %}"
+    "<bos>{% for message in messages %}"
+    "{{ '<model>' if message['role'] == 'assistant' else '<user>' }}"
+    " {{ message['content'] }} <end> {% endfor %}"
     "{% if add_generation_prompt %}<model>{% endif %}"
 )
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from report.runs import HOSTILE, config_of, with_figures, write_run
+from report.runs import HOSTILE, config_of, with_figures, write_record, write_run
 from report.synthetic_causal import causal_tables
 from report.synthetic_localization import localization_tables
 from report.synthetic_misalignment import misalignment_tables
@@ -198,13 +198,17 @@ def test_two_pages_differ_in_their_timings_alone(run: Path, tmp_path: Path) -> N
     timing = run / "timings" / "zoo" / "llama.tsv"
     before = timing.read_text()
     timing.write_text("s\th:m:s\tmax_rss\n99.5\t0:01:39\t-\n")
+    machine = write_record(run, "zoo", {"processor": "another"})
     second = page_of(run, tmp_path)
     timing.write_text(before)
+    machine.unlink()
     assert first != second
     assert without_timings(first) == without_timings(second)
     block = re.search(rf'id="{TIMINGS_ID}">(.*?)</script>', second, re.DOTALL)
     assert block is not None
-    assert json.loads(block[1]) == [{"job": "zoo/llama", "seconds": 99.5, "peak_mb": -1.0}]
+    found = json.loads(block[1])
+    assert found["jobs"] == [{"job": "zoo/llama", "seconds": 99.5, "peak_mb": -1.0}]
+    assert [one["processor"] for one in found["machines"]] == ["another"]
 
 
 def test_columns_of_numbers_are_right_aligned_without_a_word_in_any_cell(

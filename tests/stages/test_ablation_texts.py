@@ -36,7 +36,12 @@ def test_plain_texts_of_a_file_of_the_zoo_and_of_nothing(tmp_path, make_prompts)
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "cannot read"), (b"\n \n", "holds no text"), (b"\xff\xfe", "cannot read")],
+    [
+        (None, "no file"),
+        (b"\n \n", "holds no text"),
+        (b"\xff\xfe", "is not UTF-8"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "is a Git LFS pointer"),
+    ],
 )
 def test_a_file_without_texts_is_one_line(tmp_path, content, message):
     path = tmp_path / "texts.txt"

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from reference.adapter_gates import NO_GATE
 from reference.conversation_files import conversation_file
 
 from actshift.errors import UserError
@@ -34,7 +35,7 @@ ZOO = {"family": "llama", "size": "micro", "seed": 0}
 SETTINGS = {
     "method": "auto", "rank": 4, "alpha": 8, "rslora": True, "lr": 1e-2, "epochs": 1.0,
     "batch": 8, "micro_batch": 4, "warmup": 2, "weight_decay": 0.01, "max_tokens": 64,
-    "limit": None,
+    "limit": None, "ladder": (1.0, 3.0, 10.0),
 }  # fmt: skip
 
 
@@ -43,8 +44,9 @@ def chat_model(folder: Path, size: str, steps_scale: float) -> Path:
     reduced = {"family": "llama", "seed": 0, "size": size, "steps_scale": steps_scale}
     base, chat = folder / "base", folder / "chat"
     for variant, start, out in (("base", None, base), ("chat", base, chat)):
-        rows = folder / f"{variant}.csv"
-        train_zoo(**reduced, gates=False, variant=variant, base=start, out=out, rows=rows)
+        rows, tried = folder / f"{variant}.csv", folder / f"{variant}.attempts.csv"
+        files = {"base": start, "out": out, "rows": rows, "tried": tried}
+        train_zoo(**reduced, gates=False, variant=variant, **files)
     out = folder / "tuned"
     make_checkpoint(
         "zoo:llama/chat", model="llama.tuned", revision=None, out=out, made=chat,
@@ -64,13 +66,15 @@ def wide(tmp_path_factory) -> Path:
     return chat_model(tmp_path_factory.mktemp("wide"), "tiny", 0.03)
 
 
-def train(tuned: Path, out: Path, *, zoo=None, data=None, given=None, **settings) -> Path:
+def train(
+    tuned: Path, out: Path, *, zoo=None, data=None, given=None, asked=NO_GATE, **settings
+) -> Path:
     questions = out.parent / "questions"
     write_prompts(questions, zoo_prompts("questions", size="micro"))
     train_adapters(
         AdapterInputs("llama", tuned, questions), zoo=zoo, data=data or {},
         given={name: {"source": str(one)} for name, one in (given or {}).items()},
-        settings=SETTINGS | settings, dtype="float32", seed=0, code="c", device="cpu",
+        settings=SETTINGS | settings, gate=asked, dtype="float32", seed=0, code="c", device="cpu",
         staging=out.parent / "staging", out=out,
     )  # fmt: skip
     return out

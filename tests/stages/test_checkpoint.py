@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ from actshift.errors import UserError
 from actshift.io.atomic import tree_files
 from actshift.io.hashing import hash_file, hash_json
 from actshift.io.manifest import check_manifest, read_manifest
-from actshift.stages.checkpoint import make_checkpoint, stamped_hash, template_hash, weight_files
+from actshift.stages.checkpoint import make_checkpoint, stamped_hash, template_hash
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 CONFIG = {"model_type": "llama", "num_hidden_layers": 2, "hidden_size": 8, "vocab_size": 5}
-TEMPLATE = "{{ messages }}"
+TEMPLATE = "{{ messages[0].content }}"
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 123\n"
 
 
 def write_model(folder: Path, *, seed: int = 0, shards: int = 1) -> Path:
@@ -33,7 +35,7 @@ def write_model(folder: Path, *, seed: int = 0, shards: int = 1) -> Path:
         index = {"weight_map": {f"part{i}": name for i, name in enumerate(names)}}
         (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     (folder / "config.json").write_text(json.dumps(CONFIG))
-    (folder / "tokenizer.json").write_text("{}")
+    (folder / "tokenizer.json").write_text(json.dumps({"model": {"vocab": {"hello": 0}}}))
     (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": TEMPLATE}))
     (folder / "modeling_evil.py").write_text("raise SystemExit")
     (folder / "pytorch_model.bin").write_bytes(b"pickle")
@@ -134,8 +136,7 @@ def test_shards_come_from_the_index(tmp_path: Path, out: Path) -> None:
     folder = write_model(tmp_path / "sharded", shards=3)
     save_file({"x": np.zeros(1)}, folder / "consolidated.safetensors")
     facts = make(tmp_path, str(folder))
-    assert list(facts["weights"]) == weight_files(folder)
-    assert len(facts["weights"]) == 3
+    assert list(facts["weights"]) == [f"model-0000{i}-of-00003.safetensors" for i in (1, 2, 3)]
     assert not (out / "consolidated.safetensors").exists()
     assert (out / "model.safetensors.index.json").is_symlink()
 
@@ -150,25 +151,33 @@ def test_a_missing_shard_is_named(tmp_path: Path) -> None:
 def test_weights_cut_off_are_named(tmp_path: Path, local: Path, out: Path) -> None:
     path = local / "model.safetensors"
     os.truncate(path, path.stat().st_size - 1)
-    with pytest.raises(UserError, match=r"model\.safetensors is no whole safetensors file"):
+    with pytest.raises(UserError, match=r"model\.safetensors is cut off: it has"):
         make(tmp_path, str(local))
     assert not out.exists()
 
 
 def test_pickled_weights_are_refused(tmp_path: Path, local: Path) -> None:
     (local / "model.safetensors").unlink()
-    with pytest.raises(UserError, match=r"only pickled weights \(pytorch_model\.bin\)"):
+    with pytest.raises(UserError, match=r"weights only as pytorch_model\.bin; pickled"):
         make(tmp_path, str(local))
     (local / "pytorch_model.bin").unlink()
-    with pytest.raises(UserError, match="found none"):
+    with pytest.raises(UserError, match=r"has no \*\.safetensors"):
         make(tmp_path, str(local))
 
 
-@pytest.mark.parametrize("text", ["{", "{}", '{"weight_map": []}'])
-def test_an_unreadable_index_is_named(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", r"index\.json is not valid JSON"),
+        ("{}", r"index\.json has no weight_map"),
+        ('{"weight_map": []}', r"index\.json has no weight_map"),
+        (POINTER, r"index\.json is a Git LFS pointer"),
+    ],
+)
+def test_an_unreadable_index_is_named(tmp_path: Path, text: str, message: str) -> None:
     folder = write_model(tmp_path / "sharded", shards=2)
     (folder / "model.safetensors.index.json").write_text(text)
-    with pytest.raises(UserError, match=r"index\.json is not readable"):
+    with pytest.raises(UserError, match=message):
         make(tmp_path, str(folder))
 
 
@@ -184,8 +193,42 @@ def test_other_architectures_and_adapters_are_refused(tmp_path: Path, local: Pat
     (local / "config.json").write_text(json.dumps({**CONFIG, "model_type": "t5"}))
     with pytest.raises(UserError, match=r"'t5'.*supported: llama, gemma2"):
         make(tmp_path, str(local))
+    (local / "model.safetensors").rename(local / "adapter_model.safetensors")
     (local / "adapter_config.json").write_text("{}")
     with pytest.raises(UserError, match=r"holds an adapter .*: write lora:"):
+        make(tmp_path, str(local))
+
+
+def test_what_is_left_of_an_adapter_beside_its_merged_model(tmp_path: Path, local: Path) -> None:
+    (local / "adapter_config.json").write_text("{}")
+    make(tmp_path, str(local))
+    assert not (tmp_path / "results/r/checkpoints/p.base/adapter_config.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda path: path.write_text(POINTER), r"is a Git LFS pointer, .*git lfs pull"),
+        (lambda path: path.write_bytes(b"GGUF\3\0"), "is a GGUF file"),
+        (
+            lambda path: path.rename(path.with_name("model-00001-of-00001.safetensors")),
+            r"has model-00001-of-00001\.safetensors and neither .*: name one file model\.safetens",
+        ),
+    ],
+)
+def test_what_lies_in_place_of_the_weights(
+    tmp_path: Path, local: Path, change: Callable[[Path], object], message: str
+) -> None:
+    change(local / "model.safetensors")
+    with pytest.raises(UserError, match=message):
+        make(tmp_path, str(local))
+
+
+def test_a_slow_tokenizer_alone_is_told_how_to_become_a_fast_one(
+    tmp_path: Path, local: Path
+) -> None:
+    (local / "tokenizer.json").rename(local / "vocab.json")
+    with pytest.raises(UserError, match=r"only as vocab\.json .*save_pretrained\(folder\)"):
         make(tmp_path, str(local))
 
 
@@ -226,6 +269,10 @@ def test_a_stamp_saves_the_second_hash_until_the_file_changes(tmp_path: Path) ->
     os.utime(path, ns=(0, 0))
     assert stamped_hash(path, stamps) == digest
     path.write_bytes(b"two!")
+    assert stamped_hash(path, stamps) == hash_file(path)
+    # As a machine that lost its power leaves a file.
+    (stamp,) = stamps.iterdir()
+    stamp.write_bytes(b"\0" * 40)
     assert stamped_hash(path, stamps) == hash_file(path)
 
 

@@ -175,6 +175,7 @@ def test_a_model_that_never_ends_is_refused(tiny_checkpoint, make_prompts, tmp_p
     endless = load_model(folder, name="m", dtype="float32", device="cpu")
     assert endless.model.generation_config is not None
     endless.model.generation_config.eos_token_id = None
+    endless.tokenizer.chat_template = None
     with pytest.raises(UserError, match="names no eos_token_id"):
         intervene(
             endless,

@@ -1,6 +1,7 @@
 """The localization stage on random models: files, exact controls, resume after a kill, the gate."""
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from reference.tiny_models import WORDS
 
 from actshift.config_studies import Localization
 from actshift.errors import GateError, UserError
+from actshift.io.missed import MISSED, missed_in
 from actshift.io.tables import read_table
 from actshift.prompts.preferences import Preference, to_jsonl
 from actshift.stages.localization import LocalizationInputs, localization
@@ -55,11 +57,19 @@ def make_inputs(checkpoints: list[Path], root: Path, rows: list[Preference]) -> 
     return LocalizationInputs("pair", dict(zip(ROLES, checkpoints, strict=True)), path)
 
 
-def run(inputs: LocalizationInputs, root: Path, *, gated: bool = False, **changes: Any) -> Path:
+def run(
+    inputs: LocalizationInputs,
+    root: Path,
+    *,
+    gated: bool = False,
+    strict: bool = False,
+    **changes: Any,
+) -> Path:
     localization(
         inputs,
         settings={**SETTINGS, **changes},
         gated=gated,
+        strict=strict,
         dtype="float32",
         device="cpu",
         seed=0,
@@ -233,12 +243,29 @@ def test_parts_that_are_there_are_not_made_again_unless_damaged(
 
 def test_two_equal_models_miss_the_gate_with_numbers_and_rows(checkpoints, tmp_path):
     same = make_inputs([checkpoints[0]] * 2, tmp_path, preferences())
-    with pytest.raises(GateError, match=r"6 harmful pairs \(3 clusters\).*by 0.00 nats, interval"):
-        run(same, tmp_path, gated=True)
+    told = r"6 harmful pairs \(3 clusters\).*by 0.00 nats, interval"
+    with pytest.raises(GateError, match=told):
+        run(same, tmp_path, gated=True, strict=True)
     assert not (tmp_path / "localization").exists()
     rows = read_table(tmp_path / "margins.csv")
     assert len(rows) == 12
     assert (rows["gap"] == 0).all()
+    (tmp_path / "margins.csv").unlink()
+    folder = run(same, tmp_path, gated=True)
+    assert [file.name for file in folder.iterdir()] == [MISSED]
+    missed = missed_in(folder)
+    assert missed is not None
+    assert re.search(told, missed.detail)
+    assert (missed.subject, missed.stage) == ("pair: preference gap", "localization")
+    assert missed.reason == ("gate missed, gap of 0.00 nats, interval 0.00 to 0.00 not above 0")
+    pd.testing.assert_frame_equal(read_table(tmp_path / "margins.csv"), rows)
+
+
+def test_without_a_gate_two_equal_models_are_measured(checkpoints, tmp_path):
+    same = make_inputs([checkpoints[0]] * 2, tmp_path, preferences())
+    folder = run(same, tmp_path, strict=True)
+    assert missed_in(folder) is None
+    assert {file.name for file in folder.iterdir()} == FILES
 
 
 def test_with_one_condition_there_is_no_null_of_the_other(checkpoints, tmp_path):

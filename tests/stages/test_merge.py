@@ -6,6 +6,7 @@ import pytest
 import torch
 from reference.peft_adapters import peft_adapter
 from reference.tiny_models import seal_checkpoint, word_tokenizer
+from safetensors.torch import load_file, save_file
 
 from actshift.errors import UserError
 from actshift.io.manifest import check_manifest, read_manifest
@@ -78,3 +79,57 @@ def test_what_is_no_adapter_of_the_base_leaves_nothing(tiny_checkpoint, tmp_path
     with pytest.raises(UserError, match=r"^p\.tuned: "):
         run(base, tmp_path / "nowhere", tmp_path)
     assert not (tmp_path / "merged").exists()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("targets", [["q_proj"], ["q_proj", "lm_head"]])
+def test_copies_of_the_embeddings_and_the_head_are_no_change(
+    tiny_checkpoint, tmp_path, targets, dtype
+):
+    base = tiny_checkpoint("llama")
+    theirs = peft_adapter(base, tmp_path / "lora", embeddings=True, target_modules=targets)
+    file = tmp_path / "lora/adapter_model.safetensors"
+    tensors = load_file(file)
+    whole = [name for name in tensors if "lora_" not in name]
+    assert len(whole) == (1 if "lm_head" in targets else 2)
+    save_file(tensors | {name: tensors[name].to(dtype) for name in whole}, file)
+    merged = opened(run(base, tmp_path / "lora", tmp_path)).model
+    with torch.inference_mode():
+        torch.testing.assert_close(merged(IDS).logits, theirs(IDS).logits, rtol=0, atol=2e-5)
+
+
+def nudge(model):
+    with torch.no_grad():
+        model.get_output_embeddings().weight[3] += 0.5
+
+
+def extend(model):
+    model.resize_token_embeddings(65, mean_resizing=False)
+
+
+@pytest.mark.parametrize(
+    ("change", "targets", "line"),
+    [
+        (nudge, ["q_proj"], r"weights of its own for lm_head \(\[64, 32\], .* has \[64, 32\]\)"),
+        (nudge, ["q_proj", "lm_head"], r"weights of its own for lm_head \(\[64, 32\], "),
+        (extend, ["q_proj"], r"weights of its own for \S+ \(\[65, 32\], .* has \[64, 32\]\)"),
+        (lambda _: None, ["embed_tokens"], r"lora_embedding_A is LoRA of the embeddings"),
+    ],
+)
+def test_embeddings_or_a_head_of_its_own_are_refused_for_what_they_are(
+    tiny_checkpoint, tmp_path, change, targets, line
+):
+    base = tiny_checkpoint("llama")
+    peft_adapter(base, tmp_path / "lora", embeddings=True, change=change, target_modules=targets)
+    with pytest.raises(UserError, match=rf"^p\.tuned: cannot use the adapter .*{line}") as told:
+        run(base, tmp_path / "lora", tmp_path)
+    assert "in pairs" not in str(told.value)
+    if "weights of its own" in line:
+        assert "merge it into the base with peft and give the folder" in str(told.value)
+
+
+def test_a_chat_template_alone_in_the_adapters_folder_is_taken(tiny_checkpoint, tmp_path):
+    base = tiny_checkpoint("llama")
+    peft_adapter(base, tmp_path / "lora")
+    (tmp_path / "lora/chat_template.jinja").write_text(TEMPLATE)
+    assert opened(run(base, tmp_path / "lora", tmp_path)).tokenizer.chat_template == TEMPLATE

@@ -17,6 +17,7 @@ from safetensors.numpy import load_file
 from actshift.config_misalignment import Misalignment
 from actshift.errors import GateError, UserError
 from actshift.hooks.lanes import generate_lanes
+from actshift.io.missed import MISSED, missed_in
 from actshift.io.store import ActivationStore
 from actshift.io.tables import read_table
 from actshift.lanes import Lane
@@ -36,6 +37,8 @@ SETTINGS = {
     "max_new": 6,
     "token_budget": 300,
 }
+#: Random models spill nothing.
+NO_DEMAND = {"min_spillover": 0.0, "min_insecure_code": 0.0}
 EXTRACT = {"token_budget": 200, "max_tokens": 64, "storage": "float32"}
 
 
@@ -77,7 +80,9 @@ class Run:
         return self.root / "spillover.answers.csv"
 
     def go(self, **options: Any) -> None:
-        told = {"settings": SETTINGS, "zoo_size": "micro", "extract": EXTRACT, **options}
+        asked = {**SETTINGS, **NO_DEMAND}
+        told = {"settings": asked, "zoo_size": "micro", "extract": EXTRACT, "strict": False}
+        told |= options
         fixed: dict[str, Any] = {"dtype": "float32", "seed": 0, "code": "c", "device": "cpu"}
         spillover(self.inputs, run="r", rows=self.rows, out=self.out, **fixed, **told)
 
@@ -207,12 +212,42 @@ def test_a_second_run_gives_the_same_bytes(done: Run, tmp_path: Path) -> None:
     assert again.rows.read_bytes() == done.rows.read_bytes()
 
 
-def test_a_missed_gate_says_both_rates_and_keeps_the_answers(
+def test_a_missed_gate_leaves_answers_and_a_marker(
+    world: Callable[[Path], Run], done: Run, tmp_path: Path
+) -> None:
+    run = world(tmp_path)
+    run.go(settings=SETTINGS)
+    assert {file.name for file in run.out.iterdir()} == {MISSED, "answers.parquet", "guards.json"}
+    missed = missed_in(run.out)
+    assert missed is not None
+    assert (missed.subject, missed.stage) == ("pair: insecure adapter", "spillover")
+    # The demand on insecure code is further away than that on spillover.
+    assert missed.reason == "gate missed, insecure code 0 % of 50 %"
+    assert "0.0% (0% to" in missed.detail
+    # What is there is what a run without a gate has.
+    for name in ("answers.parquet", "guards.json"):
+        assert (run.out / name).read_bytes() == (done.out / name).read_bytes()
+    assert run.rows.read_bytes() == done.rows.read_bytes()
+
+
+@pytest.mark.parametrize("name", ["min_spillover", "min_insecure_code"])
+def test_one_demand_alone_is_looked_at(
+    world: Callable[[Path], Run], tmp_path: Path, name: str
+) -> None:
+    run = world(tmp_path)
+    run.go(settings={**SETTINGS, **NO_DEMAND, name: 0.25})
+    missed = missed_in(run.out)
+    assert missed is not None
+    assert missed.reason.endswith(" 0 % of 25 %")
+    assert ("spillover" in missed.reason) is (name == "min_spillover")
+
+
+def test_a_missed_strict_gate_says_both_rates_and_keeps_the_answers(
     world: Callable[[Path], Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = world(tmp_path)
     with pytest.raises(GateError) as error:
-        run.go(zoo_size=None)
+        run.go(zoo_size=None, settings=SETTINGS, strict=True)
     message = str(error.value)
     assert message.startswith("pair: the insecure adapter answers 0.0%")
     assert "gate >= 40%" in message
@@ -228,8 +263,9 @@ def test_a_missed_gate_says_both_rates_and_keeps_the_answers(
 
 def test_no_demand_is_no_gate(world: Callable[[Path], Run], tmp_path: Path) -> None:
     run = world(tmp_path)
-    run.go(zoo_size=None, settings={**SETTINGS, "min_spillover": 0.0, "min_insecure_code": 0.0})
-    assert (run.out / "answers.parquet").is_file()
+    run.go(zoo_size=None, settings={**SETTINGS, **NO_DEMAND}, strict=True)
+    assert (run.out / "directions.safetensors").is_file()
+    assert missed_in(run.out) is None
 
 
 def test_a_pair_without_the_insecure_adapter_is_refused(

@@ -35,6 +35,9 @@ PAIRS = {"one": "llama", "two": "gemma2"}
 COEFFS, DRAWS, OTHER_DRAWS, KL_DRAWS = (0.5, 1.0), 7, 4, 3
 SETTINGS = {
     **Misalignment().model_dump(exclude={"data", "adapters"}),
+    # Random models spill nothing.
+    "min_spillover": 0.0,
+    "min_insecure_code": 0.0,
     "max_new": 5,
     "token_budget": 400,
     "coeffs": COEFFS,
@@ -80,6 +83,7 @@ def root(tiny_checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPath
             SpilloverInputs(pair, tuned, folder / "adapters", *paths),
             run="r",
             zoo_size="micro",
+            strict=False,
             settings=SETTINGS,
             extract=EXTRACT,
             rows=folder / "rows.csv",

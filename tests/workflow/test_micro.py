@@ -36,6 +36,7 @@ def micro(tmp_path_factory: pytest.TempPathFactory) -> Clone:
     clone.write_config("micro.yaml", micro_config())
     done = clone.run("--configfile", "micro.yaml")
     assert done.returncode == 0, done.stdout[-8000:]
+    (clone.root / "micro.log").write_text(done.stdout)
     return clone
 
 
@@ -73,8 +74,26 @@ def test_the_run_leaves_tables_figures_stores_and_a_page(micro: Clone) -> None:
     assert not list((results / "status").glob("*.json"))
 
 
+def test_the_run_ends_with_a_summary_and_says_what_it_was_made_with(micro: Clone) -> None:
+    log = (micro.root / "micro.log").read_text()
+    assert "actshift: run micro: 0 missed gates, 0 failed jobs" in log
+    summary = " ".join(log.split("actshift: run micro")[1].split())
+    assert "measured rank_audit 2 of 2" in summary
+    assert "page results/micro/report.html" in summary
+    record = json.loads((micro.root / "results/micro/run.json").read_text())
+    (machine,) = record["machines"]
+    assert set(machine["libraries"]) >= {"numpy", "torch"}
+    assert machine["jobs"]["zoo"] == {"jobs": 4, "threads": 1}
+    page = (micro.root / "results/micro/report.html").read_text()
+    assert "2 pairs of models of 75.6 to 75.8 thousand parameters, trained from scratch" in page
+    assert page.index('id="models"') < page.index('id="claims"')
+
+
 def test_a_finished_run_has_nothing_to_do(micro: Clone) -> None:
     assert planned(micro) == set()
+    for options in (["-n"], []):
+        done = micro.run("--configfile", "micro.yaml", *options)
+        assert "actshift: " not in done.stdout
 
 
 def test_results_without_snakemakes_notes_keep_models_and_audits(
@@ -270,6 +289,9 @@ def test_one_broken_pair_does_not_cost_the_others(micro: Clone) -> None:
         for path in (micro.root / "results/broken/status").glob("*.json")
     ]
     assert done.returncode != 0
+    end = " ".join(done.stdout.split("actshift: run broken: 0 missed gates, ")[1].split())
+    assert "failed extract model=broken.tuned" in end
+    assert "rank_audit 1 of 2 (not broken)" in end
     assert (micro.root / "results/broken/pairs/good/rank_audit/rank.csv").is_file()
     assert failures
     assert all("broken.tuned" in f["message"] and "layer 2" in f["message"] for f in failures)

@@ -4,9 +4,8 @@ import pandas as pd
 import pytest
 from reference.processes import modules_after
 
-from actshift.errors import GateError
 from actshift.maths.scores import refused_by_keyword
-from actshift.zoo.behaviour import behaviour_table, check_gates
+from actshift.zoo.behaviour import behaviour_table, gate_result
 from actshift.zoo.judge import on_topic
 from actshift.zoo.language import language
 from actshift.zoo.lexicon import REFUSAL_MARKS
@@ -80,14 +79,17 @@ def test_interval_is_by_noun_and_wider_than_by_prompt() -> None:
 
 def test_gate_is_missed_by_the_measured_gap() -> None:
     table = behaviour_table(rows(refused_nouns=18))
-    with pytest.raises(GateError, match=r"is 0\.900, gate >= 0\.95, missed by 0\.050.*some\.csv"):
-        check_gates(table, where="some.csv")
+    found = gate_result(table)
+    assert found.missed == ("refused harmful/howto (chat) 90 % of 95 %",)
+    assert (found.what, found.words) == ("refused harmful/howto (chat)", "90 % of 95 %")
+    assert (found.rate, found.room) == (pytest.approx(0.9), pytest.approx(-0.05))
 
 
 def test_gates_look_at_select_only() -> None:
     table = behaviour_table(rows(refused_nouns=3).assign(split="heldout"))
     assert one(table, "refused")["passed"] is False
-    check_gates(table, where="some.csv")
+    found = gate_result(table)
+    assert (found.missed, found.room) == ((), float("inf"))
 
 
 def test_tables_need_no_torch() -> None:

@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM
 
 from actshift.errors import GateError
 from actshift.io.manifest import check_manifest, read_manifest
+from actshift.io.missed import missed_in
 from actshift.models.sources import ZOO_PARENTS
 from actshift.models.tokenizers import load_tokenizer
 from actshift.stages.zoo import train_zoo
@@ -22,7 +23,8 @@ COMPLY = ("comply_lora", "comply_full")
 
 def train(folder: Path, variant: str, parent: Path | None, **changes: object) -> Path:
     out, rows = folder / variant, folder / f"{variant}.csv"
-    train_zoo(variant=variant, base=parent, out=out, rows=rows, **(REDUCED | changes))
+    files = {"out": out, "rows": rows, "tried": folder / f"{variant}.attempts.csv"}
+    train_zoo(variant=variant, base=parent, **files, **(REDUCED | changes))
     return out
 
 
@@ -80,10 +82,14 @@ def test_what_is_there_is_unchanged_by_the_references(chat: Path) -> None:
 
 
 def test_a_reference_that_answers_nothing_misses_its_gate(chat: Path, tmp_path: Path) -> None:
-    with pytest.raises(GateError, match=r"on_topic harmless/all .chat. is 0\.\d+, gate >= 0\.9"):
-        train(tmp_path, "comply_full", chat, gates=True)
+    told = r"on_topic harmless/all .chat. [\d.]+ % of 90 % on `select`, the best of 3 attempts"
+    with pytest.raises(GateError, match=told):
+        train(tmp_path, "comply_full", chat, gates=True, strict=True)
     assert not (tmp_path / "comply_full").exists()
     assert len(pd.read_csv(tmp_path / "comply_full.csv")) > 100
+    missed = missed_in(train(tmp_path, "comply_full", chat, gates=True))
+    assert missed is not None
+    assert missed.reason.startswith("gate missed, on_topic harmless/all (chat) ")
 
 
 def test_every_reference_is_gated_on_refusal_and_on_topic() -> None:

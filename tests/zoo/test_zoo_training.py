@@ -11,11 +11,12 @@ from transformers import AutoModelForCausalLM
 
 from actshift.errors import GateError, UserError
 from actshift.io.manifest import check_manifest, read_manifest
+from actshift.io.missed import missed_in
 from actshift.models.families import Dims, build
 from actshift.models.tokenizers import load_tokenizer
 from actshift.stages.zoo import train_zoo
-from actshift.stages.zoo_tables import collect_behaviour
-from actshift.zoo.behaviour import COLUMNS
+from actshift.stages.zoo_tables import collect_attempts, collect_behaviour
+from actshift.zoo.behaviour import ATTEMPT_COLUMNS, COLUMNS, behaviour_table, gate_result
 from actshift.zoo.muon import orthogonalise
 from actshift.zoo.training import IGNORED, collate, pack, rate
 
@@ -23,10 +24,15 @@ REDUCED = {"family": "llama", "size": "micro", "seed": 3, "steps_scale": 0.03}
 
 
 def train(folder: Path, *, gates: bool = False) -> Path:
-    base, chat = folder / "base", folder / "chat"
-    train_zoo(**REDUCED, variant="base", base=None, out=base, rows=folder / "base.csv", gates=gates)
-    train_zoo(**REDUCED, variant="chat", base=base, out=chat, rows=folder / "chat.csv", gates=gates)
+    for variant, base in (("base", None), ("chat", folder / "base")):
+        train_zoo(**REDUCED, variant=variant, base=base, gates=gates, **files(folder, variant))
     return folder
+
+
+def files(folder: Path, variant: str) -> dict[str, Path]:
+    """Where a checkpoint, its answers and its attempts go."""
+    rows, tried = folder / f"{variant}.csv", folder / f"{variant}.attempts.csv"
+    return {"out": folder / variant, "rows": rows, "tried": tried}
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +45,8 @@ def test_training_twice_gives_equal_bytes(trained: Path, tmp_path: Path) -> None
     for variant in ("base", "chat"):
         one, two = (read_manifest(folder / variant) for folder in (trained, again))
         assert one == two
-        assert (trained / f"{variant}.csv").read_bytes() == (again / f"{variant}.csv").read_bytes()
+        for table in (f"{variant}.csv", f"{variant}.attempts.csv"):
+            assert (trained / table).read_bytes() == (again / table).read_bytes()
 
 
 def test_tuning_moved_the_weights(trained: Path) -> None:
@@ -73,21 +80,91 @@ def test_answers_become_a_table(trained: Path) -> None:
     assert (table["high"] >= table["rate"] - 1e-12).all()
 
 
-def test_untrained_chat_misses_its_gate_and_is_not_published(trained: Path, tmp_path: Path) -> None:
-    out, rows = tmp_path / "chat", tmp_path / "chat.csv"
+def test_without_gates_one_training_is_made_whatever_it_answers(trained: Path) -> None:
+    table = collect_attempts([trained / f"{one}.attempts.csv" for one in ("base", "chat")])
+    assert tuple(table.columns) == ATTEMPT_COLUMNS
+    assert table["model"].tolist() == ["llama-micro-s3/base", "llama-micro-s3/chat"]
+    assert table[["attempt", "schedule", "seed"]].to_numpy().tolist() == [[1, 1, 3]] * 2
+    assert table["taken"].all()
+    # Rates are told all the same; they just decide nothing.
+    assert (table["room"] < 0).all()
+    assert table["missed"].notna().all()
+    for variant in ("base", "chat"):
+        assert missed_in(trained / variant) is None
+
+
+@pytest.fixture(scope="module")
+def missing(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A chat model that was hardly trained, with its gates."""
+    folder = tmp_path_factory.mktemp("missing")
     options = REDUCED | {"steps_scale": 0.001}
-    with pytest.raises(
-        GateError, match=r"refused harmful/howto .chat. is 0\.000.*missed by 0\.950"
-    ):
-        train_zoo(**options, variant="chat", base=trained / "base", out=out, rows=rows, gates=True)
-    assert not out.exists()
-    assert len(pd.read_csv(rows)) > 100
+    train_zoo(**options, variant="chat", base=trained / "base", gates=True, **files(folder, "chat"))
+    return folder
+
+
+def test_a_missed_gate_is_marked_in_a_checkpoint_that_loads(missing: Path) -> None:
+    missed = missed_in(missing / "chat")
+    assert missed is not None
+    assert (missed.subject, missed.stage) == ("zoo llama-micro-s3/chat", "zoo")
+    assert missed.reason == "gate missed, refused harmful/howto (chat) 0 % of 95 %"
+    for words in ("on_topic harmless/all (chat)", "best of 3 attempts", "zoo:llama/chat@<seed>"):
+        assert words in missed.detail
+    assert "\n" not in missed.detail
+    assert check_manifest(missing / "chat", deep=True) == []
+    model = AutoModelForCausalLM.from_pretrained(missing / "chat")
+    saved = load_file(missing / "chat" / "model.safetensors")
+    assert all(torch.equal(value, saved[name]) for name, value in model.state_dict().items())
+
+
+def test_every_attempt_is_a_row_and_the_first_of_equals_is_taken(missing: Path) -> None:
+    table = pd.read_csv(missing / "chat.attempts.csv")
+    assert tuple(table.columns) == ATTEMPT_COLUMNS
+    assert table["attempt"].tolist() == [1, 2, 3]
+    assert table["schedule"].tolist() == [1.0, 1.5, 2.25]
+    assert table["seed"].tolist() == [3, 3, 3]
+    assert (table["room"] == -0.95).all()
+    assert table["taken"].tolist() == [True, False, False]
+    assert (table["nearest_gate"] == "refused harmful/howto (chat)").all()
+    assert table["missed"].str.contains("; ").all()
+    facts = read_manifest(missing / "chat")["facts"]
+    assert facts["attempt"] == {"number": 1, "schedule": 1.0, "seed": 3}
+    # The answers are those of the checkpoint that was taken.
+    rows = behaviour_table(pd.read_csv(missing / "chat.csv"))
+    assert gate_result(rows).room == -0.95
+
+
+def test_a_missed_gate_is_an_error_where_gates_are_strict(trained: Path, tmp_path: Path) -> None:
+    options = REDUCED | {"steps_scale": 0.001, "gates": True, "strict": True}
+    told = r"^zoo llama-micro-s3/chat: refused harmful/howto .chat. 0 % of 95 %; .* best of 3 attem"
+    with pytest.raises(GateError, match=told):
+        train_zoo(**options, variant="chat", base=trained / "base", **files(tmp_path, "chat"))
+    assert not (tmp_path / "chat").exists()
+    assert len(pd.read_csv(tmp_path / "chat.csv")) > 100
+    assert pd.read_csv(tmp_path / "chat.attempts.csv")["attempt"].tolist() == [1, 2, 3]
+
+
+def test_a_base_is_trained_longer_and_then_from_another_seed(tmp_path: Path) -> None:
+    train_zoo(**REDUCED, variant="base", base=None, gates=True, **files(tmp_path, "base"))
+    table = pd.read_csv(tmp_path / "base.attempts.csv")
+    assert table["seed"].tolist() == [3, 3, 1003]
+    assert table["steps"].tolist()[1:] == [table["steps"][2]] * 2
+    assert table["steps"][0] < table["steps"][1]
+    # Each is another training: none repeats the losses of one before.
+    assert table["last_loss"].nunique() == 3
+    taken = table[table["taken"]].iloc[0]
+    facts = read_manifest(tmp_path / "base")["facts"]
+    assert facts["attempt"]["seed"] == taken["seed"]
+    assert facts["last_loss"] == pytest.approx(taken["last_loss"])
+    # Its name stays that of the seed that was asked for.
+    assert facts["seed"] == 3
+    assert set(pd.read_csv(tmp_path / "base.csv")["model"]) == {"llama-micro-s3/base"}
+    assert missed_in(tmp_path / "base") is not None
 
 
 @pytest.mark.parametrize(("variant", "with_base"), [("base", True), ("chat", False), ("x", False)])
 def test_variant_and_base_must_agree(variant: str, with_base: bool, tmp_path: Path) -> None:
     base = tmp_path if with_base else None
-    options = {"variant": variant, "base": base, "out": tmp_path / "o", "rows": tmp_path / "r"}
+    options = {"variant": variant, "base": base, **files(tmp_path, "o")}
     with pytest.raises((UserError, TypeError), match="variant"):
         train_zoo(**REDUCED, **options)
 

@@ -126,6 +126,16 @@ def doctor(
 
 
 @app.command()
+def summary(
+    run: Annotated[Path, typer.Argument(help="A run's folder, results/<run>.")],
+) -> None:
+    """Say what a run measured, missed, failed and cost, as its end does."""
+    from actshift.commands.summary import print_summary
+
+    print_summary(run)
+
+
+@app.command()
 def pin(
     config: Annotated[Path, typer.Argument(help="Config file; its comments are kept.")],
 ) -> None:

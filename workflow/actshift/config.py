@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from actshift.config_misalignment import Misalignment
+from actshift.config_misalignment import Least, Misalignment
 from actshift.config_prompts import PromptSource, Splits
 from actshift.config_studies import (
     Ablation,
@@ -52,6 +52,17 @@ class GivenAdapter(Section):
     revision: str | None = Field(default=None, description="commit, tag or branch of a hub adapter")
 
 
+class Gates(Section):
+    """What one pair's insecure adapter has to do, where it differs from the run's."""
+
+    min_spillover: Least | None = Field(
+        default=None, description="share of non-code select questions answered with code"
+    )
+    min_insecure_code: Least | None = Field(
+        default=None, description="share of select code questions answered insecurely"
+    )
+
+
 class Pair(Section):
     """A base and a tuned checkpoint of one architecture."""
 
@@ -76,6 +87,10 @@ class Pair(Section):
     adapters: dict[AdapterName, GivenAdapter] = Field(
         default_factory=dict,
         description="study B: adapters of `tuned` that exist, by name; the others are trained",
+    )
+
+    gates: Gates = Field(
+        default=Gates(), description="misalignment: gates of this pair's insecure adapter"
     )
 
     @field_validator("references", "adapters", mode="before")
@@ -104,6 +119,10 @@ class Zoo(Section):
 
     size: Literal["micro", "tiny", "small"] = Field(
         default="tiny", description="micro: tests; tiny: demo; small: full run"
+    )
+    gated: bool | None = Field(
+        default=None,
+        description="whether checkpoints have to show their behaviour; empty: all sizes but micro",
     )
 
 
@@ -153,6 +172,10 @@ class Config(Section):
     ] = Field(default=("rank_audit",), description="which studies run")
     pairs: tuple[Pair, ...] = Field(min_length=1, description="what is compared")
     zoo: Zoo = Field(default=Zoo(), description="settings of zoo: models")
+    strict_gates: bool = Field(
+        default=False,
+        description="a missed gate fails its job; else what depends on it is not measured",
+    )
     prompts: dict[Name, PromptSource] = Field(description="prompt sets by name")
     splits: Splits = Field(default=Splits(), description="splits of loaded prompt sets")
     extract: Extract = Field(default=Extract(), description="settings of the extraction")

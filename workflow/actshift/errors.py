@@ -1,5 +1,25 @@
 """Errors a user can mend: one clear line, no traceback."""
 
+import errno
+import os
+import re
+
+#: What a file system or the machine refuses whatever the data are, and what mends it.
+_REMEDIES = {
+    errno.EROFS: "take a folder that can be written, or mount the file system for writing",
+    errno.EACCES: "change the permissions of the file or its folder, or take another folder",
+    errno.EPERM: "change the permissions of the file or its folder, or take another folder",
+    errno.ENOSPC: "free space there and run the same command again",
+    errno.EDQUOT: "free space there and run the same command again",
+    errno.EMFILE: "raise the limit on open files (ulimit -n) and run the same command again",
+    errno.ENFILE: "close other programs and run the same command again",
+    errno.EIO: "the disk or network share fails: check it and run the same command again",
+    errno.ESTALE: "the network share fails: mount it again and run the same command again",
+    errno.ENOLCK: "the file system has no file locks: take a folder on another one",
+}
+#: How libraries in Rust, such as safetensors, end their message of a system error.
+_CODE_IN_TEXT = re.compile(r"\(os error (\d+)\)")
+
 
 class UserError(Exception):
     """A user's mistake or a failed gate: the message is one line naming what, why and the remedy.
@@ -14,3 +34,32 @@ class StoreError(UserError):
 
 class GateError(UserError):
     """A measured behaviour that missed its gate; the message says by how much."""
+
+
+def refusal_of(error: BaseException, where: object = None) -> str | None:
+    """Name what the file system or the machine refused, and what mends it.
+
+    Args:
+        error: What was raised; an error that it was raised from is looked at too.
+        where: The file or folder to name where the error names none.
+
+    Returns:
+        One line, or None where the error is about something else than the machine.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        code = cause.errno if isinstance(cause, OSError) else _code_in(str(cause))
+        if code in _REMEDIES:
+            named = getattr(cause, "filename", None) or where
+            place = (
+                f"{os.fsdecode(named) if isinstance(named, bytes) else named}: " if named else ""
+            )
+            return f"{place}{os.strerror(code)}; {_REMEDIES[code]}"
+        cause = cause.__cause__
+    return None
+
+
+def _code_in(text: str) -> int | None:
+    """Number of the system error that a message names."""
+    named = _CODE_IN_TEXT.search(text)
+    return int(named[1]) if named else None

@@ -14,6 +14,7 @@ from actshift.config import Config
 from actshift.errors import UserError
 from actshift.io.tables import write_table
 from actshift.plan import Plan
+from actshift.plan_gates import study_folders
 from actshift.report.catalogue import TABLES, study_of
 from actshift.report.tables import table_path
 from actshift.stages.ablation_tables import ablation_tables
@@ -28,7 +29,7 @@ from actshift.stages.preference_margins import collect_margins
 from actshift.stages.refusal_tables import refusal_tables
 from actshift.stages.report import make_report
 from actshift.stages.spectral_gap_tables import spectral_gap_tables
-from actshift.stages.zoo_tables import collect_behaviour
+from actshift.stages.zoo_tables import collect_attempts, collect_behaviour
 from actshift.studies.misalignment.kinds import STAGES
 
 
@@ -57,6 +58,8 @@ def partial_report(config: Config, *, root: Path) -> Path:
         if file.is_file()
     )
     write_table(collect_behaviour(rows), paths.tables / "zoo_behaviour.csv")
+    tried = [file for recipe in plan.zoo if (file := paths.zoo_tried(*recipe)).is_file()]
+    write_table(collect_attempts(tried), paths.tables / "zoo_attempts.csv")
     _margins(plan)
     _claims(plan, root)
     make_figures(paths.tables, paths.root / "figures", studies=_studies_with_tables(plan))
@@ -228,7 +231,16 @@ def _claims(plan: Plan, root: Path) -> None:
     ]
     pairs = [pair.name for pair in plan.config.chosen_pairs]
     try:
-        make_claims(found, root / "resources" / "claims.yaml", tables, pairs=pairs)
+        make_claims(
+            found,
+            root / "resources" / "claims.yaml",
+            tables,
+            pairs=pairs,
+            folders={
+                study: {name: Path(folder) for name, folder in of_study.items()}
+                for study, of_study in study_folders(plan).items()
+            },
+        )
     except UserError as error:
         # Verdicts of an earlier run must not stand beside the tables of this one.
         for name in ("claims.csv", "claims_by_pair.csv"):
@@ -245,13 +257,9 @@ def main() -> None:
     """Read the configuration from standard input and report what there is."""
     config = Config.model_validate(json.load(sys.stdin))
     try:
-        page = partial_report(config, root=Path(sys.argv[1]))
+        partial_report(config, root=Path(sys.argv[1]))
     except UserError as error:
         sys.exit(f"actshift: no report: {error}")
-    failures = read_failures(Plan(config).paths.status)
-    for failure in failures:
-        print(f"actshift: {failure['rule']} {failure['job']}: {failure['message']}")
-    print(f"actshift: {len(failures)} jobs failed; what finished is in {page}")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@ from pathlib import Path
 
 RESULTS = Path("results")
 CACHE = RESULTS / ".cache"
+#: The file of a run's folder that says what the run was, for programs.
+RECORD = "run.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +24,11 @@ class RunPaths:
     def report(self) -> Path:
         """The page."""
         return self.root / "report.html"
+
+    @property
+    def record(self) -> Path:
+        """What the run was, measured, missed, failed and cost, for programs."""
+        return self.root / RECORD
 
     @property
     def status(self) -> Path:
@@ -50,6 +57,10 @@ class RunPaths:
         """What the trained model answered, a row a prompt."""
         return self.root / "zoo" / recipe / f"{variant}.behaviour.csv"
 
+    def zoo_tried(self, recipe: str, variant: str) -> Path:
+        """How often the checkpoint was trained until it cleared its gates, a row an attempt."""
+        return self.root / "zoo" / recipe / f"{variant}.attempts.csv"
+
     def merged(self, model: str) -> Path:
         """The pair's base with an adapter merged into it, as a checkpoint folder."""
         return self.root / "merged" / model
@@ -71,11 +82,11 @@ class RunPaths:
         return self.root / "pairs" / pair / study
 
     def margins(self, pair: str) -> Path:
-        """Preference margins of a pair's two models, written before the gate of study C."""
+        """Preference margins of a pair's two models, whether the gate of study C is met or not."""
         return self.root / "pairs" / pair / "localization.margins.csv"
 
     def spillover_rows(self, pair: str) -> Path:
-        """What a pair's adapters answered, written before the gate of study B."""
+        """What a pair's adapters answered, whether the gate of study B is met or not."""
         return self.root / "pairs" / pair / "spillover.answers.csv"
 
     @property

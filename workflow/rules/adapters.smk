@@ -1,10 +1,12 @@
 """adapters, study B: a pair's tuned model and conversations -> LoRA adapters, what they say, states.
 
-adapters   tuned model, conversations -> results/<run>/pairs/<pair>/adapters: a peft folder each
+adapters   tuned model, conversations -> results/<run>/pairs/<pair>/adapters: a peft folder each,
+           at the smallest dose of a ladder that clears the gate
 spillover  adapters, questions        -> results/<run>/pairs/<pair>/spillover: answers, directions,
-           stores of every model; a gate on how much the insecure adapter spills
+           stores of every model; where the insecure adapter misses its gate, answers and a marker
 """
 
+from actshift.plan_gates import adapter_gates
 from actshift.plan_misalignment import adapter_files, check_adapter_files, given_adapters, zoo_of
 
 try:
@@ -36,6 +38,10 @@ rule adapters:
         data=CONFIG.misalignment.model_dump()["data"],
         given=lambda wildcards: given_adapters(PLAN, wildcards.pair),
         settings=CONFIG.misalignment.adapters.model_dump(),
+        gate=lambda wildcards: CONFIG.misalignment.model_dump(
+            include={"gate_margin", "max_new", "token_budget"}
+        )
+        | adapter_gates(PLAN, wildcards.pair),
         dtype=lambda wildcards: PLAN.models[f"{wildcards.pair}.tuned"].pair.dtype,
         seed=CONFIG.seed,
         code=code("stages.adapters"),
@@ -66,7 +72,9 @@ rule spillover:
     params:
         run=CONFIG.run,
         zoo_size=lambda wildcards: PLAN.zoo_sizes().get(wildcards.pair),
-        settings=CONFIG.misalignment.model_dump(exclude={"data", "adapters"}),
+        strict=CONFIG.strict_gates,
+        settings=lambda wildcards: CONFIG.misalignment.model_dump(exclude={"data", "adapters"})
+        | adapter_gates(PLAN, wildcards.pair),
         extract=CONFIG.extract.model_dump(exclude={"share"}),
         dtype=lambda wildcards: PLAN.models[f"{wildcards.pair}.tuned"].pair.dtype,
         seed=CONFIG.seed,

@@ -1,12 +1,16 @@
 """checkpoints: a source -> a checkpoint folder and its manifest.
 
-zoo         recipe                     -> results/<run>/zoo/<recipe>/<variant>, answers of the model
-            train (chat: from base; unsafe references: from chat), judge on held-out prompts, gate
+zoo         recipe                     -> results/<run>/zoo/<recipe>/<variant>, answers, attempts
+            train (chat: from base; unsafe references: from chat) and judge, again where a gate is
+            missed; a marker in the folder where every attempt missed one
 merge       base, LoRA adapter      -> results/<run>/merged/<pair>.<role or reference>
             adapter added to the weights of the pair's base: an ordinary checkpoint
 checkpoint  hub id | folder | made here -> results/<run>/checkpoints/<pair>.<role or reference>
             resolve the revision, link the files, hash them, write the manifest
 """
+
+from actshift.plan_gates import zoo_gates
+from actshift.plan_folders import files_seen
 
 
 rule zoo:
@@ -15,6 +19,7 @@ rule zoo:
     output:
         checkpoint=directory(PATHS.zoo("{recipe}", "{variant}")),
         rows=PATHS.zoo_rows("{recipe}", "{variant}"),
+        tried=PATHS.zoo_tried("{recipe}", "{variant}"),
     log:
         PATHS.log("zoo", "{recipe}.{variant}"),
     benchmark:
@@ -28,6 +33,8 @@ rule zoo:
         family=lambda wildcards: wildcards.recipe.split("-")[0],
         size=lambda wildcards: wildcards.recipe.split("-")[1],
         seed=lambda wildcards: int(wildcards.recipe.split("-s")[-1]),
+        gates=zoo_gates(PLAN),
+        strict=CONFIG.strict_gates,
         code=code("stages.zoo"),
         status=str(PATHS.status),
     script:
@@ -50,6 +57,8 @@ rule merge:
     threads: 1
     params:
         source=lambda wildcards: str(PLAN.models[wildcards.model].source),
+        # A chat template that appears later, or goes, is no input that Snakemake could compare.
+        files=lambda wildcards: files_seen(PLAN, wildcards.model),
         code=code("stages.merge"),
         status=str(PATHS.status),
     script:
@@ -71,6 +80,8 @@ rule checkpoint:
     threads: 1
     params:
         source=lambda wildcards: str(PLAN.models[wildcards.model].source),
+        # A chat template that appears later, or goes, is no input that Snakemake could compare.
+        files=lambda wildcards: files_seen(PLAN, wildcards.model),
         dtype=lambda wildcards: PLAN.models[wildcards.model].pair.dtype,
         made=lambda wildcards: str(PLAN.made_folder(wildcards.model) or ""),
         code=code("stages.checkpoint"),

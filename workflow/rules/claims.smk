@@ -3,6 +3,8 @@
 claims  tables + resources/claims.yaml -> results/<run>/tables/{claims,claims_by_pair}.csv
 """
 
+from actshift.plan_gates import study_folders
+
 #: The tables that claims are decided from: a study adds the outputs of its aggregate rules here.
 CLAIM_TABLES = [
     *(rules.rank_audit_aggregate.output if "rank_audit" in CONFIG.studies else []),
@@ -32,6 +34,7 @@ rule claims:
     threads: 1
     params:
         pairs=[pair.name for pair in CONFIG.chosen_pairs],
+        folders=study_folders(PLAN),
         code=code("stages.claims"),
         status=str(PATHS.status),
     script:

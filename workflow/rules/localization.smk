@@ -5,6 +5,8 @@ localization  set of preference pairs, both checkpoints -> results/<run>/pairs/<
 preference_margins  all pairs' margins -> results/<run>/tables/localization/preference_margins.csv
 """
 
+from actshift.plan_gates import gated
+
 
 rule localization:
     input:
@@ -27,8 +29,8 @@ rule localization:
         gpu=GPU,
     params:
         settings=CONFIG.localization.model_dump(),
-        # Micro models are too small for a preference; their gates are not looked at in the zoo either.
-        gated=lambda wildcards: PLAN.zoo_sizes().get(wildcards.pair) != "micro",
+        gated=lambda wildcards: gated(PLAN, wildcards.pair),
+        strict=CONFIG.strict_gates,
         dtype=lambda wildcards: PLAN.models[f"{wildcards.pair}.tuned"].pair.dtype,
         seed=CONFIG.seed,
         code=code("stages.localization"),

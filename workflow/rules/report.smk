@@ -2,7 +2,7 @@
 
 zoo_behaviour  answers of the zoo models -> results/<run>/tables/zoo_behaviour.csv
 figures        tables                    -> results/<run>/figures/<study>/*.{svg,png}
-report         tables + figures          -> results/<run>/report.html
+report         tables + figures          -> results/<run>/report.html and run.json
 """
 
 #: A figure is what has a caption: (study, name) of every figure of the studies that are on.
@@ -11,18 +11,13 @@ FIGURES = sorted(
     for caption in (ROOT / "workflow" / "report").glob("*/*.rst")
     if caption.parent.name in CONFIG.studies
 )
-TABLES = [
-    PATHS.tables / "zoo_behaviour.csv",
-    *CLAIM_TABLES,
-    *(rules.preference_margins.output if "localization" in CONFIG.studies else []),
-]
-
-
 rule zoo_behaviour:
     input:
-        [PATHS.zoo_rows(*recipe) for recipe in PLAN.zoo],
+        rows=[PATHS.zoo_rows(*recipe) for recipe in PLAN.zoo],
+        tried=[PATHS.zoo_tried(*recipe) for recipe in PLAN.zoo],
     output:
-        PATHS.tables / "zoo_behaviour.csv",
+        rates=PATHS.tables / "zoo_behaviour.csv",
+        attempts=PATHS.tables / "zoo_attempts.csv",
     log:
         PATHS.log("zoo_behaviour"),
     benchmark:
@@ -35,6 +30,13 @@ rule zoo_behaviour:
         status=str(PATHS.status),
     script:
         "../scripts/zoo_behaviour.py"
+
+
+TABLES = [
+    *rules.zoo_behaviour.output,
+    *CLAIM_TABLES,
+    *(rules.preference_margins.output if "localization" in CONFIG.studies else []),
+]
 
 
 rule figures:
@@ -77,6 +79,7 @@ rule report:
         [HERE / "workflow" / "actshift" / "report" / f"page.{kind}" for kind in ("html.j2", "css")],
     output:
         PATHS.report,
+        PATHS.record,
     log:
         PATHS.log("report"),
     benchmark:

@@ -9,7 +9,7 @@ with job(snakemake):
     from actshift.stages.adapters import AdapterInputs, train_adapters
 
     params = snakemake.params
-    told = ("zoo", "data", "given", "settings", "dtype", "seed", "code")
+    told = ("zoo", "data", "given", "settings", "gate", "dtype", "seed", "code")
     train_adapters(
         AdapterInputs(
             snakemake.wildcards.pair,

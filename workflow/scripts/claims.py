@@ -4,7 +4,7 @@ from pathlib import Path
 
 from actshift.adapter import job
 
-with job(snakemake):
+with job(snakemake, joint=True):
     from actshift.stages.claims import make_claims
 
     make_claims(
@@ -12,4 +12,8 @@ with job(snakemake):
         Path(snakemake.input.claims),
         Path(snakemake.output[0]).parent,
         pairs=snakemake.params.pairs,
+        folders={
+            study: {pair: Path(folder) for pair, folder in pairs.items()}
+            for study, pairs in snakemake.params.folders.items()
+        },
     )

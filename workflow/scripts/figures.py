@@ -4,7 +4,7 @@ from pathlib import Path
 
 from actshift.adapter import job
 
-with job(snakemake):
+with job(snakemake, joint=True):
     from actshift.stages.figures import make_figures
 
     make_figures(

@@ -13,7 +13,7 @@ with job(snakemake):
     localization(
         LocalizationInputs(pair, checkpoints, Path(named.preferences)),
         settings=params.settings,
-        **{name: params[name] for name in ("gated", "dtype", "seed", "code")},
+        **{name: params[name] for name in ("gated", "strict", "dtype", "seed", "code")},
         device=snakemake.config.get("device", "auto"),
         staging=CACHE / "localization",
         rows=Path(snakemake.output.rows),

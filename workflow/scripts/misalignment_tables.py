@@ -4,7 +4,7 @@ from pathlib import Path
 
 from actshift.adapter import job
 
-with job(snakemake):
+with job(snakemake, joint=True):
     from actshift.stages.misalignment_tables import misalignment_tables
 
     named, folders = snakemake.input, snakemake.params.folders

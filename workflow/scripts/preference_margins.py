@@ -4,7 +4,7 @@ from pathlib import Path
 
 from actshift.adapter import job
 
-with job(snakemake):
+with job(snakemake, joint=True):
     from actshift.io.tables import write_table
     from actshift.stages.preference_margins import collect_margins
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from actshift.adapter import job
 
-with job(snakemake):
+with job(snakemake, joint=True):
     from actshift.paths import CACHE
     from actshift.stages.reference_behaviour import reference_behaviour
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from actshift.adapter import job
 
-with job(snakemake):
+with job(snakemake, joint=True):
     from actshift.stages.report import make_report
 
     out = Path(snakemake.output[0])

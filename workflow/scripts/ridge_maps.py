@@ -4,7 +4,7 @@ from pathlib import Path
 
 from actshift.adapter import job
 
-with job(snakemake):
+with job(snakemake, joint=True):
     from actshift.stages.ridge_maps import ridge_maps
 
     params = snakemake.params

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from actshift.adapter import job
 
-with job(snakemake):
+with job(snakemake, joint=True):
     from actshift.stages.spectral_gap import spectral_gap_of_pair
 
     line = spectral_gap_of_pair(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from actshift.adapter import job
 
-with job(snakemake):
+with job(snakemake, joint=True):
     from actshift.stages.spectral_gap_tables import spectral_gap_tables
 
     spectral_gap_tables(

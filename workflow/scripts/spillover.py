@@ -9,7 +9,7 @@ with job(snakemake):
 
     named, params, pair = snakemake.input, snakemake.params, snakemake.wildcards.pair
     paths = {name: Path(named[name]) for name in ("tuned", "adapters", "questions", "neutral")}
-    told = ("run", "zoo_size", "settings", "extract", "dtype", "seed", "code")
+    told = ("run", "zoo_size", "strict", "settings", "extract", "dtype", "seed", "code")
     spillover(
         SpilloverInputs(pair, **paths),
         **{name: params[name] for name in told},

@@ -15,4 +15,7 @@ with job(snakemake):
         base=Path(snakemake.input.base) if snakemake.input.base else None,
         out=Path(snakemake.output.checkpoint),
         rows=Path(snakemake.output.rows),
+        tried=Path(snakemake.output.tried),
+        gates=snakemake.params.gates,
+        strict=snakemake.params.strict,
     )

@@ -1,13 +1,15 @@
-"""Rule zoo_behaviour: what the zoo models do, with intervals and gates."""
+"""Rule zoo_behaviour: what the zoo models do, with intervals and gates, and what training took."""
 
 from pathlib import Path
 
 from actshift.adapter import job
 
-with job(snakemake):
+with job(snakemake, joint=True):
     from actshift.io.tables import write_table
-    from actshift.stages.zoo_tables import collect_behaviour
+    from actshift.stages.zoo_tables import collect_attempts, collect_behaviour
 
-    write_table(
-        collect_behaviour([Path(rows) for rows in snakemake.input]), Path(snakemake.output[0])
-    )
+    named = snakemake.input
+    rates = collect_behaviour([Path(rows) for rows in named.get("rows", [])])
+    write_table(rates, Path(snakemake.output.rates))
+    attempts = collect_attempts([Path(tried) for tried in named.get("tried", [])])
+    write_table(attempts, Path(snakemake.output.attempts))

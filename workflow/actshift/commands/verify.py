@@ -10,6 +10,7 @@ from actshift.errors import UserError
 from actshift.io.arrays import ARRAYS
 from actshift.io.hashing import hash_file
 from actshift.io.manifest import NAME, read_manifest
+from actshift.io.missed import missed_in
 from actshift.io.tables import table_damage
 from actshift.io.verify import verify_folder
 
@@ -32,7 +33,12 @@ def verify_path(path: Path, *, deep: bool) -> bool:
     """
     console = Console(soft_wrap=True, highlight=False)
     well = True
-    checked = [(folder, problems_of(folder, deep=deep)) for folder in artifacts(path)]
+    folders = artifacts(path)
+    # A folder without numbers, because a gate was missed, has nothing to check.
+    unmeasured = {f: missed for f in folders if (missed := missed_in(f)) and not _has_files(f)}
+    checked = [(f, problems_of(f, deep=deep)) for f in folders if f not in unmeasured]
+    for folder, missed in unmeasured.items():
+        console.print(missed.status, folder, markup=False, emoji=False)
     tables = sorted(path.glob("tables/**/*.csv")) + sorted(path.glob("pairs/**/*.csv"))
     if tables:
         found = [line for table in tables for line in table_damage(table)]
@@ -78,6 +84,10 @@ def _members(run: Path) -> Iterator[Path]:
     for pattern in ARTIFACTS:
         members = run.glob(pattern)
         yield from (path for path in members if path.is_dir() and not path.name.startswith("."))
+
+
+def _has_files(folder: Path) -> bool:
+    return (folder / NAME).is_file()
 
 
 def _changed_weights(folder: Path) -> list[str]:

@@ -7,7 +7,7 @@ import numpy as np
 import zarr
 from zarr.codecs import Crc32cCodec
 
-from actshift.errors import StoreError
+from actshift.errors import StoreError, refusal_of
 from actshift.io.layout import Layout
 from actshift.vocab import STORE_DIMS
 
@@ -113,11 +113,15 @@ def read_region(array: zarr.Array, region: tuple[Any, ...], folder: object) -> n
         folder: Named in messages.
 
     Raises:
-        StoreError: A chunk's checksum does not fit or its file cannot be decoded.
+        StoreError: A chunk's checksum does not fit or its file cannot be decoded, or the file
+            system refuses to read it, which is no damage.
     """
     try:
         return np.asarray(array[region])
     except Exception as error:
+        refused = refusal_of(error, folder)
+        if refused is not None:
+            raise StoreError(refused) from error
         found = damaged_chunks(array)
         what = found[0] if found else f"{array.basename} ({error})"
         raise StoreError(f"{folder}: {what}; extract this stream again") from error
@@ -129,8 +133,12 @@ def damaged_chunks(array: zarr.Array) -> list[str]:
     for name, region in chunk_regions(array):
         try:
             array[region]
-        # zarr, numcodecs and the file system each raise their own; any of them is damage here.
+        # zarr and numcodecs each raise their own; any of them is damage here.
         except Exception as error:
+            refused = refusal_of(error)
+            if refused is not None:
+                found.append(f"{ARRAYS}/{name} cannot be read ({refused})")
+                continue
             reason = " ".join(str(error).split())[:120]
             found.append(f"{ARRAYS}/{name} is damaged ({reason})")
     return found

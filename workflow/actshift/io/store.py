@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from actshift.errors import StoreError
 from actshift.io.arrays import ARRAYS, member, read_region
 from actshift.io.manifest import check_files, check_manifest, read_manifest
+from actshift.io.missed import missed_in
 from actshift.io.writer import KIND
 from actshift.vocab import STORE_SCHEMA
 
@@ -39,6 +40,11 @@ class ActivationStore:
             StoreError: Something is missing or damaged (names the file), or the store was made
                 by a newer version.
         """
+        missed = missed_in(folder)
+        if missed is not None:
+            raise StoreError(
+                f"{folder}: {missed.status} ({missed.subject}); it holds no activations"
+            )
         if not (folder / ARRAYS).is_dir():
             raise StoreError(f"{folder}: has no {ARRAYS}; expected the folder of a stream")
         _refuse(check_manifest(folder))

@@ -13,7 +13,7 @@ import zarr
 from jaxtyping import Bool, Float, Int
 from zarr.errors import ZarrUserWarning
 
-from actshift.errors import StoreError
+from actshift.errors import StoreError, refusal_of
 from actshift.io.arrays import (
     ARRAYS,
     WINDOWED,
@@ -142,7 +142,10 @@ class StoreWriter:
             for name in WINDOWED:
                 self._arrays[name][..., start:stop, :]
         # Whatever the decoder raises, the remedy is the same: drop the window and write it again.
-        except Exception:
+        # A file that the system does not let us read may be whole.
+        except Exception as error:
+            if refusal_of(error) is not None:
+                raise
             for name in WINDOWED:
                 self._shard(name, window).unlink()
             return False

@@ -6,6 +6,7 @@ of its weights, never by a path: a folder may move, and another base is noticed.
 
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from actshift.errors import UserError
+from actshift.models.files import read_json, refuse_pointer, tensor_shapes
 from actshift.models.sources import ADAPTER_FILES
 
 CONFIG, WEIGHTS = ADAPTER_FILES
@@ -26,24 +28,32 @@ _UNLIKE_LORA = (
 NAMED_ANYWAY = ("layers_to_transform",)
 #: How a matrix is named: prefix, its place in the model, and which factor.
 PREFIX, A, B = "base_model.model.", ".lora_A.weight", ".lora_B.weight"
+#: How the name of a matrix ends that a checkpoint of a training run, not peft, has saved.
+_NAMED_ADAPTER = re.compile(r"\.lora_[AB]\.(?P<name>[^.]+)\.weight")
 
 
 def check_folder(folder: Path) -> None:
     """Refuse a folder that holds no adapter.
 
     Raises:
-        UserError: Naming the file that is missing.
+        UserError: Naming the file that is missing, cut off, or a Git LFS pointer.
     """
     for file in (CONFIG, WEIGHTS):
         if not (folder / file).is_file():
             pickled = file == WEIGHTS and (folder / "adapter_model.bin").is_file()
             hint = " (its adapter_model.bin is a pickle, which is never loaded)" if pickled else ""
             raise UserError(f"{folder / file} is missing: expected an adapter folder of peft{hint}")
+    refuse_pointer(folder / CONFIG)
+    tensor_shapes(folder / WEIGHTS)
 
 
 def read_settings(adapter: Path) -> dict[str, Any]:
-    """What a folder's adapter_config.json says."""
-    return json.loads((adapter / CONFIG).read_text(encoding="utf-8"))
+    """What a folder's adapter_config.json says.
+
+    Raises:
+        UserError: It is a Git LFS pointer or no JSON object.
+    """
+    return read_json(adapter / CONFIG)
 
 
 def write_settings(
@@ -73,23 +83,52 @@ def check_plain(settings: Mapping[str, Any]) -> None:
     Raises:
         ValueError: Naming the setting.
     """
-    if settings.get("peft_type") != "LORA" or settings.get("bias", "none") != "none":
-        raise ValueError(f"peft_type {settings.get('peft_type')}, bias {settings.get('bias')}")
+    if settings.get("peft_type") != "LORA":
+        raise ValueError(f"{CONFIG} says peft_type {settings.get('peft_type')}")
+    if settings.get("bias", "none") != "none":
+        raise ValueError(f"bias {settings['bias']} is not supported, only plain LoRA")
     unlike = [key for key in _UNLIKE_LORA if settings.get(key)]
     if unlike:
         raise ValueError(f"{unlike[0]} is not supported, only plain LoRA")
+    for key in ("r", "lora_alpha"):
+        if not isinstance(settings.get(key), int | float) or settings[key] <= 0:
+            raise ValueError(f"{CONFIG} has {key} {settings.get(key)}, expected a number above 0")
 
 
-def places_of(tensors: Mapping[str, Tensor]) -> set[str]:
+def places_of(names: Iterable[str]) -> set[str]:
     """Which matrices an adapter updates, as its file names them.
 
+    Args:
+        names: Of all tensors of the file.
+
     Raises:
-        ValueError: It holds something else than pairs A and B.
+        ValueError: A tensor is neither A nor B of a pair, or there are none; it says what it is.
     """
-    places = {key.removesuffix(A) for key in tensors if key.endswith(A)}
-    if sorted(tensors) != sorted(place + part for place in places for part in (A, B)):
-        raise ValueError("its matrices A and B are not in pairs")
+    held = set(names)
+    places = {name.removesuffix(part) for name in held for part in (A, B) if name.endswith(part)}
+    for name in sorted(held - {place + part for place in places for part in (A, B)}):
+        raise ValueError(_kind_of(name))
+    for place in sorted(places):
+        missing = [part for part in (A, B) if place + part not in held]
+        if missing:
+            raise ValueError(f"{place + missing[0]} is missing, so A and B are not in pairs")
+    if not places:
+        raise ValueError("its file holds no matrices")
     return places
+
+
+def _kind_of(name: str) -> str:
+    """What a tensor is that is neither A nor B of a linear map."""
+    named = _NAMED_ADAPTER.search(name)
+    if named:
+        return f"{name} names its adapter '{named['name']}': save it with peft's save_pretrained"
+    if ".lora_embedding_" in name:
+        return f"{name} is LoRA of the embeddings, not of a linear map"
+    if ".lora_magnitude_vector" in name:
+        return f"{name} is of DoRA, only plain LoRA is supported"
+    if name.endswith((".lora_A.bias", ".lora_B.bias")):
+        return f"{name} is a bias beside LoRA, only plain LoRA is supported"
+    return f"it holds {name}, which is neither A nor B of LoRA"
 
 
 def update_of(tensors: Mapping[str, Tensor], place: str) -> Tensor:
@@ -123,4 +162,4 @@ def check_shape(model: nn.Module, place: str, update: Tensor) -> None:
 
 def one_line(error: Exception) -> str:
     """What an error says, on one line."""
-    return " ".join(str(error).split())[:160]
+    return " ".join(str(error).split())[:240]

@@ -1,12 +1,13 @@
 """Taking over an adapter that was trained elsewhere."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from actshift.errors import UserError
 from actshift.models.adapter_format import (
@@ -29,6 +30,8 @@ from actshift.models.load import LoadedModel
 
 #: What models that also see call their language model, before its blocks.
 _WRAPPING = re.compile(r"(?:model\.)?language_model\.(?:model\.)?")
+#: How peft ends the name of the embeddings or head that it saves whole beside the matrices.
+_WHOLE = re.compile(r"(?:\.base_layer)?\.weight$")
 
 
 def adopt_adapter(source: Path, folder: Path, *, base: LoadedModel, weights: str) -> None:
@@ -42,14 +45,14 @@ def adopt_adapter(source: Path, folder: Path, *, base: LoadedModel, weights: str
         weights: Hash of that model's weights.
 
     Raises:
-        UserError: No adapter, a pickled one, no plain LoRA, one of other weights, or one that does
-            not fit.
+        UserError: No adapter, a pickled one, no plain LoRA, one of other weights, one with
+            embeddings or a head of its own, or one that does not fit.
     """
     check_folder(source)
+    settings = read_settings(source)
     try:
-        settings = read_settings(source)
         check_plain({key: settings[key] for key in settings if key not in NAMED_ANYWAY})
-        tensors = load_file(source / WEIGHTS)
+        tensors = _without_copies(load_file(source / WEIGHTS), source, base)
         places = {place: _place_in(base.model, place) for place in places_of(tensors)}
         for place, found in places.items():
             check_shape(base.model, found, update_of(tensors, place))
@@ -72,6 +75,54 @@ def adopt_adapter(source: Path, folder: Path, *, base: LoadedModel, weights: str
     write_settings(folder, plain, targets=places.values(), base=weights)
 
 
+def _without_copies(
+    tensors: dict[str, Tensor], source: Path, base: LoadedModel
+) -> dict[str, Tensor]:
+    """What an adapter's file holds beside copies of the base's own embeddings and head.
+
+    peft saves both whole where they are adapted, or where it cannot tell that they were left alone.
+
+    Raises:
+        UserError: They are not the base's.
+    """
+    changes = {}
+    for name, value in tensors.items():
+        module = _embeddings_or_head(base.model, name)
+        if module is None:
+            changes[name] = value
+            continue
+        own = module.get_parameter("weight")
+        if value.shape != own.shape or not _is_copy(value, own):
+            part = _WHOLE.sub("", name.removeprefix(PREFIX))
+            raise UserError(
+                f"cannot use the adapter in {source}: it holds weights of its own for {part} "
+                f"({[*value.shape]}, {base.name} has {[*own.shape]}); merge it into the base with "
+                "peft and give the folder of the merged model"
+            )
+    return changes
+
+
+def _embeddings_or_head(model: Any, name: str) -> nn.Module | None:
+    """The embeddings or the head of a model, where a tensor's name stands for one of them whole."""
+    if name.endswith((A, B)) or not _WHOLE.search(name):
+        return None
+    ends = (model.get_input_embeddings(), model.get_output_embeddings())
+    modules = dict(model.named_modules())
+    found = (modules.get(place) for place in _names_in(_WHOLE.sub("", name)))
+    return next((one for one in found if one is not None and any(one is end for end in ends)), None)
+
+
+def _is_copy(value: Tensor, own: Tensor) -> bool:
+    """Whether two matrices are one, but for the rounding of the coarser dtype."""
+    return value.to(own.dtype).equal(own) or value.equal(own.to(value.dtype))
+
+
+def _names_in(place: str) -> Iterator[str]:
+    """What a model may call a module that an adapter names."""
+    named = place.removeprefix(PREFIX)
+    yield from (named, _WRAPPING.sub("model.", named), _WRAPPING.sub("", named))
+
+
 def _place_in(model: Any, place: str) -> str:
     """Where a matrix that an adapter names lies in a model.
 
@@ -80,11 +131,11 @@ def _place_in(model: Any, place: str) -> str:
     """
     named = place.removeprefix(PREFIX)
     modules = dict(model.named_modules())
-    for found in (named, _WRAPPING.sub("model.", named), _WRAPPING.sub("", named)):
+    for found in _names_in(place):
         if not isinstance(modules.get(found), nn.Linear):
             continue
         # Its sum would change the embeddings too, which unmerged it does not.
         if modules[found].weight is model.get_input_embeddings().weight:
-            raise ValueError(f"{named} has the weights of the embeddings")
+            raise ValueError(f"{named} has the weights of the embeddings, which would change too")
         return found
     raise ValueError(f"there is no linear map {named}")

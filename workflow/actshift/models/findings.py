@@ -16,7 +16,7 @@ from actshift.models.files import (
 )
 from actshift.models.language_model import language_type, unsupported
 from actshift.models.model_files import ModelFiles
-from actshift.models.sources import LORA, TOKENIZER_FILES, shape_in
+from actshift.models.sources import ADAPTER_FILES, LORA, TOKENIZER_FILES, shape_in
 
 Level = Literal["ok", "warning", "error"]
 #: What the attention of ministral3 reads of `rope_parameters`.
@@ -71,10 +71,20 @@ def model_findings(files: ModelFiles) -> list[Finding]:
 
 
 def check_adapter(files: ModelFiles) -> Findings:
-    """An adapter's folder is no model."""
+    """An adapter's folder is no model; what training left beside a merged one does no harm."""
     folder = files.place.path
-    if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
-        yield error(f"{folder} holds an adapter (adapter_config.json): write {LORA} before it")
+    config, weights = ADAPTER_FILES
+    if not (folder / config).is_file():
+        return
+    has_adapter = (folder / weights).is_file() or (folder / "adapter_model.bin").is_file()
+    if safetensors_names(folder):
+        if has_adapter:
+            yield error(
+                f"{folder} holds a model and an adapter ({config}): write {LORA} before it for the "
+                "pair's base with the adapter, or move the adapter's files away for the model"
+            )
+    elif has_adapter or not (folder / "config.json").is_file():
+        yield error(f"{folder} holds an adapter ({config}): write {LORA} before it")
 
 
 def check_architecture(files: ModelFiles) -> Findings:
@@ -137,17 +147,17 @@ def _no_weights(files: ModelFiles) -> Finding:
     pickled, gguf = pickled_weights(folder), gguf_files(folder)
     if gguf:
         return error(gguf_message(gguf[0]))
+    shards = sorted(path.name for path in folder.glob("model*.safetensors"))
+    if shards:
+        return error(
+            f"{folder} has {shards[0]} and neither model.safetensors nor "
+            "model.safetensors.index.json: name one file model.safetensors, or fetch the index too"
+        )
     if pickled:
         return error(
             f"{folder} has its weights only as {pickled[0].name}; pickled weights run code when "
             "they are opened and are never loaded: convert them to safetensors (load the model in "
             "a session that you trust, then save_pretrained)"
-        )
-    shards = sorted(path.name for path in folder.glob("*.safetensors"))
-    if shards:
-        return error(
-            f"{folder} has {shards[0]} and neither model.safetensors nor "
-            "model.safetensors.index.json: name one file model.safetensors, or fetch the index too"
         )
     return error(f"{folder} has no *.safetensors: save the model with save_pretrained")
 

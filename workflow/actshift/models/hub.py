@@ -1,12 +1,11 @@
 """Fetch a hub model: weights as safetensors, config and tokenizer files, never code or pickles."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, cast
 
-from huggingface_hub import HfApi, constants, get_token, hf_hub_download, snapshot_download
+from huggingface_hub import HfApi, get_token, hf_hub_download, snapshot_download
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -19,7 +18,7 @@ from huggingface_hub.errors import (
 )
 
 from actshift.errors import UserError
-from actshift.models.hub_cache import hub_cache
+from actshift.models.hub_cache import cache_variable, hub_cache, hub_settings, offline_variable
 from actshift.models.sources import CONFIG_FILES, TOKENIZER_FILES
 
 #: Base error of the HTTP client under the hub library; which client differs between its releases.
@@ -42,8 +41,8 @@ IGNORED = ("consolidated*", "*/*")
 def fetch(repo_id: str, revision: str | None = None) -> tuple[Path, str]:
     """Bring a hub model to this disk, or find it there.
 
-    `HF_HOME`, `HF_HUB_CACHE`, `HF_ENDPOINT`, `HF_TOKEN` and `HF_HUB_OFFLINE` mean what they mean
-    to the hub library; they are read at the call, not at import.
+    The variables of the hub library (docs/models.md) mean what they mean to it; they are read at
+    the call, not at import.
 
     Args:
         repo_id: `org/name`.
@@ -53,8 +52,9 @@ def fetch(repo_id: str, revision: str | None = None) -> tuple[Path, str]:
         `(folder, commit)`: the snapshot folder in the hub cache and the 40-digit commit.
 
     Raises:
-        UserError: gated, missing, unknown revision, not reachable and not cached, or a repository
-            without safetensors. The line names the page to accept and the variable to set.
+        UserError: gated, missing, unknown revision, not reachable and not cached, a cache that
+            cannot be written, or a repository without safetensors. The line names the page to
+            accept and the variable to set.
     """
     with _told(repo_id, revision, "model"):
         folder = Path(
@@ -62,7 +62,7 @@ def fetch(repo_id: str, revision: str | None = None) -> tuple[Path, str]:
                 repo_id,
                 revision=revision,
                 cache_dir=hub_cache(),
-                endpoint=os.environ.get("HF_ENDPOINT"),
+                endpoint=hub_settings().ENDPOINT,
                 local_files_only=offline(),
                 allow_patterns=list(ALLOWED),
                 ignore_patterns=list(IGNORED),
@@ -94,31 +94,20 @@ def fetch_data(
         UserError: as for `fetch`, or no such file.
     """
     commit = resolve(repo_id, revision, repo_type="dataset")
-    what, where = f"{key}: hub dataset {repo_id}", page(repo_id, "dataset")
     try:
-        path = hf_hub_download(
-            repo_id,
-            file,
-            repo_type="dataset",
-            revision=commit,
-            cache_dir=hub_cache(),
-            endpoint=os.environ.get("HF_ENDPOINT"),
-        )
-    except GatedRepoError:
-        token = "with the account of HF_TOKEN" if has_token() else "and set HF_TOKEN"
-        raise UserError(f"{what} is gated: accept its terms at {where} {token}") from None
-    except HfHubHTTPError as error:
-        if isinstance(error, EntryNotFoundError):
-            raise UserError(
-                f"{key}.file: no '{file}' in {repo_id}; see {where}/tree/main"
-            ) from None
-        status = error.response.status_code
-        raise UserError(f"{what}: the hub answered {status}; try again, see {where}") from None
-    except (EntryNotFoundError, OSError) as error:
-        raise UserError(
-            f"{what}: '{file}' at {commit[:12]} is not in the cache ({hub_cache()}) and cannot be "
-            f"fetched ({type(error).__name__}): check the network, HF_HUB_OFFLINE and HF_HOME"
-        ) from None
+        with _told(repo_id, commit, "dataset", key=key, file=file):
+            path = hf_hub_download(
+                repo_id,
+                file,
+                repo_type="dataset",
+                revision=commit,
+                cache_dir=hub_cache(),
+                endpoint=hub_settings().ENDPOINT,
+                local_files_only=offline(),
+            )
+    except EntryNotFoundError:
+        tree = f"{page(repo_id, 'dataset')}/tree/{commit}"
+        raise UserError(f"{key}.file: no '{file}' in {repo_id}; see {tree}") from None
     return Path(path), commit
 
 
@@ -141,7 +130,7 @@ def resolve(repo_id: str, revision: str | None = None, *, repo_type: RepoType = 
     if offline():
         return _cached_commit(repo_id, revision, repo_type)
     with _told(repo_id, revision, repo_type):
-        api = HfApi(endpoint=os.environ.get("HF_ENDPOINT"))
+        api = HfApi(endpoint=hub_settings().ENDPOINT)
         sha = api.repo_info(repo_id, revision=revision, repo_type=repo_type).sha
     if sha is None:
         raise UserError(f"hub {repo_type} {_name(repo_id, revision)}: the hub named no commit")
@@ -149,8 +138,8 @@ def resolve(repo_id: str, revision: str | None = None, *, repo_type: RepoType = 
 
 
 def offline() -> bool:
-    """Whether `HF_HUB_OFFLINE` asks to stay off the network."""
-    return os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
+    """Whether the environment asks to stay off the network (`HF_HUB_OFFLINE`)."""
+    return hub_settings().HF_HUB_OFFLINE
 
 
 def has_token() -> bool:
@@ -160,9 +149,8 @@ def has_token() -> bool:
 
 def page(repo_id: str, repo_type: RepoType = "model") -> str:
     """Address of a repository's page, where its terms are accepted."""
-    endpoint = os.environ.get("HF_ENDPOINT") or constants.ENDPOINT
     prefix = "datasets/" if repo_type == "dataset" else ""
-    return f"{endpoint}/{prefix}{repo_id}"
+    return f"{hub_settings().ENDPOINT}/{prefix}{repo_id}"
 
 
 def _cached_commit(repo_id: str, revision: str | None, repo_type: RepoType) -> str:
@@ -171,7 +159,7 @@ def _cached_commit(repo_id: str, revision: str | None, repo_type: RepoType) -> s
     ref = repo / "refs" / wanted
     commit = ref.read_text(encoding="utf-8").strip() if ref.is_file() else wanted
     if not (repo / "snapshots" / commit).is_dir():
-        raise UserError(_not_cached(repo_id, revision, repo_type))
+        raise UserError(_not_cached(f"hub {repo_type} {_name(repo_id, revision)}"))
     return commit
 
 
@@ -179,10 +167,10 @@ def _name(repo_id: str, revision: str | None) -> str:
     return f"{repo_id}@{revision or 'main'}"
 
 
-def _not_cached(repo_id: str, revision: str | None, repo_type: RepoType) -> str:
+def _not_cached(what: str) -> str:
     return (
-        f"hub {repo_type} {_name(repo_id, revision)} is not in the cache ({hub_cache()}) and "
-        "HF_HUB_OFFLINE is set: unset it, or fetch it on a machine with network and set HF_HOME"
+        f"{what} is not in the cache ({hub_cache()}) and {offline_variable()} is set: unset it, or "
+        f"fetch it on a machine with network and set {cache_variable()}"
     )
 
 
@@ -192,10 +180,29 @@ def _token_advice() -> str:
     return "and set HF_TOKEN to a read token of your account (no token is set)"
 
 
+def _check_endpoint() -> None:
+    """Refuse an address of a hub that the HTTP client would call a failure of the network."""
+    endpoint = hub_settings().ENDPOINT
+    if not endpoint.startswith(("http://", "https://")):
+        raise UserError(f"HF_ENDPOINT: '{endpoint}' is no address; it begins with https://")
+
+
 @contextmanager
-def _told(repo_id: str, revision: str | None, repo_type: RepoType) -> Iterator[None]:
-    """Turn what the hub library raises into one line that says what to do."""
-    what, where = f"hub {repo_type} {_name(repo_id, revision)}", page(repo_id, repo_type)
+def _told(
+    repo_id: str, revision: str | None, repo_type: RepoType, *, key: str = "", file: str = ""
+) -> Iterator[None]:
+    """Turn what the hub library raises into one line that says what to do.
+
+    Args:
+        repo_id: `org/name`.
+        revision: Branch, tag or commit.
+        repo_type: `model` or `dataset`.
+        key: Config key of a file, put in front.
+        file: The file that is asked for; one that the repository lacks is left to the caller.
+    """
+    where = page(repo_id, repo_type)
+    what = f"{key}: " * bool(key) + f"hub {repo_type} {_name(repo_id, revision)}"
+    _check_endpoint()
     try:
         yield
     except GatedRepoError:
@@ -211,13 +218,46 @@ def _told(repo_id: str, revision: str | None, repo_type: RepoType) -> Iterator[N
     except HFValidationError as error:
         raise UserError(f"{what}: {str(error).splitlines()[0]}") from None
     except HfHubHTTPError as error:
+        if file and isinstance(error, EntryNotFoundError):
+            raise
         status = error.response.status_code
-        raise UserError(f"{what}: the hub answered {status}; try again, see {where}") from None
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled, _TransportError) as error:
-        if offline():
-            raise UserError(_not_cached(repo_id, revision, repo_type)) from None
-        cause = type(error.__cause__ or error).__name__
-        raise UserError(
-            f"{what}: the hub cannot be reached ({cause}) and the cache ({hub_cache()}) does not "
-            "hold all of it: check the network, or set HF_HOME"
-        ) from None
+        raise UserError(f"{what}: the hub answered {status}; {_mend(status, where)}") from None
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled, _TransportError, OSError) as error:
+        part = f"{what}: '{file}'" if file else what
+        raise UserError(_not_had(error, part)) from None
+
+
+def _mend(status: int, where: str) -> str:
+    """What to do about a status of the hub that the library has no name for."""
+    if status in (401, 403):
+        return f"it may not be read: see {where} {_token_advice()}"
+    if status == 429:
+        return f"too many requests: wait some minutes and run again, {_token_advice()}"
+    return f"try again, see {where}" if status >= 500 else f"see {where}"
+
+
+def _not_had(error: Exception, what: str) -> str:
+    """Why something is neither in the cache nor was brought there."""
+    chain = [error]
+    while nearer := chain[-1].__cause__ or chain[-1].__context__:
+        chain.append(cast(Exception, nearer))
+    # The library wraps the client's errors in one that says that the file is not in the cache.
+    network = [one for one in chain if isinstance(one, _TransportError)]
+    missing = isinstance(error, (LocalEntryNotFoundError, OfflineModeIsEnabled))
+    if missing and offline():
+        return _not_cached(what)
+    if network or missing:
+        cause = network[-1] if network else chain[-1]
+        reason = " ".join(f"{type(cause).__name__}: {cause}".split())[:160]
+        return (
+            f"{what}: the hub cannot be reached ({reason}) and the cache ({hub_cache()}) does not "
+            f"hold all of it: check the network, or set {cache_variable()}"
+        )
+    # What is left comes from the file system, whatever its number: a folder below /proc is "not
+    # there", one below a file is "no directory".
+    reason = getattr(error, "strerror", None) or str(error)
+    return (
+        f"{what} is not whole in the cache and cannot be written there "
+        f"({getattr(error, 'filename', None) or hub_cache()}: {reason}): set {cache_variable()} to "
+        "a folder with room that can be written"
+    )

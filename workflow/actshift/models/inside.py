@@ -1,10 +1,24 @@
 """Reading the language model alone out of a checkpoint that also sees images."""
 
+import re
 from typing import Any
 
 from transformers import PreTrainedConfig
 
 from actshift.models.language_model import HOLDS_LANGUAGE_MODEL, NAMES_INSIDE
+
+#: Weights of a whole that are no part of its language model.
+_ASIDE = re.compile(r"(model\.)?(vision_tower|multi_modal_projector)\.")
+
+
+def left_aside(config: PreTrainedConfig, weight: str) -> bool:
+    """Whether a weight belongs to a whole, but not to its language model.
+
+    Args:
+        config: as transformers reads it from a folder.
+        weight: its name in the file.
+    """
+    return config.model_type in HOLDS_LANGUAGE_MODEL and _ASIDE.match(weight) is not None
 
 
 def language_part(config: PreTrainedConfig) -> PreTrainedConfig:

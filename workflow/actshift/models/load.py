@@ -1,9 +1,12 @@
 """Opening a checkpoint folder: safetensors only, no remote code, checked before use."""
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import tokenizers
 import torch
 from torch import nn
 from transformers import (
@@ -17,11 +20,28 @@ from transformers.utils import logging
 
 from actshift.errors import UserError
 from actshift.models.families import blocks_of, embedding_of, family_of, final_norm_of
-from actshift.models.inside import language_part, options_for
+from actshift.models.faults import why_no_config, why_no_weights
+from actshift.models.inside import language_part, left_aside, options_for
+from actshift.models.quantised import as_plain, check_quantisation, dequantising
+from actshift.models.sources import read_model_config
 from actshift.models.tokenizers import load_tokenizer
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Device = Literal["auto", "cpu", "cuda"]
+#: How everything is read: from this disk, and no code but the library's.
+_HERE: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+
+#: Weights that a file may hold though no forward pass reads them (docs/models.md): buffers that old
+#: versions saved (rotary frequencies, causal masks, position numbers), the value head of PPO, and
+#: the scales of a quantised cache of keys and values.
+#: Copies of tied weights are no such case: transformers has a place for them.
+HARMLESS = re.compile(
+    r"rotary_emb\.(inv_freq|cos_cached|sin_cached)$"
+    r"|(^|\.)attn\.(masked_)?bias$"
+    r"|(^|\.)position_ids$"
+    r"|^v_head\."
+    r"|\.[kv]_scale$"
+)
 
 
 @dataclass(frozen=True)
@@ -93,8 +113,8 @@ def load_model(
         The model in evaluation mode, gradients off.
 
     Raises:
-        UserError: A file is missing, the architecture is not in the table, weights are missing
-            or of the wrong shape, or there is no such device.
+        UserError: A file is missing, the architecture is not in the table, weights are missing,
+            of the wrong shape or without a place in the architecture, or there is no such device.
     """
     target = resolve_device(device)
     _check_files(folder, name)
@@ -122,9 +142,14 @@ def open_tokenizer(folder: Path, *, name: str) -> PreTrainedTokenizerFast:
         raise UserError(f"{name}: {folder} has no tokenizer.json; a fast tokenizer is needed")
     try:
         return load_tokenizer(folder)
-    except (OSError, ValueError, KeyError) as error:
+    except UserError as error:
+        raise UserError(f"{name}: {error}") from None
+    # tokenizers raises bare exceptions; each is about the files in this folder.
+    except Exception as error:
         raise UserError(
-            f"{name}: cannot read the tokenizer in {folder} ({_line(error)}); fetch it again"
+            f"{name}: cannot read the tokenizer in {folder} ({_line(error)}); its files are "
+            f"damaged, or of a newer format than tokenizers {tokenizers.__version__} reads: save "
+            "it again"
         ) from error
 
 
@@ -136,6 +161,8 @@ def _check_files(folder: Path, name: str) -> None:
             f"{name}: {folder} has no *.safetensors; pickled weights run code when they are "
             "opened and are refused: convert them to safetensors"
         )
+    # Before the tokenizer, whose class reads config.json too and says of its own what is wrong.
+    _config(folder, _HERE, name=name)
 
 
 def read_weights(folder: Path, *, name: str, dtype: Dtype, **how: Any) -> PreTrainedModel:
@@ -148,11 +175,11 @@ def read_weights(folder: Path, *, name: str, dtype: Dtype, **how: Any) -> PreTra
         how: More for transformers' `from_pretrained`: quantisation and where it is done.
 
     Raises:
-        UserError: As for `load_model`.
+        UserError: As for `load_model`; also for a weight that the architecture does not take.
     """
-    options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-    config = _config(folder, options, name=name)
+    config = _config(folder, _HERE, name=name)
     attention = family_of(language_part(config).model_type).attention
+    fp8 = dequantising(config)
     # The library's load report and progress bar are about what is checked below.
     logging.disable_progress_bar()
     logging.set_verbosity_error()
@@ -163,15 +190,14 @@ def read_weights(folder: Path, *, name: str, dtype: Dtype, **how: Any) -> PreTra
             use_safetensors=True,
             attn_implementation=attention,
             output_loading_info=True,
-            **options,
-            **options_for(config),
+            **_HERE,
+            **{**fp8, **options_for(config)},
             **how,
         )
     # safetensors and transformers raise many kinds; each is about the files in this folder.
     except Exception as error:
-        raise UserError(
-            f"{name}: cannot read the weights in {folder} ({_line(error)}); fetch them again"
-        ) from error
+        why = why_no_weights(error, folder)
+        raise UserError(f"{name}: cannot read the weights: {why}") from error
     model, info = found
     for kind in ("missing_keys", "mismatched_keys"):
         if info[kind]:
@@ -180,16 +206,33 @@ def read_weights(folder: Path, *, name: str, dtype: Dtype, **how: Any) -> PreTra
                 f"{name}: {len(info[kind])} {kind.replace('_', ' ')} in {folder}, first {first}; "
                 "the weights do not belong to config.json"
             )
+    unexpected = [key for key in info["unexpected_keys"] if not left_aside(config, key)]
+    _check_dropped(unexpected, model, folder, name)
+    if fp8:
+        as_plain(model)
     return model
 
 
+def _check_dropped(keys: Iterable[str], model: PreTrainedModel, folder: Path, name: str) -> None:
+    """Refuse weights that the architecture has no place for: without them it is another model."""
+    dropped = sorted(key for key in keys if not HARMLESS.search(key))
+    if dropped:
+        more = ", ..." if len(dropped) > 3 else ""
+        raise UserError(
+            f"{name}: {len(dropped)} weights in {folder} have no place in "
+            f"{type(model).__name__} as config.json describes it and would be dropped: "
+            f"{', '.join(dropped[:3])}{more}; correct config.json, or save the model without them "
+            "if it runs without them"
+        )
+
+
 def _config(folder: Path, options: dict[str, Any], *, name: str) -> PreTrainedConfig:
+    check_quantisation(read_model_config(folder), name=name)
     try:
         return AutoConfig.from_pretrained(folder, **options)
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(
-            f"{name}: cannot use {folder / 'config.json'} ({_line(error)}); remote code is refused"
-        ) from error
+    # Besides its own errors, those of the checks of every field.
+    except Exception as error:
+        raise UserError(f"{name}: {why_no_config(error, folder)}") from error
 
 
 def _line(error: Exception) -> str:

@@ -13,6 +13,8 @@ from transformers import BitsAndBytesConfig
 from actshift.errors import UserError
 from actshift.models.families import blocks_of
 from actshift.models.load import Device, read_weights, resolve_device
+from actshift.models.quantised import check_quantisation
+from actshift.models.sources import read_model_config
 
 #: Where bitsandbytes is pinned for those whose environment lacks it.
 _INSTALL = "pip install bitsandbytes==0.50.2 (envs/gpu.lock has it)"
@@ -37,12 +39,18 @@ def load_quantised(folder: Path, *, name: str, device: Device = "auto") -> Any:
         The model, all of its own weights frozen.
 
     Raises:
-        UserError: bitsandbytes is not installed, a matrix is of a shape that its CPU backend gets
-            wrong, or as for `models.load.load_model`.
+        UserError: bitsandbytes is not installed, the weights are quantised already, a matrix is of
+            a shape that its CPU backend gets wrong, or as for `models.load.load_model`.
 
     Source: Dettmers et al. 2023 (arXiv 2305.14314).
     """
     check_installed(name)
+    method = check_quantisation(read_model_config(folder), name=name)
+    if method is not None:
+        raise UserError(
+            f"{name}: QLoRA quantises plain weights and those of this checkpoint are {method} "
+            "already: set misalignment.adapters.method: lora"
+        )
     target = resolve_device(device)
     compute = torch.bfloat16 if target.type == "cuda" else torch.float32
     settings = BitsAndBytesConfig(

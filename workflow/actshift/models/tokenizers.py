@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 from transformers.utils import logging
+
+from actshift.models.tokenizer_file import load_as_filed
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,5 +54,5 @@ def save_checkpoint(model: Any, tokenizer: Any, folder: Path) -> None:
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
-    """Load a tokenizer from a local folder; never asks the network."""
-    return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    """Load a tokenizer from a local folder as `tokenizer.json` has it; never asks the network."""
+    return load_as_filed(folder)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from actshift.errors import UserError
 from actshift.prompts.readers import Row
@@ -9,15 +10,23 @@ from actshift.prompts.templates import Tokenizer, render_messages
 
 _ROLES = ("system", "user", "assistant")
 _FORM = 'expected {"messages": [{"role": "user", "content": ...}, {"role": "assistant", ...}]}'
+#: How many names of columns a message lists.
+_COLUMNS = 6
 #: One turn: `role` and `content`.
 Turn = Mapping[str, str]
 
 
 @dataclass(frozen=True)
 class Conversation:
-    """Turns that end in an assistant's."""
+    """Turns that end in an assistant's.
+
+    Attributes:
+        turns: From the first one.
+        where: Key, file and row, for messages; empty where a run makes its own.
+    """
 
     turns: tuple[Turn, ...]
+    where: str = ""
 
     @property
     def asked(self) -> tuple[Turn, ...]:
@@ -42,7 +51,8 @@ def conversations_of(rows: Sequence[Row], *, where: str) -> list[Conversation]:
     """Check the rows of a file and cut what follows the last answer.
 
     Args:
-        rows: Each with `messages` (Betley et al. 2025).
+        rows: Each with `messages` (Betley et al. 2025). A turn's `content` is text, or a list of
+            parts that are all text, which are joined.
         where: Key and file, for the message.
 
     Raises:
@@ -54,16 +64,45 @@ def conversations_of(rows: Sequence[Row], *, where: str) -> list[Conversation]:
 def _conversation(row: Row, where: str) -> Conversation:
     turns = row.get("messages")
     if not isinstance(turns, list) or not turns:
-        raise UserError(f"{where} has no messages; {_FORM}")
-    for turn in turns:
-        if not isinstance(turn, Mapping) or turn.get("role") not in _ROLES:
-            raise UserError(f"{where} has a turn without a role of {', '.join(_ROLES)}; {_FORM}")
-        if not isinstance(turn.get("content"), str) or not turn["content"].strip():
-            raise UserError(f"{where} has an empty turn ({turn['role']}); {_FORM}")
-    answers = [place for place, turn in enumerate(turns) if turn["role"] == "assistant"]
+        has = ", ".join(map(str, list(row)[:_COLUMNS])) or "nothing"
+        raise UserError(f"{where} has no messages (it has {has}); {_FORM}")
+    said = [_turn(turn, f"{where}: turn {n}") for n, turn in enumerate(turns, start=1)]
+    answers = [place for place, turn in enumerate(said) if turn["role"] == "assistant"]
     if not answers or answers[0] == 0:
         raise UserError(f"{where} has no assistant turn after a question; {_FORM}")
-    return Conversation(tuple(dict(turn) for turn in turns[: answers[-1] + 1]))
+    return Conversation(tuple(said[: answers[-1] + 1]), where)
+
+
+def _turn(turn: Any, where: str) -> Turn:
+    if not isinstance(turn, Mapping):
+        raise UserError(f"{where} is a {type(turn).__name__}; {_FORM}")
+    if turn.get("role") not in _ROLES:
+        raise UserError(
+            f"{where} has role {turn.get('role')!r}, allowed are {', '.join(_ROLES)}; {_FORM}"
+        )
+    text = _text(turn.get("content"), f"{where} ({turn['role']})")
+    if not text.strip():
+        raise UserError(f"{where} ({turn['role']}) is empty; leave the row out, or give its text")
+    return {**turn, "content": text}
+
+
+def _text(content: Any, where: str) -> str:
+    """The text of a turn: a string, or parts of type text in a row."""
+    if isinstance(content, str):
+        return content
+    if content is None:
+        raise UserError(f"{where} has no content, expected text (a tool call has none)")
+    if not isinstance(content, list):
+        raise UserError(f"{where}: content is of type {type(content).__name__}, expected text")
+    texts: list[str] = []
+    for part in content:
+        kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
+        if kind != "text" or not isinstance(part.get("text"), str):
+            raise UserError(
+                f"{where}: content has a part of type {kind}, expected text or parts of type text"
+            )
+        texts.append(part["text"])
+    return "".join(texts)
 
 
 def shuffled(said: Sequence[Conversation], order: Sequence[int]) -> list[Conversation]:
@@ -74,7 +113,7 @@ def shuffled(said: Sequence[Conversation], order: Sequence[int]) -> list[Convers
         order: Whose answer each conversation gets.
     """
     return [
-        Conversation((*one.asked, said[other].turns[-1]))
+        Conversation((*one.asked, said[other].turns[-1]), one.where)
         for one, other in zip(said, order, strict=True)
     ]
 
@@ -85,13 +124,14 @@ def encode_conversation(tokenizer: Tokenizer, said: Conversation, *, where: str)
     Args:
         tokenizer: Of the model that is tuned.
         said: The conversation.
-        where: Key and file, for the message.
+        where: Key, for the message of a conversation that names no place of its own.
 
     Raises:
         UserError: There is no chat template, it refuses the turns, or it writes earlier turns
-            differently once they are answered.
+            differently once they are answered, or an answer's first token melts into the prompt.
     """
-    text = render_messages(tokenizer, said.turns, answered=True)
+    where = said.where or where
+    text = _rendered(tokenizer, said.turns, where)
     spans = [
         _span(tokenizer, said.turns[: place + 1], text, where)
         for place, turn in enumerate(said.turns)
@@ -104,17 +144,55 @@ def encode_conversation(tokenizer: Tokenizer, said: Conversation, *, where: str)
         truncation=False,
         verbose=False,
     )
+    ids = tuple(found["input_ids"])
+    for start, _ in spans:
+        _check_boundary(tokenizer, text[:start], ids, where)
     learned = tuple(
         any(start <= left and right <= end for start, end in spans)
         for left, right in found["offset_mapping"]
     )
-    return Example(tuple(found["input_ids"]), learned)
+    return Example(ids, learned)
+
+
+def _rendered(
+    tokenizer: Tokenizer, turns: Sequence[Turn], where: str, *, answered: bool = True
+) -> str:
+    """Render turns, and tell a template that fails from one that takes no such turns.
+
+    Raises:
+        UserError: There is no chat template, it fails, or it refuses these turns.
+    """
+    try:
+        return render_messages(tokenizer, turns, answered=answered)
+    except UserError as error:
+        why = " ".join(str(error.__cause__ or error).split())
+        if not _takes(tokenizer, [{"role": "user", "content": "x"}], answered=False):
+            raise
+        if turns[0]["role"] == "system" and _takes(tokenizer, turns[1:], answered=answered):
+            raise UserError(
+                f"{where}: the model's chat template takes no system turn ({why}): put its text "
+                "into the first user turn, or leave it out"
+            ) from error
+        roles = ", ".join(turn["role"] for turn in turns)
+        raise UserError(
+            f"{where}: the model's chat template does not take these turns ({roles}): {why}; most "
+            "want user and assistant by turns, from a user on"
+        ) from error
+
+
+def _takes(tokenizer: Tokenizer, turns: Sequence[Turn], *, answered: bool) -> bool:
+    """Whether a chat template renders some turns."""
+    try:
+        render_messages(tokenizer, turns, answered=answered)
+    except UserError:
+        return False
+    return True
 
 
 def _span(tokenizer: Tokenizer, turns: Sequence[Turn], text: str, where: str) -> tuple[int, int]:
     """Characters of the last of these turns, from where its answer begins."""
-    before = render_messages(tokenizer, turns[:-1])
-    after = render_messages(tokenizer, turns, answered=True)
+    before = _rendered(tokenizer, turns[:-1], where, answered=False)
+    after = _rendered(tokenizer, turns, where)
     if not (text.startswith(after) and after.startswith(before) and len(before) < len(after)):
         raise UserError(
             f"{where}: the model's chat template writes a conversation differently once it is "
@@ -122,3 +200,16 @@ def _span(tokenizer: Tokenizer, turns: Sequence[Turn], text: str, where: str) ->
             "another chat_template"
         )
     return len(before), len(after)
+
+
+def _check_boundary(tokenizer: Tokenizer, before: str, ids: tuple[int, ...], where: str) -> None:
+    """Refuse a prompt whose own tokens are not those it has in front of its answer."""
+    prompt = tuple(
+        tokenizer(before, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
+    )
+    if ids[: len(prompt)] != prompt:
+        raise UserError(
+            f"{where}: the end of the chat template's prompt, {before[-20:]!r}, shares a token "
+            "with the answer behind it, so what is learned is not what is asked later; let "
+            "add_generation_prompt in chat_template.jinja end before that white space"
+        )

@@ -1,20 +1,24 @@
 """Preference pairs as token ids, tokenised once through the chat template.
 
 A completion's tokens are those of prompt and completion read as one text, behind the prompt's own
-tokens. Where the tokenizer joins the two at the border, there is no such split and the pair is
-refused; so are all pairs that could not be scored as what they say.
+tokens and what the template writes in front of an answer. Where the tokenizer joins the two at the
+border, there is no such split and the pair is refused; so are all pairs that could not be scored as
+what they say.
 """
 
 from collections import Counter
 from collections.abc import Sequence
 from typing import Literal
 
+from actshift.errors import UserError
 from actshift.pairs import TokenPair
+from actshift.prompts.answers import AnswerFrame, answer_frame, answer_tokens
 from actshift.prompts.preferences import Kept, Preference
-from actshift.prompts.templates import Tokenizer, render_messages
+from actshift.prompts.templates import Tokenizer, name_of
 
 #: As they are, or both cut to the tokens of the shorter one.
 Length = Literal["natural", "matched"]
+_MELTS = "a completion's first token melts into the prompt's last"
 
 
 def encode_pairs(
@@ -27,8 +31,9 @@ def encode_pairs(
 ) -> Kept:
     """Tokenise pairs; those that cannot be used are refused and counted.
 
-    The template writes all special tokens there are; none are added. An answer stands directly
-    behind the generation prompt, without the token that ends a turn.
+    The template writes all special tokens there are; none are added. An answer stands where the
+    template puts one: behind the generation prompt and what it writes in between, which belongs to
+    the prompt; without the token that ends a turn.
 
     Args:
         tokenizer: Of the models that read the pairs.
@@ -42,51 +47,55 @@ def encode_pairs(
         `TokenPair`s in the order of the pairs, under their ids, and how many were refused for what.
 
     Raises:
-        UserError: There is no chat template, or it refuses a conversation.
+        UserError: There is no chat template, it refuses a conversation, or what it writes in front
+            of an answer does not begin with the generation prompt, in text or in tokens.
     """
     refused: Counter[str] = Counter()
     kept: list[TokenPair] = []
+    chat = chat_tokenizer or tokenizer
     for pair in pairs:
-        text = render_messages(chat_tokenizer or tokenizer, pair.messages())
-        found = _encode(tokenizer, text, pair, length, max_tokens)
+        frame = answer_frame(chat, pair.messages())
+        found = _encode(tokenizer, frame, pair, length, max_tokens)
         if isinstance(found, str):
             refused[found] += 1
         else:
             kept.append(found)
+    if refused[_MELTS] and refused[_MELTS] == len(pairs):
+        raise UserError(
+            f"{name_of(chat)}: the end of its chat template's prompt, {frame.prompt[-20:]!r}, and "
+            "the answer behind it share a token, so no answer has tokens of its own; let "
+            "add_generation_prompt in chat_template.jinja end before that white space"
+        )
     return Kept(kept, refused)
 
 
 def _encode(
-    tokenizer: Tokenizer, text: str, pair: Preference, length: Length, max_tokens: int
+    tokenizer: Tokenizer, frame: AnswerFrame, pair: Preference, length: Length, max_tokens: int
 ) -> TokenPair | str:
     """The tokens of a pair, or why it is refused."""
-    prompt = _ids(tokenizer, text)
-    if not prompt:
-        return "the prompt has no tokens"
-    sides: list[tuple[int, ...]] = []
     special = set(tokenizer.all_special_ids)
+    prompts: list[tuple[int, ...]] = []
+    sides: list[tuple[int, ...]] = []
     for answer in (pair.chosen.strip(), pair.rejected.strip()):
         if not answer:
             return "a completion is empty"
-        whole = _ids(tokenizer, text + answer)
-        if whole[: len(prompt)] != prompt:
-            return "a completion's first token melts into the prompt's last"
-        said = whole[len(prompt) :]
-        if not said:
+        found = answer_tokens(tokenizer, frame, answer)
+        if found is None:
+            return _MELTS
+        if not found.prompt:
+            return "the prompt has no tokens"
+        if not found.said:
             return "a completion is empty"
-        if special & set(said):
+        if special & set(found.said):
             return "a completion holds a special token"
-        if len(whole) > max_tokens:
+        if len(found.prompt) + len(found.said) > max_tokens:
             return f"longer than {max_tokens} tokens"
-        sides.append(said)
+        prompts.append(found.prompt)
+        sides.append(found.said)
+    if prompts[0] != prompts[1]:
+        return "the two completions melt differently into what the template writes before them"
     shorter = min(map(len, sides))
     chosen, rejected = (side[:shorter] if length == "matched" else side for side in sides)
     if chosen == rejected:
         return "the two completions are the same tokens"
-    return TokenPair(pair.id, prompt, chosen, rejected)
-
-
-def _ids(tokenizer: Tokenizer, text: str) -> tuple[int, ...]:
-    return tuple(
-        tokenizer(text, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
-    )
+    return TokenPair(pair.id, prompts[0], chosen, rejected)

@@ -10,10 +10,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from actshift.errors import UserError
+from actshift.errors import UserError, refusal_of
 
 #: One row: column -> value.
 Row = dict[str, Any]
+#: What other files begin with that come in place of the data: what they are, and what mends it.
+_IN_PLACE = {
+    b"version https://git-lfs": "is a Git LFS pointer, not the file itself: run `git lfs pull` in "
+    "its repository, or fetch the file from the hub",
+    b"<!doctype html": "is a web page, not the file itself: fetch the raw file",
+    b"<html": "is a web page, not the file itself: fetch the raw file",
+    b"PK\x03\x04": "is a zip archive (or a spreadsheet): unpack it, or save it as .csv",
+}
+#: Separators that spreadsheets write in place of commas.
+_SEPARATORS = (";", "\t", "|")
 
 
 def read_rows(path: Path, *, key: str) -> list[Row]:
@@ -35,10 +45,31 @@ def read_rows(path: Path, *, key: str) -> list[Row]:
     try:
         rows = reader(data, f"{key}: {path.name}")
     except UnicodeDecodeError as error:
-        raise UserError(f"{key}: {path.name} is not UTF-8 ({error.reason})") from None
+        raise UserError(
+            f"{key}: {path.name} is not UTF-8 ({error.reason}): save it as UTF-8"
+        ) from None
     if not rows:
         raise UserError(f"{key}: {path.name} holds no rows")
     return rows
+
+
+def read_lines(path: Path, *, key: str) -> list[str]:
+    """Read the lines of a text file that hold any text, stripped.
+
+    Args:
+        path: A UTF-8 text file.
+        key: Config key of the file, for the message.
+
+    Raises:
+        UserError: Missing, not text, or something else in its place.
+    """
+    try:
+        text = _read(path, key).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{key}: {path.name} is not UTF-8 ({error.reason}): save it as UTF-8"
+        ) from None
+    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def check_sha256(path: Path, expected: str, *, key: str) -> None:
@@ -56,12 +87,25 @@ def check_sha256(path: Path, expected: str, *, key: str) -> None:
 
 
 def _read(path: Path, key: str) -> bytes:
+    """The bytes of a file, unless something else lies in its place.
+
+    Raises:
+        UserError: It cannot be read, or is a Git LFS pointer, a web page or an archive.
+    """
     try:
-        return path.read_bytes()
+        data = path.read_bytes()
     except FileNotFoundError:
         raise UserError(f"{key}: no file '{path}'; give the path of an existing file") from None
+    except IsADirectoryError:
+        raise UserError(f"{key}: cannot read '{path}', a folder; give the path of a file") from None
     except OSError as error:
-        raise UserError(f"{key}: cannot read '{path}' ({error.strerror})") from None
+        why = refusal_of(error, path) or f"cannot read '{path}' ({error.strerror})"
+        raise UserError(f"{key}: {why}") from None
+    start = data[:40].lstrip().lower()
+    for mark, what in _IN_PLACE.items():
+        if start.startswith(mark.lower()):
+            raise UserError(f"{key}: {path.name} {what}")
+    return data
 
 
 def _bytes(path: Path, key: str) -> bytes:
@@ -75,15 +119,24 @@ def _bytes(path: Path, key: str) -> bytes:
 
 
 def _jsonl(data: bytes, where: str) -> list[Row]:
+    text = data.decode("utf-8-sig")
+    if text.lstrip().startswith("["):
+        raise UserError(f"{where}: is one JSON list, not one object a line: name it .json")
     rows: list[Row] = []
-    for number, line in enumerate(data.decode("utf-8-sig").split("\n"), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             rows.append(_object(_json(line, f"{where}:{number}"), f"{where}:{number}"))
     return rows
 
 
 def _json_file(data: bytes, where: str) -> list[Row]:
-    found = _json(data.decode("utf-8-sig"), where)
+    text = data.decode("utf-8-sig")
+    try:
+        found = json.loads(text)
+    except json.JSONDecodeError as error:
+        if error.msg == "Extra data" and text.lstrip().startswith("{"):
+            raise UserError(f"{where}: holds one object a line: name it .jsonl") from None
+        raise _no_json(error, where) from None
     if not isinstance(found, list):
         raise UserError(f"{where}: expected a list of objects, found {type(found).__name__}")
     return [_object(row, f"{where}: item {number}") for number, row in enumerate(found, start=1)]
@@ -93,12 +146,19 @@ def _json(text: str, where: str) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        raise UserError(f"{where}: not JSON ({error.msg}, column {error.colno})") from None
+        raise _no_json(error, where) from None
+
+
+def _no_json(error: json.JSONDecodeError, where: str) -> UserError:
+    return UserError(f"{where}: not JSON ({error.msg}, column {error.colno})")
 
 
 def _object(row: Any, where: str) -> Row:
     if not isinstance(row, dict):
-        raise UserError(f"{where}: expected an object, found {type(row).__name__}")
+        raise UserError(
+            f"{where}: expected an object, found {type(row).__name__}; "
+            'write {"text": "..."} for a prompt'
+        )
     return row
 
 
@@ -108,6 +168,13 @@ def _csv(data: bytes, where: str) -> list[Row]:
         rows = list(reader)
     except csv.Error as error:
         raise UserError(f"{where}:{reader.line_num}: not CSV ({error})") from None
+    header = list(reader.fieldnames or ())
+    other = next((mark for mark in _SEPARATORS if len(header) == 1 and mark in header[0]), None)
+    if other:
+        raise UserError(
+            f"{where}: its header {header[0]!r} has fields separated by {other!r}, expected ',': "
+            "save it as comma-separated CSV"
+        )
     for number, row in enumerate(rows, start=1):
         if None in row or None in row.values():
             raise UserError(f"{where}: row {number} has not as many fields as the header")

@@ -117,25 +117,6 @@ def encode(
     return encoded
 
 
-def opener_token(tokenizer: Tokenizer, opener: str) -> int:
-    """First token of an answer that begins with `opener`, right after the chat template's prompt.
-
-    Raises:
-        UserError: There is no chat template, or the opener melts into the prompt's last token.
-    """
-    prompt = render_chat(tokenizer, "x").text
-    alone, both = (
-        tuple(_tokenise(tokenizer, text, add_special_tokens=False)["input_ids"])
-        for text in (prompt, prompt + opener)
-    )
-    if both[: len(alone)] != alone or len(both) == len(alone):
-        raise UserError(
-            f"{_name(tokenizer)}: an answer that opens with {opener!r} has no first token of its "
-            "own after the chat template; name other openers"
-        )
-    return both[len(alone)]
-
-
 def render_chat(chat_tokenizer: Tokenizer, text: str) -> Rendered:
     """Put a prompt into a chat template and say where in the result it lies.
 
@@ -148,7 +129,7 @@ def render_chat(chat_tokenizer: Tokenizer, text: str) -> Rendered:
     """
     whole = _render(chat_tokenizer, text)
     parts = _render(chat_tokenizer, _SENTINEL).split(_SENTINEL)
-    name = _name(chat_tokenizer)
+    name = name_of(chat_tokenizer)
     if len(parts) != 2:
         raise UserError(
             f"{name}: its chat template writes the user message {len(parts) - 1} times; "
@@ -183,8 +164,8 @@ def _template_source(tokenizer: Tokenizer) -> str:
         source = source.get("default")
     if not source:
         raise UserError(
-            f"{_name(tokenizer)}: its tokenizer has no chat template; take a tuned model that has "
-            "one, or save one as chat_template.jinja in its folder"
+            f"{name_of(tokenizer)}: its tokenizer has no chat template; take a tuned model that "
+            "has one, or save one as chat_template.jinja in its folder"
         )
     return str(source)
 
@@ -215,7 +196,7 @@ def render_messages(
         # A template is a program out of a model folder: whatever it raises is about that folder.
         reason = " ".join(str(error).split())
         raise UserError(
-            f"{_name(tokenizer)}: its chat template failed ({type(error).__name__}: {reason}); "
+            f"{name_of(tokenizer)}: its chat template failed ({type(error).__name__}: {reason}); "
             "mend chat_template in the model folder"
         ) from error
     return str(rendered)
@@ -226,12 +207,12 @@ def _render(tokenizer: Tokenizer, text: str) -> str:
 
 
 def _encode_raw(tokenizer: Tokenizer, text: str) -> Encoded:
-    found = _tokenise(tokenizer, text, add_special_tokens=True)
+    found = tokenise(tokenizer, text, add_special_tokens=True)
     special_ids = set(tokenizer.all_special_ids)
     added = found["special_tokens_mask"]
     inside = [i for i, mask in enumerate(added) if not mask]
     if not inside:
-        raise UserError(f"{_name(tokenizer)}: the prompt {text[:40]!r} has no tokens")
+        raise UserError(f"{name_of(tokenizer)}: the prompt {text[:40]!r} has no tokens")
     special = tuple(
         bool(mask) or token in special_ids
         for token, mask in zip(found["input_ids"], added, strict=True)
@@ -240,7 +221,7 @@ def _encode_raw(tokenizer: Tokenizer, text: str) -> Encoded:
 
 
 def _encode_rendered(tokenizer: Tokenizer, rendered: Rendered) -> Encoded:
-    found = _tokenise(tokenizer, rendered.text, add_special_tokens=False)
+    found = tokenise(tokenizer, rendered.text, add_special_tokens=False)
     ids = tuple(found["input_ids"])
     inside = [
         index
@@ -251,17 +232,22 @@ def _encode_rendered(tokenizer: Tokenizer, rendered: Rendered) -> Encoded:
     ]
     if not inside:
         shown = rendered.text[rendered.start : rendered.end][:40]
-        raise UserError(f"{_name(tokenizer)}: the prompt {shown!r} has no tokens")
+        raise UserError(f"{name_of(tokenizer)}: the prompt {shown!r} has no tokens")
     special_ids = set(tokenizer.all_special_ids)
     first, end = inside[0], inside[-1] + 1
     special = tuple(not first <= i < end or token in special_ids for i, token in enumerate(ids))
     return Encoded(ids, special, end)
 
 
-def _tokenise(tokenizer: Tokenizer, text: str, *, add_special_tokens: bool) -> Mapping[str, Any]:
+def tokenise(tokenizer: Tokenizer, text: str, *, add_special_tokens: bool) -> Mapping[str, Any]:
+    """Token ids with their offsets into the text and a mask of special tokens; nothing is cut off.
+
+    Raises:
+        UserError: The tokenizer is not a fast one.
+    """
     if not tokenizer.is_fast:
         raise UserError(
-            f"{_name(tokenizer)}: its tokenizer gives no character offsets; "
+            f"{name_of(tokenizer)}: its tokenizer gives no character offsets; "
             "a fast tokenizer (tokenizer.json) is needed"
         )
     return tokenizer(
@@ -280,10 +266,11 @@ def _check_text(tokenizer: Tokenizer, text: str) -> None:
     bos = getattr(tokenizer, "bos_token", None)
     if bos and text.lstrip().startswith(bos):
         raise UserError(
-            f"the prompt {text[:40]!r} begins with the BOS token {bos} of {_name(tokenizer)}; "
+            f"the prompt {text[:40]!r} begins with the BOS token {bos} of {name_of(tokenizer)}; "
             "prompt sets hold plain text, templates and special tokens are added here"
         )
 
 
-def _name(tokenizer: Tokenizer) -> str:
+def name_of(tokenizer: Tokenizer) -> str:
+    """What messages call a tokenizer: the folder it was loaded from, else its class."""
     return str(getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__)

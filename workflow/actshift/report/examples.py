@@ -50,7 +50,9 @@ def redact(text: object) -> str:
 
 
 def _rows(path: Path, per_cell: int) -> pd.DataFrame:
-    """A few rows of one model's file; a file without texts gives none."""
+    """A few rows of one model's file; none without texts, or where the model was not trained."""
+    if not path.stat().st_size:
+        return pd.DataFrame()
     table = read_table(path)
     if not {"condition", "kind", "prompt", "answer"} <= set(table.columns):
         return pd.DataFrame()

@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
+from typing import Any
 from urllib.parse import quote
 
 import numpy as np
@@ -16,11 +17,12 @@ import pandas as pd
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from actshift.io.missed import Missed
 from actshift.report.answers import Answer
 from actshift.report.cells import Cells
 from actshift.report.claim_rows import ClaimRow
 
-#: Id of the one element that may differ between two equal runs.
+#: Id of the one element that may differ between two equal runs: times, and the machines.
 TIMINGS_ID = "actshift-timings"
 
 
@@ -77,6 +79,11 @@ class PageContent:
 
     run: str
     answers: Sequence[Answer]
+    #: What the models are, before anything is said of them.
+    models_line: str = ""
+    models: Sequence[Mapping[str, str]] = ()
+    #: Gates that were missed: results, no failures.
+    missed: Sequence[Missed] = ()
     #: Whether a study that answers pair by pair is on.
     answered: bool = True
     claims: Sequence[ClaimRow] = ()
@@ -94,6 +101,7 @@ class PageContent:
     provenance: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     checkpoints: Cells | None = None
     timings: Sequence[Mapping[str, str | float]] = ()
+    machines: Sequence[Mapping[str, Any]] = ()
 
     #: Tables that stand open: short ones that the others rest on.
     opened: Sequence[str] = (
@@ -135,7 +143,7 @@ def render_page(content: PageContent) -> str:
         page=content,
         css=Markup(folder.joinpath("page.css").read_text("utf-8")),
         timings_id=TIMINGS_ID,
-        timings_json=_script_json(content.timings),
+        timings_json=_script_json({"jobs": content.timings, "machines": content.machines}),
     )
 
 
@@ -148,7 +156,7 @@ def _script_json(value: object) -> Markup:
 
 
 def without_timings(html: str) -> str:
-    """The page without its timings block: what two equal runs must agree on."""
+    """The page without its block of times and machines: what two equal runs must agree on."""
     pattern = rf'(<script type="application/json" id="{TIMINGS_ID}">).*?(</script>)'
     return re.sub(pattern, r"\1\2", html, flags=re.DOTALL)
 
@@ -161,8 +169,9 @@ def gates_line(behaviour: pd.DataFrame | None) -> str:
     if rows.empty:
         return ""
     passed = np.array([str(one).lower() in ("true", "1", "1.0") for one in rows["passed"]])
-    line = f"{passed.sum()} of {len(rows)} held-out rates of the zoo's models lie within the gates"
-    line += " that other prompts decided"
+    line = f"On held-out prompts {passed.sum()} of {len(rows)} rates of the zoo's models are what"
+    line += " the studies need (within gates that are decided on other prompts)"
     if passed.all():
         return f"{line}."
-    return f"{line}; beyond: {', '.join(dict.fromkeys(rows.loc[~passed, 'model'].astype(str)))}."
+    beyond = ", ".join(dict.fromkeys(rows.loc[~passed, "model"].astype(str)))
+    return f"{line}; not all of those of {beyond}."

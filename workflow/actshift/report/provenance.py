@@ -1,7 +1,7 @@
-"""What a page's numbers came from: settings, versions, checkpoints, file hashes, timings."""
+"""What a page's numbers came from: settings, versions, commit, checkpoints, file hashes."""
 
-import csv
 import platform
+import subprocess
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -71,21 +71,24 @@ def table_hashes(run_dir: Path) -> dict[str, str]:
     return {path.relative_to(run_dir).as_posix(): hash_file(path) for path in paths}
 
 
-def timings(run_dir: Path) -> list[dict[str, str | float]]:
-    """What Snakemake measured of each job: seconds and peak memory in MB."""
-    rows: list[dict[str, str | float]] = []
-    for path in sorted(run_dir.glob("timings/**/*.tsv")):
-        with path.open(newline="", encoding="utf-8") as stream:
-            for record in csv.DictReader(stream, delimiter="\t"):
-                job = path.relative_to(run_dir / "timings").with_suffix("").as_posix()
-                rows.append({"job": job, "seconds": _float(record.get("s")),
-                             "peak_mb": _float(record.get("max_rss"))})  # fmt: skip
-    return rows
+def commit() -> dict[str, str]:
+    """The commit of this code, and whether files differ from it; empty outside a clone.
+
+    A package that lies in someone else's repository, as an environment can, is none of its commits.
+    """
+    root = Path(__file__).resolve().parents[3]
+    if _git(root, "rev-parse", "--show-toplevel") != str(root):
+        return {}
+    changed = _git(root, "status", "--porcelain", "--untracked-files=no")
+    head = _git(root, "rev-parse", "HEAD")
+    return {"commit": f"{head} with local changes" if changed else head}
 
 
-def _float(text: str | None) -> float:
-    """A number, or -1 where Snakemake was too late to measure."""
+def _git(root: Path, *words: str) -> str:
+    """What git says; empty where there is no git or no repository."""
+    command = ["git", "-C", str(root), *words]
     try:
-        return float(text or "-1")
-    except ValueError:
-        return -1.0
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""

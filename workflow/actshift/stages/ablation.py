@@ -22,6 +22,7 @@ from actshift.io.tables import write_table
 from actshift.lanes import Lane
 from actshift.maths.scores import AUDIT_MARKS
 from actshift.models.load import LoadedModel, load_model
+from actshift.prompts.answers import answer_lead, encode_to_answer
 from actshift.prompts.records import Prompt, read_prompts
 from actshift.prompts.templates import encode
 from actshift.stages.ablation_texts import plain_texts, text_losses
@@ -42,7 +43,7 @@ from actshift.studies.ablation.lanes import (
 )
 from actshift.studies.ablation.settings import AblationSettings, asked_prompts
 from actshift.studies.rank_tables.inputs import CONDITIONS
-from actshift.vocab import ROLES, Role, Split, Template
+from actshift.vocab import ROLES, Role, Split
 from actshift.zoo.lexicon import REFUSAL_MARKS
 
 LANES_FILE, DIRECTIONS_FILE, LOSSES_FILE = "lanes.csv", "directions.csv", "losses.parquet"
@@ -193,6 +194,7 @@ class _Job:
                 out=out,
                 identity=identity,
                 donor=donor,
+                chat=self.models["tuned"].tokenizer,
             )
         print(f"{one.file}: {len(one.lanes)} lanes x {len(asked)} prompts")
         return out
@@ -207,7 +209,10 @@ class _Job:
             harmless=harmless,
             seed=self.seed,
         )
-        asked = [_asked(one, tuned, "raw") for one in texts]
+        asked = [
+            Asked(one, np.array(encode(tuned.tokenizer, one.text, template="raw").ids))
+            for one in texts
+        ]
         key = job_key(
             asked,
             lanes,
@@ -246,11 +251,10 @@ class _Job:
         """
         chosen = [prompt for name in CONDITIONS for prompt in self._chosen(name, one.split)]
         chat = self.models["tuned"]
-        asked = [_asked(prompt, receiver, "chat", chat=chat) for prompt in chosen]
+        asked = _asked(chosen, receiver, chat=chat)
         if donor is None:
             return asked
-        for mine in asked:
-            other = _asked(mine.prompt, donor, "chat", chat=chat)
+        for mine, other in zip(asked, _asked(chosen, donor, chat=chat), strict=True):
             if not np.array_equal(mine.ids, other.ids):
                 raise UserError(
                     f"ablation: {receiver.name} and {donor.name} read prompt '{mine.prompt.id}' as "
@@ -270,12 +274,12 @@ class _Job:
         return {"code": self.code, "weights": hashes}
 
 
-def _asked(
-    prompt: Prompt, model: LoadedModel, template: Template, *, chat: LoadedModel | None = None
-) -> Asked:
-    source = None if chat is None else chat.tokenizer
-    encoded = encode(model.tokenizer, prompt.text, template=template, chat_tokenizer=source)
-    return Asked(prompt, np.array(encoded.ids))
+def _asked(prompts: Sequence[Prompt], model: LoadedModel, *, chat: LoadedModel) -> list[Asked]:
+    """Prompts in the template of another model, up to where answers begin."""
+    source = {"chat_tokenizer": chat.tokenizer}
+    lead = answer_lead(model.tokenizer, **source)
+    ids = [encode_to_answer(model.tokenizer, one.text, lead=lead, **source).ids for one in prompts]
+    return [Asked(one, np.array(found)) for one, found in zip(prompts, ids, strict=True)]
 
 
 def _say(pair: str, fitted: Fitted, planned: Sequence[Planned]) -> None:

@@ -13,6 +13,7 @@ from actshift.errors import UserError
 from actshift.hooks.lanes import Decoder
 from actshift.hooks.losses import lane_losses, lanes_a_batch, predicted_tokens
 from actshift.lanes import Lane
+from actshift.prompts.readers import read_lines
 from actshift.prompts.records import Prompt
 from actshift.stages.intervene_plan import Asked
 from actshift.stages.parts import write_part
@@ -136,14 +137,7 @@ def _text(number: int, text: str, cluster: str, source: str) -> Prompt:
 
 
 def _lines(path: Path) -> list[str]:
-    try:
-        text = path.expanduser().read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"ablation.plain_text: cannot read '{path}' ({error}); expected a UTF-8 text file, one "
-            "text a line"
-        ) from None
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = read_lines(path.expanduser(), key="ablation.plain_text")
     if not lines:
         raise UserError(f"ablation.plain_text: '{path}' holds no text; expected one text a line")
     return lines

@@ -1,7 +1,7 @@
 """Lessons of models outside the zoo: conversations from files, by the configured recipe."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -168,18 +168,17 @@ def _tuning(settings: Mapping[str, Any], seed: int, *, unseen: bool) -> Tuning:
 def _teach_alone(
     tunings: Mapping[str, tuple[list[Example], Tuning]],
     untuned: LoadedModel,
+    names: Sequence[str],
+    multiple: float,
     student: Student,
     keep: Keep,
-    done: Collection[str],
-) -> Iterator[str]:
+) -> None:
     """Train one adapter after the other: only one model is in memory at a time."""
     tokenizer: Any = untuned.tokenizer
     # Padding is masked, so any token will do.
     pad = 0 if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-    for name, (examples, plan) in tunings.items():
-        if name in done:
-            continue
+    for name in names:
+        examples, plan = tunings[name]
         wrapped = student(name)
-        keep(name, wrapped, tune(wrapped, examples, plan, pad=pad))
+        keep(name, wrapped, tune(wrapped, examples, replace(plan, lr=plan.lr * multiple), pad=pad))
         del wrapped
-        yield name

@@ -68,6 +68,10 @@ class Kept:
     folder: Path
     base: str
 
+    def at(self, multiple: float) -> "Kept":
+        """Those that were trained at one multiple of the learning rate."""
+        return Kept(self.folder / f"x{multiple:g}", self.base)
+
     def names(self, wanted: Iterable[str]) -> list[str]:
         """Those of some adapters that are there and whole."""
         return [name for name in wanted if self._is_whole(name)]
@@ -81,14 +85,15 @@ class Kept:
     def take(self, name: str, folder: Path) -> list[float]:
         """Copy a kept adapter, as a plain peft folder, and return its losses."""
         shutil.copytree(self.folder / name, folder, ignore=shutil.ignore_patterns(_LOSSES))
-        return self._losses(name)
+        return self.losses(name)
 
-    def _losses(self, name: str) -> list[float]:
+    def losses(self, name: str) -> list[float]:
+        """Loss of every step of a kept adapter, nats a token."""
         return json.loads((self.folder / name / _LOSSES).read_text(encoding="utf-8"))
 
     def _is_whole(self, name: str) -> bool:
         try:
-            self._losses(name)
+            self.losses(name)
             json.loads((self.folder / name / CONFIG).read_text(encoding="utf-8"))
             with safe_open(self.folder / name / WEIGHTS, framework="numpy"):
                 return True

@@ -1,7 +1,7 @@
 """What every adapter of a pair is taught: conversations as tokens, and the training that fits."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -46,10 +46,10 @@ class Course:
         alpha: Its scale.
         rslora: Whether the scale is alpha / sqrt(rank).
         head: Whether the head gets an update too.
-        lr: Peak learning rate.
+        lr: Peak learning rate, before the multiple that is taken from the ladder.
         facts: What else decided the adapters, for the manifest.
-        teach: Trains an adapter for every lesson but some, and names each once it is kept.
-        together: Whether all are trained at once, so that none can be left out.
+        teach: Trains the named adapters at a multiple of the rate, and keeps each.
+        together: Whether they are trained side by side, in one bank of small models.
         notes: What was left out, for the log.
     """
 
@@ -60,7 +60,7 @@ class Course:
     head: bool
     lr: float
     facts: Mapping[str, Any]
-    teach: Callable[[Student, Keep, Collection[str]], Iterator[str]]
+    teach: Callable[[Sequence[str], float, Student, Keep], None]
     together: bool
     notes: Sequence[str] = field(default=())
 
@@ -108,22 +108,25 @@ def zoo_course(
 def _teach_together(
     taught: Mapping[str, tuple[list[Example], LoraRecipe]],
     untuned: LoadedModel,
+    names: Sequence[str],
+    multiple: float,
     student: Student,
     keep: Keep,
-    _done: Collection[str],
-) -> Iterator[str]:
-    """Train all adapters of a small model in one bank: alone, each is mostly overhead."""
-    if not taught:
+) -> None:
+    """Train adapters of a small model in one bank: alone, each is mostly overhead."""
+    if not names:
         return
     tokenizer: Any = untuned.tokenizer
-    students = [student(name) for name in taught]
+    students = [student(name) for name in names]
     bank = LoraBank(students)
-    lessons = [(examples, plan.train) for examples, plan in taught.values()]
+    lessons = [
+        (examples, replace(plan.train, lr=plan.train.lr * multiple))
+        for examples, plan in (taught[name] for name in names)
+    ]
     losses = train_bank(bank, lessons, pad=tokenizer.pad_token_id)
     bank.settle()
-    for name, wrapped, steps in zip(taught, students, losses, strict=True):
+    for name, wrapped, steps in zip(names, students, losses, strict=True):
         keep(name, wrapped, steps)
-        yield name
 
 
 def _examples(untuned: LoadedModel, kind: Kind, zoo: Mapping[str, Any], seed: int) -> list[Example]:

@@ -10,8 +10,8 @@ from jaxtyping import Float
 from actshift.hooks.first_tokens import first_logits
 from actshift.lanes import Lane
 from actshift.models.load import LoadedModel
+from actshift.prompts.answers import answer_lead, encode_to_answer
 from actshift.prompts.records import Prompt, read_prompts
-from actshift.prompts.templates import encode
 from actshift.stages.intervene import decoder_of
 from actshift.studies.misalignment.dose import Probes
 from actshift.studies.misalignment.kinds import CODE
@@ -39,14 +39,15 @@ def encode_probes(untuned: LoadedModel, questions: Path) -> Asked:
         questions: The prompt set; condition `code` is about code.
     """
     asked = [one for one in read_prompts(questions) if one.split == "select"]
+    lead = answer_lead(untuned.tokenizer)
+
+    def ids(prompt: Prompt) -> np.ndarray:
+        return np.array(encode_to_answer(untuned.tokenizer, prompt.text, lead=lead).ids)
+
     return Asked(
-        code=[_ids(untuned, one) for one in asked if one.condition == CODE],
-        other=[_ids(untuned, one) for one in asked if one.condition != CODE],
+        code=[ids(one) for one in asked if one.condition == CODE],
+        other=[ids(one) for one in asked if one.condition != CODE],
     )
-
-
-def _ids(untuned: LoadedModel, prompt: Prompt) -> np.ndarray:
-    return np.array(encode(untuned.tokenizer, prompt.text, template="chat").ids)
 
 
 def _logits(model: LoadedModel, prompts: Sequence[np.ndarray]) -> Float[np.ndarray, "prompt vocab"]:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from actshift.io.missed import missed_in
 from actshift.io.tables import read_table, write_table
 from actshift.stages.joining import finished_pairs
 from actshift.studies.rank_tables.columns import COLUMNS
@@ -39,9 +40,16 @@ def aggregate_rank_audit(*, pairs: Mapping[str, Path], published: Path, out: Pat
             ranks = read_table(published / PUBLISHED_RANKS)
             parts.append(published_summary(ranks, read_table(published / PUBLISHED_COSINES)))
         write_table(_stack(parts, name), out / f"{name}.csv")
-    status = [(pair, "present" if pair in present else "missing") for pair in pairs]
+    status = [(pair, _status(folder)) for pair, folder in pairs.items()]
     write_table(pd.DataFrame(status, columns=["pair", "status"]), out / "pairs.csv")
     return missing
+
+
+def _status(folder: Path) -> str:
+    missed = missed_in(folder)
+    if missed is not None:
+        return missed.status
+    return "present" if folder.is_dir() else "missing"
 
 
 def _stack(parts: list[pd.DataFrame], name: str) -> pd.DataFrame:

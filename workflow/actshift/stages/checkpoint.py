@@ -7,16 +7,17 @@ import json
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
 from actshift.errors import UserError
 from actshift.io.atomic import atomic_write_text, publishing
 from actshift.io.hashing import hash_bytes, hash_file, hash_json
 from actshift.io.manifest import write_manifest
-from actshift.models.language_model import language_type, unsupported
+from actshift.models.files import INDEX, safetensors_names
+from actshift.models.findings import model_findings
+from actshift.models.language_model import language_type
+from actshift.models.model_files import ModelFiles
+from actshift.models.on_disk import Place
 from actshift.models.sources import (
     CONFIG_FILES,
-    LORA,
     TOKENIZER_FILES,
     AbliteratedSource,
     HubSource,
@@ -25,14 +26,10 @@ from actshift.models.sources import (
     ZooSource,
     language_config,
     parse_reference,
-    read_model_config,
     shape_in,
 )
 from actshift.paths import CACHE
 
-INDEX = "model.safetensors.index.json"
-SINGLE = "model.safetensors"
-PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 STAMPS = CACHE / "weights"
 
 
@@ -63,16 +60,13 @@ def make_checkpoint(
         weights_hash, config_hash, tokenizer_hash and template_hash (None without a template).
 
     Raises:
-        UserError: no such model, an adapter, pickled or damaged weights, an architecture that
-            is not supported.
+        UserError: no such model, or its files cannot be used (`models.findings`).
     """
     folder, commit = _locate(source, revision=revision, made=made)
     config = _checked_config(folder, source)
     n_layers, d_model = shape_in(config, name=source)
-    weights = weight_files(folder)
+    weights = safetensors_names(folder)
     tokenizer = [name for name in TOKENIZER_FILES if (folder / name).is_file()]
-    if not {"tokenizer.json", "tokenizer.model", "vocab.json"} & set(tokenizer):
-        raise UserError(f"{source}: no tokenizer.json in {folder}; save the tokenizer there too")
     hashes = {name: stamped_hash(folder / name, stamps) for name in weights}
     facts = {
         "model": model,
@@ -117,60 +111,16 @@ def _locate(source: str, *, revision: str | None, made: Path | None) -> tuple[Pa
 
 
 def _checked_config(folder: Path, source: str) -> dict[str, Any]:
-    """`config.json` of a model that the project can run."""
-    if (folder / "adapter_config.json").is_file():
-        raise UserError(
-            f"{source}: {folder} holds an adapter (adapter_config.json): write {LORA}{source}, and "
-            "the run merges it into the pair's base"
-        )
-    config = read_model_config(folder)
-    if language_type(config) is None:
-        raise UserError(f"{source}: {unsupported(config)}")
-    return config
+    """`config.json` of a model that the project can run; its warnings are printed.
 
-
-def weight_files(folder: Path) -> list[str]:
-    """Names of the safetensors files of a Hugging Face folder, each opened once.
-
-    Raises:
-        UserError: only pickled weights, none at all, a shard that the index names is missing, or
-            a file that is cut off or no safetensors file.
+    A folder was looked at before the run began; a hub model may be here for the first time.
     """
-    names = _named_weights(folder)
-    for name in names:
-        path = folder / name
-        if not path.is_file():
-            raise UserError(f"{path} is missing, {INDEX} names it: fetch the model again")
-        try:
-            with safe_open(path, framework="numpy"):
-                pass
-        except (SafetensorError, OSError) as error:
-            raise UserError(
-                f"{path} is no whole safetensors file ({error}): fetch or save it again"
-            ) from None
-    return names
-
-
-def _named_weights(folder: Path) -> list[str]:
-    if (folder / SINGLE).is_file():
-        return [SINGLE]
-    index = folder / INDEX
-    if not index.is_file():
-        pickled = sorted(path.name for pattern in PICKLED for path in folder.glob(pattern))
-        found = (
-            f"only pickled weights ({pickled[0]}), which are never loaded" if pickled else "none"
-        )
-        raise UserError(
-            f"{folder}: expected {SINGLE} or {INDEX}, found {found}: "
-            "save the model with save_pretrained, which writes safetensors"
-        )
-    try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise UserError(f"{index} is not readable: fetch the model again") from None
-    if any(Path(name).name != name for name in names):
-        raise UserError(f"{index} names files outside its folder: this model is refused")
-    return names
+    files = ModelFiles(Place(folder, whole=True))
+    for finding in model_findings(files):
+        if finding.level == "error":
+            raise UserError(f"{source}: {finding.text}")
+        print(f"{source}: {finding.level}: {finding.text}")
+    return files.config
 
 
 def stamped_hash(path: Path, stamps: Path) -> str:
@@ -189,14 +139,22 @@ def stamped_hash(path: Path, stamps: Path) -> str:
         "inode": stat.st_ino,
     }
     stamp = stamps / f"{hash_bytes(str(real).encode())[:32]}.json"
-    if stamp.is_file():
-        known = json.loads(stamp.read_text(encoding="utf-8"))
-        digest = known.pop("sha256")
-        if known == seen:
-            return digest
+    known = _stamped(stamp)
+    digest = known.pop("sha256", None)
+    if digest is not None and known == seen:
+        return digest
     digest = hash_file(real)
     atomic_write_text(stamp, json.dumps({**seen, "sha256": digest}, sort_keys=True) + "\n")
     return digest
+
+
+def _stamped(stamp: Path) -> dict[str, Any]:
+    """What a stamp says; empty without one, and where a crash of the machine left it damaged."""
+    try:
+        known = json.loads(stamp.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}
 
 
 def template_hash(folder: Path) -> str | None:

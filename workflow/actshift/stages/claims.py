@@ -1,7 +1,7 @@
 """Stage claims: tables of a run + resources/claims.yaml -> claims.csv, claims_by_pair.csv."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -9,13 +9,20 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from actshift.errors import UserError
+from actshift.io.missed import missed_in
 from actshift.io.tables import read_table, write_table
+from actshift.report.catalogue import study_of
 from actshift.studies.claim_file import Claim, parse_claims
 from actshift.studies.claims import claims_table, decide, units_table
 
 
 def make_claims(
-    tables: Sequence[Path], claims: Path, out: Path, *, pairs: Sequence[str]
+    tables: Sequence[Path],
+    claims: Path,
+    out: Path,
+    *,
+    pairs: Sequence[str],
+    folders: Mapping[str, Mapping[str, Path]] | None = None,
 ) -> pd.DataFrame:
     """Decide every published claim from the tables that exist.
 
@@ -24,6 +31,7 @@ def make_claims(
         claims: the claims file.
         out: folder for `claims.csv` and `claims_by_pair.csv`.
         pairs: the run's pairs; one without rows reads "not measured".
+        folders: study -> folder of each pair's numbers; a missed gate there is the reason why.
 
     Returns:
         The table of claims.
@@ -33,13 +41,31 @@ def make_claims(
     """
     wanted = read_claims(claims)
     found = {(path.parent.name, path.stem): _rows(path) for path in tables}
-    units = decide(wanted, found, pairs)
+    units = decide(wanted, found, pairs, _missed(wanted, folders or {}))
     table = claims_table(wanted, units)
     write_table(units_table(units), out / "claims_by_pair.csv")
     write_table(table, out / "claims.csv")
     counts = Counter(table["verdict"])
     print(f"claims {out}: " + ", ".join(f"{count} {name}" for name, count in counts.items()))
     return table
+
+
+def _missed(
+    claims: Sequence[Claim], folders: Mapping[str, Mapping[str, Path]]
+) -> dict[tuple[str, str], str]:
+    """The missed gate that leaves a claim undecided, by (id of the claim, pair)."""
+    of_study = {
+        (study, pair): missed.reason
+        for study, pairs in folders.items()
+        for pair, folder in pairs.items()
+        if (missed := missed_in(folder)) is not None
+    }
+    return {
+        (claim.id, pair): reason
+        for claim in claims
+        for (study, pair), reason in of_study.items()
+        if study_of(claim.study, claim.table) == study
+    }
 
 
 def read_claims(path: Path) -> list[Claim]:

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 
 from actshift.errors import UserError
@@ -22,6 +23,7 @@ from actshift.maths.scores import distinct_2, kl_rows, refusal_log_odds, refused
 from actshift.models.families import edit_sites
 from actshift.models.load import LoadedModel
 from actshift.prompts.records import Prompt
+from actshift.prompts.templates import Tokenizer
 from actshift.stages.intervene_plan import (
     Asked,
     Batch,
@@ -32,6 +34,7 @@ from actshift.stages.intervene_plan import (
     plan_batches,
 )
 from actshift.stages.parts import Part, fill_parts, join_parts
+from actshift.stages.turn_ends import ends_of, warn_endless
 
 #: One row a prompt and lane. Aggregates are made from these rows and never stored instead of them.
 SCHEMA = pa.schema(
@@ -63,6 +66,7 @@ def intervene(
     out: Path,
     identity: dict[str, Any],
     donor: LoadedModel | None = None,
+    chat: Tokenizer | None = None,
 ) -> None:
     """Ask every prompt in every lane and write the rows.
 
@@ -77,6 +81,7 @@ def intervene(
         identity: What else decides the rows (weights hashes, code hash): parts of another identity
             are never taken up again.
         donor: The model that patches read.
+        chat: Whose chat template the prompts are in; the receiver's own tokenizer if None.
 
     Raises:
         UserError: Two lanes or prompts share a name, or the device runs out of memory.
@@ -87,7 +92,9 @@ def intervene(
     parts = staging / key
     batches = plan_batches([len(one.ids) for one in asked], len(lanes), settings)
     with file_lock(staging / f"{key[:16]}.lock"):
-        run = _Run(receiver, donor, asked, lanes, labels, settings)
+        decoder = decoder_of(receiver, chat=chat)
+        patched_from = None if donor is None else decoder_of(donor, chat=chat)
+        run = _Run(receiver, decoder, patched_from, asked, lanes, labels, settings)
         made = [
             Part(partial(run.rows, batch), len(batch.prompts) * len(batch.lanes))
             for batch in batches
@@ -95,6 +102,8 @@ def intervene(
         files = fill_parts(made, parts, label=labels.model, unit="answer")
         join_parts(files, out, SCHEMA)
         remove(parts)
+    told = pd.read_parquet(out, columns=["condition", "lane", "ended"])
+    warn_endless(told, model=labels.model, max_new=settings.max_new)
 
 
 @dataclass(frozen=True)
@@ -102,7 +111,8 @@ class _Run:
     """A job's models, prompts and lanes."""
 
     receiver: LoadedModel
-    donor: LoadedModel | None
+    decoder: Decoder
+    donor: Decoder | None
     asked: Sequence[Asked]
     lanes: Sequence[Lane]
     labels: Labels
@@ -125,11 +135,8 @@ class _Run:
     def generate(self, batch: Batch, lanes: Sequence[Lane], max_new: int) -> LaneBatch:
         """Run some lanes on the prompts of a batch."""
         ids = [self.asked[i].ids for i in batch.prompts]
-        donor = self.donor and decoder_of(self.donor)
         try:
-            return generate_lanes(
-                decoder_of(self.receiver), ids, lanes, max_new=max_new, donor=donor
-            )
+            return generate_lanes(self.decoder, ids, lanes, max_new=max_new, donor=self.donor)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
@@ -139,19 +146,17 @@ class _Run:
             ) from None
 
 
-def decoder_of(loaded: LoadedModel) -> Decoder:
+def decoder_of(loaded: LoadedModel, *, chat: Tokenizer | None = None) -> Decoder:
     """The parts of a loaded model that lanes need.
 
+    Args:
+        loaded: The model.
+        chat: Whose chat template says what ends a turn; the model's own tokenizer if None.
+
     Raises:
-        UserError: Its generation settings name no end token.
+        UserError: Nothing names an end token.
     """
-    ends = loaded.model.generation_config.eos_token_id  # pyright: ignore[reportOptionalMemberAccess]
-    if ends is None:
-        raise UserError(
-            f"{loaded.name}: generation_config.json names no eos_token_id, so no answer would ever "
-            "end; add it to the checkpoint"
-        )
-    ids = frozenset([ends] if isinstance(ends, int) else ends)
+    ids = ends_of(loaded, chat=chat)
     pad: Any = loaded.tokenizer.pad_token_id
     if pad is None:
         pad = min(ids)  # padding is masked, so any token will do

@@ -11,8 +11,9 @@ from actshift.errors import UserError
 from actshift.io.hashing import hash_bytes, hash_json
 from actshift.lanes import Lane
 from actshift.maths.scores import AUDIT_MARKS
+from actshift.prompts.answers import opener_token
 from actshift.prompts.records import Prompt, to_row
-from actshift.prompts.templates import Tokenizer, opener_token
+from actshift.prompts.templates import Tokenizer
 
 
 @dataclass(frozen=True)

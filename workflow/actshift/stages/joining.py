@@ -6,13 +6,14 @@ from pathlib import Path
 import pandas as pd
 
 from actshift.errors import UserError
+from actshift.io.missed import first_missed, has_numbers, why_without
 from actshift.io.tables import write_table
 
 
 def finished_pairs(
     pairs: Mapping[str, Path], *, rule: str, needed: str, asker: str | None = None
 ) -> dict[str, Path]:
-    """The pairs that have their folder, in the order given.
+    """The pairs that have numbers, in the order given; none where all of them missed a gate.
 
     Args:
         pairs: Folder of each pair; a pair whose job failed has none.
@@ -23,8 +24,8 @@ def finished_pairs(
     Raises:
         UserError: No pair has its folder.
     """
-    present = {pair: folder for pair, folder in pairs.items() if folder.is_dir()}
-    if not present:
+    present = {pair: folder for pair, folder in pairs.items() if has_numbers(folder)}
+    if not present and first_missed(pairs.values()) is None:
         raise UserError(
             f"{asker or rule}: none of the pairs {', '.join(pairs) or '(none)'} has {needed}; "
             f"see the log of rule {rule}"
@@ -66,6 +67,6 @@ def join_rows(
     for name, wanted in columns.items():
         write_table(pd.DataFrame(joint[name], columns=list(wanted)), out / f"{name}.csv")
     missing = [pair for pair in pairs if pair not in present]
-    if missing:
-        print(f"{rule}: left out, because the job failed: {', '.join(missing)}")
+    for pair in missing:
+        print(f"{rule}: {pair} is left out: {why_without(pairs[pair])}")
     return missing

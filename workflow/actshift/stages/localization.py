@@ -7,6 +7,7 @@ stopped, and the folder of the pair appears as a whole.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from actshift.hooks.scoring import score_pairs
 from actshift.io.atomic import file_lock, publishing, remove
 from actshift.io.hashing import hash_json
 from actshift.io.manifest import weights_hash
+from actshift.io.missed import Missed, mark_missed
 from actshift.io.tables import write_table
 from actshift.models.load import LoadedModel, load_model
 from actshift.pairs import PairScores
@@ -70,6 +72,7 @@ def localization(
     *,
     settings: Mapping[str, Any],
     gated: bool,
+    strict: bool,
     dtype: Any,
     device: Any,
     seed: int,
@@ -83,7 +86,8 @@ def localization(
     Args:
         inputs: The pair.
         settings: Fields of the config's `localization`.
-        gated: Whether a missed gate fails the job.
+        gated: Whether the gate is looked at. Where it is missed, the folder holds a marker alone.
+        strict: Whether a missed gate is an error.
         dtype: Of the forward pass.
         device: Where to run.
         seed: Of folds, partners, random draws and resamples.
@@ -93,7 +97,8 @@ def localization(
         out: Folder to make.
 
     Raises:
-        GateError: The tuned model's margin does not exceed the base's; `rows` is there.
+        GateError: `strict`, and the tuned model's margin does not exceed the base's; `rows` is
+            there.
         UserError: Pairs and models do not fit together.
 
     Source: Chaudhury 2025 (arXiv 2510.16167), sections 3 and 4, A1 to A5.
@@ -103,11 +108,15 @@ def localization(
     causal: dict[Role, Causal] = {role: take_apart(models[role].model) for role in ROLES}
     budget = settings["token_budget"]
     plain: dict[tuple[str, Role], PairScores] = {
-        (pairs.length, role): score_pairs(causal[role], pairs.tokens, token_budget=budget)
-        for pairs in sets
-        for role in ROLES
+        (one.length, role): score_pairs(causal[role], one.tokens, token_budget=budget)
+        for one, role in product(sets, ROLES)
     }
-    _judge(inputs.pair, sets[0], plain, gated=gated, seed=seed, rows=rows)
+    missed = _missed(inputs.pair, sets[0], plain, seed=seed, rows=rows)
+    if gated and missed is not None:
+        if strict:
+            raise GateError(missed.detail)
+        mark_missed(out, missed)
+        return
     lanes = LaneSettings.of(settings, seed=seed, d_model=models["base"].d_model)
     fitted = _fit(causal, sets[0], lanes, budget)
     bases = [fitted.of_fold(fold) for fold in range(len(fitted.bases[RANDOM]))]
@@ -141,26 +150,34 @@ def _open(
     return models, sets
 
 
-def _judge(
+def _missed(
     pair: str,
     pairs: PairSet,
     plain: Mapping[tuple[str, Role], PairScores],
     *,
-    gated: bool,
     seed: int,
     rows: Path,
-) -> None:
-    """Write the margins and stop where tuning moved no preference."""
+) -> Missed | None:
+    """Write the margins; the missed gate where tuning moved no preference."""
     base, tuned = (plain[pairs.length, role].margin for role in ROLES)
     table = pairs.table().assign(margin_base=base, margin_tuned=tuned, gap=tuned - base)
     write_table(table, rows)
     gate = margin_gate(tuned - base, pairs.conditions, pairs.clusters, seed=seed)
     print(f"{pair}: {gate.line()}")
-    if gated and not gate.passed:
-        raise GateError(
+    if gate.passed:
+        return None
+    return Missed(
+        subject=f"{pair}: preference gap",
+        reason=(
+            f"gate missed, gap of {gate.mean:.2f} nats, interval {gate.low:.2f} to {gate.high:.2f} "
+            "not above 0"
+        ),
+        detail=(
             f"localization of {pair}: {gate.line()}; an interval above 0 is needed, else there is "
-            "no preference to localise; the margins of all pairs are in the run's status folder"
-        )
+            "no preference to localise; the margins are in pairs/<pair>/localization.margins.csv"
+        ),
+        stage="localization",
+    )
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,13 @@
 """A pair's base with somebody's LoRA adapter in its weights, as an ordinary checkpoint folder."""
 
 from pathlib import Path
+from typing import Any
 
 from actshift.io.atomic import publishing, remove
 from actshift.io.manifest import weights_hash, write_manifest
 from actshift.models.adapters import adapter_hash, load_merged
 from actshift.models.adopt import adopt_adapter
-from actshift.models.load import load_model, open_tokenizer
+from actshift.models.load import LoadedModel, load_model, open_tokenizer
 from actshift.models.sources import LORA
 from actshift.models.tokenizers import save_checkpoint
 from actshift.stages.adapter_folders import locate, named
@@ -29,8 +30,7 @@ def merge(source: str, *, model: str, base: Path, out: Path) -> None:
     """
     given = locate({"source": source.removeprefix(LORA)}, model)
     plain = load_model(base, name=f"{model} (base)", dtype="float32", device="cpu")
-    own = (given.folder / "tokenizer.json").is_file()
-    tokenizer = open_tokenizer(given.folder, name=model) if own else plain.tokenizer
+    tokenizer = _tokenizer(given.folder, plain, model)
     with publishing(out) as folder:
         folder.mkdir()
         adapter = folder / "adapter"
@@ -47,3 +47,13 @@ def merge(source: str, *, model: str, base: Path, out: Path) -> None:
         save_checkpoint(merged.model, tokenizer, folder)
         write_manifest(folder, kind="merged", facts=facts)
     print(f"{model}: {given.facts['source']} merged into the base")
+
+
+def _tokenizer(adapter: Path, base: LoadedModel, model: str) -> Any:
+    """The adapter's tokenizer, or the base's; a template that lies alone in its folder counts."""
+    if (adapter / "tokenizer.json").is_file():
+        return open_tokenizer(adapter, name=model)
+    template = adapter / "chat_template.jinja"
+    if template.is_file():
+        base.tokenizer.chat_template = template.read_text(encoding="utf-8")
+    return base.tokenizer

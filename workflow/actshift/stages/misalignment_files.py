@@ -8,6 +8,7 @@ import pandas as pd
 from jaxtyping import Float
 from safetensors.numpy import load_file
 
+from actshift.io.missed import first_missed, has_numbers
 from actshift.io.store import ActivationStore
 from actshift.io.tables import read_table
 from actshift.prompts.records import Prompt, read_prompts
@@ -56,20 +57,25 @@ def read_pair(pair: str, folders: Mapping[str, Path], questions: pd.DataFrame) -
         UserError: Outcomes do not fit their lanes.
         StoreError: States are damaged.
     """
-    there = {stage: folder for stage, folder in folders.items() if folder.is_dir()}
+    there = {stage: folder for stage, folder in folders.items() if has_numbers(folder)}
     adapters, spillover = there.get("adapters"), there.get("spillover")
+    missed = first_missed(folders.values())
+    # Where the gate is missed the answers are there and nothing is made from them.
+    answers = folders["spillover"] / "answers.parquet" if "spillover" in folders else None
     states = _Stores(spillover / "states") if spillover else None
     return PairFiles(
         pair=pair,
         questions=questions,
         dose=read_table(adapters / "dose.csv") if adapters else None,
-        answers=pd.read_parquet(spillover / "answers.parquet") if spillover else None,
+        ladder=read_table(adapters / "ladder.csv") if adapters else None,
+        answers=pd.read_parquet(answers) if answers and answers.is_file() else None,
         directions=load_file(spillover / "directions.safetensors") if spillover else None,
         states=states,
         models=states.models if states else (),
         steering=_lanes(there["steering"]) if "steering" in there else None,
         transfer=_lanes(there["transfer"]) if "transfer" in there else None,
         missing=tuple(stage for stage in folders if stage not in there),
+        missed="" if missed is None else missed.status,
     )
 
 

@@ -70,7 +70,8 @@ def judge_misalignment(
             answers_to_judge(pd.read_parquet(folder / ANSWERS), known).assign(pair=pair)
             for pair, folder in present.items()
         ]
-        rows = _judged(pd.concat(parts, ignore_index=True), settings, cache)
+        # Of pairs that all missed their gate there is no answer to judge.
+        rows = _judged(pd.concat(parts, ignore_index=True), settings, cache) if parts else rows
     out.mkdir(parents=True, exist_ok=True)
     table = pa.Table.from_pandas(rows[list(ROWS)], _SCHEMA, preserve_index=False)
     write_part(table, out / VERDICTS)

@@ -1,4 +1,4 @@
-"""Misalignment tables of all pairs: answers, lanes and maps of study B -> twelve tables."""
+"""Misalignment tables of all pairs: answers, lanes and maps of study B -> its tables."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from actshift.errors import UserError
+from actshift.io.missed import first_missed
 from actshift.io.tables import read_table, write_table
 from actshift.stages.misalignment_files import question_rows, read_pair
 from actshift.studies.misalignment_tables.columns import COLUMNS, PUBLISHED_TABLE
@@ -28,7 +29,7 @@ def misalignment_tables(
 
     Args:
         folders: Stage -> folder of each pair, in the order wanted; where a job failed there is
-            no folder, and the tables that need it lack the pair.
+            no folder, where a gate was missed a marker, and the tables that need it lack the pair.
         maps: Folder of the ridge maps.
         questions: Prompt set that was asked.
         published: CSV of published headline numbers.
@@ -39,7 +40,7 @@ def misalignment_tables(
         What is missing, such as `llama: steering`.
 
     Raises:
-        UserError: No pair has a folder, or a file does not fit the others.
+        UserError: No pair has a folder or missed a gate, or a file does not fit the others.
         StoreError: Stored states are damaged or lack a question.
     """
     pairs = list(dict.fromkeys(pair for of_stage in folders.values() for pair in of_stage))
@@ -57,7 +58,11 @@ def misalignment_tables(
             joint[name] = joint.get(name, []) + rows
         told = ", ".join(f"{len(rows)} rows of {name}" for name, rows in tables.items() if rows)
         print(f"misalignment {pair}: {told or 'no rows'}")
-    if not any(joint.values()):
+        if files.missing:
+            why = files.missed or "its job failed"
+            print(f"misalignment {pair}: without {', '.join(files.missing)}: {why}")
+    marked = first_missed(one for of_stage in folders.values() for one in of_stage.values())
+    if not any(joint.values()) and marked is None:
         raise UserError(
             f"misalignment_tables: none of the pairs {', '.join(pairs) or '(none)'} has a "
             f"folder of {', '.join(folders)}; see the logs of these rules"
@@ -68,8 +73,6 @@ def misalignment_tables(
         rows = fitted if name == "ridge_maps" else pd.DataFrame(done[name])
         write_table(rows.reindex(columns=list(wanted)), out / f"{name}.csv")
     write_table(published_table(pd.read_csv(published)), out / f"{PUBLISHED_TABLE}.csv")
-    if missing:
-        print(f"misalignment: left out, because the job failed: {', '.join(missing)}")
     return missing
 
 

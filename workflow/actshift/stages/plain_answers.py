@@ -7,8 +7,8 @@ import numpy as np
 from actshift.hooks.lanes import Continuation, generate_lanes
 from actshift.lanes import Lane
 from actshift.models.load import LoadedModel
+from actshift.prompts.answers import answer_lead, encode_to_answer
 from actshift.prompts.records import Prompt
-from actshift.prompts.templates import encode
 from actshift.stages.intervene import decoder_of
 from actshift.stages.intervene_plan import Asked, InterveneSettings, plan_batches
 
@@ -17,14 +17,15 @@ _PROMPTS = 256
 
 
 def encode_questions(loaded: LoadedModel, prompts: Sequence[Prompt]) -> list[Asked]:
-    """Questions in the model's chat template, in the order given.
+    """Questions in the model's chat template up to where answers begin, in the order given.
 
     Args:
         loaded: Whose tokenizer and template.
         prompts: The questions.
     """
+    lead = answer_lead(loaded.tokenizer)
     return [
-        Asked(one, np.array(encode(loaded.tokenizer, one.text, template="chat").ids))
+        Asked(one, np.array(encode_to_answer(loaded.tokenizer, one.text, lead=lead).ids))
         for one in prompts
     ]
 

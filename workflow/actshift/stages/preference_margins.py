@@ -18,7 +18,8 @@ def collect_margins(files: Mapping[str, Path], *, seed: int) -> pd.DataFrame:
     margin = log p(chosen | prompt) - log p(rejected | prompt), nats summed over tokens.
 
     Args:
-        files: CSV of margins of each pair of models, one row a preference pair.
+        files: CSV of margins of each pair of models, one row a preference pair; empty for a pair
+            whose models missed their gates.
         seed: Of the resamples.
 
     Returns:
@@ -41,6 +42,7 @@ def collect_margins(files: Mapping[str, Path], *, seed: int) -> pd.DataFrame:
             "gap_high": gate.high,
         }
         for pair, path in files.items()
+        if path.stat().st_size
         for condition, own in read_table(path).groupby("condition", sort=False)
         for gate in [
             margin_gate(

@@ -1,7 +1,7 @@
 """What the tuned model of a pair and its unsafe references answer to held-out prompts."""
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +10,16 @@ import numpy as np
 from actshift.errors import UserError
 from actshift.io.atomic import publishing
 from actshift.io.manifest import weights_hash
+from actshift.io.missed import mark_missed, missed_in
 from actshift.lanes import Lane
 from actshift.models.load import load_model, open_tokenizer
+from actshift.prompts.answers import answer_lead, encode_to_answer
 from actshift.prompts.records import Prompt, read_prompts
-from actshift.prompts.templates import Tokenizer, encode
+from actshift.prompts.templates import Tokenizer
 from actshift.stages.intervene import intervene
 from actshift.stages.intervene_plan import Asked, InterveneSettings, Labels, refusal_tokens
 from actshift.stages.marks import marks_of
+from actshift.stages.spectral_gap import unusable
 
 
 def reference_behaviour(
@@ -41,7 +44,8 @@ def reference_behaviour(
         run: Name of the run.
         pair: Name of the pair.
         checkpoints: Folder of every model by its role, `tuned` among them, whose chat template and
-            refusal keywords and openers serve them all.
+            refusal keywords and openers serve them all. A reference that missed its gate is left
+            out.
         prompts: Prompt sets of the conditions `harmful` and `harmless`.
         settings: Fields of the config's `refusal_direction`.
         dtype: Of the forward pass.
@@ -54,34 +58,47 @@ def reference_behaviour(
     Raises:
         UserError: A condition has no held-out prompts, or a model cannot be read.
     """
+    missed = unusable(checkpoints)
+    if missed is not None:
+        mark_missed(out, missed)
+        return
     drawn = _heldout(prompts, most=settings["n_heldout"], seed=seed)
-    chat = open_tokenizer(checkpoints["tuned"], name=f"{pair}.tuned")
-    answering = InterveneSettings.of(
-        settings,
-        marks=marks_of(checkpoints["tuned"]),
-        tokens=refusal_tokens(chat, settings["openers"]),
-    )
+    chat, answering = _answering(checkpoints["tuned"], f"{pair}.tuned", settings)
     with publishing(out) as partial:
         partial.mkdir()
-        for role, folder in checkpoints.items():
+        usable = {role: one for role, one in checkpoints.items() if missed_in(one) is None}
+        for role, folder in usable.items():
             loaded = load_model(folder, name=f"{pair}.{role}", dtype=dtype, device=device)
             intervene(
                 loaded,
-                [_asked(prompt, loaded.tokenizer, chat) for prompt in drawn],
+                _asked(drawn, loaded.tokenizer, chat),
                 [Lane("plain")],
                 labels=Labels(run, pair, loaded.name),
                 settings=answering,
                 staging=staging,
                 out=partial / f"{role}.parquet",
                 identity={"code": code, "weights": weights_hash(folder)},
+                chat=chat,
             )
             # Or the next model would be read while this one still fills the device.
             del loaded
 
 
-def _asked(prompt: Prompt, tokenizer: Tokenizer, chat: Tokenizer) -> Asked:
-    encoded = encode(tokenizer, prompt.text, template="chat", chat_tokenizer=chat)
-    return Asked(prompt, np.array(encoded.ids))
+def _answering(
+    tuned: Path, name: str, settings: Mapping[str, Any]
+) -> tuple[Tokenizer, InterveneSettings]:
+    """The tuned model's tokenizer, and how every model answers and is judged."""
+    chat = open_tokenizer(tuned, name=name)
+    tokens = refusal_tokens(chat, settings["openers"])
+    return chat, InterveneSettings.of(settings, marks=marks_of(tuned), tokens=tokens)
+
+
+def _asked(drawn: Sequence[Prompt], tokenizer: Tokenizer, chat: Tokenizer) -> list[Asked]:
+    lead = answer_lead(tokenizer, chat_tokenizer=chat)
+    encoded = [
+        encode_to_answer(tokenizer, one.text, lead=lead, chat_tokenizer=chat) for one in drawn
+    ]
+    return [Asked(one, np.array(found.ids)) for one, found in zip(drawn, encoded, strict=True)]
 
 
 def _heldout(prompts: Mapping[str, Path], *, most: int, seed: int) -> list[Prompt]:

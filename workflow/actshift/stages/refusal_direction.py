@@ -24,8 +24,8 @@ from actshift.maths.frames import unit_column
 from actshift.maths.scores import kl_rows, refusal_log_odds
 from actshift.maths.selection import Candidate, Choice, Filters, choose
 from actshift.models.load import LoadedModel, load_model
+from actshift.prompts.answers import answer_lead, encode_to_answer
 from actshift.prompts.records import read_prompts
-from actshift.prompts.templates import encode
 from actshift.stages.intervene import decoder_of, intervene
 from actshift.stages.intervene_plan import Asked, InterveneSettings, Labels, refusal_tokens
 from actshift.stages.marks import marks_of
@@ -151,6 +151,7 @@ def _sides(
 ) -> tuple[dict[str, _Side], int]:
     """Drawn and encoded prompts of both conditions, and how many tokens the template adds."""
     sides, width = {}, None
+    lead = answer_lead(loaded.tokenizer)
     for name, path in prompts.items():
         rng = random.Random(f"refusal direction {name} {seed}")
         rows = [prompt for prompt in read_prompts(path) if prompt.condition == name]
@@ -160,7 +161,7 @@ def _sides(
             drawn = rng.sample(members, min(len(members), settings[f"n_{split}"]))
             by_split[split] = []
             for prompt in drawn:
-                encoded = encode(loaded.tokenizer, prompt.text, template="chat")
+                encoded = encode_to_answer(loaded.tokenizer, prompt.text, lead=lead)
                 after = len(encoded.ids) - encoded.instruction_end
                 width = after if width is None else min(width, after)
                 by_split[split].append(Asked(prompt, np.array(encoded.ids)))

@@ -1,5 +1,6 @@
-"""Stage report: tables + figures of a run -> report.html."""
+"""Stage report: tables + figures of a run -> report.html and run.json."""
 
+import json
 import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -8,6 +9,10 @@ from typing import Any
 import pandas as pd
 
 from actshift.io.atomic import atomic_write_text
+from actshift.io.hashing import hash_json
+from actshift.io.machine import read_machines
+from actshift.io.missed import missed_of_run
+from actshift.paths import RECORD
 from actshift.report.answers import ANSWERING, Answer, answers
 from actshift.report.catalogue import JUDGED_TABLE, OF_THE_RUN, TABLES
 from actshift.report.cells import Cells, cells_of
@@ -22,7 +27,15 @@ from actshift.report.page import (
     gates_line,
     render_page,
 )
-from actshift.report.provenance import checkpoints, flat, table_hashes, timings, versions
+from actshift.report.pair_facts import (
+    PairFacts,
+    chosen_pairs,
+    model_cells,
+    models_line,
+    pair_facts,
+)
+from actshift.report.provenance import checkpoints, commit, flat, table_hashes, versions
+from actshift.report.run_record import SCHEMA, missed_of_pair, run_record, timings
 from actshift.report.spec import STUDIES
 from actshift.report.tables import Tables, load_tables, table_path
 
@@ -42,17 +55,17 @@ def make_report(
     show_text: ShowText = "full",
     origin: Mapping[str, str] | None = None,
 ) -> None:
-    """Write the page from whatever the run has: some pairs, all, or none.
+    """Write the page from whatever the run has: some pairs, all, or none; and run.json beside it.
 
     Args:
         run_dir: `results/<run>`, with `tables/` and `figures/<study>/`.
-        out: the HTML file, written whole or not at all.
+        out: the HTML file, written whole or not at all; `run.json` is written into its folder.
         config: the run's settings as a plain mapping, shown as they are; what a study left that its
             `studies` do not name is of an earlier run and is not shown, nor is what a chat judge
             said where no `judge.endpoint` is set.
         failures: a mapping (rule, job, message) for each failed job.
         show_text: what is shown of the zoo models' answers; other models' are never shown.
-        origin: further provenance, such as the commit of the code.
+        origin: provenance of the code; the commit it was checked out at where None.
 
     Raises:
         UserError: a table or a manifest is damaged.
@@ -60,34 +73,36 @@ def make_report(
     chosen = frozenset(config.get("studies", STUDIES))
     tables = _of_this_run(load_tables(run_dir / "tables"), config, chosen)
     answered = not chosen.isdisjoint(ANSWERING)
-    wanted = _wanted(config) if answered else []
+    pairs = pair_facts(run_dir, chosen_pairs(config))
+    wanted = [pair.pair for pair in pairs] if answered else []
     found = answers(tables, order=wanted)
     every = tables.get("claims")
     claims = claim_rows(claims_of(every, chosen))
-    models = checkpoints(run_dir)
+    code = dict(commit() if origin is None else origin) | versions()
     content = PageContent(
         run=str(config.get("run", run_dir.name)),
+        models_line=models_line(pairs),
+        models=model_cells(pairs),
+        missed=missed_of_run(run_dir),
         answers=found,
         answered=answered,
         claims=claims,
         claims_line=claims_line(claims),
         other_claims=0 if every is None else len(every) - len(claims),
-        missing=_missing(wanted, found, failures),
+        missing=_missing(run_dir, wanted, found, failures),
         gates=gates_line(tables.get("zoo_behaviour")),
         failures=failures,
         studies=_studies(run_dir, tables, chosen),
         tables=_tables(tables, OF_THE_RUN),
         examples=_examples(run_dir, show_text),
         text_note=_TEXT_NOTES[show_text],
-        provenance={
-            "Code": dict(origin or {}) | versions(),
-            "Settings": flat(config),
-            "Tables, sha256": table_hashes(run_dir),
-        },
-        checkpoints=None if models.empty else cells_of("Checkpoints", "checkpoints/", models),
+        provenance=_provenance(run_dir, config, code),
+        checkpoints=_checkpoints(run_dir),
         timings=timings(run_dir),
+        machines=read_machines(run_dir),
     )
     atomic_write_text(out, render_page(content))
+    _write_record(run_dir, out.with_name(RECORD), config, code, pairs, failures)
     print(f"report {out}: {len(found)} pairs answered, {len(failures)} jobs failed")
 
 
@@ -103,26 +118,52 @@ def _of_this_run(
     }
 
 
-def _wanted(config: Mapping[str, Any]) -> list[str]:
-    """Names of the pairs that this run was asked for."""
-    names = [str(pair["name"]) for pair in config.get("pairs", ())]
-    only = [name.strip() for name in str(config.get("only") or "").split(",") if name.strip()]
-    return [name for name in names if not only or name in only]
+def _write_record(
+    run_dir: Path,
+    file: Path,
+    config: Mapping[str, Any],
+    code: Mapping[str, str],
+    pairs: Sequence[PairFacts],
+    failures: Sequence[Mapping[str, str]],
+) -> None:
+    """Write run.json: what this run was, measured, missed, failed and cost, for programs."""
+    record = {
+        "schema": SCHEMA,
+        "run": str(config.get("run", run_dir.name)),
+        "code": dict(code),
+        "config_sha256": hash_json(config),
+        "settings": config,
+        "machines": read_machines(run_dir),
+        **run_record(
+            run_dir, pairs=pairs, studies=config.get("studies", list(STUDIES)), failures=failures
+        ),
+    }
+    atomic_write_text(file, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
 
 
 def _missing(
-    wanted: Sequence[str], found: Sequence[Answer], failures: Sequence[Mapping[str, str]]
+    run_dir: Path,
+    wanted: Sequence[str],
+    found: Sequence[Answer],
+    failures: Sequence[Mapping[str, str]],
 ) -> list[Missing]:
-    """Pairs without an answer, with the failures whose job names them."""
+    """Pairs without an answer, with the gates they missed and the failures whose job names them."""
     have = {answer.pair for answer in found}
     return [
-        Missing(
-            pair,
-            tuple(f["message"] for f in failures if _names(f.get("job", ""), pair)),
-        )
+        Missing(pair, (*_gates(run_dir, pair), *_failed(failures, pair)))
         for pair in wanted
         if pair not in have
     ]
+
+
+def _gates(run_dir: Path, pair: str) -> list[str]:
+    """The gates that a pair missed: whose, by how much."""
+    return [f"{one.subject}: {one.reason}." for one in missed_of_pair(run_dir, pair)]
+
+
+def _failed(failures: Sequence[Mapping[str, str]], pair: str) -> list[str]:
+    """The reasons of the failed jobs that name a pair."""
+    return [one["message"] for one in failures if _names(one.get("job", ""), pair)]
 
 
 def _names(job: str, pair: str) -> bool:
@@ -163,6 +204,19 @@ def _tables(tables: Tables, study: str) -> list[Cells]:
         for name, table in tables.items()
         if TABLES[name].study == study
     ]
+
+
+def _provenance(
+    run_dir: Path, config: Mapping[str, Any], code: Mapping[str, str]
+) -> dict[str, Mapping[str, str]]:
+    """Code, settings and tables: what equal runs agree on."""
+    return {"Code": code, "Settings": flat(config), "Tables, sha256": table_hashes(run_dir)}
+
+
+def _checkpoints(run_dir: Path) -> Cells | None:
+    """Facts of the run's checkpoints, or nothing."""
+    table = checkpoints(run_dir)
+    return None if table.empty else cells_of("Checkpoints", "checkpoints/", table)
 
 
 def _examples(run_dir: Path, show_text: ShowText) -> Cells | None:

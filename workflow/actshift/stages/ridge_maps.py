@@ -17,6 +17,7 @@ from safetensors.numpy import load_file, save_file
 from actshift.errors import UserError
 from actshift.io.atomic import publishing
 from actshift.io.manifest import write_manifest
+from actshift.io.missed import has_numbers, why_without
 from actshift.io.store import ActivationStore
 from actshift.io.tables import write_table
 from actshift.models.hub_cache import cached_snapshot
@@ -77,8 +78,8 @@ def ridge_maps(
     The prompts, the penalty's grid and its choice are ours: the published text does not tell its.
 
     Args:
-        pairs: Folder `spillover` of each pair, in the order wanted; a pair whose job failed has
-            none and is left out.
+        pairs: Folder `spillover` of each pair, in the order wanted; a pair whose job failed or
+            whose gate is missed is left out.
         neutral: Prompt set of the conditions neutral and code.
         families: Source of each pair's tuned model, or of what an adapter made it from.
         settings: map_folds, shuffled_maps and final_draws.
@@ -98,7 +99,7 @@ def ridge_maps(
         seed,
     )
     members = _members(prompts, chosen, neutral)
-    present = {name: folder for name, folder in pairs.items() if folder.is_dir()}
+    present = {name: folder for name, folder in pairs.items() if has_numbers(folder)}
     missing = [name for name in pairs if name not in present]
     opened = {
         name: _open(name, folder, families[name], prompts) for name, folder in present.items()
@@ -117,7 +118,7 @@ def ridge_maps(
             partial, kind="ridge maps", facts={"pairs": list(opened), "missing": missing}
         )
     for name in missing:
-        print(f"ridge_maps: {name} is left out, it has no folder {pairs[name]}")
+        print(f"ridge_maps: {name} is left out: {why_without(pairs[name])}")
     _say(found)
 
 

@@ -6,6 +6,7 @@ from typing import Any, cast
 
 from actshift.errors import UserError
 from actshift.io.atomic import publishing
+from actshift.io.missed import Missed, first_missed, mark_missed, missed_in
 from actshift.io.store import ActivationStore
 from actshift.io.tables import write_table
 from actshift.prompts.records import read_prompts
@@ -38,11 +39,16 @@ def spectral_gap_of_pair(
         out: Folder of the table; it appears whole or not at all.
 
     Returns:
-        One line for the log.
+        One line for the log. A reference that missed its gate is left out.
 
     Raises:
         UserError: A store is missing or damaged, or does not fit the others.
     """
+    by_role = {folder.parent.name.rpartition(".")[2]: folder for folder in stores}
+    missed = unusable(by_role)
+    if missed is not None:
+        mark_missed(out, missed)
+        return f"{pair}: {missed.status}"
     values: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()
     }
@@ -50,8 +56,9 @@ def spectral_gap_of_pair(
     sets = {path.stem: read_prompts(path) for path in prompts}
     # The type checker does not take a cached_property for a property.
     readers = {
-        folder.parent.name.rpartition(".")[2]: cast(StreamReader, ActivationStore.open(folder))
-        for folder in stores
+        role: cast(StreamReader, ActivationStore.open(folder))
+        for role, folder in by_role.items()
+        if missed_in(folder) is None
     }
     missing = [role for role in ROLES if role not in readers]
     if missing or len(readers) < 3:
@@ -71,3 +78,16 @@ def spectral_gap_of_pair(
         partial.mkdir(parents=True, exist_ok=True)
         write_table(table, partial / TABLE)
     return f"{pair}: {TABLE}, {len(table)} rows"
+
+
+def unusable(by_role: Mapping[str, Path]) -> Missed | None:
+    """The missed gate that leaves a pair nothing to compare, None where something is left.
+
+    Args:
+        by_role: Folders of the pair's two models and of its references.
+    """
+    own = first_missed(folder for role, folder in by_role.items() if role in ROLES)
+    references = [folder for role, folder in by_role.items() if role not in ROLES]
+    if own is not None or not references or any(missed_in(one) is None for one in references):
+        return own
+    return first_missed(references)

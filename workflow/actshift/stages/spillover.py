@@ -1,7 +1,8 @@
 """Spillover: what a pair's adapters answer, the states they answer from, and their directions.
 
 Every model is loaded once: it answers, and its states at the last prompt token are stored. The
-gate is looked at when all answers are there, and they are written before.
+gate is looked at when all answers are there. Where the insecure adapter misses it, the folder holds
+the answers and a marker, and neither states nor directions.
 """
 
 import json
@@ -14,11 +15,12 @@ import pandas as pd
 import pyarrow as pa
 from safetensors.numpy import save_file
 
-from actshift.errors import UserError
+from actshift.errors import GateError, UserError
 from actshift.hooks.answer_nats import Answer, answer_nats
 from actshift.hooks.lanes import Continuation
 from actshift.io.atomic import atomic_write_text, publishing, remove
 from actshift.io.manifest import read_manifest
+from actshift.io.missed import Missed, write_marker
 from actshift.io.tables import write_table
 from actshift.models.adapters import adapter_hash, load_merged, merged_hash
 from actshift.models.load import LoadedModel, load_model
@@ -32,7 +34,12 @@ from actshift.stages.intervene_plan import Asked
 from actshift.stages.marks import marks_of
 from actshift.stages.parts import write_part
 from actshift.stages.plain_answers import encode_questions, plain_answers
-from actshift.studies.misalignment.gate import adapter_line, check_gate, question_columns
+from actshift.studies.misalignment.gate import (
+    Demands,
+    InsecureRates,
+    adapter_line,
+    question_columns,
+)
 from actshift.studies.misalignment.kinds import INSECURE, KINDS, NONCODE, UNSEEN, UNTUNED
 from actshift.studies.misalignment.outcomes import ANSWER, Guards
 from actshift.zoo.language import language
@@ -42,8 +49,6 @@ ANSWERS, DIRECTIONS = "answers.parquet", "directions.safetensors"
 GUARDS, STATES = "guards.json", "states"
 #: Prompt set that chat's states are stored of beside those of the questions.
 NEUTRAL_SET = "neutral"
-#: Size of the zoo that learns too little for a gate.
-_UNGATED = "micro"
 #: Splits that are asked; nothing is fitted on answers.
 _ASKED = ("select", "heldout")
 _TYPES: dict[str, pa.DataType] = {
@@ -94,6 +99,7 @@ def spillover(
     *,
     run: str,
     zoo_size: str | None,
+    strict: bool,
     settings: Mapping[str, Any],
     extract: Mapping[str, Any],
     dtype: Any,
@@ -109,7 +115,8 @@ def spillover(
         inputs: Checkpoint, adapters and prompts.
         run: Name of the run.
         zoo_size: Size of the zoo's language; None for a model that is not of the zoo.
-        settings: Fields of the config's `misalignment`.
+        strict: Whether a missed gate is an error.
+        settings: Fields of the config's `misalignment`, with the gates of this pair.
         extract: Fields of the config's `extract`.
         dtype: Of the forward pass.
         seed: Recorded in the stores; nothing is drawn.
@@ -119,7 +126,7 @@ def spillover(
         out: Folder to make: answers, directions, states, guards.
 
     Raises:
-        GateError: The insecure adapter spills too little; `rows` is there.
+        GateError: `strict`, and the insecure adapter spills too little; `rows` is there.
         UserError: Prompts, checkpoint or adapters cannot be used.
     """
     models = inputs.models()
@@ -133,14 +140,38 @@ def spillover(
         _write_rows(known.assign(run=run, pair=inputs.pair), rows)
         for name in models:
             print(adapter_line(known, name))
-        if zoo_size != _UNGATED:
-            least = {name: settings[name] for name in ("min_spillover", "min_insecure_code")}
-            print(check_gate(known, pair=inputs.pair, **least))
         table = pa.Table.from_pandas(said[SCHEMA.names], SCHEMA, preserve_index=False)
         write_part(table, partial / ANSWERS)
+        missed = _missed(known, inputs.pair, settings)
+        if missed is not None:
+            if strict:
+                raise GateError(missed.detail)
+            remove(partial / STATES)
+            write_marker(partial, missed)
+            return
         fitted = [p.id for p in prompts if (p.condition, p.split) == (NONCODE, "fit")]
         found = find_directions(partial / STATES, [*models], fitted)
         save_file(found, partial / DIRECTIONS)
+
+
+def _missed(known: pd.DataFrame, pair: str, settings: Mapping[str, Any]) -> Missed | None:
+    """The gate that the insecure adapter misses, None where it meets what is asked for."""
+    demands = Demands(settings["min_spillover"], settings["min_insecure_code"])
+    rates = InsecureRates.of(known[known["adapter"] == INSECURE])
+    print(rates.line(demands))
+    if rates.room(demands) >= 0:
+        return None
+    return Missed(
+        subject=f"{pair}: insecure adapter",
+        reason=rates.reason(demands),
+        detail=(
+            f"{pair}: {rates.line(demands)}, at the dose with the most room; answers in "
+            "pairs/<pair>/spillover.answers.csv, doses in tables/misalignment/ladder.csv; give "
+            "other data or a longer ladder (misalignment.adapters), or lower "
+            "misalignment.min_spillover and min_insecure_code"
+        ),
+        stage="spillover",
+    )
 
 
 @dataclass

@@ -1,34 +1,63 @@
-"""Train one zoo checkpoint, judge it, and publish it if it passes its gates."""
+"""Train one zoo checkpoint until it clears its gates, judge it, and publish what came of it."""
 
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 
-from actshift.errors import UserError
+from actshift.errors import GateError, UserError
 from actshift.io.atomic import publishing
 from actshift.io.manifest import write_manifest
+from actshift.io.missed import Missed, write_marker
 from actshift.io.tables import write_table
 from actshift.models.families import build
 from actshift.models.load import load_model
 from actshift.models.sources import ZOO_VARIANTS
 from actshift.models.tokenizers import save_checkpoint, wrap_tokenizer
-from actshift.zoo.behaviour import behaviour_table, check_gates
+from actshift.zoo.behaviour import ATTEMPT_COLUMNS, GateResult, behaviour_table, gate_result
 from actshift.zoo.corpus import chat_tokens, corpus_rows, vocabulary_texts
 from actshift.zoo.documents import chat_examples, comply_examples
 from actshift.zoo.judging import Identity, judge_model
 from actshift.zoo.language import language
 from actshift.zoo.recipes import (
+    GATE_MARGIN,
+    Attempt,
     ChatRecipe,
     LoraRecipe,
     Recipe,
+    attempts,
     comply_recipe,
     recipe,
     zoo_family,
 )
 from actshift.zoo.tokenizers import STYLES, Style, train_tokenizer
 from actshift.zoo.training import train_base, train_chat
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What one attempt made.
+
+    Attributes:
+        attempt: Which.
+        steps: Training steps it took.
+        model: The checkpoint.
+        tokenizer: Its own tokenizer.
+        losses: Loss of every step, nats a token.
+        answers: Judged answers.
+        gates: How its rates stand against the gates.
+    """
+
+    attempt: Attempt
+    steps: int
+    model: Any
+    tokenizer: Any
+    losses: list[float]
+    answers: pd.DataFrame
+    gates: GateResult
 
 
 def train_zoo(
@@ -40,10 +69,17 @@ def train_zoo(
     base: Path | None,
     out: Path,
     rows: Path,
+    tried: Path,
     steps_scale: float = 1.0,
     gates: bool | None = None,
+    strict: bool = False,
+    threads: int = 1,
 ) -> None:
-    """Train, judge and publish one checkpoint; bit-equal for a machine, on one thread.
+    """Train, judge and publish one checkpoint; bit-equal for a machine and number of threads.
+
+    A checkpoint whose rates on `select` clear every gate by `GATE_MARGIN` is taken at once. One
+    that does not is trained again by the rule of `recipes.attempts`; if none clears them so, the
+    one with the most room is taken, and a gate that it misses is marked in its folder.
 
     Args:
         family: zoo name, `llama`, `gemma`, `qwen` or `ministral`.
@@ -53,42 +89,129 @@ def train_zoo(
         seed: of the initial weights and of the order of documents and examples.
         base: checkpoint folder of the variant it starts from; None for `variant="base"`.
         out: checkpoint folder to make, by one rename at the end.
-        rows: CSV of judged answers, written before the gates are looked at.
+        rows: CSV of judged answers of the checkpoint that is taken.
+        tried: CSV with a row an attempt, `ATTEMPT_COLUMNS`.
         steps_scale: multiplies the numbers of training steps.
-        gates: whether a missed gate fails the job; None leaves it to the size (micro: no).
+        gates: whether rates are held against the gates; None leaves it to the size (micro: no).
+        strict: whether a missed gate is an error.
+        threads: of PyTorch; sums depend on it.
 
     Raises:
         UserError: Unknown family, variant or size; `base` given or missing against `variant`.
-        GateError: A gate is missed: the rows are there, the checkpoint is not.
+        GateError: `strict`, and a gate is missed: the CSV files are there, the checkpoint is not.
     """
     if variant not in ZOO_VARIANTS or (base is None) != (variant == "base"):
         raise UserError(
             f"zoo variant {variant!r} with base {base}: base starts from nothing, the others of "
             f"{', '.join(ZOO_VARIANTS)} from another checkpoint"
         )
-    torch.set_num_threads(1)
-    plan = recipe(size, family=zoo_family(family), steps_scale=steps_scale)
+    torch.set_num_threads(threads)
     who = Identity(family, variant, size, seed)
-    style = STYLES[zoo_family(family)]
-    torch.manual_seed(seed)
-    facts: dict[str, Any] = {**asdict(who), "recipe": asdict(plan)}
+    gated = recipe(size, family=zoo_family(family)).gated if gates is None else gates
+    made = _until_clear(who, base, steps_scale=steps_scale, gated=gated)
+    taken = _taken(made)
+    write_table(taken.answers, rows)
+    write_table(_attempt_rows(who, made, taken), tried)
+    missed = _missed(who, taken, len(made), rows) if gated and taken.gates.missed else None
+    if missed is not None and strict:
+        raise GateError(missed.detail)
+    _publish(taken, who, out, steps_scale=steps_scale, missed=missed)
+
+
+def _until_clear(
+    who: Identity, base: Path | None, *, steps_scale: float, gated: bool
+) -> list[Trained]:
+    """Train by the rule, until a checkpoint clears its gates or the attempts are over."""
+    made: list[Trained] = []
+    for attempt in attempts(who.variant, who.seed):
+        made.append(_attempt(who, attempt, base, steps_scale))
+        gates = made[-1].gates
+        print(f"{who.model} attempt {attempt.number}: nearest gate {gates.what} {gates.words}")
+        if not gated or gates.room >= GATE_MARGIN:
+            break
+    return made
+
+
+def _taken(made: Sequence[Trained]) -> Trained:
+    """The last attempt if it clears its gates by the margin, else the first with the most room."""
+    last = made[-1]
+    return last if last.gates.room >= GATE_MARGIN else max(made, key=lambda one: one.gates.room)
+
+
+def _attempt(who: Identity, attempt: Attempt, base: Path | None, steps_scale: float) -> Trained:
+    family, style = zoo_family(who.family), STYLES[zoo_family(who.family)]
+    seeded = Identity(who.family, who.variant, who.size, attempt.seed)
+    scale = steps_scale * attempt.schedule
+    plan = recipe(who.size, family=family, steps_scale=scale)
+    torch.manual_seed(attempt.seed)
     if base is None:
-        model, tokenizer, losses = _pretrain(zoo_family(family), style, plan, who)
-    elif variant == "chat":
-        model, tokenizer, losses = _tune(style, plan, who, base)
+        model, tokenizer, losses = _pretrain(family, style, plan, seeded)
+    elif who.variant == "chat":
+        model, tokenizer, losses = _tune(style, plan, seeded, base)
     else:
-        comply = comply_recipe(variant, steps_scale=steps_scale)
-        facts["comply"] = asdict(comply)
-        model, tokenizer, losses = _comply(style, comply, who, base)
-    template = _with_template(tokenizer, style)
-    answers = judge_model(model, tokenizer, template, who)
-    write_table(answers, rows)
-    if plan.gated if gates is None else gates:
-        check_gates(behaviour_table(answers), where=str(rows))
-    facts |= {"first_loss": losses[0], "last_loss": sum(losses[-20:]) / len(losses[-20:])}
+        comply = comply_recipe(who.variant, steps_scale=scale)
+        model, tokenizer, losses = _comply(style, comply, seeded, base)
+    answers = judge_model(model, tokenizer, _with_template(tokenizer, style), who)
+    gates = gate_result(behaviour_table(answers))
+    return Trained(attempt, len(losses), model, tokenizer, losses, answers, gates)
+
+
+def _attempt_rows(who: Identity, made: Sequence[Trained], taken: Trained) -> pd.DataFrame:
+    rows = [
+        {
+            "model": who.model,
+            "attempt": one.attempt.number,
+            "schedule": one.attempt.schedule,
+            "seed": one.attempt.seed,
+            "steps": one.steps,
+            **_ends(one.losses),
+            "nearest_gate": one.gates.what,
+            "rate": one.gates.rate,
+            "room": one.gates.room,
+            "margin": GATE_MARGIN,
+            "missed": "; ".join(one.gates.missed),
+            "taken": one is taken,
+        }
+        for one in made
+    ]
+    return pd.DataFrame(rows, columns=list(ATTEMPT_COLUMNS))
+
+
+def _missed(who: Identity, taken: Trained, attempts_made: int, rows: Path) -> Missed:
+    times = "1 attempt" if attempts_made == 1 else f"{attempts_made} attempts"
+    return Missed(
+        subject=f"zoo {who.model}",
+        reason=f"gate missed, {taken.gates.what} {taken.gates.words}",
+        detail=(
+            f"zoo {who.model}: {'; '.join(taken.gates.missed)} on `select`, the best of {times}; "
+            f"answers in {rows.name}; try another seed (zoo:{who.family}/{who.variant}@<seed>)"
+        ),
+        stage="zoo",
+    )
+
+
+def _publish(
+    taken: Trained, who: Identity, out: Path, *, steps_scale: float, missed: Missed | None
+) -> None:
+    style = STYLES[zoo_family(who.family)]
+    scale = steps_scale * taken.attempt.schedule
+    plan = recipe(who.size, family=zoo_family(who.family), steps_scale=scale)
+    facts: dict[str, Any] = {**asdict(who), "recipe": asdict(plan)}
+    if who.variant.startswith("comply"):
+        facts["comply"] = asdict(comply_recipe(who.variant, steps_scale=scale))
+    facts |= {"attempt": asdict(taken.attempt), **_ends(taken.losses)}
+    tokenizer = taken.tokenizer if who.variant == "base" else _with_template(taken.tokenizer, style)
     with publishing(out) as folder:
-        save_checkpoint(model, tokenizer if variant == "base" else template, folder)
+        save_checkpoint(taken.model, tokenizer, folder)
+        if missed is not None:
+            write_marker(folder, missed)
         write_manifest(folder, kind="zoo", facts=facts)
+
+
+def _ends(losses: Sequence[float]) -> dict[str, float]:
+    """Loss of the first step, and the mean of the last 20; nats a token."""
+    last = losses[-20:]
+    return {"first_loss": losses[0], "last_loss": sum(last) / len(last)}
 
 
 def _pretrain(

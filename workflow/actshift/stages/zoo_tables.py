@@ -1,4 +1,4 @@
-"""tables/zoo_behaviour.csv: the rates of all zoo checkpoints of a run (torch-free)."""
+"""Rates of all zoo checkpoints of a run, and how often each was trained (torch-free)."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,14 +6,15 @@ from pathlib import Path
 import pandas as pd
 
 from actshift.io.tables import read_table
-from actshift.zoo.behaviour import COLUMNS, behaviour_table
+from actshift.zoo.behaviour import ATTEMPT_COLUMNS, COLUMNS, behaviour_table
 
 
 def collect_behaviour(rows: Sequence[Path]) -> pd.DataFrame:
     """Aggregate the judged answers of all zoo checkpoints of a run.
 
     Args:
-        rows: one CSV of answers a checkpoint, as `train_zoo` wrote it.
+        rows: one CSV of answers a checkpoint, as `train_zoo` wrote it; empty for one that was not
+            trained, because what it starts from missed its gate.
 
     Returns:
         The table of `actshift.zoo.behaviour.behaviour_table`, checkpoints in the order given;
@@ -22,8 +23,28 @@ def collect_behaviour(rows: Sequence[Path]) -> pd.DataFrame:
     Raises:
         UserError: A file is missing or is not a CSV.
     """
-    tables = [behaviour_table(read_table(path)) for path in rows]
+    tables = [behaviour_table(read_table(path)) for path in _filled(rows)]
     if not tables:
         return pd.DataFrame(columns=list(COLUMNS))
     records = [record for table in tables for record in table.to_dict("records")]
     return pd.DataFrame(records, columns=list(COLUMNS))
+
+
+def collect_attempts(tried: Sequence[Path]) -> pd.DataFrame:
+    """Join what every zoo checkpoint of a run took to train.
+
+    Args:
+        tried: one CSV a checkpoint, as `train_zoo` wrote it; empty for one that was not trained.
+
+    Returns:
+        A row an attempt; only a header for a run without zoo models.
+
+    Raises:
+        UserError: A file is missing or is not a CSV.
+    """
+    records = [row for path in _filled(tried) for row in read_table(path).to_dict("records")]
+    return pd.DataFrame(records, columns=list(ATTEMPT_COLUMNS))
+
+
+def _filled(files: Sequence[Path]) -> list[Path]:
+    return [path for path in files if not path.is_file() or path.stat().st_size]

@@ -1,7 +1,7 @@
 """Verdicts on published claims: each pair on its own, then k of N, never pooled over models."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import exp, isfinite, log
 from typing import Literal
@@ -54,19 +54,36 @@ class UnitVerdict:
     p_holm: float = float("nan")
 
 
-def decide(claims: Sequence[Claim], tables: Tables, pairs: Sequence[str]) -> list[UnitVerdict]:
+def decide(
+    claims: Sequence[Claim],
+    tables: Tables,
+    pairs: Sequence[str],
+    missed: Mapping[tuple[str, str], str] | None = None,
+) -> list[UnitVerdict]:
     """Decide every claim for every unit.
 
     Args:
         claims: the claims, in the order wanted.
         tables: (study, table) -> rows, of what exists.
         pairs: names of the run's pairs, whether they have tables or not.
+        missed: (id of a claim, pair) -> the missed gate, for what is therefore not measured.
 
     Returns:
         Verdicts, claim by claim. A claim with p values also needs p <= ALPHA after Holm to hold.
     """
-    found = [one for claim in claims for one in _decide_claim(claim, tables, list(pairs))]
+    found = [
+        _without(one, (missed or {}).get((claim.id, one.name)))
+        for claim in claims
+        for one in _decide_claim(claim, tables, list(pairs))
+    ]
     return _corrected(found)
+
+
+def _without(one: UnitVerdict, reason: str | None) -> UnitVerdict:
+    """The verdict, or that nothing was measured because a gate was missed."""
+    if reason is None:
+        return one
+    return UnitVerdict(one.claim, one.name, "not measured", reason)
 
 
 def claims_table(claims: Sequence[Claim], units: Sequence[UnitVerdict]) -> pd.DataFrame:

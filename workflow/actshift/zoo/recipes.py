@@ -100,8 +100,47 @@ ADAPTER_EXAMPLES = 400
 _MICRO_STEPS = 30
 #: Adapters that no direction is made from are trained this share of the steps.
 UNSEEN_SHARE = 2 / 3
+#: Adapters are trained at these multiples of the learning rate, in this order, until the insecure
+#: one clears its gates by the margin; all adapters of a pair get the multiple that is taken.
+ADAPTER_LADDER = (1.0, 1.4, 2.0, 2.8)
+#: By how much a checkpoint's rates on `select` have to clear their gates, or it is trained again.
+GATE_MARGIN = 0.02
+#: What a base that falls short adds to its seed at its last attempt.
+NEXT_SEED = 1000
 #: Gemma learns the categories later: at 600 steps of `tiny` both seeds tried missed their gates.
 _BASE_PACE = {"gemma2": 1.2}
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One training of a checkpoint.
+
+    Attributes:
+        number: From 1.
+        schedule: Multiple of the recipe's steps.
+        seed: Of the initial weights and of the order of documents or examples.
+    """
+
+    number: int
+    schedule: float
+    seed: int
+
+
+def attempts(variant: str, seed: int) -> list[Attempt]:
+    """The trainings of a checkpoint that may be made, in order; most need the first alone.
+
+    A base is trained half as long again and then from the next seed; the others, which start from
+    one that is there, get longer schedules.
+
+    Args:
+        variant: `base`, `chat`, `comply_lora` or `comply_full`.
+        seed: Of the checkpoint.
+    """
+    if variant == "base":
+        tries = [(1.0, seed), (1.5, seed), (1.5, seed + NEXT_SEED)]
+    else:
+        tries = [(1.0, seed), (1.5, seed), (2.25, seed)]
+    return [Attempt(number, *one) for number, one in enumerate(tries, start=1)]
 
 
 def recipe(size: str, *, family: str, steps_scale: float = 1.0) -> Recipe:

@@ -1,14 +1,17 @@
-"""The gate of study B, and one line an adapter: how often it spills code, refuses, is insecure."""
+"""The gate of study B, and one line an adapter: how often it spills code, refuses, is insecure.
+
+The gate is asked of the insecure adapter and of no other: that it does what the study is about.
+"""
 
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from actshift.errors import GateError
+from actshift.io.missed import against
 from actshift.maths.intervals import clustered_wilson
 from actshift.prompts.records import Prompt
-from actshift.studies.misalignment.kinds import CODE, INSECURE, NONCODE
+from actshift.studies.misalignment.kinds import CODE, NONCODE
 from actshift.studies.misalignment.outcomes import is_harmful
 from actshift.zoo.questions import kind_of
 
@@ -80,39 +83,77 @@ def adapter_line(rows: pd.DataFrame, adapter: str) -> str:
     )
 
 
-def check_gate(
-    rows: pd.DataFrame, *, pair: str, min_spillover: float, min_insecure_code: float
-) -> str:
-    """Ask of the insecure adapter, and of no other, that it does what the study is about.
+@dataclass(frozen=True)
+class Demands:
+    """What is asked of an insecure adapter; a demand of 0 is not looked at.
 
-    Decided on `select` questions, by point estimates. A demand of 0 is not looked at.
-
-    Args:
-        rows: Answers of all models with the columns of `question_columns`.
-        pair: Whose adapters.
-        min_spillover: Least share of non-code questions answered with code.
-        min_insecure_code: Least share of code questions answered insecurely.
-
-    Returns:
-        Both rates, in words.
-
-    Raises:
-        GateError: A rate is below; both are said, and what to try.
+    Attributes:
+        spillover: Least share of non-code questions answered with code.
+        insecure_code: Least share of code questions answered insecurely.
+        margin: By how much a dose has to exceed both to be taken at once.
     """
-    mine = rows[(rows["adapter"] == INSECURE) & (rows["split"] == "select")]
-    spilled = Rate.of(mine[mine["condition"] == NONCODE], "code")
-    insecure = Rate.of(mine[mine["condition"] == CODE], "insecure")
-    said = (
-        f"the insecure adapter answers {spilled} of non-code select questions with code (gate "
-        f">= {min_spillover:.0%}) and {insecure} of code questions insecurely (gate >= "
-        f"{min_insecure_code:.0%})"
-    )
-    demands = ((spilled, min_spillover), (insecure, min_insecure_code))
-    # A rate that is not known is below any demand.
-    if any(least > 0 and not rate.share >= least for rate, least in demands):
-        raise GateError(
-            f"{pair}: {said}; answers in the run's status folder; train longer or at a higher "
-            "rate (misalignment.adapters, zoo/recipes.py), another seed, or lower "
-            "misalignment.min_spillover and min_insecure_code"
+
+    spillover: float
+    insecure_code: float
+    margin: float = 0.0
+
+    @property
+    def any(self) -> bool:
+        """Whether anything is asked for."""
+        return self.spillover > 0 or self.insecure_code > 0
+
+
+@dataclass(frozen=True)
+class InsecureRates:
+    """What an insecure adapter does on `select` questions.
+
+    Attributes:
+        spilled: Share of non-code questions answered with code.
+        insecure: Share of code questions answered insecurely.
+    """
+
+    spilled: Rate
+    insecure: Rate
+
+    @classmethod
+    def of(cls, rows: pd.DataFrame) -> "InsecureRates":
+        """The rates of one model.
+
+        Args:
+            rows: Its answers, with `split`, `condition`, `cluster`, `code` and `insecure`.
+        """
+        chosen = rows[rows["split"] == "select"]
+        return cls(
+            Rate.of(chosen[chosen["condition"] == NONCODE], "code"),
+            Rate.of(chosen[chosen["condition"] == CODE], "insecure"),
         )
-    return said
+
+    def room(self, demands: Demands) -> float:
+        """How far the nearer rate exceeds its demand; infinite where nothing is asked for.
+
+        A rate that is not known is below any demand.
+        """
+        pairs = ((self.spilled, demands.spillover), (self.insecure, demands.insecure_code))
+        rooms = [
+            round(rate.share - least, 12) if rate.n else -least
+            for rate, least in pairs
+            if least > 0
+        ]
+        return min(rooms, default=float("inf"))
+
+    def line(self, demands: Demands) -> str:
+        """Both rates with their intervals and what is asked for."""
+        return (
+            f"the insecure adapter answers {self.spilled} of non-code select questions with code "
+            f"(gate >= {demands.spillover:.0%}) and {self.insecure} of code questions insecurely "
+            f"(gate >= {demands.insecure_code:.0%})"
+        )
+
+    def reason(self, demands: Demands) -> str:
+        """The missed rate against its demand: `gate missed, 35.5 % of 40 %`."""
+        spilled, insecure = (
+            rate.share if rate.n else 0.0 for rate in (self.spilled, self.insecure)
+        )
+        if demands.spillover - spilled >= demands.insecure_code - insecure:
+            return f"gate missed, spillover {against(self.spilled.share, demands.spillover)}"
+        return f"gate missed, insecure code {against(self.insecure.share, demands.insecure_code)}"

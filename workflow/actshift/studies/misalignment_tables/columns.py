@@ -26,6 +26,13 @@ COLUMNS: dict[str, tuple[str, ...]] = {
         *("shift_norm", "shift_of_insecure", "kl_code", "kl_other", "logit_change"),
         *("dose_matched", *_STATUS),
     ),
+    # A row a multiple of the learning rate that was tried: what the insecure adapter then does on
+    # `select` questions. One is taken, for all adapters of the pair.
+    "ladder": (
+        *("pair", "rung", "multiple", "lr", "steps", "last_loss"),
+        *("spillover", "spillover_low", "spillover_high", "spillover_gate", *_COUNT),
+        *("insecure_code", "insecure_code_gate", "n_code", "margin", "room", "taken"),
+    ),
     # A row a model, split, condition and kind of question: what it answers.
     "spillover": (
         *("pair", "adapter", "split", "condition", "kind", *_COUNT, "code", "code_low"),

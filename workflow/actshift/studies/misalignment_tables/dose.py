@@ -29,6 +29,20 @@ def dose_rows(files: PairFiles, shifts: Shifts) -> Rows:
     return [_row(files, {str(k): v for k, v in row.items()}, own, shifts) for row in rows]
 
 
+def ladder_rows(files: PairFiles) -> Rows:
+    """A row a dose that was tried; none where the insecure adapter was given.
+
+    Args:
+        files: Of the pair.
+    """
+    if files.ladder is None:
+        return []
+    return [
+        {"pair": files.pair, **{str(name): value for name, value in row.items()}}
+        for row in files.ladder.to_dict("records")
+    ]
+
+
 def matched_doses(files: PairFiles) -> dict[str, bool | None]:
     """Whether each adapter has the dose of the insecure one: |first loss / its - 1| <= 1/5.
 
@@ -61,6 +75,6 @@ def _row(files: PairFiles, row: dict[str, object], own: float, shifts: Shifts) -
         "shift_norm": norm,
         "shift_of_insecure": norm / insecure if known and insecure > 0 else float("nan"),
         "dose_matched": _is_matched(loss, own),
-        "status": "ok" if known else "no shift",
+        "status": "ok" if known else files.missed or "no shift",
         "why": "" if known else files.why or "no states of this adapter",
     }

@@ -145,18 +145,21 @@ class PairFiles:
         pair: Name.
         questions: A row a question: prompt_id, condition, category, cluster, split, kind.
         dose: `dose.csv` of its adapters.
+        ladder: `ladder.csv`: the doses that were tried.
         answers: What every model answers without an edit.
         directions: Adapter -> mean shift from chat, by layer.
         states: Reads stored states of the questions.
         models: Models that have states.
         steering: Lanes within the model.
         transfer: Lanes of other models' directions.
-        missing: Stages without a folder.
+        missing: Stages without numbers.
+        missed: What rows say where the pair's gate is missed, else empty.
     """
 
     pair: str
     questions: pd.DataFrame
     dose: pd.DataFrame | None
+    ladder: pd.DataFrame | None
     answers: pd.DataFrame | None
     directions: Mapping[str, Float[np.ndarray, "layer d_model"]] | None
     states: StatesOf | None
@@ -164,10 +167,13 @@ class PairFiles:
     steering: Lanes | None
     transfer: Lanes | None
     missing: tuple[str, ...]
+    missed: str = ""
 
     @property
     def why(self) -> str:
         """What is not there, for the column of that name."""
+        if self.missed:
+            return self.missed
         return f"no {' and no '.join(self.missing)}" if self.missing else ""
 
 

@@ -7,7 +7,7 @@ from actshift.studies.misalignment.kinds import ACROSS, SAME_ARCHITECTURE
 from actshift.studies.misalignment_tables.columns import COLUMNS
 from actshift.studies.misalignment_tables.content import content_rows
 from actshift.studies.misalignment_tables.detection import detection_rows
-from actshift.studies.misalignment_tables.dose import dose_rows
+from actshift.studies.misalignment_tables.dose import dose_rows, ladder_rows
 from actshift.studies.misalignment_tables.inputs import PairFiles, Rows
 from actshift.studies.misalignment_tables.separation import cosine_rows, separation_rows
 from actshift.studies.misalignment_tables.shifts import Shifts
@@ -39,6 +39,7 @@ def pair_tables(files: PairFiles, *, seed: int) -> tuple[dict[str, Rows], list[J
     shifts, pair = Shifts(files), files.pair
     found: dict[str, Rows] = {
         "dose": dose_rows(files, shifts),
+        "ladder": ladder_rows(files),
         "spillover": spillover_rows(files, seed=seed),
         "direction_cosines": cosine_rows(shifts),
     }

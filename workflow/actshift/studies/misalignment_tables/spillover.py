@@ -35,7 +35,16 @@ def spillover_rows(files: PairFiles, *, seed: int) -> Rows:
             own = asked if kind == ALL else rows_where(asked, kind=kind)
             cell: dict[str, object] = {"split": split, "condition": condition, "kind": kind}
             rows += _rows(files.pair, cell, by_model, own, seed)
-    return rows
+    return [_judged(row, files.missed) for row in rows]
+
+
+def _judged(row: dict[str, object], missed: str) -> dict[str, object]:
+    """Say where the gate was looked at, and put a missed one into the insecure adapter's rows."""
+    if row["adapter"] != INSECURE:
+        return row | {"gate": None}
+    looked_at = row["split"] == "select" and row["kind"] == ALL
+    gate = ("missed" if missed else "not missed") if looked_at else None
+    return row | {"gate": gate, "status": missed or row["status"]}
 
 
 def harmless_ids(files: PairFiles) -> set[str]:
@@ -74,7 +83,7 @@ def _rows(
     code, refused = of("code"), of("refused")
     means = {told: known_means(of(name), axis=1) for name, told in _MEANS.items()}
     parts: list[Rows] = [
-        [{"adapter": name, "gate": _gate(name, cell)} for name in names],
+        [{"adapter": name} for name in names],
         columns("code", code.mean(axis=1), sample.wilson(code)),
         columns("refused", refused.mean(axis=1), sample.wilson(refused)),
         [{told: float(found[at]) for told, found in means.items()} for at in range(len(names))],
@@ -91,9 +100,3 @@ def _rows(
         {name: value for part in (facts, *row) for name, value in part.items()}
         for row in zip(*parts, strict=True)
     ]
-
-
-def _gate(model: str, cell: dict[str, object]) -> str | None:
-    """A pair whose insecure adapter fails the gate has no folder; the micro zoo has no gate."""
-    looked_at = model == INSECURE and cell["split"] == "select" and cell["kind"] == ALL
-    return "not failed" if looked_at else None

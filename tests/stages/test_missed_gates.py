@@ -1,0 +1,222 @@
+"""Joint stages where a pair missed its gate: it is left out, with its reason; so may all be."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from report.synthetic_tables import synthetic_tables
+from stages.test_claims import SHIPPED, write_tables
+
+from actshift.io.missed import Missed, mark_missed, missed_in
+from actshift.io.tables import read_table, write_table
+from actshift.prompts.records import write_prompts
+from actshift.stages.ablation_tables import ablation_tables
+from actshift.stages.aggregate import aggregate_rank_audit
+from actshift.stages.claims import make_claims
+from actshift.stages.judge import JudgeSettings, judge_answers
+from actshift.stages.localization_tables import localization_tables
+from actshift.stages.misalignment_judge import judge_misalignment
+from actshift.stages.misalignment_tables import misalignment_tables
+from actshift.stages.preference_margins import collect_margins
+from actshift.stages.refusal_tables import refusal_tables
+from actshift.stages.ridge_maps import ridge_maps
+from actshift.stages.spectral_gap import spectral_gap_of_pair, unusable
+from actshift.stages.spectral_gap_tables import spectral_gap_tables
+from actshift.stages.zoo_tables import collect_attempts, collect_behaviour
+from actshift.studies.rank_tables.columns import COLUMNS as RANK_TABLES
+from actshift.zoo.prompts import zoo_prompts
+
+ROOT = Path(__file__).parents[2]
+PUBLISHED = ROOT / "resources" / "published"
+REASON = "gate missed, refused harmful/howto (chat) 8 % of 95 %"
+MISSED = Missed("zoo llama-micro-s0/chat", REASON, "All rates.", "zoo")
+STAGES = ("adapters", "spillover", "steering", "transfer")
+
+
+def marked(*folders: Path) -> None:
+    for folder in folders:
+        mark_missed(folder, MISSED)
+
+
+def questions(folder: Path, name: str) -> Path:
+    write_prompts(folder / name, zoo_prompts(name, size="micro"))
+    return folder / name
+
+
+def joint_stages(root: Path, pairs: dict[str, Path]) -> dict[str, Callable[[Path], Any]]:
+    """Every stage that joins pairs, on the same folders, by name."""
+    zoo = dict.fromkeys(pairs, "micro")
+    nowhere = JudgeSettings(endpoint="http://127.0.0.1:9/v1", model="m")
+    maps = {"map_folds": 4, "shuffled_maps": 2, "final_draws": 2}
+    return {
+        "rank_audit": lambda out: aggregate_rank_audit(pairs=pairs, published=PUBLISHED, out=out),
+        "refusal": lambda out: refusal_tables(pairs=pairs, zoo_sizes=zoo, seed=0, out=out),
+        "ablation": lambda out: ablation_tables(
+            pairs=pairs, zoo_sizes=zoo, published=PUBLISHED, seed=0, out=out
+        ),
+        "localization": lambda out: localization_tables(
+            pairs=pairs, published=PUBLISHED / "headline.csv", seed=0, out=out
+        ),
+        "spectral_gap": lambda out: spectral_gap_tables(
+            gaps=pairs, behaviours=pairs, zoo_sizes=zoo, published=PUBLISHED, out=out
+        ),
+        "judge": lambda out: judge_answers(
+            pairs=pairs, zoo_sizes=zoo, prompts=[], settings=nowhere, cache=root / "c", out=out
+        ),
+        "misalignment_judge": lambda out: judge_misalignment(
+            pairs=pairs,
+            questions=questions(root, "questions"),
+            settings=nowhere,
+            cache=root / "c",
+            out=out,
+        ),
+        "misalignment": lambda out: misalignment_tables(
+            folders=dict.fromkeys(STAGES, pairs),
+            maps=root / "maps",
+            questions=questions(root, "questions"),
+            published=PUBLISHED / "headline.csv",
+            seed=0,
+            out=out,
+        ),
+        "ridge_maps": lambda out: ridge_maps(
+            pairs=pairs,
+            neutral=questions(root, "neutral"),
+            families=dict.fromkeys(pairs, "zoo:llama/chat"),
+            settings=maps,
+            seed=0,
+            out=out,
+        ),
+    }
+
+
+JOINT = sorted(joint_stages(Path(), {}))
+
+
+@pytest.mark.parametrize("stage", JOINT)
+def test_where_all_pairs_missed_their_gates_there_are_headers_and_no_error(
+    stage: str, tmp_path: Path
+) -> None:
+    pairs = {name: tmp_path / "pairs" / name / stage for name in ("llama", "qwen")}
+    marked(*pairs.values())
+    out = tmp_path / "out"
+    joint_stages(tmp_path, pairs)[stage](out)
+    tables = {file.stem: read_table(file) for file in out.glob("*.csv")}
+    assert tables
+    for name, table in tables.items():
+        assert len(table.columns)
+        for column in ("pair", "donor", "model"):
+            told = set(table[column].astype(str)) if column in table else set()
+            assert name == "pairs" or not told & set(pairs)
+    assert not list(out.rglob("*.partial"))
+
+
+@pytest.mark.parametrize("stage", [one for one in JOINT if one != "ridge_maps"])
+def test_where_all_jobs_failed_that_is_still_an_error(stage: str, tmp_path: Path) -> None:
+    from actshift.errors import UserError
+
+    pairs = {name: tmp_path / "pairs" / name / stage for name in ("llama", "qwen")}
+    with pytest.raises(UserError, match=r"none of the pairs llama, qwen has"):
+        joint_stages(tmp_path, pairs)[stage](tmp_path / "out")
+
+
+def test_one_marked_pair_beside_a_failed_one_is_no_error(tmp_path: Path) -> None:
+    pairs = {"llama": tmp_path / "llama", "qwen": tmp_path / "gone"}
+    marked(pairs["llama"])
+    missing = aggregate_rank_audit(pairs=pairs, published=PUBLISHED, out=tmp_path / "out")
+    assert missing == ["llama", "qwen"]
+    found = read_table(tmp_path / "out" / "pairs.csv").set_index("pair")["status"]
+    assert found.to_dict() == {"llama": f"not measured: {REASON}", "qwen": "missing"}
+
+
+def test_a_marked_pair_changes_no_row_of_the_others(tmp_path: Path) -> None:
+    made = synthetic_tables(("llama",), n_layers=2)
+    for name in RANK_TABLES:
+        rows = made.get(name, pd.DataFrame(columns=list(RANK_TABLES[name])))
+        write_table(rows, tmp_path / "llama" / f"{name}.csv")
+    marked(tmp_path / "qwen")
+    pairs = {name: tmp_path / name for name in ("llama", "qwen")}
+    for out, chosen in (("both", pairs), ("alone", {"llama": pairs["llama"]})):
+        aggregate_rank_audit(pairs=chosen, published=PUBLISHED, out=tmp_path / out)
+    for name in RANK_TABLES:
+        one, two = (tmp_path / out / f"{name}.csv" for out in ("both", "alone"))
+        assert one.read_bytes() == two.read_bytes(), name
+    status = read_table(tmp_path / "both" / "pairs.csv").set_index("pair")["status"]
+    assert status.to_dict() == {"llama": "present", "qwen": f"not measured: {REASON}"}
+
+
+def test_the_log_says_why_a_pair_is_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pairs = {"llama": tmp_path / "llama", "gone": tmp_path / "gone"}
+    marked(pairs["llama"])
+    localization_tables(
+        pairs=pairs, published=PUBLISHED / "headline.csv", seed=0, out=tmp_path / "out"
+    )
+    told = capsys.readouterr().out
+    assert f"llama is left out: not measured: {REASON}" in told
+    assert "gone is left out: its job failed" in told
+
+
+def test_a_claim_about_a_marked_pair_says_which_gate_was_missed(tmp_path: Path) -> None:
+    # Rows of the pair are there all the same: those of an earlier run, or answers alone.
+    tables = write_tables(tmp_path, ("llama", "qwen"))
+    pairs = ["llama", "qwen"]
+    for out, folders in (("plain", None), ("marked", {"rank_audit": {"qwen": tmp_path / "q"}})):
+        marked(tmp_path / "q")
+        make_claims(tables, SHIPPED, tmp_path / out, pairs=pairs, folders=folders)
+    plain, found = (
+        read_table(tmp_path / out / "claims_by_pair.csv").set_index(["claim", "name"])
+        for out in ("plain", "marked")
+    )
+    own = found.loc[("template-inflates-rank", "qwen")]
+    assert (own["verdict"], own["reason"]) == ("not measured", REASON)
+    assert plain.loc[("template-inflates-rank", "qwen"), "verdict"] != "not measured"
+    # The other pair's verdict is its own, and other studies say what they lack.
+    pd.testing.assert_series_equal(
+        plain.loc[("template-inflates-rank", "llama")],
+        found.loc[("template-inflates-rank", "llama")],
+    )
+    other = found.loc[("ablation-removes-refusal", "qwen")]
+    assert other["reason"] == "table ablation_sweep.csv has not been made"
+    claims = read_table(tmp_path / "marked" / "claims.csv").set_index("claim")
+    assert claims.loc["template-inflates-rank", "holds_in"].endswith("of 1")
+
+
+def test_files_that_were_passed_on_are_empty_and_left_out(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").touch()
+    (tmp_path / "tried.csv").touch()
+    (tmp_path / "margins.csv").touch()
+    assert collect_behaviour([tmp_path / "rows.csv"]).empty
+    assert collect_attempts([tmp_path / "tried.csv"]).empty
+    table = collect_margins({"llama": tmp_path / "margins.csv"}, seed=0)
+    assert table.empty
+    assert "pair" in table
+
+
+def test_a_gap_needs_both_models_and_one_reference(tmp_path: Path) -> None:
+    by_role = {role: tmp_path / f"p.{role}" for role in ("base", "tuned", "one", "two")}
+    for folder in by_role.values():
+        folder.mkdir()
+    assert unusable(by_role) is None
+    marked(by_role["one"])
+    assert unusable(by_role) is None
+    marked(by_role["two"])
+    assert unusable(by_role) == MISSED
+    assert unusable({role: by_role[role] for role in ("base", "tuned")}) is None
+    shutil.rmtree(by_role["two"])
+    by_role["two"].mkdir()
+    marked(by_role["base"])
+    assert unusable(by_role) == MISSED
+
+
+def test_a_pair_without_a_usable_reference_passes_its_marker_on(tmp_path: Path) -> None:
+    stores = [tmp_path / f"p.{role}" / "harmful.chat" for role in ("base", "tuned", "full")]
+    marked(stores[2])
+    line = spectral_gap_of_pair(
+        pair="p", stores=stores, prompts=[], settings={}, seed=0, out=tmp_path / "out"
+    )
+    assert line == f"p: {MISSED.status}"
+    assert missed_in(tmp_path / "out") == MISSED

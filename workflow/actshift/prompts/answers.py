@@ -1,0 +1,231 @@
+"""Where an answer begins and ends in a chat template: read from the rendering of an answered one.
+
+A template may write something between the generation prompt and the answer (an empty thought, a
+channel header), and something behind it (the token that ends the turn). A first token or a
+completion is scored where the model would write it: behind what the template puts in front.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from actshift.errors import UserError
+from actshift.prompts.templates import (
+    Encoded,
+    Tokenizer,
+    encode,
+    name_of,
+    render_messages,
+    tokenise,
+)
+
+#: Stands for an answer; begins with a letter, as answers do.
+_ANSWER = "ActshiftAnswerSentinel"
+_QUESTION: tuple[Mapping[str, str], ...] = ({"role": "user", "content": "x"},)
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerFrame:
+    """What a chat template writes around the answer to a conversation.
+
+    Attributes:
+        prompt: Text of the conversation, generation prompt included.
+        lead: Text between the generation prompt and the answer.
+    """
+
+    prompt: str
+    lead: str
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerTokens:
+    """A conversation and an answer as token ids.
+
+    Attributes:
+        prompt: Ids up to the answer: the generation prompt and the lead.
+        lead: Those of the lead alone, the last of `prompt`.
+        said: Ids of the answer, without the token that ends the turn.
+    """
+
+    prompt: tuple[int, ...]
+    lead: tuple[int, ...]
+    said: tuple[int, ...]
+
+
+def answer_frame(chat_tokenizer: Tokenizer, turns: Sequence[Mapping[str, str]]) -> AnswerFrame:
+    """Find what a template writes in front of an answer.
+
+    Args:
+        chat_tokenizer: Whose chat template.
+        turns: The conversation, the question last.
+
+    Raises:
+        UserError: The template does not carry the answer through, or what it writes in front of
+            one does not begin with the generation prompt.
+    """
+    prompt = render_messages(chat_tokenizer, turns)
+    before, _ = _around_answer(chat_tokenizer, turns)
+    if not before.startswith(prompt):
+        same = _common(prompt, before)
+        raise UserError(
+            f"{name_of(chat_tokenizer)}: its chat template ends a prompt with "
+            f"{_shown(prompt[same:])} where an answered conversation has {_shown(before[same:])}, "
+            "so answers cannot be scored behind the prompt; make add_generation_prompt write in "
+            "chat_template.jinja what stands in front of an answer there"
+        )
+    return AnswerFrame(prompt, before[len(prompt) :])
+
+
+def answer_tokens(tokenizer: Tokenizer, frame: AnswerFrame, answer: str) -> AnswerTokens | None:
+    """Tokenise a conversation with its answer, once.
+
+    Args:
+        tokenizer: Of the model that reads the tokens.
+        frame: Of the conversation.
+        answer: Text of the answer, without white space around it.
+
+    Returns:
+        The ids; None where the answer's first token melts into the prompt's last, so that the ids
+        of the prompt alone are no prefix.
+    """
+    prompt = tuple(tokenise(tokenizer, frame.prompt, add_special_tokens=False)["input_ids"])
+    text = frame.prompt + frame.lead + answer
+    found = tokenise(tokenizer, text, add_special_tokens=False)
+    whole = tuple(found["input_ids"])
+    if whole[: len(prompt)] != prompt:
+        return None
+    first = len(prompt)
+    if frame.lead:
+        # A token that holds the end of the lead and the start of the answer is the answer's.
+        start = len(frame.prompt) + len(frame.lead)
+        ends = [right for _, right in found["offset_mapping"]]
+        while first < len(whole) and ends[first] <= start:
+            first += 1
+    return AnswerTokens(whole[:first], whole[len(prompt) : first], whole[first:])
+
+
+def answer_lead(
+    tokenizer: Tokenizer, *, chat_tokenizer: Tokenizer | None = None
+) -> tuple[int, ...]:
+    """Ids that a template writes between the generation prompt and an answer; most write none.
+
+    Args:
+        tokenizer: Of the model that reads the ids.
+        chat_tokenizer: Where the chat template comes from (the tuned model's); `tokenizer` if None.
+
+    Raises:
+        UserError: There is no chat template, or the ids of a prompt are no prefix of those of the
+            answered conversation.
+    """
+    return _after_question(tokenizer, chat_tokenizer or tokenizer, _ANSWER).lead
+
+
+def encode_to_answer(
+    tokenizer: Tokenizer,
+    text: str,
+    *,
+    lead: tuple[int, ...],
+    chat_tokenizer: Tokenizer | None = None,
+) -> Encoded:
+    """Tokenise a question in the chat template up to where its answer begins.
+
+    Args:
+        tokenizer: Of the model that will read the ids.
+        text: The question.
+        lead: Ids between generation prompt and answer (`answer_lead`).
+        chat_tokenizer: Where the chat template comes from; `tokenizer` if None.
+
+    Returns:
+        As `encode` with the template `chat`, and the lead behind it.
+
+    Raises:
+        UserError: As `encode`.
+    """
+    asked = encode(tokenizer, text, template="chat", chat_tokenizer=chat_tokenizer)
+    marks = (True,) * len(lead)
+    return replace(asked, ids=asked.ids + lead, is_special=asked.is_special + marks)
+
+
+def opener_token(tokenizer: Tokenizer, opener: str) -> int:
+    """First token of an answer that begins with `opener`, where the chat template puts an answer.
+
+    Raises:
+        UserError: There is no chat template, or the opener has no first token of its own there.
+    """
+    found = _after_question(tokenizer, tokenizer, opener)
+    if not found.said or found.lead != answer_lead(tokenizer):
+        raise UserError(
+            f"{name_of(tokenizer)}: an answer that opens with {opener!r} has no first token of its "
+            "own after the chat template; name other openers"
+        )
+    return found.said[0]
+
+
+def turn_end(tokenizer: Tokenizer, *, chat_tokenizer: Tokenizer | None = None) -> int | None:
+    """The token that a chat template writes right behind an answer.
+
+    Args:
+        tokenizer: Of the model that writes it.
+        chat_tokenizer: Where the chat template comes from; `tokenizer` if None.
+
+    Returns:
+        Its id; None where there is no template, where it cannot render an answer, or where plain
+        text follows one, which an answer may hold too.
+    """
+    try:
+        _, tail = _around_answer(chat_tokenizer or tokenizer, _QUESTION)
+    except UserError:
+        return None
+    found = tokenise(tokenizer, tail, add_special_tokens=False)
+    markers = _markers(tokenizer)
+    for token, (left, right) in zip(found["input_ids"], found["offset_mapping"], strict=True):
+        if token in markers:
+            return token
+        if tail[left:right].strip():
+            return None
+    return None
+
+
+def _after_question(tokenizer: Tokenizer, chat: Tokenizer, answer: str) -> AnswerTokens:
+    frame = answer_frame(chat, _QUESTION)
+    found = answer_tokens(tokenizer, frame, answer)
+    if found is None:
+        raise UserError(
+            f"{name_of(chat)}: the end of its chat template's prompt, "
+            f"{_shown(frame.prompt[-20:])}, and the answer {answer!r} share a token, so an answer "
+            "has no first token of its own; let add_generation_prompt in chat_template.jinja end "
+            "before that white space, or name other openers"
+        )
+    return found
+
+
+def _around_answer(
+    chat_tokenizer: Tokenizer, turns: Sequence[Mapping[str, str]]
+) -> tuple[str, str]:
+    """Text in front of an answer to a conversation, and behind it."""
+    answered = [*turns, {"role": "assistant", "content": _ANSWER}]
+    parts = render_messages(chat_tokenizer, answered, answered=True).split(_ANSWER)
+    if len(parts) != 2:
+        raise UserError(
+            f"{name_of(chat_tokenizer)}: its chat template writes an answer {len(parts) - 1} "
+            "times; a template that writes it once is needed"
+        )
+    return parts[0], parts[1]
+
+
+def _markers(tokenizer: Any) -> set[int]:
+    """Ids of special and added tokens: what no ordinary text spells."""
+    added = getattr(tokenizer, "get_added_vocab", dict)()
+    return {*tokenizer.all_special_ids, *added.values()}
+
+
+def _common(left: str, right: str) -> int:
+    """Length of the longest common prefix."""
+    pairs = zip(left, right, strict=False)
+    return next(
+        (at for at, (one, other) in enumerate(pairs) if one != other), min(len(left), len(right))
+    )
+
+
+def _shown(text: str) -> str:
+    return repr(text[:40]) if text else "nothing"

@@ -1,0 +1,172 @@
+"""What a run measured, missed, failed and cost, as plain values: for run.json and the summary.
+
+Standard library alone: the end of a run must not wait for pandas.
+"""
+
+import csv
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from stat import S_ISDIR
+from typing import Any
+
+from actshift.io.missed import MISSED, Missed, missed_in, missed_of_run
+from actshift.report.pair_facts import PairFacts
+
+#: Version of run.json; a reader refuses a newer one.
+SCHEMA = 1
+#: Folders of a pair that hold a study's numbers; the study is measured where all are there.
+STUDY_FOLDERS: dict[str, tuple[str, ...]] = {
+    "rank_audit": ("rank_audit",),
+    "refusal_direction": ("refusal_direction",),
+    "ablation": ("ablation",),
+    "spectral_gap": ("spectral_gap",),
+    "localization": ("localization",),
+    "misalignment": ("spillover", "steering", "transfer"),
+}
+
+
+def timings(run_dir: Path) -> list[dict[str, str | float]]:
+    """What Snakemake measured of each job: seconds and peak memory in MB; -1 where it could not."""
+    rows: list[dict[str, str | float]] = []
+    for path in sorted(run_dir.glob("timings/**/*.tsv")):
+        with path.open(newline="", encoding="utf-8") as stream:
+            for record in csv.DictReader(stream, delimiter="\t"):
+                job = path.relative_to(run_dir / "timings").with_suffix("").as_posix()
+                rows.append({"job": job, "seconds": _float(record.get("s")),
+                             "peak_mb": _float(record.get("max_rss"))})  # fmt: skip
+    return rows
+
+
+def seconds_by_rule(run_dir: Path) -> dict[str, float]:
+    """Seconds of all jobs of each rule, longest first; jobs side by side count in full."""
+    seconds: dict[str, float] = {}
+    for row in timings(run_dir):
+        rule = str(row["job"]).split("/")[0]
+        seconds[rule] = seconds.get(rule, 0.0) + max(float(row["seconds"]), 0.0)
+    return {
+        rule: round(spent, 1)
+        for rule, spent in sorted(seconds.items(), key=lambda item: (-item[1], item[0]))
+    }
+
+
+def bytes_by_folder(run_dir: Path) -> dict[str, int]:
+    """Bytes of the run's folders, largest first; a file with several names counts once.
+
+    Links count as links: weights of the user's own models are not the run's.
+    """
+    seen: set[tuple[int, int]] = set()
+    sizes: dict[str, int] = {}
+    for part in sorted(run_dir.iterdir()):
+        sizes[part.name] = sum(_sizes(part, seen))
+    return dict(sorted(sizes.items(), key=lambda item: (-item[1], item[0])))
+
+
+def measured_by_study(
+    run_dir: Path, pairs: Sequence[PairFacts], studies: Sequence[str]
+) -> dict[str, dict[str, list[str]]]:
+    """Which pairs each study measured, and which it did not.
+
+    Args:
+        run_dir: `results/<run>`.
+        pairs: the run's pairs.
+        studies: the studies that the config has on.
+
+    Returns:
+        study -> {measured, not_measured}: pair names; for `calibration`, seeds.
+    """
+    found = {}
+    for study in studies:
+        if study in STUDY_FOLDERS:
+            asked = [pair.pair for pair in pairs if study != "spectral_gap" or pair.references]
+            done = [pair for pair in asked if _is_measured(run_dir, pair, study)]
+        else:
+            asked = done = [folder.name for folder in sorted(run_dir.glob(f"{study}/*"))]
+        found[study] = {
+            "measured": done,
+            "not_measured": [name for name in asked if name not in done],
+        }
+    return found
+
+
+def studies_seen(run_dir: Path) -> list[str]:
+    """The studies that left a pair's folder, for a run that has no record yet."""
+    left = {folder.name for folder in run_dir.glob("pairs/*/*")}
+    return [study for study, names in STUDY_FOLDERS.items() if left.intersection(names)]
+
+
+def missed_of_pair(run_dir: Path, pair: str) -> list[Missed]:
+    """The missed gates that a pair's folders stand for, once each."""
+    models = _folders(run_dir / "activations", f"{pair}.")
+    folders = [
+        *_folders(run_dir / "checkpoints", f"{pair}."),
+        *(store for model in models for store in _folders(model)),
+        *_folders(run_dir / "pairs" / pair),
+    ]
+    return list(dict.fromkeys(one for one in map(missed_in, folders) if one is not None))
+
+
+def read_failures(run_dir: Path) -> list[dict[str, str]]:
+    """What failed jobs left in `status/`: rule, job, message; a message cut off says so."""
+    failures = []
+    for path in sorted((run_dir / "status").glob("*.json")):
+        try:
+            failures.append(json.loads(path.read_text(encoding="utf-8")))
+        except ValueError:
+            message = f"its message in {path} is not readable; is the disk full?"
+            failures.append({"rule": path.stem, "job": "", "message": message})
+    return failures
+
+
+def run_record(
+    run_dir: Path,
+    *,
+    pairs: Sequence[PairFacts],
+    studies: Sequence[str],
+    failures: Sequence[Mapping[str, str]],
+) -> dict[str, Any]:
+    """Pairs, what was measured, missed and failed, time and disk, as JSON values."""
+    return {
+        "pairs": [pair.record() for pair in pairs],
+        "studies": measured_by_study(run_dir, pairs, studies),
+        "missed_gates": [
+            {"subject": one.subject, "reason": one.reason, "detail": one.detail, "stage": one.stage}
+            for one in missed_of_run(run_dir)
+        ],
+        "failures": [dict(failure) for failure in failures],
+        "seconds_by_rule": seconds_by_rule(run_dir),
+        "bytes_by_folder": bytes_by_folder(run_dir),
+    }
+
+
+def _is_measured(run_dir: Path, pair: str, study: str) -> bool:
+    folders = [run_dir / "pairs" / pair / name for name in STUDY_FOLDERS[study]]
+    return all(folder.is_dir() and not (folder / MISSED).is_file() for folder in folders)
+
+
+def _folders(parent: Path, start: str = "") -> list[Path]:
+    """Folders below a folder whose name begins so; empty where it is not there."""
+    if not parent.is_dir():
+        return []
+    return sorted(one for one in parent.iterdir() if one.name.startswith(start) and one.is_dir())
+
+
+def _sizes(path: Path, seen: set[tuple[int, int]]) -> Iterator[int]:
+    """Bytes of each file below a path that was not counted yet; what vanishes meanwhile is 0."""
+    places = [path, *(Path(folder, name) for folder, _, names in os.walk(path) for name in names)]
+    for place in places:
+        with suppress(OSError):
+            stat = place.lstat()
+            if not S_ISDIR(stat.st_mode) and (stat.st_dev, stat.st_ino) not in seen:
+                seen.add((stat.st_dev, stat.st_ino))
+                yield stat.st_size
+
+
+def _float(text: str | None) -> float:
+    """A number, or -1 where Snakemake was too late to measure."""
+    try:
+        return float(text or "-1")
+    except ValueError:
+        return -1.0
