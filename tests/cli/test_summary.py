@@ -63,12 +63,12 @@ def test_a_run_without_trouble(actshift, run: Path) -> None:
 
 
 def test_missed_gates_come_first_and_are_no_failures(actshift, run: Path) -> None:
-    miss(run, 1, detail="It answers 35 % with code.")
+    miss(run, 1, detail="qwen: adapter 0: it answers 35 % with code.")
     fail(run, 1)
     lines = actshift("summary", run).stdout.splitlines()
     assert lines[0].endswith("1 missed gate, 1 failed job")
     assert lines[1].split(maxsplit=1) == ["missed", "qwen: adapter 0: gate missed, 0 % of 40 %"]
-    assert lines[2].strip() == "It answers 35 % with code."
+    assert lines[2].strip() == "it answers 35 % with code."
     assert lines[3].split(maxsplit=1) == ["failed", "extract model=p0.base: NaN in layer 2"]
     assert sum("NaN" in line for line in lines) == 1
 

@@ -23,7 +23,10 @@ from actshift.report.page import gates_line
 from actshift.stages.report import make_report
 
 MISSED = Missed(
-    "qwen: insecure adapter", "gate missed, 35 % of 40 %", "It answers 35 % with code.", "spillover"
+    "qwen: insecure adapter",
+    "gate missed, 35 % of 40 %",
+    "qwen: insecure adapter: it answers 35 % with code.",
+    "spillover",
 )
 FAILED = {"rule": "extract", "job": "model=gone.base", "message": "NaN in layer 2"}
 
@@ -58,12 +61,21 @@ def test_a_missed_gate_is_no_failure(run: Path) -> None:
     html = opened(run, "llama", "qwen", "gone", failures=(FAILED,))
     missed = html.split('<section id="missed"')[1].split("</section>")[0]
     failed = html.split('<section id="failures"')[1].split("</section>")[0]
-    for text in (MISSED.subject, MISSED.reason, MISSED.detail):
+    assert missed.count(MISSED.subject) == 1
+    for text in (MISSED.subject, MISSED.reason, "it answers 35 % with code."):
         assert text in missed
         assert text not in failed
     assert "NaN in layer 2" in failed
     assert re.search(r"No answer for qwen\.\s+qwen: insecure adapter: gate missed, 35 %", html)
     assert re.search(r"No answer for gone\.\s+NaN in layer 2", html)
+    assert "no pair is measured" not in html
+
+
+def test_where_every_pair_missed_a_gate_none_is_awaited(tmp_path: Path) -> None:
+    run = with_missed(write_run(tmp_path / "run", {}), "qwen", MISSED)
+    html = opened(run, "qwen")
+    assert "A gate was missed (above), and no pair is measured." in html
+    assert "yet" not in html.split('id="answers"')[1].split("</section>")[0]
 
 
 @pytest.mark.parametrize("place", ["checkpoints/qwen.base", "activations/qwen.base/harmful.raw"])
@@ -80,6 +92,8 @@ def test_a_zoo_model_that_missed_its_gate_is_counted_and_what_was_not_trained_is
     zoo = run / "zoo/gemma-tiny-s0"
     (zoo / "base").mkdir(parents=True)
     save_file({"weight": np.zeros((700, 500), np.float32)}, zoo / "base/model.safetensors")
+    config = {"model_type": "gemma2", "num_hidden_layers": 6, "hidden_size": 64}
+    (zoo / "base/config.json").write_text(json.dumps(config))
     missed = Missed("zoo gemma-tiny-s0/base", "gate missed, 80 % of 95 %", "One sentence.", "zoo")
     write_marker(zoo / "base", missed)
     mark_missed(zoo / "chat", missed)
@@ -87,6 +101,7 @@ def test_a_zoo_model_that_missed_its_gate_is_counted_and_what_was_not_trained_is
     mark_missed(run / "checkpoints/gemma.base", missed)
     html = opened(run, "llama", "gemma")
     assert "2 pairs of models of 0.26 to 0.35 million parameters" in html
+    assert "<td>gemma2</td>" in html
     assert html.count("<td>gate missed, 80 % of 95 %</td>") == 1, "passed on, and said once"
 
 

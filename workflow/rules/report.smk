@@ -11,6 +11,8 @@ FIGURES = sorted(
     for caption in (ROOT / "workflow" / "report").glob("*/*.rst")
     if caption.parent.name in CONFIG.studies
 )
+
+
 rule zoo_behaviour:
     input:
         rows=[PATHS.zoo_rows(*recipe) for recipe in PLAN.zoo],

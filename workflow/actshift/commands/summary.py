@@ -101,7 +101,7 @@ def _missed_lines(missed: Sequence[Missed]) -> Iterator[str]:
     lines = 4 if len(missed) < SHOWN else 2
     for one in missed[:SHOWN]:
         yield from _field("missed", f"{one.subject}: {one.reason}", lines=1)
-        yield from _field("", one.detail, lines=lines)
+        yield from _field("", one.detail.removeprefix(f"{one.subject}: "), lines=lines)
     if len(missed) > SHOWN:
         yield from _field("", f"and {len(missed) - SHOWN} more, on the page and in {RECORD}")
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from actshift.io.manifest import NAME, read_manifest
 from actshift.io.parameters import count_parameters
+from actshift.models.sources import read_model_config, shape_in
 from actshift.vocab import ROLES
 
 #: Start of the source of a model that the run trains itself.
@@ -120,14 +121,18 @@ def count_text(count: int) -> str:
 def _pair(run_dir: Path, pair: Mapping[str, Any]) -> PairFacts:
     name = str(pair["name"])
     manifests = {role: _facts(run_dir, f"{name}.{role}") for role in ROLES}
-    known = manifests["tuned"] or manifests["base"] or {}
-    counts = [_parameters(run_dir, f"{name}.{role}", pair.get(role)) for role in ROLES]
+    # The tuned model first: it is the one that is asked about.
+    trained = [_zoo_folder(run_dir, pair.get(role)) for role in reversed(ROLES)]
+    folders = [run_dir / "checkpoints" / f"{name}.{role}" for role in reversed(ROLES)]
+    folders += [folder for folder in trained if folder is not None]
+    counts = map(count_parameters, folders)
+    known = manifests["tuned"] or manifests["base"] or _trained_facts(trained)
     return PairFacts(
         pair=name,
         base=_source(manifests["base"], pair.get("base")),
         tuned=_source(manifests["tuned"], pair.get("tuned")),
         architecture=known.get("family"),
-        parameters=next((count for count in reversed(counts) if count is not None), None),
+        parameters=next((count for count in counts if count is not None), None),
         blocks=known.get("n_layers"),
         d_model=known.get("d_model"),
         dtype=known.get("dtype"),
@@ -135,19 +140,27 @@ def _pair(run_dir: Path, pair: Mapping[str, Any]) -> PairFacts:
     )
 
 
+def _zoo_folder(run_dir: Path, source: object) -> Path | None:
+    """Folder of a zoo model with weights: one that missed its gate has no checkpoint folder."""
+    recipe = _ZOO_MODEL.match(str(source))
+    found = run_dir.glob(f"zoo/{recipe[1]}-*/{recipe[2]}/config.json") if recipe else ()
+    return next((file.parent for file in sorted(found)), None)
+
+
+def _trained_facts(folders: Iterable[Path | None]) -> dict[str, Any]:
+    """Architecture and shape of the first zoo model that is there."""
+    for folder in folders:
+        if folder is not None:
+            config = read_model_config(folder)
+            blocks, width = shape_in(config, name=str(folder))
+            return {"family": config.get("model_type"), "n_layers": blocks, "d_model": width}
+    return {}
+
+
 def _facts(run_dir: Path, model: str) -> dict[str, Any] | None:
     """Facts of a checkpoint's manifest; None where the checkpoint was not made."""
     folder = run_dir / "checkpoints" / model
     return read_manifest(folder)["facts"] if (folder / NAME).is_file() else None
-
-
-def _parameters(run_dir: Path, model: str, source: object) -> int | None:
-    """Parameters of a model's checkpoint, or of the zoo model that missed its gate before it."""
-    folders = [run_dir / "checkpoints" / model]
-    recipe = _ZOO_MODEL.match(str(source))
-    if recipe:
-        folders += sorted(run_dir.glob(f"zoo/{recipe[1]}-*/{recipe[2]}"))
-    return next((count for one in folders if (count := count_parameters(one)) is not None), None)
 
 
 def _source(facts: Mapping[str, Any] | None, configured: object) -> str:
