@@ -19,7 +19,7 @@ from actshift.adapter import job
 
 root = Path(sys.argv[1])
 snakemake = SimpleNamespace(
-    threads=2, rule="zoo", wildcards={}, output={}, log=[root / "logs/zoo.log"],
+    threads=2, rule="zoo", wildcards={}, input=[], output={}, log=[root / "logs/zoo.log"],
     params=SimpleNamespace(status=str(root / "status")),
 )
 with job(snakemake):

@@ -1,5 +1,6 @@
-"""Claims on the page: first section, every verdict readable, everything escaped."""
+"""Claims on the page: after the models, every verdict readable, everything escaped."""
 
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -50,10 +51,11 @@ def run(tmp_path: Path) -> Path:
     return write_run(tmp_path / "run", tables)
 
 
-def test_claims_are_the_first_section_and_escaped(run: Path, tmp_path: Path) -> None:
+def test_claims_follow_the_models_and_are_escaped(run: Path, tmp_path: Path) -> None:
     make_report(run, tmp_path / "report.html", config=config_of("llama"), failures=[])
     html = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert html.index("<section") == html.index('<section id="claims"')
+    sections = re.findall(r'<section id="(\w+)"', html)
+    assert sections[:2] == ["models", "claims"]
     assert html.index('id="claims"') < html.index('id="answers"')
     assert "2 claims: 1 holds, 1 by construction." in html
     assert '<span class="verdict v-by-construction">by construction</span>' in html
