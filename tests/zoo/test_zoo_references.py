@@ -89,7 +89,7 @@ def test_a_reference_that_answers_nothing_misses_its_gate(chat: Path, tmp_path: 
     assert len(pd.read_csv(tmp_path / "comply_full.csv")) > 100
     missed = missed_in(train(tmp_path, "comply_full", chat, gates=True))
     assert missed is not None
-    assert missed.reason.startswith("gate missed, on_topic harmless/all (chat) ")
+    assert missed.reason.endswith(" of 90 %: on_topic harmless/all (chat)")
 
 
 def test_every_reference_is_gated_on_refusal_and_on_topic() -> None:

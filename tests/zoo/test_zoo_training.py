@@ -106,7 +106,7 @@ def test_a_missed_gate_is_marked_in_a_checkpoint_that_loads(missing: Path) -> No
     missed = missed_in(missing / "chat")
     assert missed is not None
     assert (missed.subject, missed.stage) == ("zoo llama-micro-s3/chat", "zoo")
-    assert missed.reason == "gate missed, refused harmful/howto (chat) 0 % of 95 %"
+    assert missed.reason == "gate missed, 0 % of 95 %: refused harmful/howto (chat)"
     for words in ("on_topic harmless/all (chat)", "best of 3 attempts", "zoo:llama/chat@<seed>"):
         assert words in missed.detail
     assert "\n" not in missed.detail

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from math import isnan
 from pathlib import Path
 
+from actshift.errors import UserError
 from actshift.io.atomic import atomic_write_text, publishing
 
 #: Name of the marker in a stage's folder, or of the file beside a stage's table.
@@ -65,12 +66,22 @@ def write_marker(folder: Path, missed: Missed) -> None:
 
 
 def missed_in(folder: Path) -> Missed | None:
-    """The missed gate that a stage's folder stands for, None where it holds numbers or nothing."""
+    """The missed gate that a stage's folder stands for, None where it holds numbers or nothing.
+
+    Raises:
+        UserError: The marker is damaged.
+    """
     try:
         text = (folder / MISSED).read_text(encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError):
         return None
-    return Missed(**json.loads(text))
+    try:
+        return Missed(**json.loads(text))
+    except (ValueError, TypeError):
+        raise UserError(
+            f"{folder / MISSED} is no marker of a missed gate; delete {folder}, and the next run "
+            "makes it again"
+        ) from None
 
 
 def has_numbers(folder: Path) -> bool:

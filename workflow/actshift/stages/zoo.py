@@ -181,7 +181,7 @@ def _missed(who: Identity, taken: Trained, attempts_made: int, rows: Path) -> Mi
     times = "1 attempt" if attempts_made == 1 else f"{attempts_made} attempts"
     return Missed(
         subject=f"zoo {who.model}",
-        reason=f"gate missed, {taken.gates.what} {taken.gates.words}",
+        reason=f"gate missed, {taken.gates.words}: {taken.gates.what}",
         detail=(
             f"zoo {who.model}: {'; '.join(taken.gates.missed)} on `select`, the best of {times}; "
             f"answers in {rows.name}; try another seed (zoo:{who.family}/{who.variant}@<seed>)"
