@@ -148,8 +148,8 @@ def train_cell(cell: Cell, out: Path, size: str) -> None:
     """Train one cell as a run would, and keep its rates."""
     import torch
 
-    import actshift.stages.zoo as stage
     from actshift.config_misalignment import Misalignment
+    from actshift.stages import zoo as stage
     from actshift.stages.adapters import AdapterInputs, train_adapters
     from actshift.stages.checkpoint import make_checkpoint
     from actshift.stages.prompts import make_prompts
