@@ -1,5 +1,6 @@
 """What the file system refuses: one line from any stage, whatever library met it."""
 
+import json
 import os
 import resource
 import subprocess
@@ -9,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import yaml
 from reference.file_systems import mounted, read_only
 
 from actshift.errors import StoreError, refusal_of
@@ -76,6 +78,24 @@ def test_a_log_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
         told, _ = run_job("pass", tmp_path, disk / "logs" / "log", tmp_path / "status")
     (line,) = told
     assert f"{disk / 'logs'}: Read-only file system" in line
+
+
+def test_a_report_that_cannot_be_written_after_a_failure_is_one_line(tmp_path: Path) -> None:
+    root = Path(__file__).parents[2]
+    config = yaml.safe_load((root / "tests/workflow/micro.yaml").read_text())
+    with mounted(tmp_path / "results", "ro"):
+        done = subprocess.run(
+            [sys.executable, "-m", "actshift.partial", str(root)],
+            input=json.dumps(config),
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("actshift: no report: results")
+    assert "Read-only file system" in line
 
 
 def test_a_full_disk_under_log_status_and_stage_is_one_line(tmp_path: Path) -> None:
