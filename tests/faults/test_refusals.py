@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import yaml
 from reference.file_systems import mounted, read_only
@@ -16,6 +17,7 @@ from reference.file_systems import mounted, read_only
 from actshift.errors import StoreError, refusal_of
 from actshift.io.store import ActivationStore
 from actshift.stages.extract import ExtractSettings, extract
+from actshift.stages.parts import is_whole, write_part
 
 JOB = """
 import sys
@@ -170,6 +172,16 @@ def test_a_store_that_cannot_be_opened_now_is_not_called_damaged(make_stream, tm
     assert "Too many open files" in str(caught.value)
     assert "extract this stream again" not in str(caught.value)
     assert (store.read(0) == whole).all()
+
+
+def test_rows_that_cannot_be_opened_now_are_not_made_again(tmp_path: Path) -> None:
+    file = tmp_path / "rows.parquet"
+    write_part(pa.table({"x": [1, 2]}), file)
+    assert is_whole(file)
+    with no_more_files(), pytest.raises(OSError, match="Too many open files"):
+        is_whole(file)
+    file.write_bytes(file.read_bytes()[:-9])
+    assert not is_whole(file)
 
 
 def test_a_finished_store_is_read_from_a_read_only_folder(make_stream, tmp_path) -> None:
