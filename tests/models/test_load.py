@@ -125,6 +125,60 @@ def test_a_missing_weight_is_not_made_up(own_checkpoint):
         load_model(folder, name="m", device="cpu")
 
 
+@pytest.mark.parametrize(
+    ("family", "key"),
+    [
+        ("llama", "model.layers.3.mlp.up_proj.weight"),
+        ("llama", "model.layers.0.self_attn.q_proj.bias"),
+        ("qwen2", "model.layers.0.self_attn.q_norm.weight"),
+        ("gemma2", "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"),
+        ("ministral3", "model.layers.0.mlp.up_proj.weight_scale_inv"),
+        ("gpt2", "transformer.h.0.attn.q_norm.weight"),
+    ],
+)
+def test_a_weight_that_would_be_dropped_is_refused(family, key, own_checkpoint):
+    folder = own_checkpoint(family)
+    weights = load_file(folder / "model.safetensors")
+    extra = {key: torch.ones(4), **{f"{key}.more{i}": torch.ones(1) for i in range(3)}}
+    save_file(weights | extra, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(
+        UserError, match=r"m: 4 weights in .* no place in \w+ .*more1, \.\.\.;"
+    ) as told:
+        load_model(folder, name="m", device="cpu")
+    assert key in str(told.value)
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("family", "key"),
+    [
+        ("llama", "model.layers.0.self_attn.rotary_emb.inv_freq"),
+        ("llama", "v_head.summary.weight"),
+        ("gpt2", "transformer.h.0.attn.bias"),
+        ("gpt2", "transformer.h.0.attn.masked_bias"),
+    ],
+)
+def test_what_no_forward_pass_reads_may_stay(family, key, own_checkpoint):
+    folder = own_checkpoint(family)
+    weights = load_file(folder / "model.safetensors")
+    save_file(
+        weights | {key: torch.ones(4)}, folder / "model.safetensors", metadata={"format": "pt"}
+    )
+    load_model(folder, name="m", device="cpu")
+
+
+def test_a_copy_of_a_tied_head_may_stay_and_another_head_is_used(own_checkpoint):
+    """Gemma ties its head; transformers unties one that the file has with other values."""
+    folder = own_checkpoint("gemma2")
+    weights = load_file(folder / "model.safetensors")
+    embedding = weights["model.embed_tokens.weight"]
+    for head in (embedding.clone(), torch.randn_like(embedding)):
+        whole = weights | {"lm_head.weight": head}
+        save_file(whole, folder / "model.safetensors", metadata={"format": "pt"})
+        loaded = load_model(folder, name="m", device="cpu")
+        assert torch.equal(loaded.model.get_parameter("lm_head.weight"), head)
+
+
 def test_pickled_weights_are_refused(own_checkpoint):
     folder = own_checkpoint()
     torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")

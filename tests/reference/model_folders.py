@@ -6,6 +6,9 @@ from typing import Any
 
 import numpy as np
 from safetensors.numpy import save_file
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
 
 TEMPLATE = (
     "{% for m in messages %}<user> {{ m['content'] }} <end> {% endfor %}"
@@ -32,9 +35,10 @@ def write_tokenizer(
     folder: Path, *, added: tuple[str, ...] = ADDED, template: str | None = TEMPLATE
 ) -> None:
     """`tokenizer.json` and `tokenizer_config.json`: words, then the added tokens."""
-    tokens = [{"id": len(WORDS) + i, "content": token} for i, token in enumerate(added)]
-    core = {"model": {"vocab": {word: i for i, word in enumerate(WORDS)}}, "added_tokens": tokens}
-    (folder / "tokenizer.json").write_text(json.dumps(core))
+    core = Tokenizer(WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token=WORDS[0]))
+    core.pre_tokenizer = WhitespaceSplit()
+    core.add_special_tokens(list(added))
+    core.save(str(folder / "tokenizer.json"))
     settings = {"bos_token": "<s>"} | ({"chat_template": template} if template else {})
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
 

@@ -109,3 +109,27 @@ def test_an_adapter_of_a_base_without_a_template_needs_one_of_its_own(clone: Clo
     assert "pairs.own.tuned: no chat template in plain, and tuned's is given to both" in line
     write_tokenizer(adapter)
     assert said_of(clone, local_config("./plain", "lora:./lora")) == (0, [])
+
+
+def test_who_lets_base_read_the_template_is_named(clone: Clone) -> None:
+    write_model_folder(clone.root / "few", added=())
+    write_model_folder(clone.root / "tuned")
+    alone = local_config("./few") | {"studies": ["refusal_direction"]}
+    code, (line,) = said_of(clone, alone)
+    assert code == 0
+    assert line.startswith("actshift: warning: pairs.own: tuned's chat template writes '<end>'")
+    code, (line,) = said_of(
+        clone, alone | {"studies": ["refusal_direction", "spectral_gap"]} | gap()
+    )
+    assert code != 0
+    assert "(spectral_gap)" in line
+    more = local_config()["prompts"] | {"more": {"source": "zoo", "name": "harmless"}}
+    code, (line,) = said_of(clone, alone | {"prompts": more})
+    assert code != 0
+    assert "cannot read the chat prompts (prompts.more with extract: true)" in line
+
+
+def gap() -> dict[str, Any]:
+    """A pair with a reference, which the spectral gap needs."""
+    (own,) = local_config("./few")["pairs"]
+    return {"pairs": [own | {"references": {"cut": "abliterated"}}]}

@@ -16,6 +16,7 @@ from actshift.models.sources import LocalSource, LoraSource
 from actshift.plan import Model, Plan
 from actshift.plan_checks import key_of
 from actshift.plan_misalignment import system_turns
+from actshift.plan_tokens import raw_findings
 
 #: Studies in which base reads prompts in tuned's chat template.
 _CHAT_IN_BASE = ("rank_audit", "ablation", "spectral_gap", "localization")
@@ -58,6 +59,7 @@ def file_findings(plan: Plan) -> list[Told]:
         for name, model in own.items():
             told += [Told(pair.name, key_of(model), one) for one in _own(files[name])]
         told += [Told(pair.name, key, one) for key, one in _together(plan, pair.name, own, files)]
+        told += [Told(pair.name, "", one) for one in raw_findings(plan, pair.name)]
     return told
 
 
@@ -108,13 +110,20 @@ def _together(
     for one in [*_template(plan, tuned), *_safely(lambda: system_turns(plan, pair, tuned))]:
         yield key_of(models[f"{pair}.tuned"]), one
     if base is not None:
-        readers = tuple(name for name in _CHAT_IN_BASE if name in studies)
-        sides = Sides(base, tuned, "localization" in studies, readers)
+        sides = Sides(base, tuned, "localization" in studies, _readers(plan, pair))
         for one in pair_findings(sides):
             yield f"pairs.{pair}", one
     for name in plan.references(pair):
         for one in _safely(lambda name=name: _words(files[name], tuned)):
             yield key_of(models[name]), one
+
+
+def _readers(plan: Plan, pair: str) -> tuple[str, ...]:
+    """For what base reads prompts in tuned's chat template."""
+    studies = [name for name in _CHAT_IN_BASE if name in plan.config.studies]
+    # Stores that no study reads are made all the same.
+    unread = {s.prompt_set: None for s in plan.streams(pair) if s.prompt_set not in plan.audit_sets}
+    return (*studies, *(f"prompts.{name} with extract: true" for name in unread))
 
 
 def _with_template(

@@ -98,7 +98,8 @@ def write_config(base: str, tuned: str, *, output: Path, name: str | None) -> No
         name: name of the pair and of the run; None derives it from `tuned`.
 
     Raises:
-        UserError: bad sources, models of different shape, a bad name, or the file exists.
+        UserError: bad sources, models of different shape or whose tokenizers end raw text with
+            different tokens, a bad name, or the file exists.
     """
     if output.exists():
         raise UserError(f"{output} exists and is not overwritten: choose another file with -o")

@@ -26,17 +26,15 @@ _NAMED = (
     "cls_token",
     "mask_token",
 )
-#: Keys of tokenizer_config.json that say outright what is added around raw text.
-_EXPLICIT = ("add_bos_token", "add_eos_token")
 
 
 def load_as_filed(folder: Path) -> PreTrainedTokenizerFast:
     """Load a tokenizer so that `tokenizer.json` decides the ids; never asks the network.
 
     Chat template, special tokens, padding side and limits are those transformers reads; a special
-    token that only the class names is kept where the file has it. BOS and EOS around raw text
-    follow the file, unless tokenizer_config.json says `add_bos_token` or `add_eos_token`. Where the
-    class that transformers picks would give other ids, the log says so.
+    token that only the class names is kept where the file has it. BOS and EOS around raw text are
+    the file's too. Where the class that transformers picks would give other ids, or
+    tokenizer_config.json asks for another BOS or EOS, the log says so.
 
     Args:
         folder: Folder with tokenizer.json.
@@ -52,17 +50,13 @@ def load_as_filed(folder: Path) -> PreTrainedTokenizerFast:
     if type(picked) is not PreTrainedTokenizerFast:
         side = {} if picked is None else {"padding_side": picked.padding_side}
         found = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True, **side)
-        _keep_named(found, picked, core)
-    texts = [*PROBES, *_around(core)]
-    by_file = [core.encode(text).ids for text in texts]
+        if picked is not None:
+            _keep_named(found, picked, core)
     if found.backend_tokenizer.to_str() != core.to_str():
         found._tokenizer = _completed(core, found, folder)
-    own = [_ids(found, text) for text in texts]
     if picked is not None:
-        by_class = [_ids(picked, text) for text in texts]
-        what = f"transformers' class {type(picked).__name__}"
-        _say_first(folder, texts, what, by_class, "tokenizer.json", own)
-    _say_first(folder, texts, "tokenizer.json alone", by_file, "tokenizer_config.json", own)
+        _say_class(picked, found, folder)
+    _say_settings(found, folder)
     return found
 
 
@@ -75,12 +69,6 @@ def _picked(folder: Path) -> Any:
         reason = " ".join(str(error).split())[:160]
         _tell(f"{folder}: transformers' own class cannot read the tokenizer ({reason}); read as is")
         return None
-
-
-def _around(core: Tokenizer) -> list[str]:
-    """Texts with the file's added tokens inside."""
-    added = [token.content for _, token in sorted(core.get_added_tokens_decoder().items())]
-    return [f"a {token} b{token}" for token in added[:8]]
 
 
 def _ids(tokenizer: Any, text: str) -> list[int]:
@@ -111,32 +99,42 @@ def _completed(core: Tokenizer, found: Any, folder: Path) -> Tokenizer:
                 "the tokenizer again, so that its files agree"
             )
     core.encode_special_tokens = found.split_special_tokens
-    if any(name in _settings(folder) for name in _EXPLICIT):
-        core.post_processor = found.backend_tokenizer.post_processor
     return core
 
 
-def _settings(folder: Path) -> dict[str, Any]:
-    path = folder / "tokenizer_config.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-
-
-def _say_first(
-    folder: Path,
-    texts: list[str],
-    other: str,
-    ids: list[list[int]],
-    followed: str,
-    own: list[list[int]],
-) -> None:
-    """Say in the log what the first text is that another source of ids would read otherwise."""
-    for text, one, kept in zip(texts, ids, own, strict=True):
-        if one != kept:
+def _say_class(picked: Any, found: Any, folder: Path) -> None:
+    """Name the first text that the class which transformers picks would read otherwise."""
+    name = type(picked).__name__
+    added = [token.content for _, token in sorted(found.added_tokens_decoder.items())]
+    for text in (*PROBES, *(f"a {token} b{token}" for token in added[:8])):
+        own = _ids(found, text)
+        try:
+            ids = _ids(picked, text)
+        # What a rebuilt class cannot encode, it reads otherwise.
+        except Exception as error:
+            ids = " ".join(str(error).split())[:160]
+        if ids != own:
             _tell(
-                f"{folder}: {other} reads {text!r} as {one}, {followed} as {kept}; {followed} is "
-                "followed"
+                f"{folder}: transformers' class {name} reads {text!r} as {ids}, tokenizer.json as "
+                f"{own}; tokenizer.json is followed"
             )
             return
+
+
+def _say_settings(found: Any, folder: Path) -> None:
+    """Say where tokenizer_config.json asks for a BOS or EOS that tokenizer.json does not add."""
+    path = folder / "tokenizer_config.json"
+    settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    ids = _ids(found, PROBES[0])
+    for kind, place in (("bos", 0), ("eos", -1)):
+        token, wanted = getattr(found, f"{kind}_token"), settings.get(f"add_{kind}_token")
+        added = token is not None and ids[place] == found.convert_tokens_to_ids(token)
+        if token is not None and wanted is not None and bool(wanted) != added:
+            _tell(
+                f"{folder}: tokenizer_config.json says add_{kind}_token: {str(wanted).lower()}, "
+                f"but tokenizer.json {'adds' if added else 'does not add'} {token}; tokenizer.json "
+                "is followed, as transformers does"
+            )
 
 
 @cache

@@ -31,10 +31,13 @@ class AnswerFrame:
     Attributes:
         prompt: Text of the conversation, generation prompt included.
         lead: Text between the generation prompt and the answer.
+        gap: Spaces behind the lead, of which most tokenizers make one token with the first word:
+            they are the answer's.
     """
 
     prompt: str
     lead: str
+    gap: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +76,9 @@ def answer_frame(chat_tokenizer: Tokenizer, turns: Sequence[Mapping[str, str]]) 
             "so answers cannot be scored behind the prompt; make add_generation_prompt write in "
             "chat_template.jinja what stands in front of an answer there"
         )
-    return AnswerFrame(prompt, before[len(prompt) :])
+    between = before[len(prompt) :]
+    lead = between.rstrip(" ")
+    return AnswerFrame(prompt, lead, between[len(lead) :])
 
 
 def answer_tokens(tokenizer: Tokenizer, frame: AnswerFrame, answer: str) -> AnswerTokens | None:
@@ -89,14 +94,14 @@ def answer_tokens(tokenizer: Tokenizer, frame: AnswerFrame, answer: str) -> Answ
         of the prompt alone are no prefix.
     """
     prompt = tuple(tokenise(tokenizer, frame.prompt, add_special_tokens=False)["input_ids"])
-    text = frame.prompt + frame.lead + answer
+    text = frame.prompt + frame.lead + frame.gap + answer
     found = tokenise(tokenizer, text, add_special_tokens=False)
     whole = tuple(found["input_ids"])
     if whole[: len(prompt)] != prompt:
         return None
     first = len(prompt)
     if frame.lead:
-        # A token that holds the end of the lead and the start of the answer is the answer's.
+        # A token that holds the end of the lead and the start of what follows is not the lead's.
         start = len(frame.prompt) + len(frame.lead)
         ends = [right for _, right in found["offset_mapping"]]
         while first < len(whole) and ends[first] <= start:

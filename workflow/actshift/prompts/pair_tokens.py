@@ -53,8 +53,10 @@ def encode_pairs(
     refused: Counter[str] = Counter()
     kept: list[TokenPair] = []
     chat = chat_tokenizer or tokenizer
+    prompt_end = ""
     for pair in pairs:
         frame = answer_frame(chat, pair.messages())
+        prompt_end = frame.prompt[-20:]
         found = _encode(tokenizer, frame, pair, length, max_tokens)
         if isinstance(found, str):
             refused[found] += 1
@@ -62,7 +64,7 @@ def encode_pairs(
             kept.append(found)
     if refused[_MELTS] and refused[_MELTS] == len(pairs):
         raise UserError(
-            f"{name_of(chat)}: the end of its chat template's prompt, {frame.prompt[-20:]!r}, and "
+            f"{name_of(chat)}: the end of its chat template's prompt, {prompt_end!r}, and "
             "the answer behind it share a token, so no answer has tokens of its own; let "
             "add_generation_prompt in chat_template.jinja end before that white space"
         )

@@ -103,7 +103,13 @@ def intervene(
         join_parts(files, out, SCHEMA)
         remove(parts)
     told = pd.read_parquet(out, columns=["condition", "lane", "ended"])
-    warn_endless(told, model=labels.model, max_new=settings.max_new)
+    plain = told[told["lane"] == _PLAIN.name]
+    warn_endless(
+        plain["condition"].tolist(),
+        plain["ended"].tolist(),
+        model=labels.model,
+        max_new=settings.max_new,
+    )
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from actshift.prompts.answers import answer_lead, encode_to_answer
 from actshift.prompts.records import Prompt
 from actshift.stages.intervene import decoder_of
 from actshift.stages.intervene_plan import Asked, InterveneSettings, plan_batches
+from actshift.stages.turn_ends import warn_endless
 
 #: Most prompts a batch, whatever the budget.
 _PROMPTS = 256
@@ -50,4 +51,11 @@ def plain_answers(
         ids = [asked[place].ids for place in batch.prompts]
         said = generate_lanes(decoder, ids, [Lane("plain")], max_new=max_new)
         found |= zip(batch.prompts, said.answers[0], strict=True)
-    return [found[place] for place in range(len(asked))]
+    answers = [found[place] for place in range(len(asked))]
+    warn_endless(
+        [one.prompt.condition for one in asked],
+        [one.ended for one in answers],
+        model=loaded.name,
+        max_new=max_new,
+    )
+    return answers

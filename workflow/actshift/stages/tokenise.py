@@ -9,6 +9,7 @@ from jaxtyping import Bool, Int
 
 from actshift.errors import UserError
 from actshift.models.load import LoadedModel, open_tokenizer
+from actshift.models.raw_text import compare_raw
 from actshift.prompts.positions import rows_of, width_of
 from actshift.prompts.records import Prompt
 from actshift.prompts.templates import Encoded, Tokenizer, encode, render_chat
@@ -59,6 +60,7 @@ def tokenise(loaded: LoadedModel, job: Job, *, max_tokens: int) -> TokenTable:
     if job.stream.template == "chat" and job.stream.template_from is not None:
         chat = open_tokenizer(job.stream.template_from, name=f"template of {loaded.name}")
         _check_template_tokens(loaded, chat)
+        _check_raw(job)
     limit = min(max_tokens, loaded.max_positions or max_tokens)
     return _pack(
         (_encode(loaded, one, job=job, chat=chat, limit=limit) for one in job.prompts),
@@ -99,6 +101,15 @@ def _check_template_tokens(loaded: LoadedModel, chat: Tokenizer) -> None:
                 f"{loaded.name}: its tokenizer has no token {token!r}, which the tuned model's "
                 "chat template writes: the two tokenizers differ too much for one template"
             )
+
+
+def _check_raw(job: Job) -> None:
+    """Compare base's raw text with tuned's: of hub models nothing is known before they are here."""
+    stream, tuned = job.stream, job.stream.template_from
+    if tuned is not None and stream.model.endswith(".base"):
+        pair = stream.model.removesuffix(".base")
+        for note in compare_raw(stream.checkpoint, tuned, where=f"pairs.{pair}"):
+            print(f"warning: {note}")
 
 
 def _pack(encoded: Iterable[Encoded], *, rule: PositionRule) -> TokenTable:

@@ -4,10 +4,9 @@
 a turn. Answers would then run on into turns of their own making, and be judged with them.
 """
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from functools import cache
-
-import pandas as pd
 
 from actshift.errors import UserError
 from actshift.models.load import LoadedModel
@@ -53,28 +52,31 @@ def ends_of(loaded: LoadedModel, *, chat: Tokenizer | None = None) -> frozenset[
     return frozenset(ends)
 
 
-def warn_endless(rows: pd.DataFrame, *, model: str, max_new: int) -> list[str]:
+def warn_endless(
+    conditions: Sequence[str], ended: Sequence[bool], *, model: str, max_new: int
+) -> list[str]:
     """Say in the log of which prompts no plain answer came to an end.
 
     Args:
-        rows: A row an answer: `condition`, `lane`, `ended`.
+        conditions: Of the prompt of each plain answer.
+        ended: Whether each came to an end.
         model: How to call the model.
         max_new: Most new tokens of an answer.
 
     Returns:
         The conditions.
     """
-    plain = rows[rows["lane"] == "plain"]
-    shares = plain.groupby("condition", sort=False)["ended"].agg(["mean", "size"])
-    endless = shares[shares["mean"] == 0]
-    for condition, count in endless["size"].items():
+    counts = Counter(conditions)
+    whole = {name for name, over in zip(conditions, ended, strict=True) if over}
+    endless = [name for name in counts if name not in whole]
+    for name in endless:
         print(
-            f"warning: {model}: none of the {count} plain answers to '{condition}' prompts ended "
+            f"warning: {model}: none of the {counts[name]} plain answers to '{name}' prompts ended "
             f"within {max_new} tokens (max_new); refusals and distinct_2 are read from cut-off "
             "answers: raise max_new, or add the token that ends a turn to eos_token_id in "
             "generation_config.json"
         )
-    return [str(name) for name in endless.index]
+    return endless
 
 
 def _listed(settings: object) -> Iterable[int]:

@@ -23,7 +23,7 @@ CANDIDATES = (
 EFFECT = (
     *("pair", "condition", "edit", "control", "draws", "n", "clusters", "refused", "plain_refused"),
     *("change", "low", "high", "p_sign_flip", "p_mcnemar_independent", "draws_low", "draws_high"),
-    *("on_topic", "kl_first", "ended"),
+    *("on_topic", "kl_first", "ended", "plain_ended"),
 )
 _EDITS = ("ablate", "add", "subtract")
 _RESAMPLES = 2000
@@ -167,4 +167,5 @@ def _effect(lanes: pd.DataFrame, plain: pd.DataFrame, *, seed: int) -> dict[str,
         "on_topic": float(lanes["on_topic"].mean()),
         "kl_first": float(lanes["kl_first"].mean()),
         "ended": float(lanes["ended"].mean()),
+        "plain_ended": float(plain["ended"].mean()),
     }
