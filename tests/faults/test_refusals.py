@@ -1,5 +1,6 @@
 """What the file system refuses: one line from any stage, whatever library met it."""
 
+import json
 import os
 import resource
 import subprocess
@@ -8,12 +9,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
+import yaml
 from reference.file_systems import mounted, read_only
 
 from actshift.errors import StoreError, refusal_of
 from actshift.io.store import ActivationStore
 from actshift.stages.extract import ExtractSettings, extract
+from actshift.stages.parts import is_whole, write_part
 
 JOB = """
 import sys
@@ -76,6 +80,24 @@ def test_a_log_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
         told, _ = run_job("pass", tmp_path, disk / "logs" / "log", tmp_path / "status")
     (line,) = told
     assert f"{disk / 'logs'}: Read-only file system" in line
+
+
+def test_a_report_that_cannot_be_written_after_a_failure_is_one_line(tmp_path: Path) -> None:
+    root = Path(__file__).parents[2]
+    config = yaml.safe_load((root / "tests/workflow/micro.yaml").read_text())
+    with mounted(tmp_path / "results", "ro"):
+        done = subprocess.run(
+            [sys.executable, "-m", "actshift.partial", str(root)],
+            input=json.dumps(config),
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("actshift: no report: results")
+    assert "Read-only file system" in line
 
 
 def test_a_full_disk_under_log_status_and_stage_is_one_line(tmp_path: Path) -> None:
@@ -150,6 +172,16 @@ def test_a_store_that_cannot_be_opened_now_is_not_called_damaged(make_stream, tm
     assert "Too many open files" in str(caught.value)
     assert "extract this stream again" not in str(caught.value)
     assert (store.read(0) == whole).all()
+
+
+def test_rows_that_cannot_be_opened_now_are_not_made_again(tmp_path: Path) -> None:
+    file = tmp_path / "rows.parquet"
+    write_part(pa.table({"x": [1, 2]}), file)
+    assert is_whole(file)
+    with no_more_files(), pytest.raises(OSError, match="Too many open files"):
+        is_whole(file)
+    file.write_bytes(file.read_bytes()[:-9])
+    assert not is_whole(file)
 
 
 def test_a_finished_store_is_read_from_a_read_only_folder(make_stream, tmp_path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from actshift.adapter import kept_rows, read_failures
 from actshift.config import Config
-from actshift.errors import UserError
+from actshift.errors import UserError, refusal_of
 from actshift.io.tables import write_table
 from actshift.plan import Plan
 from actshift.plan_gates import study_folders
@@ -260,6 +260,12 @@ def main() -> None:
         partial_report(config, root=Path(sys.argv[1]))
     except UserError as error:
         sys.exit(f"actshift: no report: {error}")
+    # What made a job fail, such as a full disk, often meets the report too.
+    except Exception as error:
+        refused = refusal_of(error, config.run)
+        if refused is None:
+            raise
+        sys.exit(f"actshift: no report: {refused}")
 
 
 if __name__ == "__main__":

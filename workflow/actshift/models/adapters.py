@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoConfig
 
-from actshift.errors import UserError
+from actshift.errors import UserError, refusal_of
 from actshift.models.adapter_format import (
     CONFIG,
     PREFIX,
@@ -159,8 +159,11 @@ def _add(model: Any, adapter: Path, name: str) -> None:
             weight = model.get_submodule(place).get_parameter("weight")
             weight += update * scale_of(settings)
     except (ValueError, KeyError, AttributeError, SafetensorError) as error:
+        if refusal_of(error) is not None:
+            raise
         raise UserError(
-            f"{name}: cannot add the adapter in {adapter} ({one_line(error)}); train it again"
+            f"{name}: cannot add the adapter in {adapter} ({one_line(error)}); delete this "
+            "folder of the run and run the same command again"
         ) from error
 
 

@@ -69,10 +69,7 @@ def fetch(repo_id: str, revision: str | None = None) -> tuple[Path, str]:
             )
         )
     if not any(folder.glob("*.safetensors")):
-        raise UserError(
-            f"hub model {_name(repo_id, revision)} has no safetensors weights (pickled weights are "
-            "never loaded): pick a revision that has them, or convert it and give the folder's path"
-        )
+        raise UserError(_no_weights(_name(repo_id, revision), folder))
     return folder, folder.name
 
 
@@ -161,6 +158,19 @@ def _cached_commit(repo_id: str, revision: str | None, repo_type: RepoType) -> s
     if not (repo / "snapshots" / commit).is_dir():
         raise UserError(_not_cached(f"hub {repo_type} {_name(repo_id, revision)}"))
     return commit
+
+
+def _no_weights(name: str, folder: Path) -> str:
+    if offline():
+        # The library takes a part of a repository for all of it.
+        return (
+            f"hub model {name} is in the cache without its weights ({folder}) and "
+            f"{offline_variable()} is set: unset it, or fetch the model on a machine with network"
+        )
+    return (
+        f"hub model {name} has no safetensors weights (pickled weights and GGUF files are never "
+        "read): pick a revision that has them, or convert it and give the folder's path"
+    )
 
 
 def _name(repo_id: str, revision: str | None) -> str:

@@ -12,6 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
+from actshift.errors import refusal_of
+
 
 @dataclass(frozen=True)
 class Part:
@@ -64,10 +66,16 @@ def write_part(rows: pa.Table, file: Path) -> None:
 
 
 def is_whole(file: Path) -> bool:
-    """Whether a file of rows is there and readable; a damaged one is made again."""
+    """Whether a file of rows is there and readable; a damaged one is made again.
+
+    Raises:
+        OSError: The file system refuses to read it, which says nothing about the file.
+    """
     try:
         pq.read_table(file, page_checksum_verification=True)
-    except (OSError, pa.ArrowException):
+    except (OSError, pa.ArrowException) as error:
+        if refusal_of(error) is not None:
+            raise
         return False
     return True
 
