@@ -97,5 +97,6 @@ class Kept:
             json.loads((self.folder / name / CONFIG).read_text(encoding="utf-8"))
             with safe_open(self.folder / name / WEIGHTS, framework="numpy"):
                 return True
-        except (OSError, ValueError, SafetensorError):
+        except (FileNotFoundError, NotADirectoryError, ValueError, SafetensorError):
+            # Any other refusal of the file system is about the machine, not about the adapter.
             return False
