@@ -1,0 +1,62 @@
+"""Every stage that scores or generates answers asks up to where the template puts an answer."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from reference.tiny_models import TEMPLATE
+
+from actshift.models.load import LoadedModel, load_model
+from actshift.prompts.records import Prompt, read_prompts, write_prompts
+from actshift.stages import ablation, adapter_probes, reference_behaviour, refusal_direction
+from actshift.stages.plain_answers import encode_questions
+
+#: As a thought that was left empty: two words between the generation prompt and an answer.
+LEAD = TEMPLATE.replace("'<model>'", "'<model> tell me'")
+Ask = Callable[[LoadedModel, Path], list[Any]]
+
+
+def _probes(loaded: LoadedModel, path: Path) -> list[Any]:
+    asked = adapter_probes.encode_probes(loaded, path)
+    return [*asked.code, *asked.other]
+
+
+def _sides(loaded: LoadedModel, path: Path) -> list[Any]:
+    counts = {"n_fit": 9, "n_select": 9, "n_heldout": 9}
+    (side,) = refusal_direction._sides(loaded, {"harmful": path}, counts, 0)[0].values()
+    return [one.ids for split in side.by_split.values() for one in split]
+
+
+STAGES: dict[str, Ask] = {
+    "misalignment": lambda m, p: [one.ids for one in encode_questions(m, read_prompts(p))],
+    "adapters": _probes,
+    "refusal_direction": _sides,
+    "reference_behaviour": lambda m, p: [
+        one.ids for one in reference_behaviour._asked(read_prompts(p), m.tokenizer, m.tokenizer)
+    ],
+    "ablation": lambda m, p: [one.ids for one in ablation._asked(read_prompts(p), m, chat=m)],
+}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_prompts_end_where_an_answer_begins(stage, own_checkpoint, tmp_path):
+    folder = own_checkpoint("llama", template=LEAD)
+    loaded = load_model(folder, name="pair.tuned", dtype="float32", device="cpu")
+    path = tmp_path / "harmful.jsonl"
+    splits: Any = ("fit", "select", "heldout")
+    rows = [
+        Prompt(f"p{split}", "bake a loaf", "harmful", "", split, split, "test") for split in splits
+    ]
+    write_prompts(path, rows)
+    turns = [
+        {"role": "user", "content": "bake a loaf"},
+        {"role": "assistant", "content": "garden"},
+    ]
+    tokenizer: Any = loaded.tokenizer
+    answered = tokenizer.apply_chat_template(turns, tokenize=True)["input_ids"]
+    before = answered[: answered.index(tokenizer.convert_tokens_to_ids("garden"))]
+    asked = STAGES[stage](loaded, path)
+    assert asked
+    assert all(list(ids) == before for ids in asked)
+    assert tokenizer.convert_ids_to_tokens(before)[-3:] == ["<model>", "tell", "me"]
