@@ -99,7 +99,8 @@ JOINT = sorted(joint_stages(Path(), {}))
 def test_where_all_pairs_missed_their_gates_there_are_headers_and_no_error(
     stage: str, tmp_path: Path
 ) -> None:
-    pairs = {name: tmp_path / "pairs" / name / stage for name in ("llama", "qwen")}
+    # Published tables have models of other names.
+    pairs = {name: tmp_path / "pairs" / name / stage for name in ("own", "other")}
     marked(*pairs.values())
     out = tmp_path / "out"
     joint_stages(tmp_path, pairs)[stage](out)
@@ -182,7 +183,7 @@ def test_a_claim_about_a_marked_pair_says_which_gate_was_missed(tmp_path: Path) 
     other = found.loc[("ablation-removes-refusal", "qwen")]
     assert other["reason"] == "table ablation_sweep.csv has not been made"
     claims = read_table(tmp_path / "marked" / "claims.csv").set_index("claim")
-    assert claims.loc["template-inflates-rank", "holds_in"].endswith("of 1")
+    assert claims.loc["template-inflates-rank", "holds_in"] == "0 of 2"
 
 
 def test_files_that_were_passed_on_are_empty_and_left_out(tmp_path: Path) -> None:
@@ -215,6 +216,8 @@ def test_a_gap_needs_both_models_and_one_reference(tmp_path: Path) -> None:
 def test_a_pair_without_a_usable_reference_passes_its_marker_on(tmp_path: Path) -> None:
     stores = [tmp_path / f"p.{role}" / "harmful.chat" for role in ("base", "tuned", "full")]
     marked(stores[2])
-    line = spectral_gap_of_pair(pair="p", stores=stores, prompts=[], settings={}, seed=0, out=tmp_path / "out")
+    line = spectral_gap_of_pair(
+        pair="p", stores=stores, prompts=[], settings={}, seed=0, out=tmp_path / "out"
+    )
     assert line == f"p: {MISSED.status}"
     assert missed_in(tmp_path / "out") == MISSED
