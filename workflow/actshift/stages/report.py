@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from actshift.io.atomic import atomic_write_text
+from actshift.io.missed import missed_in
 from actshift.report.answers import ANSWERING, Answer, answers
 from actshift.report.catalogue import JUDGED_TABLE, OF_THE_RUN, TABLES
 from actshift.report.cells import Cells, cells_of
@@ -72,7 +73,7 @@ def make_report(
         claims=claims,
         claims_line=claims_line(claims),
         other_claims=0 if every is None else len(every) - len(claims),
-        missing=_missing(wanted, found, failures),
+        missing=_missing(run_dir, wanted, found, failures),
         gates=gates_line(tables.get("zoo_behaviour")),
         failures=failures,
         studies=_studies(run_dir, tables, chosen),
@@ -111,18 +112,31 @@ def _wanted(config: Mapping[str, Any]) -> list[str]:
 
 
 def _missing(
-    wanted: Sequence[str], found: Sequence[Answer], failures: Sequence[Mapping[str, str]]
+    run_dir: Path,
+    wanted: Sequence[str],
+    found: Sequence[Answer],
+    failures: Sequence[Mapping[str, str]],
 ) -> list[Missing]:
-    """Pairs without an answer, with the failures whose job names them."""
+    """Pairs without an answer, with their missed gates and the failures whose job names them."""
     have = {answer.pair for answer in found}
     return [
         Missing(
             pair,
-            tuple(f["message"] for f in failures if _names(f.get("job", ""), pair)),
+            (
+                *_missed_gates(run_dir / "pairs" / pair),
+                *(f["message"] for f in failures if _names(f.get("job", ""), pair)),
+            ),
         )
         for pair in wanted
         if pair not in have
     ]
+
+
+def _missed_gates(pair: Path) -> list[str]:
+    """The gates that a pair's stages missed, once each: one that was passed on is one."""
+    folders = sorted(pair.iterdir()) if pair.is_dir() else []
+    missed = dict.fromkeys(one for one in map(missed_in, folders) if one is not None)
+    return [f"{one.subject}: {one.status}." for one in missed]
 
 
 def _names(job: str, pair: str) -> bool:
