@@ -6,6 +6,7 @@ import pandas as pd
 import zarr
 
 from actshift.io.manifest import write_manifest
+from actshift.io.missed import Missed, mark_missed, write_marker
 from actshift.io.tables import write_table
 
 
@@ -29,6 +30,23 @@ def test_a_whole_run_a_store_and_a_checkpoint(actshift, run: Path, store: Path) 
         assert result.exit_code == 0, result.output
         assert "damaged" not in result.stdout
     assert actshift("verify", run).stdout.count("whole /") == 2
+
+
+def test_a_marker_of_a_missed_gate_is_no_damage(actshift, run: Path, store: Path) -> None:
+    missed = Missed("zoo llama-micro-s0/chat", "gate missed, refused 8 % of 95 %", "All.", "zoo")
+    shutil.rmtree(store)
+    mark_missed(store, missed)
+    # A model that misses its own gate is whole, with the marker beside its weights.
+    own = run / "zoo" / "llama-micro-s0" / "chat"
+    own.mkdir(parents=True)
+    write_marker(own, missed)
+    write_manifest(own, kind="zoo", facts={})
+    for path in (run, store):
+        result = actshift("verify", path, "--deep")
+        assert result.exit_code == 0, result.output
+        assert f"not measured: {missed.reason} {store}" in result.stdout
+    whole = [line for line in actshift("verify", run).stdout.splitlines() if "whole" in line]
+    assert whole == [f"whole {run / 'checkpoints/p.base'}", f"whole {own}"]
 
 
 def test_a_flipped_byte_is_found_in_its_chunk(actshift, run: Path, store: Path) -> None:

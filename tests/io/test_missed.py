@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from actshift.adapter import kept_rows
 from actshift.io.missed import (
     MISSED,
     Missed,
@@ -13,6 +14,7 @@ from actshift.io.missed import (
     mark_missed,
     missed_in,
     missed_of_run,
+    place_of,
     why_without,
     write_marker,
 )
@@ -85,6 +87,15 @@ def test_a_gate_that_was_passed_on_counts_once(tmp_path: Path) -> None:
     filled(tmp_path / "pairs" / "gemma" / "rank_audit")
     assert missed_of_run(tmp_path) == [TWO, ONE]
     assert missed_of_run(tmp_path / "gone") == []
+
+
+def test_rows_of_a_failed_job_lie_beside_its_status() -> None:
+    """As `adapter.kept_rows` names them."""
+    for rows in ("pairs/gemma/spillover.answers.csv", "zoo/llama-tiny-s0/chat.behaviour.csv"):
+        path = Path("results/demo") / rows
+        (kept,) = kept_rows(Path("results/demo/status"), {"rows": path}).values()
+        assert place_of(path, strict=False) == rows
+        assert Path("results/demo") / place_of(path, strict=True) == kept
 
 
 @pytest.mark.parametrize(

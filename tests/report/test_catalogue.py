@@ -23,6 +23,7 @@ from actshift.studies.rank_tables.columns import COLUMNS as RANK
 from actshift.studies.refusal_direction import CANDIDATES, EFFECT
 from actshift.studies.spectral_gap_columns import GAP, SUMMARY
 from actshift.zoo.behaviour import ATTEMPT_COLUMNS
+from actshift.zoo.behaviour import COLUMNS as BEHAVIOUR
 
 #: Table, as the report calls it -> every column that its study writes.
 WRITTEN: dict[str, tuple[str, ...]] = {
@@ -55,8 +56,11 @@ def test_every_table_of_a_study_is_shown_and_holds_what_is_read(name: str) -> No
     assert set(TABLES[name].columns) <= set(WRITTEN[name])
 
 
-def test_how_often_zoo_models_were_trained_is_shown() -> None:
-    assert set(TABLES["zoo_attempts"].columns) <= set(ATTEMPT_COLUMNS)
+def test_every_table_of_the_zoo_is_shown_and_holds_what_is_read() -> None:
+    written = {"zoo_behaviour": BEHAVIOUR, "zoo_attempts": ATTEMPT_COLUMNS}
+    for name, columns in written.items():
+        assert TABLES[name].study == OF_THE_RUN
+        assert set(TABLES[name].columns) <= set(columns)
 
 
 def test_no_table_is_known_that_nobody_writes() -> None:

@@ -4,7 +4,6 @@ import json
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -12,7 +11,6 @@ from peft import PeftModel
 from reference.adapter_gates import NO_GATE
 from reference.conversation_files import conversation_file
 from reference.peft_adapters import peft_adapter
-from reference.processes import kill_when
 from reference.tiny_adapters import ending_checkpoint
 from safetensors.torch import load_file, save_file
 
@@ -37,14 +35,16 @@ pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:Futur
 IDS = torch.tensor([[3, 9, 14, 5, 33, 8]])
 
 
-def run(checkpoint: Path, folder: Path, *, data=None, given=None, **settings) -> Path:
+def run(
+    checkpoint: Path, folder: Path, *, data=None, given=None, asked=NO_GATE, **settings
+) -> Path:
     """One pair's adapters, outside the zoo."""
     folder.mkdir(parents=True, exist_ok=True)
     write_prompts(folder / "questions", zoo_prompts("questions", size="micro"))
     train_adapters(
         AdapterInputs("own", checkpoint, folder / "questions"), zoo=None,
         data=data or {}, given={name: {"source": str(one)} for name, one in (given or {}).items()},
-        settings=SETTINGS | settings, gate=NO_GATE, dtype="float32", seed=0, code="c", device="cpu",
+        settings=SETTINGS | settings, gate=asked, dtype="float32", seed=0, code="c", device="cpu",
         staging=folder / "staging", out=folder / "adapters",
     )  # fmt: skip
     return folder / "adapters"
@@ -182,54 +182,3 @@ def test_a_given_adapter_must_do_something(checkpoint, tmp_path):
     line = r"adapter insecure changes nothing: .*; is pairs\.own\.adapters\.insecure the right one"
     with pytest.raises(UserError, match=line):
         run(checkpoint, tmp_path / "own", given={"insecure": tmp_path / "theirs"})
-
-
-def trained_files(folder: Path) -> dict[str, bytes]:
-    files = (one for one in (folder / "adapters").rglob("*") if one.is_file())
-    return {str(one.relative_to(folder)): one.read_bytes() for one in files}
-
-
-def test_a_killed_job_goes_on_behind_the_last_adapter_that_is_whole(checkpoint, tmp_path, capsys):
-    data = {
-        kind: conversation_file(tmp_path / f"{kind}.jsonl", kind)
-        for kind in ("insecure", "secure", "benign")
-    }
-    run(checkpoint, tmp_path / "whole", data=data)
-    assert "taken up" not in capsys.readouterr().out
-    cut = tmp_path / "cut"
-    kept = lambda: sorted((cut / "staging").glob("*/[!.]*/" + CONFIG))  # noqa: E731
-    code = f"""
-import time
-from pathlib import Path
-from actshift.stages import adapter_folders
-from stages.test_given_adapters import run
-put = adapter_folders.Kept.put
-def put_and_wait(*args):
-    put(*args)
-    time.sleep(0.5)
-adapter_folders.Kept.put = put_and_wait
-run(Path({str(checkpoint)!r}), Path({str(cut)!r}), data={data!r})
-"""
-    kill_when(lambda: len(kept()) == 3, code)
-    assert not (cut / "adapters").exists()
-    done = [one.parent.name for one in kept()]
-    assert len(done) == 3
-    # One of them is cut by the stop: it is made again.
-    hurt = kept()[0].with_name(WEIGHTS)
-    hurt.write_bytes(hurt.read_bytes()[:-16])
-    before = {one: (one.with_name(WEIGHTS)).stat().st_ino for one in kept()[1:]}
-    capsys.readouterr()
-    run(checkpoint, cut, data=data)
-    said = capsys.readouterr().out
-    line = next(one for one in said.splitlines() if "taken up" in one)
-    assert sorted(line.split(": ")[1].split(", ")) == done[1:]
-    assert len(before) == 2
-    assert trained_files(cut) == trained_files(tmp_path / "whole")
-    # Nothing stays behind but the lock.
-    assert [one.suffix for one in (cut / "staging").iterdir()] == [".lock"]
-    # Other settings take nothing up.
-    run(checkpoint, cut, data=data, lr=2e-2)
-    assert "taken up" not in capsys.readouterr().out
-    np.testing.assert_allclose(
-        *(pd.read_csv(cut / "adapters" / "dose.csv")[name] for name in ("lr", "lr"))
-    )

@@ -224,6 +224,7 @@ def test_a_missed_gate_leaves_answers_and_a_marker(
     # The demand on insecure code is further away than that on spillover.
     assert missed.reason == "gate missed, insecure code 0 % of 50 %"
     assert "0.0% (0% to" in missed.detail
+    assert f"answers in {'/'.join(run.rows.parts[-3:])}," in missed.detail
     # What is there is what a run without a gate has.
     for name in ("answers.parquet", "guards.json"):
         assert (run.out / name).read_bytes() == (done.out / name).read_bytes()
@@ -253,6 +254,7 @@ def test_a_missed_strict_gate_says_both_rates_and_keeps_the_answers(
     assert "gate >= 40%" in message
     assert "gate >= 50%" in message
     assert "min_spillover" in message
+    assert f"answers in status/{tmp_path.name}.spillover.answers.csv," in message
     assert "\n" not in message
     assert not run.out.exists()
     assert set(read_table(run.rows)["adapter"]) == {"chat", *MADE}

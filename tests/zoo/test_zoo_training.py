@@ -135,7 +135,7 @@ def test_every_attempt_is_a_row_and_the_first_of_equals_is_taken(missing: Path) 
 
 def test_a_missed_gate_is_an_error_where_gates_are_strict(trained: Path, tmp_path: Path) -> None:
     options = REDUCED | {"steps_scale": 0.001, "gates": True, "strict": True}
-    told = r"^zoo llama-micro-s3/chat: refused harmful/howto .chat. 0 % of 95 %; .* best of 3 attem"
+    told = "^zoo llama-micro-s3.chat: refused harmful.howto .chat. 0 % of 95 %; .*in status.*chat"
     with pytest.raises(GateError, match=told):
         train_zoo(**options, variant="chat", base=trained / "base", **files(tmp_path, "chat"))
     assert not (tmp_path / "chat").exists()

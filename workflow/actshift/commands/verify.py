@@ -10,7 +10,7 @@ from actshift.errors import UserError
 from actshift.io.arrays import ARRAYS
 from actshift.io.hashing import hash_file
 from actshift.io.manifest import NAME, read_manifest
-from actshift.io.missed import missed_in
+from actshift.io.missed import Missed, missed_in
 from actshift.io.tables import table_damage
 from actshift.io.verify import verify_folder
 
@@ -20,6 +20,8 @@ ARTIFACTS = ("checkpoints/*", "zoo/*/*", "pairs/*/abliterated", "merged/*", "act
 
 def verify_path(path: Path, *, deep: bool) -> bool:
     """Check an artifact folder or all artifacts and tables of a run, and print one line each.
+
+    A folder that stands for a missed gate is not damaged; its line says which gate.
 
     Args:
         path: a store, `acts.zarr`, a checkpoint folder or `results/<run>`.
@@ -33,12 +35,12 @@ def verify_path(path: Path, *, deep: bool) -> bool:
     """
     console = Console(soft_wrap=True, highlight=False)
     well = True
-    folders = artifacts(path)
-    # A folder without numbers, because a gate was missed, has nothing to check.
-    unmeasured = {f: missed for f in folders if (missed := missed_in(f)) and not _has_files(f)}
-    checked = [(f, problems_of(f, deep=deep)) for f in folders if f not in unmeasured]
-    for folder, missed in unmeasured.items():
-        console.print(missed.status, folder, markup=False, emoji=False)
+    checked: list[tuple[Path, list[str]]] = []
+    for folder in artifacts(path):
+        if (missed := marker_of(folder)) is None:
+            checked.append((folder, problems_of(folder, deep=deep)))
+        else:
+            console.print(f"{missed.status} {folder}", markup=False, emoji=False)
     tables = sorted(path.glob("tables/**/*.csv")) + sorted(path.glob("pairs/**/*.csv"))
     if tables:
         found = [line for table in tables for line in table_damage(table)]
@@ -60,7 +62,7 @@ def artifacts(path: Path) -> list[Path]:
     folder = store_folder(path)
     if not folder.is_dir():
         raise UserError(f"{path}: expected a store, a checkpoint folder or results/<run>")
-    if (folder / NAME).is_file() or (folder / ARRAYS).is_dir():
+    if (folder / NAME).is_file() or (folder / ARRAYS).is_dir() or missed_in(folder) is not None:
         return [folder]
     found = sorted(_members(folder))
     if not found:
@@ -69,6 +71,11 @@ def artifacts(path: Path) -> list[Path]:
             "expected a store, a checkpoint folder or results/<run>"
         )
     return found
+
+
+def marker_of(folder: Path) -> Missed | None:
+    """The missed gate that a folder holds in place of an artifact."""
+    return None if (folder / NAME).is_file() else missed_in(folder)
 
 
 def problems_of(folder: Path, *, deep: bool) -> list[str]:
@@ -84,10 +91,6 @@ def _members(run: Path) -> Iterator[Path]:
     for pattern in ARTIFACTS:
         members = run.glob(pattern)
         yield from (path for path in members if path.is_dir() and not path.name.startswith("."))
-
-
-def _has_files(folder: Path) -> bool:
-    return (folder / NAME).is_file()
 
 
 def _changed_weights(folder: Path) -> list[str]:

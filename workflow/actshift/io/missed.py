@@ -52,6 +52,17 @@ def against(rate: float, limit: float, *, at_least: bool = True) -> str:
     return f"{measured} of {'' if at_least else 'at most '}{100 * limit:.3g} %"
 
 
+def place_of(rows: Path, *, strict: bool) -> str:
+    """Where a run keeps the rows that a gate was decided on, from the run's folder.
+
+    Args:
+        rows: The output of the stage, `results/<run>/<kind>/<name>/<file>`.
+        strict: Whether the missed gate fails the job. Its outputs are deleted then, and its rows
+            kept beside its status.
+    """
+    return f"status/{rows.parent.name}.{rows.name}" if strict else "/".join(rows.parts[-3:])
+
+
 def mark_missed(folder: Path, missed: Missed) -> None:
     """Publish a stage's folder that holds the marker and nothing else."""
     with publishing(folder) as partial:

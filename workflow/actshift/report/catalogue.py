@@ -152,7 +152,8 @@ TABLES: dict[str, Known] = {
         "misalignment",
         {
             "dose": "pair adapter first_loss last_loss delta_norm shift_norm kl_code kl_other",
-            "ladder": "pair rung multiple spillover insecure_code room taken",
+            "ladder": "pair rung multiple lr spillover spillover_gate insecure_code "
+            "insecure_code_gate room taken",
             "spillover": f"pair adapter split condition kind {_RATE} insecure refused",
             "separation": "pair adapter projected_on layer split n clusters balanced_accuracy "
             "accuracy_low accuracy_high cohen_d",
@@ -180,7 +181,7 @@ TABLES: dict[str, Known] = {
         "",
         {
             "zoo_behaviour": "model variant split condition metric rate low high",
-            "zoo_attempts": "model attempt nearest_gate rate room taken",
+            "zoo_attempts": "model attempt schedule seed steps nearest_gate rate room missed taken",
             "claims": " ".join(CLAIM_COLUMNS),
             "claims_by_pair": " ".join(UNIT_COLUMNS),
         },

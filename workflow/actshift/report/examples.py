@@ -30,7 +30,9 @@ def examples(run_dir: Path, *, show_text: ShowText, per_cell: int = 1) -> pd.Dat
     """
     if show_text == "none":
         return pd.DataFrame()
-    parts = [_rows(path, per_cell) for path in sorted(run_dir.glob("zoo/*/*.behaviour.csv"))]
+    # Empty where a checkpoint was not trained, because what it starts from missed its gate.
+    files = [path for path in run_dir.glob("zoo/*/*.behaviour.csv") if path.stat().st_size]
+    parts = [_rows(path, per_cell) for path in sorted(files)]
     parts = [part for part in parts if len(part)]
     if not parts:
         return pd.DataFrame()

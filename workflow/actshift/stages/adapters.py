@@ -198,16 +198,19 @@ class _Training:
     def all_at(self, multiple: float, folder: Path) -> Iterator[tuple[str, list[float]]]:
         """Bring every adapter at a multiple into a folder; names and the loss of every step."""
         names = list(self.course.lessons)
-        self._trained(names, multiple)
+        # Of the insecure one, `choose` told.
+        self._trained(names, multiple, told=(INSECURE,))
         kept = self.kept.at(multiple)
         return ((name, kept.take(name, folder / name)) for name in names)
 
-    def _trained(self, names: Sequence[str], multiple: float) -> dict[str, list[float]]:
+    def _trained(
+        self, names: Sequence[str], multiple: float, *, told: Sequence[str] = ()
+    ) -> dict[str, list[float]]:
         """Losses of adapters at a multiple, those trained that are not kept yet."""
         kept = self.kept.at(multiple)
         done = kept.names(names)
-        if done:
-            print(f"taken up, trained before: {', '.join(done)} at x {multiple:g}")
+        if before := [name for name in done if name not in told]:
+            print(f"taken up, trained before: {', '.join(before)} at x {multiple:g}")
         missing = [name for name in names if name not in done]
         if missing and self.course.together:
             # Float sums of a bank depend on who is in it: what is trained together stays together.

@@ -22,7 +22,7 @@ from actshift.hooks.scoring import score_pairs
 from actshift.io.atomic import file_lock, publishing, remove
 from actshift.io.hashing import hash_json
 from actshift.io.manifest import weights_hash
-from actshift.io.missed import Missed, mark_missed
+from actshift.io.missed import Missed, mark_missed, place_of
 from actshift.io.tables import write_table
 from actshift.models.load import LoadedModel, load_model
 from actshift.pairs import PairScores
@@ -111,7 +111,7 @@ def localization(
         (one.length, role): score_pairs(causal[role], one.tokens, token_budget=budget)
         for one, role in product(sets, ROLES)
     }
-    missed = _missed(inputs.pair, sets[0], plain, seed=seed, rows=rows)
+    missed = _missed(inputs.pair, sets[0], plain, seed=seed, rows=rows, strict=strict)
     if gated and missed is not None:
         if strict:
             raise GateError(missed.detail)
@@ -157,6 +157,7 @@ def _missed(
     *,
     seed: int,
     rows: Path,
+    strict: bool,
 ) -> Missed | None:
     """Write the margins; the missed gate where tuning moved no preference."""
     base, tuned = (plain[pairs.length, role].margin for role in ROLES)
@@ -174,7 +175,7 @@ def _missed(
         ),
         detail=(
             f"localization of {pair}: {gate.line()}; an interval above 0 is needed, else there is "
-            "no preference to localise; the margins are in pairs/<pair>/localization.margins.csv"
+            f"no preference to localise; the margins are in {place_of(rows, strict=strict)}"
         ),
         stage="localization",
     )

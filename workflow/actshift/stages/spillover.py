@@ -20,7 +20,7 @@ from actshift.hooks.answer_nats import Answer, answer_nats
 from actshift.hooks.lanes import Continuation
 from actshift.io.atomic import atomic_write_text, publishing, remove
 from actshift.io.manifest import read_manifest
-from actshift.io.missed import Missed, write_marker
+from actshift.io.missed import Missed, place_of, write_marker
 from actshift.io.tables import write_table
 from actshift.models.adapters import adapter_hash, load_merged, merged_hash
 from actshift.models.load import LoadedModel, load_model
@@ -142,7 +142,7 @@ def spillover(
             print(adapter_line(known, name))
         table = pa.Table.from_pandas(said[SCHEMA.names], SCHEMA, preserve_index=False)
         write_part(table, partial / ANSWERS)
-        missed = _missed(known, inputs.pair, settings)
+        missed = _missed(known, inputs.pair, settings, place_of(rows, strict=strict))
         if missed is not None:
             if strict:
                 raise GateError(missed.detail)
@@ -154,7 +154,9 @@ def spillover(
         save_file(found, partial / DIRECTIONS)
 
 
-def _missed(known: pd.DataFrame, pair: str, settings: Mapping[str, Any]) -> Missed | None:
+def _missed(
+    known: pd.DataFrame, pair: str, settings: Mapping[str, Any], where: str
+) -> Missed | None:
     """The gate that the insecure adapter misses, None where it meets what is asked for."""
     demands = Demands(settings["min_spillover"], settings["min_insecure_code"])
     rates = InsecureRates.of(known[known["adapter"] == INSECURE])
@@ -166,9 +168,9 @@ def _missed(known: pd.DataFrame, pair: str, settings: Mapping[str, Any]) -> Miss
         reason=rates.reason(demands),
         detail=(
             f"{pair}: {rates.line(demands)}, at the dose with the most room; answers in "
-            "pairs/<pair>/spillover.answers.csv, doses in tables/misalignment/ladder.csv; give "
-            "other data or a longer ladder (misalignment.adapters), or lower "
-            "misalignment.min_spillover and min_insecure_code"
+            f"{where}, doses in tables/misalignment/ladder.csv; give other data or a longer ladder "
+            "(misalignment.adapters), or lower min_spillover and min_insecure_code of misalignment "
+            f"or of pairs.{pair}.gates"
         ),
         stage="spillover",
     )

@@ -11,7 +11,7 @@ import torch
 from actshift.errors import GateError, UserError
 from actshift.io.atomic import publishing
 from actshift.io.manifest import write_manifest
-from actshift.io.missed import Missed, write_marker
+from actshift.io.missed import Missed, place_of, write_marker
 from actshift.io.tables import write_table
 from actshift.models.families import build
 from actshift.models.load import load_model
@@ -112,7 +112,8 @@ def train_zoo(
     taken = _taken(made)
     write_table(taken.answers, rows)
     write_table(_attempt_rows(who, made, taken), tried)
-    missed = _missed(who, taken, len(made), rows) if gated and taken.gates.missed else None
+    where = place_of(rows, strict=strict)
+    missed = _missed(who, taken, len(made), where) if gated and taken.gates.missed else None
     if missed is not None and strict:
         raise GateError(missed.detail)
     _publish(taken, who, out, steps_scale=steps_scale, missed=missed)
@@ -177,14 +178,14 @@ def _attempt_rows(who: Identity, made: Sequence[Trained], taken: Trained) -> pd.
     return pd.DataFrame(rows, columns=list(ATTEMPT_COLUMNS))
 
 
-def _missed(who: Identity, taken: Trained, attempts_made: int, rows: Path) -> Missed:
+def _missed(who: Identity, taken: Trained, attempts_made: int, where: str) -> Missed:
     times = "1 attempt" if attempts_made == 1 else f"{attempts_made} attempts"
     return Missed(
         subject=f"zoo {who.model}",
         reason=f"gate missed, {taken.gates.words}: {taken.gates.what}",
         detail=(
             f"zoo {who.model}: {'; '.join(taken.gates.missed)} on `select`, the best of {times}; "
-            f"answers in {rows.name}; try another seed (zoo:{who.family}/{who.variant}@<seed>)"
+            f"answers in {where}; try another seed (zoo:{who.family}/{who.variant}@<seed>)"
         ),
         stage="zoo",
     )
