@@ -18,7 +18,7 @@ def test_a_pair_whose_models_missed_their_gate_is_named_with_it_once(tmp_path: P
     page = tmp_path / "report.html"
     make_report(tmp_path / "run", page, config=config_of("llama", "gemma", "gem"), failures=[])
     html = page.read_text(encoding="utf-8")
-    told = "zoo gemma-tiny-s0/chat: not measured: gate missed, refused 91 % of 95 %."
+    told = "zoo gemma-tiny-s0/chat: gate missed, refused 91 % of 95 %."
     assert re.search(rf"No answer for gemma\.\s+{re.escape(told)}\s*</p>", html)
     assert re.search(r"No answer for gem\.\s+Its jobs did not run", html)
     assert 'id="failures"' not in html

@@ -1,6 +1,7 @@
 """Runs in which gates are missed: they end well, say so, and measure all that can be measured."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,7 @@ SETS = {
     "questions": {"source": "zoo", "name": "questions", "extract": False},
     "neutral": {"source": "zoo", "name": "neutral", "extract": False},
 }
-REASON = "gate missed, on_topic harmless/all (chat) "
+REASON = r"gate missed, [\d.]+ % of 90 %: on_topic harmless/all \(chat\)"
 
 
 def config(run: str, **changes: object) -> dict[str, object]:
@@ -53,7 +54,7 @@ def test_the_pair_that_missed_its_gate_is_not_measured_and_the_other_is(
     results = one_missed[0].root / "results" / "one"
     missed = missed_in(results / "zoo" / "llama-micro-s0" / "base")
     assert missed is not None
-    assert missed.reason.startswith(REASON)
+    assert re.fullmatch(REASON, missed.reason)
     # One marker, whatever the stage: chat was not trained, nothing was extracted or audited.
     for folder in (
         *("zoo/llama-micro-s0/chat", "checkpoints/llama.base", "checkpoints/llama.tuned"),
@@ -79,11 +80,11 @@ def test_claims_name_the_gate_of_one_pair_and_decide_the_other(
     audit = units[(units["study"] == "rank_audit") & (units["unit"] == "pair")]
     claims = audit[audit["claim"] == "template-inflates-rank"].set_index("name")
     assert claims.loc["llama", "verdict"] == "not measured"
-    assert claims.loc["llama", "reason"].startswith(REASON)
+    assert re.fullmatch(REASON, claims.loc["llama", "reason"])
     assert claims.loc["own", "verdict"] != "not measured"
     page = (tables.parent / "report.html").read_text(encoding="utf-8")
     assert "No answer for llama." in page
-    assert f"not measured: {REASON}" in page
+    assert re.search(REASON, page)
     assert "No answer for own." not in page
 
 
@@ -118,7 +119,7 @@ def test_a_run_in_which_every_pair_missed_its_gate_ends_with_a_page(
     units = read_table(tables / "claims_by_pair.csv")
     own = units[(units["unit"] == "pair") & units["study"].isin(STUDIES)]
     assert set(own["verdict"]) == {"not measured"}
-    assert own["reason"].str.startswith(REASON).all(), own["reason"].unique()
+    assert own["reason"].str.fullmatch(REASON).all(), own["reason"].unique()
     page = (tables.parent / "report.html").read_text(encoding="utf-8")
     for pair in ("llama", "twin"):
         assert f"No answer for {pair}." in page
