@@ -77,10 +77,12 @@ def test_claims_name_the_gate_of_one_pair_and_decide_the_other(
     tables = one_missed[0].root / "results" / "one" / "tables"
     units = read_table(tables / "claims_by_pair.csv")
     audit = units[(units["study"] == "rank_audit") & (units["unit"] == "pair")]
-    claims = audit[audit["claim"] == "template-inflates-rank"].set_index("name")
-    assert claims.loc["llama", "verdict"] == "not measured"
-    assert claims.loc["llama", "reason"].startswith(REASON)
-    assert claims.loc["own", "verdict"] != "not measured"
+    missed, own = (audit[audit["name"] == name] for name in ("llama", "own"))
+    assert set(missed["verdict"]) == {"not measured"}
+    assert missed["reason"].str.startswith(REASON).all()
+    assert not own["reason"].astype(str).str.startswith(REASON).any()
+    # Of a narrow random model little can be told, but something is.
+    assert set(own["verdict"]) > {"not measured"}
     page = (tables.parent / "report.html").read_text(encoding="utf-8")
     assert "No answer for llama." in page
     assert f"not measured: {REASON}" in page
