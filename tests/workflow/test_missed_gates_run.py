@@ -77,11 +77,16 @@ def test_claims_name_the_gate_of_one_pair_and_decide_the_other(
 ) -> None:
     tables = one_missed[0].root / "results" / "one" / "tables"
     units = read_table(tables / "claims_by_pair.csv")
-    audit = units[(units["study"] == "rank_audit") & (units["unit"] == "pair")]
-    claims = audit[audit["claim"] == "template-inflates-rank"].set_index("name")
-    assert claims.loc["llama", "verdict"] == "not measured"
-    assert re.fullmatch(REASON, claims.loc["llama", "reason"])
-    assert claims.loc["own", "verdict"] != "not measured"
+    # Claims of studies that are off lack their table, whatever the gate.
+    made = ~units["reason"].astype(str).str.endswith("has not been made")
+    audit = units[made & (units["study"] == "rank_audit") & (units["unit"] == "pair")]
+    assert len(audit)
+    missed, own = (audit[audit["name"] == name] for name in ("llama", "own"))
+    assert set(missed["verdict"]) == {"not measured"}
+    assert missed["reason"].str.fullmatch(REASON).all()
+    assert not own["reason"].astype(str).str.fullmatch(REASON).any()
+    # Of a narrow random model little can be told, but something is.
+    assert set(own["verdict"]) > {"not measured"}
     page = (tables.parent / "report.html").read_text(encoding="utf-8")
     assert "No answer for llama." in page
     assert re.search(REASON, page)
@@ -111,15 +116,20 @@ def test_a_run_in_which_every_pair_missed_its_gate_ends_with_a_page(
     tables = made / "every" / "tables"
     status = read_table(tables / "rank_audit" / "pairs.csv")["status"]
     assert status.str.startswith(f"not measured: {REASON}").all()
-    for table in ("rank_audit/rank", "rank_audit/refusal_effect", "rank_audit/ablation_sweep"):
-        assert read_table(tables / f"{table}.csv").empty
-    for table in ("localization/layers", "misalignment/spillover", "misalignment/ladder"):
-        if (tables / f"{table}.csv").is_file():
-            assert read_table(tables / f"{table}.csv").empty
+    for table in (
+        *("rank_audit/rank", "rank_audit/refusal_effect", "rank_audit/ablation_sweep"),
+        *("localization/patching", "localization/preference_margins"),
+        *("misalignment/spillover", "misalignment/ladder"),
+    ):
+        assert read_table(tables / f"{table}.csv").empty, table
     units = read_table(tables / "claims_by_pair.csv")
     own = units[(units["unit"] == "pair") & units["study"].isin(STUDIES)]
     assert set(own["verdict"]) == {"not measured"}
-    assert own["reason"].str.fullmatch(REASON).all(), own["reason"].unique()
+    other = own[~own["reason"].str.fullmatch(REASON)]
+    # A pair without references has no gap, gate or not.
+    assert set(zip(other["name"], other["reason"], strict=True)) == {
+        ("twin", "table spectral_gap.csv has no row with informative True"),
+    }
     page = (tables.parent / "report.html").read_text(encoding="utf-8")
     for pair in ("llama", "twin"):
         assert f"No answer for {pair}." in page
