@@ -115,7 +115,7 @@ def test_a_run_in_which_every_pair_missed_its_gate_ends_with_a_page(
     assert jobs_in(done.stdout)["report"] == 1
     tables = made / "every" / "tables"
     status = read_table(tables / "rank_audit" / "pairs.csv")["status"]
-    assert status.str.startswith(f"not measured: {REASON}").all()
+    assert status.str.fullmatch(f"not measured: {REASON}").all()
     for table in (
         *("rank_audit/rank", "rank_audit/refusal_effect", "rank_audit/ablation_sweep"),
         *("localization/patching", "localization/preference_margins"),
