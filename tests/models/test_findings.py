@@ -225,6 +225,36 @@ def test_a_template_that_refuses_a_question(tmp_path: Path) -> None:
     assert lines(write_model_folder(tmp_path / "n", template="{{ unknown_function() }}")) == []
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("chat_template.jinja", b"\xff\xfe", "chat_template.jinja is not UTF-8"),
+        ("chat_template.jinja", LFS.encode(), "chat_template.jinja is a Git LFS pointer"),
+        ("tokenizer_config.json", b'{"added_tokens_decoder": ["<x>"]}', "added_tokens_decoder of"),
+        ("added_tokens.json", b'{"<x>": "six"}', "added_tokens.json is not as transformers"),
+        ("tokenizer.json", b'{"model": {"vocab": ["<x>"]}, "added_tokens": ["<x>"]}', "tokenizer"),
+    ],
+)
+def test_a_damaged_file_of_the_tokenizer_is_one_error(
+    tmp_path: Path, name: str, content: bytes, said: str
+) -> None:
+    folder = write_model_folder(tmp_path / "m")
+    (folder / name).write_bytes(content)
+    ((level, text),) = lines(folder)
+    assert level == "error"
+    assert said in text
+
+
+def test_a_damaged_index_beside_an_adapter_is_one_error(tmp_path: Path) -> None:
+    folder = write_model_folder(tmp_path / "m")
+    (folder / "adapter_config.json").write_text("{}")
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors.index.json").write_text("{")
+    ((level, text),) = lines(folder)
+    assert level == "error"
+    assert "model.safetensors.index.json is not valid JSON" in text
+
+
 def test_a_unigram_vocabulary_is_numbered_by_place(tmp_path: Path) -> None:
     folder = write_model_folder(tmp_path / "m")
     core = {"model": {"vocab": [["<unk>", 0.0], ["a", -1.5]]}, "added_tokens": None}

@@ -68,6 +68,14 @@ def test_other_shapes_and_names_stop_it_too(tmp_path: Path) -> None:
         assert text.startswith(said)
 
 
+def test_weights_that_no_forward_pass_reads_are_no_difference(tmp_path: Path) -> None:
+    base = write_model_folder(tmp_path / "b")
+    row = weights()["model.embed_tokens.weight"][0]
+    unread = {"v_head.summary.weight": row, "model.layers.0.self_attn.rotary_emb.cos_cached": row}
+    tuned = write_model_folder(tmp_path / "t", tensors=weights() | unread)
+    assert pair(sides(base, tuned, exchanged=True)) == []
+
+
 def test_a_language_model_inside_pairs_with_a_plain_one(tmp_path: Path) -> None:
     base = write_model_folder(tmp_path / "b", model_type="ministral3")
     text = {"model_type": "ministral3", "num_hidden_layers": 2, "hidden_size": 8, "vocab_size": 6}

@@ -59,6 +59,11 @@ def refusal_of(error: BaseException, where: object = None) -> str | None:
     return None
 
 
+def one_line(error: BaseException) -> str:
+    """What an error of a library says, on one line and not longer than a few."""
+    return " ".join(str(error).split())[:240]
+
+
 def _code_in(text: str) -> int | None:
     """Number of the system error that a message names."""
     named = _CODE_IN_TEXT.search(text)

@@ -14,6 +14,8 @@ POSITION_RULES: tuple[PositionRule, ...] = get_args(PositionRule)
 MATRICES: tuple[Matrix, ...] = get_args(Matrix)
 ROLES: tuple[Role, ...] = get_args(Role)
 
+#: Day that chat templates see instead of today's (the default of Llama 3.1's own template).
+TEMPLATE_DATE = "26 Jul 2024"
 #: Axis names of an activation array, in storage order.
 STORE_DIMS = ("layer", "position", "prompt", "d_model")
 #: Version of the layout of `acts.zarr` and its manifest; readers refuse a newer one.

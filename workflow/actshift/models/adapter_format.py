@@ -158,8 +158,3 @@ def check_shape(model: nn.Module, place: str, update: Tensor) -> None:
     weight = model.get_submodule(place).get_parameter("weight")
     if weight.shape != update.shape:
         raise ValueError(f"{place}: {[*update.shape]} for {[*weight.shape]}")
-
-
-def one_line(error: Exception) -> str:
-    """What an error says, on one line."""
-    return " ".join(str(error).split())[:240]

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoConfig
 
-from actshift.errors import UserError, refusal_of
+from actshift.errors import UserError, one_line, refusal_of
 from actshift.models.adapter_format import (
     CONFIG,
     PREFIX,
@@ -24,7 +24,6 @@ from actshift.models.adapter_format import (
     check_folder,
     check_plain,
     check_shape,
-    one_line,
     places_of,
     read_settings,
     scale_of,

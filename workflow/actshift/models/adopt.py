@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from actshift.errors import UserError
+from actshift.errors import UserError, one_line
 from actshift.models.adapter_format import (
     NAMED_ANYWAY,
     PREFIX,
@@ -20,7 +20,6 @@ from actshift.models.adapter_format import (
     check_folder,
     check_plain,
     check_shape,
-    one_line,
     places_of,
     read_settings,
     update_of,

@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from actshift.models.files import read_json
+from actshift.errors import UserError
+from actshift.models.files import read_json, refuse_pointer
+from actshift.vocab import TEMPLATE_DATE
 
-#: What templates of released models may ask of the day; the stages fix the day too.
-_DATE = "26 Jul 2024"
 _MARKS = re.compile(r"(\{%[-+]?)\s*(end)?generation\s*([-+]?%\})")
 
 
@@ -32,19 +32,24 @@ def chat_template_of(folder: Path) -> str | None:
         one.
 
     Raises:
-        UserError: `tokenizer_config.json` is a Git LFS pointer or no JSON object.
+        UserError: a file is a Git LFS pointer, `chat_template.jinja` is not UTF-8, or
+            `tokenizer_config.json` is no JSON object.
     """
     jinja = folder / "chat_template.jinja"
     if jinja.is_file():
-        return jinja.read_text(encoding="utf-8")
+        refuse_pointer(jinja)
+        try:
+            return jinja.read_text(encoding="utf-8")
+        except UnicodeDecodeError as fault:
+            raise UserError(f"{jinja} is not UTF-8 ({fault.reason}): save it as UTF-8") from None
     settings = folder / "tokenizer_config.json"
     if not settings.is_file():
         return None
     template = read_json(settings).get("chat_template")
     if isinstance(template, list):
-        named = {one.get("name"): one.get("template") for one in template}
-        template = named.get("default")
-    return template or None
+        named = [one for one in template if isinstance(one, dict) and one.get("name") == "default"]
+        template = named[-1].get("template") if named else None
+    return template if isinstance(template, str) and template else None
 
 
 def special_tokens_of(folder: Path) -> dict[str, str]:
@@ -87,12 +92,12 @@ def render_template(
         trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
     )
     environment.filters["tojson"] = _tojson
-    known = {"raise_exception": _refuse, "strftime_now": lambda _format: _DATE}
+    known = {"raise_exception": _refuse, "strftime_now": lambda _format: TEMPLATE_DATE}
     try:
         return environment.from_string(_without_marks(template)).render(
             messages=[dict(message) for message in messages],
             add_generation_prompt=True,
-            date_string=_DATE,
+            date_string=TEMPLATE_DATE,
             tools=None,
             documents=None,
             **known,

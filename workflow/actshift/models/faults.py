@@ -6,7 +6,7 @@ import torch
 import transformers
 from safetensors import SafetensorError
 
-from actshift.errors import UserError, refusal_of
+from actshift.errors import UserError, one_line, refusal_of
 from actshift.models.files import folder_shapes
 from actshift.models.sources import read_model_config
 
@@ -34,12 +34,12 @@ def why_no_weights(error: Exception, folder: Path) -> str:
     except UserError as told:
         return str(told)
     if isinstance(error, ImportError):
-        return f"transformers needs another package for {folder} ({_line(error)})"
+        return f"transformers needs another package for {folder} ({one_line(error)})"
     if isinstance(error, SafetensorError):
-        return f"the files in {folder} are damaged ({_line(error)}): fetch or save them again"
+        return f"the files in {folder} are damaged ({one_line(error)}): fetch or save them again"
     return (
         f"transformers {transformers.__version__} cannot use {folder} ({type(error).__name__}: "
-        f"{_line(error)}); its config.json and its weights may not belong together"
+        f"{one_line(error)}); its config.json and its weights may not belong together"
     )
 
 
@@ -60,8 +60,4 @@ def why_no_config(error: Exception, folder: Path) -> str:
     path = folder / "config.json"
     if "auto_map" in config:
         return f"{path} asks for code of its own (auto_map), which is never run"
-    return f"transformers {transformers.__version__} cannot use {path} ({_line(error)})"
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:160]
+    return f"transformers {transformers.__version__} cannot use {path} ({one_line(error)})"

@@ -133,7 +133,7 @@ def tensor_shapes(path: Path) -> Shapes:
         header.pop("__metadata__", None)
         shapes = {name: tuple(entry["shape"]) for name, entry in header.items()}
         end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
-    except (ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, struct.error) as error:
         raise UserError(
             f"{path} is no safetensors file ({error}): fetch or save it again"
         ) from None

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from actshift.errors import UserError
+from actshift.errors import UserError, one_line, refusal_of
 from actshift.models.chat_template import TemplateRefusal, render_template
 from actshift.models.files import (
     gguf_files,
@@ -16,13 +16,12 @@ from actshift.models.files import (
 )
 from actshift.models.language_model import language_type, unsupported
 from actshift.models.model_files import ModelFiles
+from actshift.models.quantised import unreadable
 from actshift.models.sources import ADAPTER_FILES, LORA, TOKENIZER_FILES, shape_in
 
 Level = Literal["ok", "warning", "error"]
 #: What the attention of ministral3 reads of `rope_parameters`.
 _SCALING = ("llama_4_scaling_beta", "original_max_position_embeddings")
-#: Quantised weights that can be read.
-READABLE_QUANTISATION = ("fp8",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,18 +55,20 @@ def model_findings(files: ModelFiles) -> list[Finding]:
         Findings in the order of the checks. A file that cannot be read is one finding, however many
         checks need it.
     """
-    found: list[Finding] = []
-    adapter = list(check_adapter(files))
-    if adapter:
-        return adapter
+    findings: list[Finding] = []
     for check in CHECKS:
+        unread = False
         try:
-            found += check(files)
-        except UserError as told:
-            found.append(error(str(told)))
-            if check is check_architecture:
-                break  # without config.json nothing else can be said
-    return list(dict.fromkeys(found))
+            findings += check(files)
+        except UserError as fault:
+            findings.append(error(str(fault)))
+            unread = True
+        except OSError as fault:
+            findings.append(error(refusal_of(fault, files.place.path) or one_line(fault)))
+            unread = True
+        if (check is check_adapter and findings) or (check is check_architecture and unread):
+            break  # an adapter is no model; without config.json nothing else can be said
+    return list(dict.fromkeys(findings))
 
 
 def check_adapter(files: ModelFiles) -> Findings:
@@ -111,12 +112,9 @@ def check_rope(files: ModelFiles) -> Findings:
 
 def check_quantisation(files: ModelFiles) -> Findings:
     """Quantised weights are read in one format only."""
-    method = files.quantisation
-    if method is not None and method not in READABLE_QUANTISATION:
-        yield error(
-            f"the weights are quantised ({method}, quantization_config in config.json) and are not "
-            "read: take the checkpoint that they were made from, in bfloat16 or float16"
-        )
+    reason = unreadable(files.config)
+    if reason is not None:
+        yield error(reason)
 
 
 def check_weights(files: ModelFiles) -> Findings:
@@ -218,8 +216,8 @@ def check_template(files: ModelFiles) -> Findings:
         text = render_template(
             files.template, [{"role": "user", "content": "hello"}], tokens=files.special_tokens
         )
-    except TemplateRefusal as told:
-        yield error(f"its chat template refuses a conversation of one question ({told})")
+    except TemplateRefusal as refusal:
+        yield error(f"its chat template refuses a conversation of one question ({refusal})")
         return
     rows = files.embedding[0] if files.embedding else None
     for token, number in sorted((files.vocabulary or {}).items()):
@@ -232,6 +230,7 @@ def check_template(files: ModelFiles) -> Findings:
 
 
 CHECKS: tuple[Callable[[ModelFiles], Findings], ...] = (
+    check_adapter,
     check_architecture,
     check_rope,
     check_quantisation,

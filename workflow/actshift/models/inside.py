@@ -1,14 +1,10 @@
 """Reading the language model alone out of a checkpoint that also sees images."""
 
-import re
 from typing import Any
 
 from transformers import PreTrainedConfig
 
-from actshift.models.language_model import HOLDS_LANGUAGE_MODEL, NAMES_INSIDE
-
-#: Weights of a whole that are no part of its language model.
-_ASIDE = re.compile(r"(model\.)?(vision_tower|multi_modal_projector)\.")
+from actshift.models.language_model import HOLDS_LANGUAGE_MODEL, NAMES_INSIDE, is_other_part
 
 
 def left_aside(config: PreTrainedConfig, weight: str) -> bool:
@@ -18,7 +14,7 @@ def left_aside(config: PreTrainedConfig, weight: str) -> bool:
         config: as transformers reads it from a folder.
         weight: its name in the file.
     """
-    return config.model_type in HOLDS_LANGUAGE_MODEL and _ASIDE.match(weight) is not None
+    return config.model_type in HOLDS_LANGUAGE_MODEL and is_other_part(weight)
 
 
 def language_part(config: PreTrainedConfig) -> PreTrainedConfig:

@@ -16,8 +16,18 @@ NAMES_INSIDE = {
 }
 #: GPT-2's own release leaves out where its blocks stand.
 _SHORT = re.compile(r"(?:h\.\d+|ln_f|wte|wpe)\.")
-#: Tables that older files hold and that are computed today.
-_COMPUTED = re.compile(r".*\.(?:rotary_emb\.inv_freq|attn\.(?:masked_)?bias)")
+#: Weights that a file may hold though no forward pass reads them (docs/models.md): buffers that old
+#: versions saved (rotary frequencies, causal masks, position numbers), the value head of PPO, and
+#: the scales of a quantised cache of keys and values.
+#: Copies of tied weights are no such case: transformers has a place for them.
+_UNREAD = re.compile(
+    r"rotary_emb\.(inv_freq|cos_cached|sin_cached)$"
+    r"|(^|\.)attn\.(masked_)?bias$"
+    r"|(^|\.)position_ids$"
+    r"|^v_head\."
+    r"|\.[kv]_scale$"
+)
+#: Weights of a whole that are no part of its language model.
 _OTHER_PART = re.compile(r"(?:model\.)?(?:vision_tower|multi_modal_projector)\.")
 
 
@@ -50,13 +60,23 @@ def unsupported(config: dict[str, Any]) -> str:
     )
 
 
+def is_unread(weight: str) -> bool:
+    """Whether no forward pass reads a weight, by its name in the file: it may be dropped."""
+    return _UNREAD.search(weight) is not None
+
+
+def is_other_part(weight: str) -> bool:
+    """Whether a weight is of the image encoder around a language model, by its name in the file."""
+    return _OTHER_PART.match(weight) is not None
+
+
 def bare_name(name: str) -> str | None:
-    """What the language model's own class calls a weight; None for what is no weight of it.
+    """What the language model's own class calls a weight; None for what it does not read.
 
     Args:
         name: as a weights file has it.
     """
-    if _OTHER_PART.match(name) or _COMPUTED.fullmatch(name):
+    if is_other_part(name) or is_unread(name):
         return None
     if _SHORT.match(name):
         return f"transformer.{name}"

@@ -1,6 +1,5 @@
 """Opening a checkpoint folder: safetensors only, no remote code, checked before use."""
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +17,11 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from actshift.errors import UserError
+from actshift.errors import UserError, one_line
 from actshift.models.families import blocks_of, embedding_of, family_of, final_norm_of
 from actshift.models.faults import why_no_config, why_no_weights
 from actshift.models.inside import language_part, left_aside, options_for
+from actshift.models.language_model import is_unread
 from actshift.models.quantised import as_plain, check_quantisation, dequantising
 from actshift.models.sources import read_model_config
 from actshift.models.tokenizers import load_tokenizer
@@ -30,18 +30,6 @@ Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Device = Literal["auto", "cpu", "cuda"]
 #: How everything is read: from this disk, and no code but the library's.
 _HERE: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-
-#: Weights that a file may hold though no forward pass reads them (docs/models.md): buffers that old
-#: versions saved (rotary frequencies, causal masks, position numbers), the value head of PPO, and
-#: the scales of a quantised cache of keys and values.
-#: Copies of tied weights are no such case: transformers has a place for them.
-HARMLESS = re.compile(
-    r"rotary_emb\.(inv_freq|cos_cached|sin_cached)$"
-    r"|(^|\.)attn\.(masked_)?bias$"
-    r"|(^|\.)position_ids$"
-    r"|^v_head\."
-    r"|\.[kv]_scale$"
-)
 
 
 @dataclass(frozen=True)
@@ -147,7 +135,7 @@ def open_tokenizer(folder: Path, *, name: str) -> PreTrainedTokenizerFast:
     # tokenizers raises bare exceptions; each is about the files in this folder.
     except Exception as error:
         raise UserError(
-            f"{name}: cannot read the tokenizer in {folder} ({_line(error)}); its files are "
+            f"{name}: cannot read the tokenizer in {folder} ({one_line(error)}); its files are "
             f"damaged, or of a newer format than tokenizers {tokenizers.__version__} reads: save "
             "it again"
         ) from error
@@ -162,7 +150,7 @@ def _check_files(folder: Path, name: str) -> None:
             "opened and are refused: convert them to safetensors"
         )
     # Before the tokenizer, whose class reads config.json too and says of its own what is wrong.
-    _config(folder, _HERE, name=name)
+    _config(folder, name=name)
 
 
 def read_weights(folder: Path, *, name: str, dtype: Dtype, **how: Any) -> PreTrainedModel:
@@ -177,7 +165,7 @@ def read_weights(folder: Path, *, name: str, dtype: Dtype, **how: Any) -> PreTra
     Raises:
         UserError: As for `load_model`; also for a weight that the architecture does not take.
     """
-    config = _config(folder, _HERE, name=name)
+    config = _config(folder, name=name)
     attention = family_of(language_part(config).model_type).attention
     fp8 = dequantising(config)
     # The library's load report and progress bar are about what is checked below.
@@ -215,7 +203,7 @@ def read_weights(folder: Path, *, name: str, dtype: Dtype, **how: Any) -> PreTra
 
 def _check_dropped(keys: Iterable[str], model: PreTrainedModel, folder: Path, name: str) -> None:
     """Refuse weights that the architecture has no place for: without them it is another model."""
-    dropped = sorted(key for key in keys if not HARMLESS.search(key))
+    dropped = sorted(key for key in keys if not is_unread(key))
     if dropped:
         more = ", ..." if len(dropped) > 3 else ""
         raise UserError(
@@ -226,14 +214,10 @@ def _check_dropped(keys: Iterable[str], model: PreTrainedModel, folder: Path, na
         )
 
 
-def _config(folder: Path, options: dict[str, Any], *, name: str) -> PreTrainedConfig:
+def _config(folder: Path, *, name: str) -> PreTrainedConfig:
     check_quantisation(read_model_config(folder), name=name)
     try:
-        return AutoConfig.from_pretrained(folder, **options)
+        return AutoConfig.from_pretrained(folder, **_HERE)
     # Besides its own errors, those of the checks of every field.
     except Exception as error:
         raise UserError(f"{name}: {why_no_config(error, folder)}") from error
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:160]

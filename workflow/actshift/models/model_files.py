@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from actshift.errors import UserError
@@ -22,9 +23,12 @@ class ModelFiles:
 
     Attributes:
         place: where they lie.
+        template_folder: where the chat template lies, if it is not that of the place: a merged
+            adapter may bring one.
     """
 
     place: Place
+    template_folder: Path | None = None
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -65,8 +69,8 @@ class ModelFiles:
     @property
     def embedding(self) -> tuple[int, ...] | None:
         """`(rows, width)` of the token embedding, None where it is not known."""
-        found = (self.shapes[name] for name in _EMBEDDINGS if name in self.shapes)
-        return next(found, None)
+        shapes = (self.shapes[name] for name in _EMBEDDINGS if name in self.shapes)
+        return next(shapes, None)
 
     @property
     def head(self) -> tuple[int, ...] | None:
@@ -101,12 +105,18 @@ class ModelFiles:
             vocab = core["model"]["vocab"]
             ids = dict(vocab) if isinstance(vocab, dict) else _numbered(vocab)
             added = {one["content"]: one["id"] for one in core.get("added_tokens") or []}
-        except (KeyError, TypeError, ValueError, IndexError):
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError):
             raise UserError(
                 f"{path} is no tokenizer (it has no vocabulary): save the tokenizer again"
             ) from None
-        for token, number in self._added_elsewhere():
-            added.setdefault(token, number)
+        try:
+            for token, number in self._added_elsewhere():
+                added.setdefault(token, number)
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise UserError(
+                f"{self.place.path}: added_tokens_decoder of tokenizer_config.json or "
+                "added_tokens.json is not as transformers writes it: save the tokenizer again"
+            ) from None
         return ids, added
 
     def _added_elsewhere(self) -> Iterator[tuple[str, int]]:
@@ -114,16 +124,17 @@ class ModelFiles:
         settings, older = (
             self.place.path / name for name in ("tokenizer_config.json", "added_tokens.json")
         )
-        named = read_json(settings).get("added_tokens_decoder") if settings.is_file() else None
-        for number, token in (named or {}).items():
+        decoder = read_json(settings).get("added_tokens_decoder") if settings.is_file() else None
+        for number, token in (decoder or {}).items():
             yield token["content"], int(number)
         if older.is_file():
-            yield from read_json(older).items()
+            for token, number in read_json(older).items():
+                yield token, int(number)
 
     @cached_property
     def template(self) -> str | None:
         """The chat template's text (`chat_template_of`)."""
-        return chat_template_of(self.place.path)
+        return chat_template_of(self.template_folder or self.place.path)
 
     @cached_property
     def special_tokens(self) -> dict[str, str]:

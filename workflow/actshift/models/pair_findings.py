@@ -1,13 +1,15 @@
 """What the files of two models tell of them as a pair, before any stage runs."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from actshift.errors import UserError
 from actshift.models.chat_template import TemplateRefusal, render_template
-from actshift.models.findings import READABLE_QUANTISATION, Finding, Findings, error, warning
+from actshift.models.findings import Finding, Findings, error, warning
 from actshift.models.language_model import language_type
 from actshift.models.model_files import ModelFiles
+from actshift.models.quantised import READABLE
 from actshift.models.sources import shape_in
 
 _VOCABULARY = ("embed_tokens.weight", "wte.weight", "lm_head.weight")
@@ -32,13 +34,11 @@ class Sides:
 
 def pair_findings(sides: Sides) -> list[Finding]:
     """Run all checks of a pair; a file that cannot be read is told by the checks of its model."""
-    found: list[Finding] = []
+    findings: list[Finding] = []
     for check in CHECKS:
-        try:
-            found += check(sides)
-        except UserError:
-            continue
-    return found
+        with suppress(UserError, OSError):
+            findings += check(sides)
+    return findings
 
 
 def check_architectures(sides: Sides) -> Findings:
@@ -80,8 +80,9 @@ def check_tensors(sides: Sides) -> Findings:
     names = sorted(name for name in base.keys() | tuned.keys() if not name.endswith(_VOCABULARY))
     unlike = [name for name in names if base.get(name) != tuned.get(name)]
     if unlike:
-        ours, theirs = (list(side.get(unlike[0], ())) or "none" for side in (base, tuned))
-        yield _differ(sides, f"weight {unlike[0]} is {ours} in base and {theirs} in tuned", "")
+        shapes = [list(side.get(unlike[0], ())) or "none" for side in (base, tuned)]
+        said = f"weight {unlike[0]} is {shapes[0]} in base and {shapes[1]} in tuned"
+        yield _differ(sides, said, "")
 
 
 def _quantised(sides: Sides) -> bool:
@@ -103,7 +104,7 @@ def _differ(sides: Sides, said: str, mend: str) -> Finding:
 def check_rounding(sides: Sides) -> Findings:
     """One quantised side puts rounding into the shift."""
     methods = sides.base.quantisation, sides.tuned.quantisation
-    if methods[0] != methods[1] and {*methods} <= {None, *READABLE_QUANTISATION}:
+    if methods[0] != methods[1] and set(methods) <= set(READABLE):
         named = " and ".join(str(method or "not at all") for method in methods)
         yield warning(
             f"the weights of base and tuned are quantised unlike ({named}): the rounding is part "

@@ -1,6 +1,6 @@
 """Checkpoints with quantised weights: fp8 is read as plain weights, any other method is refused.
 
-No torch is imported here, since the checkpoint stage asks too.
+No torch is imported here, since the plan asks too.
 """
 
 from typing import Any
@@ -10,6 +10,23 @@ from actshift.models.sources import quantisation_of
 
 #: The method whose scales transformers multiplies out on load, into ordinary matrices.
 FP8 = "fp8"
+#: Methods whose weights can be read; None stands for plain weights.
+READABLE = (None, FP8)
+
+
+def unreadable(config: dict[str, Any]) -> str | None:
+    """Why the weights of a checkpoint cannot be read back as plain matrices; None where they can.
+
+    Args:
+        config: A parsed `config.json`.
+    """
+    method = quantisation_of(config)
+    if method in READABLE:
+        return None
+    return (
+        f"the weights are quantised ({method}, quantization_config in config.json) and are not "
+        "read: take the checkpoint that they were made from, in bfloat16 or float16"
+    )
 
 
 def check_quantisation(config: dict[str, Any], *, name: str) -> str | None:
@@ -25,13 +42,10 @@ def check_quantisation(config: dict[str, Any], *, name: str) -> str | None:
     Raises:
         UserError: They are quantised by another method than fp8; it is named.
     """
-    method = quantisation_of(config)
-    if method in (None, FP8):
-        return method
-    raise UserError(
-        f"{name}: the weights are quantised ({method}, quantization_config in config.json) and are "
-        "not read: take the checkpoint that they were made from, in bfloat16 or float16"
-    )
+    reason = unreadable(config)
+    if reason is not None:
+        raise UserError(f"{name}: {reason}")
+    return quantisation_of(config)
 
 
 def dequantising(config: Any) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from actshift.errors import UserError
+from actshift.errors import UserError, one_line
 from actshift.models.probe_texts import PROBES
 from actshift.vocab import ROLES
 
@@ -101,8 +101,7 @@ def raw_reading(folder: Path) -> RawReading:
     # tokenizers raises bare exceptions; each is about this file.
     except Exception as error:
         raise UserError(
-            f"{path} is no tokenizer that can be read ({' '.join(str(error).split())[:160]}): save "
-            "it again"
+            f"{path} is no tokenizer that can be read ({one_line(error)}): save it again"
         ) from None
     core.no_truncation()
     core.no_padding()

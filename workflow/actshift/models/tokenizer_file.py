@@ -14,7 +14,7 @@ from typing import Any
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from actshift.errors import UserError
+from actshift.errors import UserError, one_line
 from actshift.models.probe_texts import PROBES
 
 _NAMED = (
@@ -66,8 +66,10 @@ def _picked(folder: Path) -> Any:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True)
     # Each class fails in its own way; the file is read without it.
     except Exception as error:
-        reason = " ".join(str(error).split())[:160]
-        _tell(f"{folder}: transformers' own class cannot read the tokenizer ({reason}); read as is")
+        say_once(
+            f"{folder}: transformers' own class cannot read the tokenizer ({one_line(error)}); "
+            "tokenizer.json is read without it"
+        )
         return None
 
 
@@ -112,9 +114,9 @@ def _say_class(picked: Any, found: Any, folder: Path) -> None:
             ids = _ids(picked, text)
         # What a rebuilt class cannot encode, it reads otherwise.
         except Exception as error:
-            ids = " ".join(str(error).split())[:160]
+            ids = one_line(error)
         if ids != own:
-            _tell(
+            say_once(
                 f"{folder}: transformers' class {name} reads {text!r} as {ids}, tokenizer.json as "
                 f"{own}; tokenizer.json is followed"
             )
@@ -128,9 +130,9 @@ def _say_settings(found: Any, folder: Path) -> None:
     ids = _ids(found, PROBES[0])
     for kind, place in (("bos", 0), ("eos", -1)):
         token, wanted = getattr(found, f"{kind}_token"), settings.get(f"add_{kind}_token")
-        added = token is not None and ids[place] == found.convert_tokens_to_ids(token)
+        added = bool(ids) and token is not None and ids[place] == found.convert_tokens_to_ids(token)
         if token is not None and wanted is not None and bool(wanted) != added:
-            _tell(
+            say_once(
                 f"{folder}: tokenizer_config.json says add_{kind}_token: {str(wanted).lower()}, "
                 f"but tokenizer.json {'adds' if added else 'does not add'} {token}; tokenizer.json "
                 "is followed, as transformers does"
@@ -138,6 +140,6 @@ def _say_settings(found: Any, folder: Path) -> None:
 
 
 @cache
-def _tell(line: str) -> None:
+def say_once(line: str) -> None:
     """Print a line, once a process."""
     print(line)

@@ -10,10 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from actshift.errors import UserError
-from actshift.vocab import Template
-
-#: Day that templates see instead of today's (the default that Llama 3.1's own template carries).
-TEMPLATE_DATE = "26 Jul 2024"
+from actshift.vocab import TEMPLATE_DATE, Template
 
 _SENTINEL = "ActshiftInstructionSentinel"
 #: strftime directives that a template may ask for, and what `TEMPLATE_DATE` at noon gives.

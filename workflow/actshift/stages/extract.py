@@ -20,8 +20,7 @@ from actshift.io.manifest import check_manifest, read_manifest, write_manifest
 from actshift.io.verify import verify_store
 from actshift.io.writer import KIND
 from actshift.prompts.records import Prompt, content_hash, read_prompts
-from actshift.prompts.templates import TEMPLATE_DATE
-from actshift.vocab import STORE_SCHEMA, PositionRule, Template
+from actshift.vocab import STORE_SCHEMA, TEMPLATE_DATE, PositionRule, Template
 
 #: Packages that decide the numbers; an upgrade of one extracts anew.
 _DECIDING = ("tokenizers", "torch", "transformers")

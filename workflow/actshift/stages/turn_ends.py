@@ -6,10 +6,10 @@ a turn. Answers would then run on into turns of their own making, and be judged 
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from functools import cache
 
 from actshift.errors import UserError
 from actshift.models.load import LoadedModel
+from actshift.models.tokenizer_file import say_once
 from actshift.prompts.answers import turn_end
 from actshift.prompts.templates import Tokenizer
 
@@ -29,17 +29,17 @@ def ends_of(loaded: LoadedModel, *, chat: Tokenizer | None = None) -> frozenset[
     """
     listed = _listed(loaded.model.generation_config)
     tokenizer = loaded.tokenizer
-    found = {
+    tokens = {
         "the tokenizer's eos_token": tokenizer.eos_token_id,
         "the end of a turn in the chat template": turn_end(tokenizer, chat_tokenizer=chat),
     }
     ends = set(listed)
-    for what, token in found.items():
+    for what, token in tokens.items():
         # A token without an embedding is never written.
         if isinstance(token, int) and token < loaded.vocab_size and token not in ends:
             ends.add(token)
             text = tokenizer.convert_ids_to_tokens(token)
-            _tell(
+            say_once(
                 f"{loaded.name}: answers also end at {text} ({token}), {what}, which "
                 "generation_config.json does not list"
             )
@@ -67,8 +67,8 @@ def warn_endless(
         The conditions.
     """
     counts = Counter(conditions)
-    whole = {name for name, over in zip(conditions, ended, strict=True) if over}
-    endless = [name for name in counts if name not in whole]
+    with_ends = {name for name, over in zip(conditions, ended, strict=True) if over}
+    endless = [name for name in counts if name not in with_ends]
     for name in endless:
         print(
             f"warning: {model}: none of the {counts[name]} plain answers to '{name}' prompts ended "
@@ -84,9 +84,3 @@ def _listed(settings: object) -> Iterable[int]:
     if ends is None:
         return ()
     return (ends,) if isinstance(ends, int) else tuple(ends)
-
-
-@cache
-def _tell(line: str) -> None:
-    """Print a line, once a process."""
-    print(line)
