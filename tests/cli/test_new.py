@@ -2,7 +2,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from reference.model_folders import weights, write_model_folder
+from reference.model_folders import TEMPLATE, weights, write_model_folder
 from ruamel.yaml import YAML
 
 from actshift.config import Config, parse_config
@@ -99,6 +99,22 @@ def test_what_a_run_can_live_with_is_a_warning(actshift, out: Path, tmp_path: Pa
     assert result.stderr.startswith("actshift: warning: pairs.tuned: base has 6 and tuned 7 rows")
     assert result.stderr.count("\n") == 1
     assert out.exists()
+
+
+def test_an_adapter_may_bring_the_chat_template_that_base_lacks(
+    actshift, out: Path, tmp_path: Path
+) -> None:
+    base = write_model_folder(tmp_path / "base", template=None)
+    adapter = tmp_path / "lora"
+    adapter.mkdir()
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        (adapter / name).touch()
+    result = actshift("new", base, f"lora:{adapter}", "-o", out)
+    assert result.exit_code == 2
+    assert "no chat template in" in result.stderr
+    (adapter / "chat_template.jinja").write_text(TEMPLATE)
+    result = actshift("new", base, f"lora:{adapter}", "-o", out)
+    assert (result.exit_code, result.stderr) == (0, "")
 
 
 def test_a_model_inside_another_gives_its_dtype(actshift, out: Path, tmp_path: Path) -> None:

@@ -52,15 +52,16 @@ def file_findings(plan: Plan) -> list[Told]:
         Findings by pair, in config order; none for models that the run makes and hub models that
         are not in the cache.
     """
-    told: list[Told] = []
+    findings: list[Told] = []
     for pair in plan.config.chosen_pairs:
-        own = {name: model for name, model in plan.models.items() if model.pair.name == pair.name}
-        files = {name: _files(model) for name, model in own.items()}
-        for name, model in own.items():
-            told += [Told(pair.name, key_of(model), one) for one in _own(files[name])]
-        told += [Told(pair.name, key, one) for key, one in _together(plan, pair.name, own, files)]
-        told += [Told(pair.name, "", one) for one in raw_findings(plan, pair.name)]
-    return told
+        models = {name: one for name, one in plan.models.items() if one.pair.name == pair.name}
+        files = {name: _files(model) for name, model in models.items()}
+        together = _together(plan, pair.name, models, files)
+        for name, model in models.items():
+            findings += [Told(pair.name, key_of(model), one) for one in _alone(files[name])]
+        findings += [Told(pair.name, key, one) for key, one in together]
+        findings += [Told(pair.name, "", one) for one in raw_findings(plan, pair.name)]
+    return findings
 
 
 def refuse_files(plan: Plan, *, warn: Callable[[str], None], where_all: str = "") -> None:
@@ -74,13 +75,13 @@ def refuse_files(plan: Plan, *, warn: Callable[[str], None], where_all: str = ""
     Raises:
         UserError: names the key, what was expected and how to mend it.
     """
-    told = file_findings(plan)
-    errors = [one for one in told if one.finding.level == "error"]
+    findings = file_findings(plan)
+    errors = [one for one in findings if one.finding.level == "error"]
     if errors:
         more = len(errors) - 1
         rest = f" (the first of {more + 1} errors{where_all})"
         raise UserError(errors[0].line + (rest if more else ""))
-    for one in told:
+    for one in findings:
         warn(f"warning: {one.line}")
 
 
@@ -94,7 +95,7 @@ def _files(model: Model) -> ModelFiles | None:
     return None if place is None else ModelFiles(place)
 
 
-def _own(files: ModelFiles | None) -> list[Finding]:
+def _alone(files: ModelFiles | None) -> list[Finding]:
     return [] if files is None else model_findings(files)
 
 
@@ -127,17 +128,22 @@ def _readers(plan: Plan, pair: str) -> tuple[str, ...]:
 
 
 def _with_template(
-    model: Model, base: ModelFiles | None, own: ModelFiles | None
+    model: Model, base: ModelFiles | None, files: ModelFiles | None
 ) -> ModelFiles | None:
-    """Whose tokenizer and chat template tuned has: of a merged adapter, its folder's or base's."""
+    """Whose tokenizer and chat template tuned has: of a merged adapter, its folder's or base's.
+
+    A `chat_template.jinja` alone in the adapter's folder counts, as in rule merge.
+    """
     if not isinstance(model.source, LoraSource):
-        return own
+        return files
     if not isinstance(model.source.adapter, LocalSource):
         return None
     adapter = model.source.adapter.folder
-    return (
-        ModelFiles(Place(adapter, whole=True)) if (adapter / "tokenizer.json").is_file() else base
-    )
+    if (adapter / "tokenizer.json").is_file():
+        return ModelFiles(Place(adapter, whole=True))
+    if base is not None and (adapter / "chat_template.jinja").is_file():
+        return ModelFiles(base.place, template_folder=adapter)
+    return base
 
 
 def _template(plan: Plan, tuned: ModelFiles) -> list[Finding]:
@@ -169,5 +175,5 @@ def _safely(check: Callable[[], Iterator[Finding]]) -> list[Finding]:
     """Run a check of several models; a file that cannot be read is told by its model's own."""
     try:
         return list(check())
-    except UserError:
+    except (UserError, OSError):
         return []

@@ -28,6 +28,8 @@ def raw_findings(plan: Plan, pair: str) -> list[Finding]:
         return [warning(note) for note in compare_raw(base, tuned, where=f"pairs.{pair}")]
     except UserError as fault:
         return [error(str(fault))]
+    except OSError:
+        return []  # the checks of the model say which file cannot be read
 
 
 def _folder(source: Source) -> Path | None:

@@ -9,7 +9,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from actshift.config import parse_config
-from actshift.errors import UserError
+from actshift.errors import UserError, one_line
 from actshift.models.findings import Finding, Level, error
 from actshift.models.language_model import language_type
 from actshift.models.model_files import ModelFiles
@@ -34,20 +34,20 @@ def examine_config(path: Path) -> bool:
         UserError: the file is missing or is no valid config.
     """
     plan = Plan(parse_config(_load(path), origin=str(path)))
-    told = [*_models(plan), *file_findings(plan)]
-    lines = {one.line for one in told}
+    findings = [*_models(plan), *file_findings(plan)]
+    lines = {one.line for one in findings}
     # Some faults are seen by the quick checks and by those of the files.
     quick = (line for line in [*plan_errors(plan), *adapter_file_errors(plan)] if line not in lines)
-    told += [_quick(plan, line) for line in quick]
+    findings += [_quick(plan, line) for line in quick]
     groups = {"": "config"} | {one.name: f"pair {one.name}" for one in plan.config.chosen_pairs}
     for pair, title in groups.items():
-        own = [one for one in told if one.pair == pair]
-        if not own:
+        of_pair = [one for one in findings if one.pair == pair]
+        if not of_pair:
             continue
         typer.echo(title)
-        for one in own:
+        for one in of_pair:
             typer.echo(f"  {one.finding.level:<8} {one.line}")
-    levels: list[Level] = [one.finding.level for one in told]
+    levels: list[Level] = [one.finding.level for one in findings]
     typer.echo(f"{path}: {_counted(levels, 'error')}, {_counted(levels, 'warning')}")
     return "error" not in levels
 
@@ -62,8 +62,8 @@ def _load(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: no such file; expected a config such as config.yaml")
     try:
         raw = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
-    except YAMLError as fault:
-        raise UserError(f"{path}: not valid YAML: {fault}") from None
+    except (YAMLError, UnicodeDecodeError) as fault:
+        raise UserError(f"{path}: not valid YAML: {one_line(fault)}") from None
     if not isinstance(raw, dict):
         raise UserError(f"{path}: expected a mapping such as config.yaml")
     return raw

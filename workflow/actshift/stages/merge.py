@@ -7,6 +7,7 @@ from actshift.io.atomic import publishing, remove
 from actshift.io.manifest import weights_hash, write_manifest
 from actshift.models.adapters import adapter_hash, load_merged
 from actshift.models.adopt import adopt_adapter
+from actshift.models.chat_template import chat_template_of
 from actshift.models.load import LoadedModel, load_model, open_tokenizer
 from actshift.models.sources import LORA
 from actshift.models.tokenizers import save_checkpoint
@@ -53,7 +54,6 @@ def _tokenizer(adapter: Path, base: LoadedModel, model: str) -> Any:
     """The adapter's tokenizer, or the base's; a template that lies alone in its folder counts."""
     if (adapter / "tokenizer.json").is_file():
         return open_tokenizer(adapter, name=model)
-    template = adapter / "chat_template.jinja"
-    if template.is_file():
-        base.tokenizer.chat_template = template.read_text(encoding="utf-8")
+    if (adapter / "chat_template.jinja").is_file():
+        base.tokenizer.chat_template = chat_template_of(adapter)
     return base.tokenizer
