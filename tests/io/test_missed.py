@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
-from actshift.adapter import kept_rows
+from actshift.adapter import kept_rows, pass_on
 from actshift.io.missed import (
     MISSED,
     Missed,
@@ -13,11 +14,11 @@ from actshift.io.missed import (
     has_numbers,
     mark_missed,
     missed_in,
-    missed_of_run,
-    place_of,
+    place_of_rows,
     why_without,
     write_marker,
 )
+from actshift.io.tables import table_damage, write_table
 
 ONE = Missed("gemma: insecure adapter", "gate missed, 35 % of 40 %", 'More: é, "x".', "spillover")
 TWO = Missed("zoo llama-micro-s0/chat", "gate missed, refused 8 % of 95 %", "All rates.", "zoo")
@@ -80,13 +81,13 @@ def test_the_first_of_several_is_the_one_that_is_told(tmp_path: Path) -> None:
     assert first_missed([]) is None
 
 
-def test_a_gate_that_was_passed_on_counts_once(tmp_path: Path) -> None:
-    for place in ("zoo/llama-micro-s0/chat", "pairs/llama/rank_audit", "pairs/llama/adapters"):
-        mark_missed(tmp_path / place, TWO)
-    mark_missed(tmp_path / "pairs" / "gemma" / "spillover", ONE)
-    filled(tmp_path / "pairs" / "gemma" / "rank_audit")
-    assert missed_of_run(tmp_path) == [TWO, ONE]
-    assert missed_of_run(tmp_path / "gone") == []
+def test_a_table_that_is_passed_on_leaves_no_old_checksum(tmp_path: Path) -> None:
+    table = tmp_path / "pairs" / "gemma" / "localization.margins.csv"
+    write_table(pd.DataFrame({"a": [1]}), table)
+    pass_on(ONE, [str(table), str(tmp_path / "pairs" / "gemma" / "localization")])
+    assert table.read_bytes() == b""
+    assert table_damage(table) == []
+    assert missed_in(table.with_name("localization")) == ONE
 
 
 def test_rows_of_a_failed_job_lie_beside_its_status() -> None:
@@ -94,8 +95,8 @@ def test_rows_of_a_failed_job_lie_beside_its_status() -> None:
     for rows in ("pairs/gemma/spillover.answers.csv", "zoo/llama-tiny-s0/chat.behaviour.csv"):
         path = Path("results/demo") / rows
         (kept,) = kept_rows(Path("results/demo/status"), {"rows": path}).values()
-        assert place_of(path, strict=False) == rows
-        assert Path("results/demo") / place_of(path, strict=True) == kept
+        assert place_of_rows(path, strict=False) == rows
+        assert Path("results/demo") / place_of_rows(path, strict=True) == kept
 
 
 @pytest.mark.parametrize(

@@ -105,6 +105,25 @@ def test_a_zoo_model_that_missed_its_gate_is_counted_and_what_was_not_trained_is
     assert html.count("<td>gate missed, 80 % of 95 %</td>") == 1, "passed on, and said once"
 
 
+def test_what_an_earlier_run_missed_is_not_of_this_run(run: Path) -> None:
+    zoo = Missed("zoo qwen-tiny-s0/chat", "gate missed, 80 % of 95 %", "One sentence.", "zoo")
+    gap = Missed("llama: preference gap", "gate missed, gap of 0 nats", "All.", "localization")
+    mark_missed(run / "zoo/qwen-tiny-s0/chat", zoo)
+    with_missed(run, "llama", gap)
+
+    def subjects(*pairs: str, **settings: object) -> list[str]:
+        opened(run, *pairs, **settings)
+        record = json.loads((run / "run.json").read_text(encoding="utf-8"))
+        return [one["subject"] for one in record["missed_gates"]]
+
+    assert subjects("llama", "qwen") == [zoo.subject, gap.subject, MISSED.subject]
+    assert subjects("llama", "qwen", only="llama") == [gap.subject]
+    assert subjects("llama", studies=["rank_audit"]) == []
+    for seed, missed in (("", [zoo.subject]), ("@1", [])):
+        pair = {"name": "other", "base": f"zoo:qwen/base{seed}", "tuned": f"zoo:qwen/chat{seed}"}
+        assert subjects(pairs=[pair]) == missed
+
+
 def test_without_a_missed_gate_or_a_failure_nothing_is_said_of_them(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", synthetic_tables(("llama",), n_layers=2))
     html = opened(run, "llama")

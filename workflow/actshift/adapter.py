@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from actshift.errors import UserError, refusal_of
-from actshift.io.missed import Missed, first_missed, mark_missed
+from actshift.io.missed import Missed, first_missed, kept_name, mark_missed
 
 #: Endings of outputs that are files; all others are folders.
 FILES = frozenset({".csv", ".parquet", ".json", ".jsonl"})
@@ -99,6 +99,8 @@ def pass_on(missed: Missed, outputs: Iterable[str]) -> None:
     for output in map(Path, outputs):
         if output.suffix in FILES:
             output.parent.mkdir(parents=True, exist_ok=True)
+            # The checksum of an earlier table would call the empty file damaged.
+            output.with_name(f"{output.name}.sha256").unlink(missing_ok=True)
             output.write_bytes(b"")
         else:
             mark_missed(output, missed)
@@ -113,12 +115,7 @@ def status_file(folder: Path, rule: str, wildcards: Any) -> Path:
 def kept_rows(folder: Path, outputs: Any) -> dict[Path, Path]:
     """Return where an output named `rows` is kept when its job fails, such as a missed gate."""
     rows = [Path(file) for name, file in outputs.items() if name == "rows"]
-    return {file: folder / f"{file.parent.name}.{file.name}" for file in rows}
-
-
-def read_failures(folder: Path) -> list[dict[str, str]]:
-    """Return what failed in a run, one mapping (rule, job, message) a failed job."""
-    return [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    return {file: folder / kept_name(file) for file in rows}
 
 
 def _describe_machine(status: Path, snakemake: Any) -> None:

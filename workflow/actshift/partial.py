@@ -9,13 +9,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from actshift.adapter import kept_rows, read_failures
 from actshift.config import Config
 from actshift.errors import UserError, refusal_of
+from actshift.io.missed import kept_name
 from actshift.io.tables import write_table
 from actshift.plan import Plan
 from actshift.plan_gates import study_folders
 from actshift.report.catalogue import TABLES, study_of
+from actshift.report.run_record import read_failures
 from actshift.report.tables import table_path
 from actshift.stages.ablation_tables import ablation_tables
 from actshift.stages.aggregate import aggregate_rank_audit
@@ -54,7 +55,7 @@ def partial_report(config: Config, *, root: Path) -> Path:
     rows = sorted(
         file
         for recipe, variant in plan.zoo
-        for file in (paths.zoo_rows(recipe, variant), _rows_kept(plan, recipe, variant))
+        for file in _places(paths.zoo_rows(recipe, variant), paths.status)
         if file.is_file()
     )
     write_table(collect_behaviour(rows), paths.tables / "zoo_behaviour.csv")
@@ -192,7 +193,7 @@ def _margins(plan: Plan) -> None:
     if "localization" not in plan.config.studies:
         return
     places = {
-        pair.name: (plan.paths.margins(pair.name), _margins_kept(plan, pair.name))
+        pair.name: _places(plan.paths.margins(pair.name), plan.paths.status)
         for pair in plan.config.chosen_pairs
     }
     files = {
@@ -203,9 +204,9 @@ def _margins(plan: Plan) -> None:
         write_table(table, plan.paths.study_tables("localization") / "preference_margins.csv")
 
 
-def _margins_kept(plan: Plan, pair: str) -> Path:
-    """Where the margins of a pair that missed the gate are kept."""
-    return next(iter(kept_rows(plan.paths.status, {"rows": plan.paths.margins(pair)}).values()))
+def _places(rows: Path, status: Path) -> tuple[Path, Path]:
+    """Where the rows of a gate lie: in place, or kept beside the status of a failed job."""
+    return rows, status / kept_name(rows)
 
 
 def _studies_with_tables(plan: Plan) -> list[str]:
@@ -248,11 +249,6 @@ def _claims(plan: Plan, root: Path) -> None:
         print(f"actshift: no claims: {error}")
 
 
-def _rows_kept(plan: Plan, recipe: str, variant: str) -> Path:
-    """Where the answers of a zoo model that missed its gate are kept."""
-    return plan.paths.status / f"{recipe}.{variant}.behaviour.csv"
-
-
 def main() -> None:
     """Read the configuration from standard input and report what there is."""
     config = Config.model_validate(json.load(sys.stdin))
@@ -262,7 +258,7 @@ def main() -> None:
         sys.exit(f"actshift: no report: {error}")
     # What made a job fail, such as a full disk, often meets the report too.
     except Exception as error:
-        refused = refusal_of(error, config.run)
+        refused = refusal_of(error, Plan(config).paths.root)
         if refused is None:
             raise
         sys.exit(f"actshift: no report: {refused}")

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from actshift.errors import UserError
-from actshift.io.missed import Missed, missed_of_run
+from actshift.io.missed import Missed
 from actshift.paths import RECORD, RunPaths
 from actshift.report.pair_facts import chosen_pairs, models_line, pair_facts
 from actshift.report.run_record import (
     bytes_by_folder,
     measured_by_study,
+    missed_of_run,
     read_failures,
     seconds_by_rule,
     studies_seen,
@@ -49,11 +50,11 @@ def end_of_run(run_dir: Path, *, config: Mapping[str, Any], started: float, fail
         started: when Snakemake read the workflow, seconds since the epoch.
         failed: whether a job failed; one that was killed leaves no message.
     """
-    ends = [file.stat().st_mtime for file in run_dir.glob("timings/*/*.tsv")]
-    if not failed and max(ends, default=0.0) < started:
-        print(f"actshift: no job was run; actshift summary {run_dir}", flush=True)
-        return
     try:
+        ends = [file.stat().st_mtime for file in run_dir.glob("timings/*/*.tsv")]
+        if not failed and max(ends, default=0.0) < started:
+            print(f"actshift: no job was run; actshift summary {run_dir}", flush=True)
+            return
         lines = summary_lines(run_dir, config=config, seconds=time.time() - started, failed=failed)
     except (UserError, OSError) as error:
         lines = [f"actshift: no summary: {error}"]
@@ -79,8 +80,9 @@ def summary_lines(
         UserError: a manifest is damaged.
     """
     pairs = pair_facts(run_dir, chosen_pairs(config))
-    missed, failures = missed_of_run(run_dir), read_failures(run_dir)
-    measured = measured_by_study(run_dir, pairs, config.get("studies", ()))
+    studies = config.get("studies", ())
+    missed, failures = missed_of_run(run_dir, pairs, studies), read_failures(run_dir / "status")
+    measured = measured_by_study(run_dir, pairs, studies)
     page = run_dir / RunPaths("").report.name
     return [
         f"actshift: run {config.get('run', run_dir.name)}: "

@@ -2,7 +2,7 @@
 
 A model or an adapter that does not do what a study asks of it is no error. Its stage leaves a
 folder with a marker in place of numbers; stages that need the folder pass the marker on, and tables
-say `not measured: gate missed, 35 % of 40 %` for what is not there.
+say `not measured: gate missed, spillover 35 % of 40 %` for what is not there.
 """
 
 import json
@@ -24,7 +24,7 @@ class Missed:
 
     Attributes:
         subject: What missed it, as the page names it: `ministral: insecure adapter`.
-        reason: The rate and the demand: `gate missed, 35 % of 40 %`.
+        reason: The rate and the demand: `gate missed, spillover 35 % of 40 %`.
         detail: One sentence with every rate, the demand and what can be tried.
         stage: The stage whose gate it is; markers that were passed on keep it.
     """
@@ -52,7 +52,12 @@ def against(rate: float, limit: float, *, at_least: bool = True) -> str:
     return f"{measured} of {'' if at_least else 'at most '}{100 * limit:.3g} %"
 
 
-def place_of(rows: Path, *, strict: bool) -> str:
+def kept_name(rows: Path) -> str:
+    """Name of the copy in `status` of an output named `rows`, whose job failed."""
+    return f"{rows.parent.name}.{rows.name}"
+
+
+def place_of_rows(rows: Path, *, strict: bool) -> str:
     """Where a run keeps the rows that a gate was decided on, from the run's folder.
 
     Args:
@@ -60,7 +65,7 @@ def place_of(rows: Path, *, strict: bool) -> str:
         strict: Whether the missed gate fails the job. Its outputs are deleted then, and its rows
             kept beside its status.
     """
-    return f"status/{rows.parent.name}.{rows.name}" if strict else "/".join(rows.parts[-3:])
+    return f"status/{kept_name(rows)}" if strict else "/".join(rows.parts[-3:])
 
 
 def mark_missed(folder: Path, missed: Missed) -> None:
@@ -109,14 +114,3 @@ def why_without(folder: Path) -> str:
 def first_missed(folders: Iterable[Path]) -> Missed | None:
     """The first missed gate among the folders that a stage needs."""
     return next((one for one in map(missed_in, folders) if one is not None), None)
-
-
-def missed_of_run(root: Path) -> list[Missed]:
-    """Every gate that a run missed, once each, in the order of its folders.
-
-    Args:
-        root: `results/<run>`.
-    """
-    markers = sorted(root.glob(f"zoo/*/*/{MISSED}")) + sorted(root.glob(f"pairs/*/*/{MISSED}"))
-    each = (missed_in(marker.parent) for marker in markers)
-    return list(dict.fromkeys(one for one in each if one is not None))

@@ -30,9 +30,7 @@ def examples(run_dir: Path, *, show_text: ShowText, per_cell: int = 1) -> pd.Dat
     """
     if show_text == "none":
         return pd.DataFrame()
-    # Empty where a checkpoint was not trained, because what it starts from missed its gate.
-    files = [path for path in run_dir.glob("zoo/*/*.behaviour.csv") if path.stat().st_size]
-    parts = [_rows(path, per_cell) for path in sorted(files)]
+    parts = [_rows(path, per_cell) for path in sorted(run_dir.glob("zoo/*/*.behaviour.csv"))]
     parts = [part for part in parts if len(part)]
     if not parts:
         return pd.DataFrame()
@@ -52,7 +50,8 @@ def redact(text: object) -> str:
 
 
 def _rows(path: Path, per_cell: int) -> pd.DataFrame:
-    """A few rows of one model's file; none without texts, or where the model was not trained."""
+    """A few rows of one model's file; none without texts."""
+    # Empty where a checkpoint was not trained, because what it starts from missed its gate.
     if not path.stat().st_size:
         return pd.DataFrame()
     table = read_table(path)

@@ -6,17 +6,20 @@ Standard library alone: the end of a run must not wait for pandas.
 import csv
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from stat import S_ISDIR
 from typing import Any
 
-from actshift.io.missed import MISSED, Missed, missed_in, missed_of_run
+from actshift.io.missed import MISSED, Missed, missed_in
 from actshift.report.pair_facts import PairFacts
 
 #: Version of run.json; a reader refuses a newer one.
 SCHEMA = 1
+#: A source of the zoo: its folder is named by family, size and seed.
+_ZOO_MODEL = re.compile(r"zoo:(?P<family>\w+)/\w+(?:@(?P<seed>\d+))?")
 #: Folders of a pair that hold a study's numbers; the study is measured where all are there.
 STUDY_FOLDERS: dict[str, tuple[str, ...]] = {
     "rank_audit": ("rank_audit",),
@@ -77,18 +80,18 @@ def measured_by_study(
     Returns:
         study -> {measured, not_measured}: pair names; for `calibration`, seeds.
     """
-    found = {}
+    by_study = {}
     for study in studies:
         if study in STUDY_FOLDERS:
             asked = [pair.pair for pair in pairs if study != "spectral_gap" or pair.references]
             done = [pair for pair in asked if _is_measured(run_dir, pair, study)]
         else:
             asked = done = [folder.name for folder in sorted(run_dir.glob(f"{study}/*"))]
-        found[study] = {
+        by_study[study] = {
             "measured": done,
             "not_measured": [name for name in asked if name not in done],
         }
-    return found
+    return by_study
 
 
 def studies_seen(run_dir: Path) -> list[str]:
@@ -97,21 +100,65 @@ def studies_seen(run_dir: Path) -> list[str]:
     return [study for study, names in STUDY_FOLDERS.items() if left.intersection(names)]
 
 
-def missed_of_pair(run_dir: Path, pair: str) -> list[Missed]:
-    """The missed gates that a pair's folders stand for, once each."""
+def missed_of_run(
+    run_dir: Path, pairs: Sequence[PairFacts], studies: Collection[str]
+) -> list[Missed]:
+    """The gates that a run missed, once each: of its pairs, their zoo models and its studies.
+
+    What an earlier run of the same name left of other pairs and studies does not count.
+
+    Args:
+        run_dir: `results/<run>`.
+        pairs: the run's pairs.
+        studies: the studies that the config has on.
+    """
+    folders = dict.fromkeys(folder for pair in pairs for folder in _zoo_folders(run_dir, pair))
+    trained = [missed for folder in folders if (missed := missed_in(folder)) is not None]
+    of_pairs = [one for pair in pairs for one in missed_of_pair(run_dir, pair.pair, studies)]
+    return list(dict.fromkeys([*trained, *of_pairs]))
+
+
+def missed_of_pair(run_dir: Path, pair: str, studies: Collection[str]) -> list[Missed]:
+    """The missed gates that a pair's folders stand for, once each.
+
+    Args:
+        run_dir: `results/<run>`.
+        pair: its name.
+        studies: the studies that the config has on.
+    """
     models = _folders(run_dir / "activations", f"{pair}.")
     folders = [
         *_folders(run_dir / "checkpoints", f"{pair}."),
         *(store for model in models for store in _folders(model)),
         *_folders(run_dir / "pairs" / pair),
     ]
-    return list(dict.fromkeys(one for one in map(missed_in, folders) if one is not None))
+    markers = (missed for folder in folders if (missed := missed_in(folder)) is not None)
+    return list(dict.fromkeys(one for one in markers if _study_of(one) in (None, *studies)))
 
 
-def read_failures(run_dir: Path) -> list[dict[str, str]]:
-    """What failed jobs left in `status/`: rule, job, message; a message cut off says so."""
+def _study_of(missed: Missed) -> str | None:
+    """The study whose gate was missed; None for the gates of the zoo."""
+    of_study = (study for study, names in STUDY_FOLDERS.items() if missed.stage in names)
+    return next(of_study, None)
+
+
+def _zoo_folders(run_dir: Path, pair: PairFacts) -> Iterator[Path]:
+    """Folders of the zoo models of a pair's family and training seed."""
+    for source in (pair.base, pair.tuned):
+        recipe = _ZOO_MODEL.fullmatch(source)
+        if recipe:
+            pattern = f"zoo/{recipe['family']}-*-s{recipe['seed'] or 0}/*"
+            yield from sorted(folder for folder in run_dir.glob(pattern) if folder.is_dir())
+
+
+def read_failures(status: Path) -> list[dict[str, str]]:
+    """What failed jobs left: rule, job, message; a message that is cut off says so.
+
+    Args:
+        status: `results/<run>/status`.
+    """
     failures = []
-    for path in sorted((run_dir / "status").glob("*.json")):
+    for path in sorted(status.glob("*.json")):
         try:
             failures.append(json.loads(path.read_text(encoding="utf-8")))
         except ValueError:
@@ -133,7 +180,7 @@ def run_record(
         "studies": measured_by_study(run_dir, pairs, studies),
         "missed_gates": [
             {"subject": one.subject, "reason": one.reason, "detail": one.detail, "stage": one.stage}
-            for one in missed_of_run(run_dir)
+            for one in missed_of_run(run_dir, pairs, studies)
         ],
         "failures": [dict(failure) for failure in failures],
         "seconds_by_rule": seconds_by_rule(run_dir),

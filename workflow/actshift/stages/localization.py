@@ -22,7 +22,7 @@ from actshift.hooks.scoring import score_pairs
 from actshift.io.atomic import file_lock, publishing, remove
 from actshift.io.hashing import hash_json
 from actshift.io.manifest import weights_hash
-from actshift.io.missed import Missed, mark_missed, place_of
+from actshift.io.missed import Missed, mark_missed, place_of_rows
 from actshift.io.tables import write_table
 from actshift.models.load import LoadedModel, load_model
 from actshift.pairs import PairScores
@@ -175,7 +175,7 @@ def _missed(
         ),
         detail=(
             f"localization of {pair}: {gate.line()}; an interval above 0 is needed, else there is "
-            f"no preference to localise; the margins are in {place_of(rows, strict=strict)}"
+            f"no preference to localise; the margins are in {place_of_rows(rows, strict=strict)}"
         ),
         stage="localization",
     )

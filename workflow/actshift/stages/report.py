@@ -11,7 +11,6 @@ import pandas as pd
 from actshift.io.atomic import atomic_write_text
 from actshift.io.hashing import hash_json
 from actshift.io.machine import read_machines
-from actshift.io.missed import missed_of_run
 from actshift.paths import RECORD
 from actshift.report.answers import ANSWERING, Answer, answers
 from actshift.report.catalogue import JUDGED_TABLE, OF_THE_RUN, TABLES
@@ -35,7 +34,13 @@ from actshift.report.pair_facts import (
     pair_facts,
 )
 from actshift.report.provenance import checkpoints, commit, flat, table_hashes, versions
-from actshift.report.run_record import SCHEMA, missed_of_pair, run_record, timings
+from actshift.report.run_record import (
+    SCHEMA,
+    missed_of_pair,
+    missed_of_run,
+    run_record,
+    timings,
+)
 from actshift.report.spec import STUDIES
 from actshift.report.tables import Tables, load_tables, table_path
 
@@ -83,13 +88,13 @@ def make_report(
         run=str(config.get("run", run_dir.name)),
         models_line=models_line(pairs),
         models=model_cells(pairs),
-        missed=missed_of_run(run_dir),
+        missed=missed_of_run(run_dir, pairs, chosen),
         answers=found,
         answered=answered,
         claims=claims,
         claims_line=claims_line(claims),
         other_claims=0 if every is None else len(every) - len(claims),
-        missing=_missing(run_dir, wanted, found, failures),
+        missing=_missing(run_dir, wanted, found, failures, chosen),
         gates=gates_line(tables.get("zoo_behaviour")),
         failures=failures,
         studies=_studies(run_dir, tables, chosen),
@@ -146,19 +151,20 @@ def _missing(
     wanted: Sequence[str],
     found: Sequence[Answer],
     failures: Sequence[Mapping[str, str]],
+    studies: Collection[str],
 ) -> list[Missing]:
     """Pairs without an answer, with the gates they missed and the failures whose job names them."""
     have = {answer.pair for answer in found}
     return [
-        Missing(pair, (*_gates(run_dir, pair), *_failed(failures, pair)))
+        Missing(pair, (*_gates(run_dir, pair, studies), *_failed(failures, pair)))
         for pair in wanted
         if pair not in have
     ]
 
 
-def _gates(run_dir: Path, pair: str) -> list[str]:
+def _gates(run_dir: Path, pair: str, studies: Collection[str]) -> list[str]:
     """The gates that a pair missed: whose, by how much."""
-    return [f"{one.subject}: {one.reason}." for one in missed_of_pair(run_dir, pair)]
+    return [f"{one.subject}: {one.reason}." for one in missed_of_pair(run_dir, pair, studies)]
 
 
 def _failed(failures: Sequence[Mapping[str, str]], pair: str) -> list[str]:

@@ -20,7 +20,7 @@ from actshift.hooks.answer_nats import Answer, answer_nats
 from actshift.hooks.lanes import Continuation
 from actshift.io.atomic import atomic_write_text, publishing, remove
 from actshift.io.manifest import read_manifest
-from actshift.io.missed import Missed, place_of, write_marker
+from actshift.io.missed import Missed, place_of_rows, write_marker
 from actshift.io.tables import write_table
 from actshift.models.adapters import adapter_hash, load_merged, merged_hash
 from actshift.models.load import LoadedModel, load_model
@@ -142,7 +142,7 @@ def spillover(
             print(adapter_line(known, name))
         table = pa.Table.from_pandas(said[SCHEMA.names], SCHEMA, preserve_index=False)
         write_part(table, partial / ANSWERS)
-        missed = _missed(known, inputs.pair, settings, place_of(rows, strict=strict))
+        missed = _missed(known, inputs.pair, settings, place_of_rows(rows, strict=strict))
         if missed is not None:
             if strict:
                 raise GateError(missed.detail)

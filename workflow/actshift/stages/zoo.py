@@ -11,7 +11,7 @@ import torch
 from actshift.errors import GateError, UserError
 from actshift.io.atomic import publishing
 from actshift.io.manifest import write_manifest
-from actshift.io.missed import Missed, place_of, write_marker
+from actshift.io.missed import Missed, place_of_rows, write_marker
 from actshift.io.tables import write_table
 from actshift.models.families import build
 from actshift.models.load import load_model
@@ -112,7 +112,7 @@ def train_zoo(
     taken = _taken(made)
     write_table(taken.answers, rows)
     write_table(_attempt_rows(who, made, taken), tried)
-    where = place_of(rows, strict=strict)
+    where = place_of_rows(rows, strict=strict)
     missed = _missed(who, taken, len(made), where) if gated and taken.gates.missed else None
     if missed is not None and strict:
         raise GateError(missed.detail)

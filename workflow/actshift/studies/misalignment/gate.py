@@ -150,7 +150,7 @@ class InsecureRates:
         )
 
     def reason(self, demands: Demands) -> str:
-        """The missed rate against its demand: `gate missed, 35.5 % of 40 %`."""
+        """The missed rate against its demand: `gate missed, spillover 35.5 % of 40 %`."""
         spilled, insecure = (
             rate.share if rate.n else 0.0 for rate in (self.spilled, self.insecure)
         )
