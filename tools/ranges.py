@@ -105,7 +105,7 @@ def main() -> int:
         print(text)
         return 0
     page = asked.write.read_text(encoding="utf-8")
-    if page.count(BEGIN) != 1 or page.count(END) != 1:
+    if page.count(BEGIN) != 1 or page.count(END) != 1 or page.index(BEGIN) > page.index(END):
         sys.exit(f"{asked.write}: expected one line '{BEGIN}' and, after it, one line '{END}'")
     before, rest = page.split(BEGIN)
     asked.write.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{rest.split(END)[1]}", "utf-8")
@@ -125,9 +125,9 @@ def markdown(runs: Sequence[Path]) -> str:
         "|" + " --- |" * (len(families) + 1),
     ]
     for quantity in QUANTITIES:
-        own = values[values["quantity"] == quantity.name]
-        if own["value"].notna().any():
-            cells = [cell(own[own["family"] == family]["value"], quantity) for family in families]
+        of_quantity = values[values["quantity"] == quantity.name].set_index("family")["value"]
+        if of_quantity.notna().any():
+            cells = [cell(of_quantity[of_quantity.index == one], quantity) for one in families]
             lines.append(f"| {quantity.name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -172,24 +172,24 @@ def _value(run: Path, quantity: Quantity, pair: str) -> float:
     rows = _rows(run, quantity.table)
     if rows is None:
         return float("nan")
-    keep = _of_pair(rows, pair, run)
+    keep = _of_pair(rows, pair)
     for column, value in quantity.where.items():
         if column in rows:
             keep &= rows[column].astype(str) == str(value)
     if quantity.count:
-        return float(keep.sum()) if _of_pair(rows, pair, run).any() else float("nan")
+        return float(keep.sum()) if _of_pair(rows, pair).any() else float("nan")
     known = pd.to_numeric(rows.loc[keep, quantity.column]).dropna().to_numpy(dtype=float)
     return quantity.pool(known) if len(known) else float("nan")
 
 
-def _of_pair(rows: pd.DataFrame, pair: str, run: Path) -> pd.Series:
+def _of_pair(rows: pd.DataFrame, pair: str) -> pd.Series:
     """Rows of a pair; zoo checkpoints are named by family, size and seed."""
     if "pair" in rows:
         return rows["pair"].astype(str) == pair
     if "receiver" in rows:
         return (rows["receiver"].astype(str) == pair) & (rows["donor"].astype(str) == pair)
     seed = re.search(r"-(\d+)$", pair)
-    number = int(seed[1]) if seed else int(_rows(run, "zoo_behaviour")["seed"].min())  # type: ignore[index]
+    number = int(seed[1]) if seed else rows["seed"].min()
     return (rows["family"] == family(pair)) & (rows["seed"] == number)
 
 

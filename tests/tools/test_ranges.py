@@ -92,12 +92,13 @@ def test_write_replaces_what_stands_between_the_marks(tmp_path) -> None:
     assert page.read_text() == once
 
 
-@pytest.mark.parametrize("kind", ["no marks", "no tables"])
+@pytest.mark.parametrize("kind", ["no marks", "marks in reverse", "no tables"])
 def test_what_cannot_be_used_is_refused_in_one_line(tmp_path, kind: str) -> None:
     run = run_folder(tmp_path / "one", {"llama-0": 1.0}, {"llama-0": 1.0})
     page = tmp_path / "page.md"
-    page.write_text("text\n")
-    done = call(run, "--write", page) if kind == "no marks" else call(tmp_path / "other")
+    text = f"{ranges.END}\n{ranges.BEGIN}\n" if kind == "marks in reverse" else "text\n"
+    page.write_text(text)
+    done = call(tmp_path / "other") if kind == "no tables" else call(run, "--write", page)
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1
-    assert page.read_text() == "text\n"
+    assert page.read_text() == text
