@@ -66,6 +66,8 @@ PARSE_TIME = (
     "errors",
     "plan",
     "plan_files",
+    "plan_folders",
+    "plan_gates",
     "plan_misalignment",
     "paths",
     "validation",
