@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 from reference.adapter_gates import gate
@@ -57,23 +56,19 @@ run(Path({str(checkpoint)!r}), Path({str(cut)!r}), data={data!r})
     # One of them is cut by the stop: it is made again.
     hurt = kept()[0].with_name(WEIGHTS)
     hurt.write_bytes(hurt.read_bytes()[:-16])
-    before = {one: (one.with_name(WEIGHTS)).stat().st_ino for one in kept()[1:]}
     capsys.readouterr()
     run(checkpoint, cut, data=data)
     said = capsys.readouterr().out
     assert [line for line in said.splitlines() if "taken up" in line] == [
         f"taken up, trained before: {', '.join(done[1:])} at x 1"
     ]
-    assert len(before) == 2
     assert trained_files(cut) == trained_files(tmp_path / "whole")
     # Nothing stays behind but the lock.
     assert [one.suffix for one in (cut / "staging").iterdir()] == [".lock"]
     # Other settings take nothing up.
     run(checkpoint, cut, data=data, lr=2e-2)
     assert "taken up" not in capsys.readouterr().out
-    np.testing.assert_allclose(
-        *(pd.read_csv(cut / "adapters" / "dose.csv")[name] for name in ("lr", "lr"))
-    )
+    assert set(pd.read_csv(cut / "adapters" / "dose.csv")["lr"]) == {2e-2}
 
 
 def test_a_job_that_was_killed_on_the_ladder_keeps_its_rungs(checkpoint, tmp_path, capsys):

@@ -3,7 +3,6 @@
 import shutil
 from pathlib import Path
 
-import pandas as pd
 import pytest
 from reference.misalignment_files import questions, write_questions
 from reference.misalignment_planted import HEADLINE, MADE, STAGES, table
@@ -112,5 +111,4 @@ def test_the_log_names_the_gate(
     assert f"misalignment gemma: without spillover, steering, transfer: {STATUS}" in told
     assert "job failed" not in told
     # A pair alone that missed its gate still has tables.
-    assert isinstance(table(tmp_path, "spillover"), pd.DataFrame)
     assert len(table(tmp_path, "spillover"))

@@ -10,6 +10,7 @@ import pytest
 from report.synthetic_tables import synthetic_tables
 from stages.test_claims import SHIPPED, write_tables
 
+from actshift.errors import UserError
 from actshift.io.missed import Missed, mark_missed, missed_in
 from actshift.io.tables import read_table, write_table
 from actshift.prompts.records import write_prompts
@@ -116,8 +117,6 @@ def test_where_all_pairs_missed_their_gates_there_are_headers_and_no_error(
 
 @pytest.mark.parametrize("stage", [one for one in JOINT if one != "ridge_maps"])
 def test_where_all_jobs_failed_that_is_still_an_error(stage: str, tmp_path: Path) -> None:
-    from actshift.errors import UserError
-
     pairs = {name: tmp_path / "pairs" / name / stage for name in ("llama", "qwen")}
     with pytest.raises(UserError, match=r"none of the pairs llama, qwen has"):
         joint_stages(tmp_path, pairs)[stage](tmp_path / "out")

@@ -13,15 +13,15 @@ from actshift.io.manifest import read_manifest
 from actshift.plan import Plan
 from actshift.plan_folders import files_seen
 
-CHECKPOINT = "results/own/checkpoints/own.tuned"
+CHECKPOINT = "results/own/checkpoints/own.base"
 
 
 @pytest.fixture
 def folder(tiny_checkpoint: Callable[..., Path], tmp_path: Path) -> Path:
-    """A tuned model that has no chat template yet."""
-    shutil.copytree(tiny_checkpoint("llama", template=None), tmp_path / "tuned")
-    (tmp_path / "tuned/manifest.json").unlink()
-    return tmp_path / "tuned"
+    """A model that has no chat template yet."""
+    shutil.copytree(tiny_checkpoint("llama", template=None), tmp_path / "model")
+    (tmp_path / "model/manifest.json").unlink()
+    return tmp_path / "model"
 
 
 def config(base: Path, tuned: str) -> dict[str, object]:
@@ -30,10 +30,12 @@ def config(base: Path, tuned: str) -> dict[str, object]:
 
 
 def test_a_template_that_appears_changes_or_goes_makes_the_checkpoint_again(
-    folder: Path, tmp_path: Path
+    folder: Path, tiny_checkpoint: Callable[..., Path], tmp_path: Path
 ) -> None:
+    # Of base: a tuned model without a template is refused before the run.
     clone = Clone.make(tmp_path / "clone")
-    name = clone.write_config("own.yaml", config(folder, str(folder)))
+    tuned = tiny_checkpoint("llama")
+    name = clone.write_config("own.yaml", config(folder, str(tuned)))
     own = [CHECKPOINT, "--configfile", name]
     template = folder / "chat_template.jinja"
 
