@@ -2,7 +2,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from reference.model_folders import TEMPLATE, weights, write_model_folder
+from reference.model_folders import TEMPLATE, tokenizer_around, weights, write_model_folder
 from ruamel.yaml import YAML
 
 from actshift.config import Config, parse_config
@@ -139,28 +139,15 @@ def test_nothing_is_overwritten(actshift, out: Path) -> None:
     assert out.read_text() == "mine"
 
 
-def write_tokenizer(folder: Path, single: str) -> None:
-    """A word tokenizer whose post-processor puts tokens around raw text."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-
-    core = Tokenizer(models.WordLevel({"<unk>": 0, "<s>": 1, "</s>": 2}, unk_token="<unk>"))
-    core.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokens = [token for token in single.split() if token != "$A"]
-    core.post_processor = processors.TemplateProcessing(
-        single=single, special_tokens=[(token, core.token_to_id(token)) for token in tokens]
-    )
-    core.save(str(folder / "tokenizer.json"))
-
-
 def test_sides_that_end_raw_text_differently_are_refused(actshift, out: Path, tmp_path: Path):
     base, tuned = (write_model_folder(tmp_path / role) for role in ("base", "tuned"))
-    write_tokenizer(base, "$A")
-    write_tokenizer(tuned, "$A </s>")
+    tokenizer_around(base, "$A")
+    tokenizer_around(tuned, "$A </s>")
     result = actshift("new", base, tuned, "-o", out)
     assert result.exit_code != 0
     assert "base ends raw text with no token and tuned with </s>" in result.stderr
     assert not out.exists()
-    write_tokenizer(tuned, "<s> $A")
+    tokenizer_around(tuned, "<s> $A")
     result = actshift("new", base, tuned, "-o", out)
     assert result.exit_code == 0
     assert "warning: pairs.tuned: base begins raw text with no token and tuned" in result.stderr

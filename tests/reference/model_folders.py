@@ -9,6 +9,7 @@ from safetensors.numpy import save_file
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
+from tokenizers.processors import TemplateProcessing
 
 TEMPLATE = (
     "{% for m in messages %}<user> {{ m['content'] }} <end> {% endfor %}"
@@ -41,6 +42,17 @@ def write_tokenizer(
     core.save(str(folder / "tokenizer.json"))
     settings = {"bos_token": "<s>"} | ({"chat_template": template} if template else {})
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+
+
+def tokenizer_around(folder: Path, single: str) -> None:
+    """`tokenizer.json` of words whose post-processor puts tokens around raw text."""
+    core = Tokenizer(WordLevel({"<unk>": 0, "<s>": 1, "</s>": 2}, unk_token="<unk>"))
+    core.pre_tokenizer = WhitespaceSplit()
+    tokens = [token for token in single.split() if token != "$A"]
+    core.post_processor = TemplateProcessing(
+        single=single, special_tokens=[(token, core.token_to_id(token)) for token in tokens]
+    )
+    core.save(str(folder / "tokenizer.json"))
 
 
 def write_model_folder(

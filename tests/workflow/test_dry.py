@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+from reference.model_folders import tokenizer_around, write_model_folder
 from workflow.runner import Clone, micro_config
 
 CONFIGS = [
@@ -65,19 +66,17 @@ def test_a_mistake_ends_in_one_line(clone: Clone, options: list[str], message: s
 
 
 def test_sides_that_end_raw_text_differently_are_told_by_a_dry_run(clone: Clone) -> None:
-    from cli.test_new import write_model_config, write_tokenizer
-
-    folders = {role: write_model_config(clone.root / "models" / role) for role in ("base", "tuned")}
+    folders = {role: write_model_folder(clone.root / "models" / role) for role in ("base", "tuned")}
     pair = {"name": "own", "base": "./models/base", "tuned": "./models/tuned"}
     name = clone.write_config("sides.yaml", micro_config() | {"pairs": [pair]})
-    write_tokenizer(folders["base"], "$A </s>")
-    write_tokenizer(folders["tuned"], "$A")
+    tokenizer_around(folders["base"], "$A </s>")
+    tokenizer_around(folders["tuned"], "$A")
     done = clone.run("-n", "--configfile", name)
     assert done.returncode != 0
     assert (
         "actshift: pairs.own: base ends raw text with </s> and tuned with no token" in done.stdout
     )
-    write_tokenizer(folders["base"], "<s> $A")
+    tokenizer_around(folders["base"], "<s> $A")
     done = clone.run("-n", "--configfile", name)
     assert done.returncode == 0, done.stdout
     assert done.stdout.count("actshift: warning: pairs.own: base begins raw text with <s>") == 1
