@@ -174,4 +174,4 @@ def test_text_of_answers_is_found_behind_a_lead_that_shares_a_token():
     found = answer_tokens(tokenizer, answer_frame(tokenizer, PAIR.messages()), "bicycle wheel")
     assert found is not None
     assert found.lead == ()
-    assert tokenizer.decode(found.said) == " bicycle wheel"
+    assert tokenizer.decode(found.answer) == " bicycle wheel"

@@ -23,7 +23,7 @@ _CHAT_IN_BASE = ("rank_audit", "ablation", "spectral_gap", "localization")
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class PlanFinding:
     """A finding and where the config names what it is about.
 
     Attributes:
@@ -42,7 +42,7 @@ class Told:
         return f"{self.key}: {self.finding.text}" if self.key else self.finding.text
 
 
-def file_findings(plan: Plan) -> list[Told]:
+def file_findings(plan: Plan) -> list[PlanFinding]:
     """Check the models of a plan as far as they lie on this disk.
 
     Args:
@@ -52,15 +52,15 @@ def file_findings(plan: Plan) -> list[Told]:
         Findings by pair, in config order; none for models that the run makes and hub models that
         are not in the cache.
     """
-    findings: list[Told] = []
+    findings: list[PlanFinding] = []
     for pair in plan.config.chosen_pairs:
         models = {name: one for name, one in plan.models.items() if one.pair.name == pair.name}
         files = {name: _files(model) for name, model in models.items()}
         together = _together(plan, pair.name, models, files)
         for name, model in models.items():
-            findings += [Told(pair.name, key_of(model), one) for one in _alone(files[name])]
-        findings += [Told(pair.name, key, one) for key, one in together]
-        findings += [Told(pair.name, "", one) for one in raw_findings(plan, pair.name)]
+            findings += [PlanFinding(pair.name, key_of(model), one) for one in _alone(files[name])]
+        findings += [PlanFinding(pair.name, key, one) for key, one in together]
+        findings += [PlanFinding(pair.name, "", one) for one in raw_findings(plan, pair.name)]
     return findings
 
 

@@ -17,7 +17,7 @@ from actshift.models.on_disk import place_of
 from actshift.models.sources import HubSource, shape_in
 from actshift.plan import Model, Plan
 from actshift.plan_checks import key_of, plan_errors
-from actshift.plan_files import Told, file_findings
+from actshift.plan_files import PlanFinding, file_findings
 from actshift.plan_misalignment import adapter_file_errors
 
 
@@ -69,20 +69,22 @@ def _load(path: Path) -> dict[str, Any]:
     return raw
 
 
-def _quick(plan: Plan, line: str) -> Told:
+def _quick(plan: Plan, line: str) -> PlanFinding:
     """A line of the quick checks, which begins with its config key."""
     for pair in plan.config.chosen_pairs:
         if line.startswith((f"pairs.{pair.name}.", f"pairs.{pair.name}:")):
-            return Told(pair.name, "", error(line))
-    return Told("", "", error(line))
+            return PlanFinding(pair.name, "", error(line))
+    return PlanFinding("", "", error(line))
 
 
-def _models(plan: Plan) -> Iterator[Told]:
+def _models(plan: Plan) -> Iterator[PlanFinding]:
     """Say of each model what it is, so that a model without a finding is seen to be looked at."""
     for model in plan.models.values():
         text = _known(model)
         if text is not None:
-            yield Told(model.pair.name, key_of(model), Finding("ok", f"{model.source}: {text}"))
+            yield PlanFinding(
+                model.pair.name, key_of(model), Finding("ok", f"{model.source}: {text}")
+            )
 
 
 def _known(model: Model) -> str | None:

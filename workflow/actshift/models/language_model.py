@@ -50,12 +50,12 @@ def language_type(config: dict[str, Any]) -> str | None:
 def unsupported(config: dict[str, Any]) -> str:
     """What to say of a parsed `config.json` whose architecture is not supported."""
     whole, text = config.get("model_type"), language_config(config).get("model_type")
-    said = f"architecture {whole!r} (model_type in config.json)"
+    named = f"architecture {whole!r} (model_type in config.json)"
     if whole in HOLDS_LANGUAGE_MODEL:
-        said = f"architecture {whole!r} around {text!r} (text_config in config.json)"
+        named = f"architecture {whole!r} around {text!r} (text_config in config.json)"
     inside = (f"{key} around {' or '.join(text)}" for key, text in HOLDS_LANGUAGE_MODEL.items())
     return (
-        f"{said} is not supported; supported: {', '.join((*MODEL_TYPES, *inside))} "
+        f"{named} is not supported; supported: {', '.join((*MODEL_TYPES, *inside))} "
         "(docs/models.md says how one is added)"
     )
 

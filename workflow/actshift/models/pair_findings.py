@@ -81,8 +81,8 @@ def check_tensors(sides: Sides) -> Findings:
     unlike = [name for name in names if base.get(name) != tuned.get(name)]
     if unlike:
         shapes = [list(side.get(unlike[0], ())) or "none" for side in (base, tuned)]
-        said = f"weight {unlike[0]} is {shapes[0]} in base and {shapes[1]} in tuned"
-        yield _differ(sides, said, "")
+        difference = f"weight {unlike[0]} is {shapes[0]} in base and {shapes[1]} in tuned"
+        yield _differ(sides, difference, "")
 
 
 def _quantised(sides: Sides) -> bool:
@@ -93,12 +93,13 @@ def _size(files: ModelFiles) -> tuple[int, int]:
     return shape_in(files.config, name=str(files.place.path))
 
 
-def _differ(sides: Sides, said: str, mend: str) -> Finding:
+def _differ(sides: Sides, difference: str, mend: str) -> Finding:
     if sides.exchanged:
         return error(
-            f"{said}, so localization cannot exchange them: {mend}leave localization out of studies"
+            f"{difference}, so localization cannot exchange them: {mend}leave localization out of "
+            "studies"
         )
-    return warning(f"{said}: study localization, which exchanges them, cannot use this pair")
+    return warning(f"{difference}: study localization, which exchanges them, cannot use this pair")
 
 
 def check_rounding(sides: Sides) -> Findings:
@@ -117,12 +118,12 @@ def check_template_words(sides: Sides) -> Findings:
     token = missing_token(sides.base, sides.tuned)
     if token is None:
         return
-    said = f"tuned's chat template writes {token!r}, which is no token of base's tokenizer"
+    fault = f"tuned's chat template writes {token!r}, which is no token of base's tokenizer"
     if not sides.chat_in_base:
-        yield warning(f"{said}: studies in which base reads the template cannot use this pair")
+        yield warning(f"{fault}: studies in which base reads the template cannot use this pair")
         return
     yield error(
-        f"{said}, so base cannot read the chat prompts ({', '.join(sides.chat_in_base)}): put a "
+        f"{fault}, so base cannot read the chat prompts ({', '.join(sides.chat_in_base)}): put a "
         "chat_template.jinja in words that both have into tuned's folder (a local copy of a hub "
         "model), or run only studies that read tuned alone (refusal_direction, misalignment)"
     )
@@ -138,8 +139,10 @@ def missing_token(reader: ModelFiles, tuned: ModelFiles) -> str | None:
     Raises:
         UserError: a file of a tokenizer cannot be read.
     """
-    known, own = reader.vocabulary, tuned.vocabulary
-    if known is None or own is None or tuned.template is None or own.keys() <= known.keys():
+    known, of_tuned = reader.vocabulary, tuned.vocabulary
+    if known is None or of_tuned is None or tuned.template is None:
+        return None
+    if of_tuned.keys() <= known.keys():
         return None
     try:
         text = render_template(

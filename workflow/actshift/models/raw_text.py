@@ -52,32 +52,33 @@ def compare_raw(base: Path, tuned: Path, *, where: str) -> list[str]:
     folders = dict(zip(ROLES, (base, tuned), strict=True))
     if not all((folder / _FILE).is_file() for folder in folders.values()):
         return []
-    ours = raw_reading(base)
+    of_base = raw_reading(base)
     same = (base / _FILE).read_bytes() == (tuned / _FILE).read_bytes()
-    theirs = ours if same else raw_reading(tuned)
-    if ours.last != theirs.last:
+    of_tuned = of_base if same else raw_reading(tuned)
+    if of_base.last != of_tuned.last:
         raise UserError(
-            f"{where}: base ends raw text with {_named(ours.last)} and tuned with "
-            f"{_named(theirs.last)} (post_processor of tokenizer.json), so their states at the "
+            f"{where}: base ends raw text with {_named(of_base.last)} and tuned with "
+            f"{_named(of_tuned.last)} (post_processor of tokenizer.json), so their states at the "
             f"last token are of different tokens; {_MEND}"
         )
     notes = []
-    if ours.last:
+    if of_base.last:
         notes.append(
-            f"{where}: both tokenizers end raw text with {_named(ours.last)}, so the last token of "
-            f"a raw prompt is not of its text; {_MEND}"
+            f"{where}: both tokenizers end raw text with {_named(of_base.last)}, so the last token "
+            f"of a raw prompt is not of its text; {_MEND}"
         )
-    if ours.first != theirs.first:
+    if of_base.first != of_tuned.first:
         notes.append(
-            f"{where}: base begins raw text with {_named(ours.first)} and tuned with "
-            f"{_named(theirs.first)}; each model reads raw prompts as its own tokenizer says"
+            f"{where}: base begins raw text with {_named(of_base.first)} and tuned with "
+            f"{_named(of_tuned.first)}; each model reads raw prompts as its own tokenizer says"
         )
-    other = [i for i, ids in enumerate(ours.ids) if ids != theirs.ids[i]]
-    if other:
+    unlike = [i for i, ids in enumerate(of_base.ids) if ids != of_tuned.ids[i]]
+    if unlike:
+        first = unlike[0]
         notes.append(
-            f"{where}: the tokenizers of base and tuned give other ids for {len(other)} of "
-            f"{len(PROBES)} probe texts, such as {PROBES[other[0]]!r}: "
-            f"{list(ours.ids[other[0]])} and {list(theirs.ids[other[0]])}; their states at a token "
+            f"{where}: the tokenizers of base and tuned give other ids for {len(unlike)} of "
+            f"{len(PROBES)} probe texts, such as {PROBES[first]!r}: "
+            f"{list(of_base.ids[first])} and {list(of_tuned.ids[first])}; their states at a token "
             "are then of different tokens"
         )
     return notes

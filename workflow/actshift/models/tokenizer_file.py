@@ -46,18 +46,18 @@ def load_as_filed(folder: Path) -> PreTrainedTokenizerFast:
     core.no_truncation()
     core.no_padding()
     picked = _picked(folder)
-    found: Any = picked
+    tokenizer: Any = picked
     if type(picked) is not PreTrainedTokenizerFast:
         side = {} if picked is None else {"padding_side": picked.padding_side}
-        found = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True, **side)
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True, **side)
         if picked is not None:
-            _keep_named(found, picked, core)
-    if found.backend_tokenizer.to_str() != core.to_str():
-        found._tokenizer = _completed(core, found, folder)
+            _keep_named(tokenizer, picked, core)
+    if tokenizer.backend_tokenizer.to_str() != core.to_str():
+        tokenizer._tokenizer = _completed(core, tokenizer, folder)
     if picked is not None:
-        _say_class(picked, found, folder)
-    _say_settings(found, folder)
-    return found
+        _say_class(picked, tokenizer, folder)
+    _say_settings(tokenizer, folder)
+    return tokenizer
 
 
 def _picked(folder: Path) -> Any:
@@ -77,21 +77,21 @@ def _ids(tokenizer: Any, text: str) -> list[int]:
     return list(tokenizer(text, verbose=False)["input_ids"])
 
 
-def _keep_named(found: Any, picked: Any, core: Tokenizer) -> None:
+def _keep_named(tokenizer: Any, picked: Any, core: Tokenizer) -> None:
     """Take over special tokens that only the class names, where the file has them."""
     for name in _NAMED:
         token = getattr(picked, name)
         if (
             token is not None
-            and getattr(found, name) is None
+            and getattr(tokenizer, name) is None
             and core.token_to_id(token) is not None
         ):
-            setattr(found, name, token)
+            setattr(tokenizer, name, token)
 
 
-def _completed(core: Tokenizer, found: Any, folder: Path) -> Tokenizer:
+def _completed(core: Tokenizer, tokenizer: Any, folder: Path) -> Tokenizer:
     """The file's tokenizer, with what only tokenizer_config.json states."""
-    stated = sorted(found.added_tokens_decoder.items())
+    stated = sorted(tokenizer.added_tokens_decoder.items())
     core.add_tokens([token for _, token in stated if core.token_to_id(token.content) is None])
     for number, token in stated:
         if core.token_to_id(token.content) != number:
@@ -100,16 +100,16 @@ def _completed(core: Tokenizer, found: Any, folder: Path) -> Tokenizer:
                 f"tokenizer.json and {number} in tokenizer_config.json or added_tokens.json; save "
                 "the tokenizer again, so that its files agree"
             )
-    core.encode_special_tokens = found.split_special_tokens
+    core.encode_special_tokens = tokenizer.split_special_tokens
     return core
 
 
-def _say_class(picked: Any, found: Any, folder: Path) -> None:
+def _say_class(picked: Any, tokenizer: Any, folder: Path) -> None:
     """Name the first text that the class which transformers picks would read otherwise."""
     name = type(picked).__name__
-    added = [token.content for _, token in sorted(found.added_tokens_decoder.items())]
+    added = [token.content for _, token in sorted(tokenizer.added_tokens_decoder.items())]
     for text in (*PROBES, *(f"a {token} b{token}" for token in added[:8])):
-        own = _ids(found, text)
+        own = _ids(tokenizer, text)
         try:
             ids = _ids(picked, text)
         # What a rebuilt class cannot encode, it reads otherwise.
@@ -123,15 +123,17 @@ def _say_class(picked: Any, found: Any, folder: Path) -> None:
             return
 
 
-def _say_settings(found: Any, folder: Path) -> None:
+def _say_settings(tokenizer: Any, folder: Path) -> None:
     """Say where tokenizer_config.json asks for a BOS or EOS that tokenizer.json does not add."""
     path = folder / "tokenizer_config.json"
     settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    ids = _ids(found, PROBES[0])
+    ids = _ids(tokenizer, PROBES[0])
     for kind, place in (("bos", 0), ("eos", -1)):
-        token, wanted = getattr(found, f"{kind}_token"), settings.get(f"add_{kind}_token")
-        added = bool(ids) and token is not None and ids[place] == found.convert_tokens_to_ids(token)
-        if token is not None and wanted is not None and bool(wanted) != added:
+        token, wanted = getattr(tokenizer, f"{kind}_token"), settings.get(f"add_{kind}_token")
+        if token is None or wanted is None:
+            continue
+        added = bool(ids) and ids[place] == tokenizer.convert_tokens_to_ids(token)
+        if bool(wanted) != added:
             say_once(
                 f"{folder}: tokenizer_config.json says add_{kind}_token: {str(wanted).lower()}, "
                 f"but tokenizer.json {'adds' if added else 'does not add'} {token}; tokenizer.json "

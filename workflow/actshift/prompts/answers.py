@@ -47,12 +47,12 @@ class AnswerTokens:
     Attributes:
         prompt: Ids up to the answer: the generation prompt and the lead.
         lead: Those of the lead alone, the last of `prompt`.
-        said: Ids of the answer, without the token that ends the turn.
+        answer: Ids of the answer, without the token that ends the turn.
     """
 
     prompt: tuple[int, ...]
     lead: tuple[int, ...]
-    said: tuple[int, ...]
+    answer: tuple[int, ...]
 
 
 def answer_frame(chat_tokenizer: Tokenizer, turns: Sequence[Mapping[str, str]]) -> AnswerFrame:
@@ -95,15 +95,15 @@ def answer_tokens(tokenizer: Tokenizer, frame: AnswerFrame, answer: str) -> Answ
     """
     prompt = tuple(tokenise(tokenizer, frame.prompt, add_special_tokens=False)["input_ids"])
     text = frame.prompt + frame.lead + frame.gap + answer
-    found = tokenise(tokenizer, text, add_special_tokens=False)
-    whole = tuple(found["input_ids"])
+    tokens = tokenise(tokenizer, text, add_special_tokens=False)
+    whole = tuple(tokens["input_ids"])
     if whole[: len(prompt)] != prompt:
         return None
     first = len(prompt)
     if frame.lead:
         # A token that holds the end of the lead and the start of what follows is not the lead's.
         start = len(frame.prompt) + len(frame.lead)
-        ends = [right for _, right in found["offset_mapping"]]
+        ends = [right for _, right in tokens["offset_mapping"]]
         while first < len(whole) and ends[first] <= start:
             first += 1
     return AnswerTokens(whole[:first], whole[len(prompt) : first], whole[first:])
@@ -157,13 +157,13 @@ def opener_token(tokenizer: Tokenizer, opener: str) -> int:
     Raises:
         UserError: There is no chat template, or the opener has no first token of its own there.
     """
-    found = _after_question(tokenizer, tokenizer, opener)
-    if not found.said or found.lead != answer_lead(tokenizer):
+    tokens = _after_question(tokenizer, tokenizer, opener)
+    if not tokens.answer or tokens.lead != answer_lead(tokenizer):
         raise UserError(
             f"{name_of(tokenizer)}: an answer that opens with {opener!r} has no first token of its "
             "own after the chat template; name other openers"
         )
-    return found.said[0]
+    return tokens.answer[0]
 
 
 def turn_end(tokenizer: Tokenizer, *, chat_tokenizer: Tokenizer | None = None) -> int | None:
@@ -181,9 +181,9 @@ def turn_end(tokenizer: Tokenizer, *, chat_tokenizer: Tokenizer | None = None) -
         _, tail = _around_answer(chat_tokenizer or tokenizer, _QUESTION)
     except UserError:
         return None
-    found = tokenise(tokenizer, tail, add_special_tokens=False)
+    tokens = tokenise(tokenizer, tail, add_special_tokens=False)
     markers = _markers(tokenizer)
-    for token, (left, right) in zip(found["input_ids"], found["offset_mapping"], strict=True):
+    for token, (left, right) in zip(tokens["input_ids"], tokens["offset_mapping"], strict=True):
         if token in markers:
             return token
         if tail[left:right].strip():
@@ -193,15 +193,15 @@ def turn_end(tokenizer: Tokenizer, *, chat_tokenizer: Tokenizer | None = None) -
 
 def _after_question(tokenizer: Tokenizer, chat: Tokenizer, answer: str) -> AnswerTokens:
     frame = answer_frame(chat, _QUESTION)
-    found = answer_tokens(tokenizer, frame, answer)
-    if found is None:
+    tokens = answer_tokens(tokenizer, frame, answer)
+    if tokens is None:
         raise UserError(
             f"{name_of(chat)}: the end of its chat template's prompt, "
             f"{_shown(frame.prompt[-20:])}, and the answer {answer!r} share a token, so an answer "
             "has no first token of its own; let add_generation_prompt in chat_template.jinja end "
             "before that white space, or name other openers"
         )
-    return found
+    return tokens
 
 
 def _around_answer(

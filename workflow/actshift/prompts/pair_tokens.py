@@ -81,19 +81,19 @@ def _encode(
     for answer in (pair.chosen.strip(), pair.rejected.strip()):
         if not answer:
             return "a completion is empty"
-        found = answer_tokens(tokenizer, frame, answer)
-        if found is None:
+        tokens = answer_tokens(tokenizer, frame, answer)
+        if tokens is None:
             return _MELTS
-        if not found.prompt:
+        if not tokens.prompt:
             return "the prompt has no tokens"
-        if not found.said:
+        if not tokens.answer:
             return "a completion is empty"
-        if special & set(found.said):
+        if special & set(tokens.answer):
             return "a completion holds a special token"
-        if len(found.prompt) + len(found.said) > max_tokens:
+        if len(tokens.prompt) + len(tokens.answer) > max_tokens:
             return f"longer than {max_tokens} tokens"
-        prompts.append(found.prompt)
-        sides.append(found.said)
+        prompts.append(tokens.prompt)
+        sides.append(tokens.answer)
     if prompts[0] != prompts[1]:
         return "the two completions melt differently into what the template writes before them"
     shorter = min(map(len, sides))

@@ -102,11 +102,11 @@ def train_adapters(
 
 
 def _facts(
-    course: Course, found: Mapping[str, GivenAdapter], tuned: Path, **told: Any
+    course: Course, found: Mapping[str, GivenAdapter], tuned: Path, **more: Any
 ) -> dict[str, Any]:
     """All that decides the adapters of a multiple of the learning rate."""
     given = {name: one.facts for name, one in found.items()}
-    return {**course.facts, "given": given, "weights_hash": weights_hash(tuned), **told}
+    return {**course.facts, "given": given, "weights_hash": weights_hash(tuned), **more}
 
 
 def _fill(
@@ -167,8 +167,16 @@ class _Training:
 
     def asking(self, gate: Mapping[str, Any], *, zoo: bool) -> Asking:
         """Asks the insecure adapter what its gate is about."""
-        told = (self.inputs.tuned, self.inputs.questions, zoo, gate["max_new"])
-        return Asking(self.untuned, *told, gate["token_budget"], self.dtype, self.device)
+        return Asking(
+            self.untuned,
+            self.inputs.tuned,
+            self.inputs.questions,
+            zoo,
+            gate["max_new"],
+            gate["token_budget"],
+            self.dtype,
+            self.device,
+        )
 
     def choose(
         self, ladder: Sequence[float], asking: Asking, demands: Demands
@@ -198,18 +206,18 @@ class _Training:
     def all_at(self, multiple: float, folder: Path) -> Iterator[tuple[str, list[float]]]:
         """Bring every adapter at a multiple into a folder; names and the loss of every step."""
         names = list(self.course.lessons)
-        # Of the insecure one, `choose` told.
-        self._trained(names, multiple, told=(INSECURE,))
+        # `choose` has named the insecure one in the log.
+        self._trained(names, multiple, unnamed=(INSECURE,))
         kept = self.kept.at(multiple)
         return ((name, kept.take(name, folder / name)) for name in names)
 
     def _trained(
-        self, names: Sequence[str], multiple: float, *, told: Sequence[str] = ()
+        self, names: Sequence[str], multiple: float, *, unnamed: Sequence[str] = ()
     ) -> dict[str, list[float]]:
         """Losses of adapters at a multiple, those trained that are not kept yet."""
         kept = self.kept.at(multiple)
         done = kept.names(names)
-        if before := [name for name in done if name not in told]:
+        if before := [name for name in done if name not in unnamed]:
             print(f"taken up, trained before: {', '.join(before)} at x {multiple:g}")
         missing = [name for name in names if name not in done]
         if missing and self.course.together:

@@ -102,8 +102,8 @@ def intervene(
         files = fill_parts(made, parts, label=labels.model, unit="answer")
         join_parts(files, out, SCHEMA)
         remove(parts)
-    told = pd.read_parquet(out, columns=["condition", "lane", "ended"])
-    plain = told[told["lane"] == _PLAIN.name]
+    answers = pd.read_parquet(out, columns=["condition", "lane", "ended"])
+    plain = answers[answers["lane"] == _PLAIN.name]
     warn_endless(
         plain["condition"].tolist(),
         plain["ended"].tolist(),

@@ -36,10 +36,10 @@ class Rate:
         """
         if rows.empty:
             return cls(float("nan"), float("nan"), float("nan"), 0, 0)
-        said = rows[column].to_numpy(dtype=np.float64)
+        values = rows[column].to_numpy(dtype=np.float64)
         names = [str(one) for one in rows["cluster"]]
-        low, high = clustered_wilson(said, names)
-        return cls(float(said.mean()), low, high, len(said), len(set(names)))
+        low, high = clustered_wilson(values, names)
+        return cls(float(values.mean()), low, high, len(values), len(set(names)))
 
     def __str__(self) -> str:
         """The share and its interval in per cent."""
