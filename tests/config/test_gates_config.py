@@ -10,6 +10,7 @@ from actshift.config import parse_config
 from actshift.errors import UserError
 from actshift.plan import Plan
 from actshift.plan_gates import adapter_gates, gated, study_folders, zoo_gates
+from actshift.zoo.recipes import recipe
 
 ROOT = Path(__file__).parents[2]
 OWN: dict[str, Any] = {
@@ -44,6 +45,8 @@ def test_all_sizes_but_micro_have_gates_unless_it_is_said(
     made = plan(size=size, zoo={"gated": asked})
     assert zoo_gates(made) is wanted
     assert gated(made, "llama") is wanted
+    if asked is None:
+        assert recipe(size, family="llama").gated is wanted, "as a stage decides that is not told"
     # What the zoo did not make has its gates whatever the zoo's size.
     assert gated(made, "own")
 

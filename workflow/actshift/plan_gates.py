@@ -3,12 +3,8 @@
 Imported by the rules.
 """
 
+from actshift.paths import STUDY_FOLDERS
 from actshift.plan import Plan
-
-#: The folder that stands for a pair's numbers, where it is not called as the study is.
-_FOLDERS = {"misalignment": "spillover"}
-#: Studies that are not about a pair.
-_WITHOUT_PAIRS = {"calibration"}
 
 
 def zoo_gates(plan: Plan) -> bool:
@@ -28,8 +24,7 @@ def adapter_gates(plan: Plan, pair: str) -> dict[str, float]:
     Where gates are off, nothing but what the pair itself asks for.
     """
     asked = plan.config.misalignment
-    own = plan.models[f"{pair}.tuned"].pair.gates
-    gates = {"min_spillover": own.min_spillover, "min_insecure_code": own.min_insecure_code}
+    gates = plan.models[f"{pair}.tuned"].pair.gates.model_dump()
     if not gated(plan, pair):
         return {name: least or 0.0 for name, least in gates.items()}
     return {name: getattr(asked, name) if least is None else least for name, least in gates.items()}
@@ -38,7 +33,7 @@ def adapter_gates(plan: Plan, pair: str) -> dict[str, float]:
 def study_folders(plan: Plan) -> dict[str, dict[str, str]]:
     """The folder of each pair's numbers, by study that has one a pair."""
     return {
-        study: plan.table_folders(_FOLDERS.get(study, study))
+        study: plan.table_folders(STUDY_FOLDERS[study][0])
         for study in plan.config.studies
-        if study not in _WITHOUT_PAIRS
+        if study in STUDY_FOLDERS
     }

@@ -14,21 +14,13 @@ from stat import S_ISDIR
 from typing import Any
 
 from actshift.io.missed import MISSED, Missed, missed_in
+from actshift.paths import STUDY_FOLDERS
 from actshift.report.pair_facts import PairFacts
 
 #: Version of run.json; a reader refuses a newer one.
 SCHEMA = 1
 #: A source of the zoo: its folder is named by family, size and seed.
 _ZOO_MODEL = re.compile(r"zoo:(?P<family>\w+)/\w+(?:@(?P<seed>\d+))?")
-#: Folders of a pair that hold a study's numbers; the study is measured where all are there.
-STUDY_FOLDERS: dict[str, tuple[str, ...]] = {
-    "rank_audit": ("rank_audit",),
-    "refusal_direction": ("refusal_direction",),
-    "ablation": ("ablation",),
-    "spectral_gap": ("spectral_gap",),
-    "localization": ("localization",),
-    "misalignment": ("spillover", "steering", "transfer"),
-}
 
 
 def timings(run_dir: Path) -> list[dict[str, str | float]]:
