@@ -100,3 +100,11 @@ def test_kinds_of_files(tmp_path: Path) -> None:
     assert [path.name for path in pickled_weights(tmp_path)] == ["model.pth", "pytorch_model.bin"]
     with pytest.raises(UserError, match="Git LFS pointer"):
         read_json(tmp_path / "a.json")
+
+
+def test_a_file_that_the_disk_does_not_give_is_one_line(tmp_path: Path) -> None:
+    # A regular file that no process can read from its start: as on a disk that fails.
+    (tmp_path / "a.json").symlink_to("/proc/self/mem")
+    with pytest.raises(UserError, match=r"a\.json: Input/output error; the disk") as caught:
+        read_json(tmp_path / "a.json")
+    assert "\n" not in str(caught.value)

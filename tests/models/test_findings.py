@@ -108,6 +108,11 @@ def replace_weights(name: str, content: bytes) -> Callable[[Path], object]:
     return act
 
 
+def link_to_nowhere(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors").symlink_to(folder / "gone")
+
+
 def shards_without_index(folder: Path) -> None:
     (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
 
@@ -131,6 +136,7 @@ def only_slow_tokenizer(name: str) -> Callable[[Path], object]:
         (replace_weights("README.md", b"x"), "has no *.safetensors"),
         (replace_weights("training_args.bin", b"x"), "has no *.safetensors"),
         (shards_without_index, "neither model.safetensors nor model.safetensors.index.json"),
+        (link_to_nowhere, "model.safetensors is a link that leads nowhere"),
         (cut_off, "is cut off"),
         (only_slow_tokenizer("vocab.json"), "only as vocab.json and merges.txt"),
         (only_slow_tokenizer("tokenizer.model"), "only as tokenizer.model"),
@@ -243,6 +249,21 @@ def test_a_damaged_file_of_the_tokenizer_is_one_error(
     ((level, text),) = lines(folder)
     assert level == "error"
     assert said in text
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])
+def test_a_file_that_the_disk_does_not_give_is_an_error_by_its_name(
+    tmp_path: Path, name: str
+) -> None:
+    folder = write_model_folder(tmp_path / "m")
+    (folder / name).unlink()
+    (folder / name).symlink_to("/proc/self/mem")
+    found = lines(folder)
+    assert found
+    for level, text in found:
+        assert level == "error"
+        assert "Input/output error" in text
+        assert str(folder) in text
 
 
 def test_a_damaged_index_beside_an_adapter_is_one_error(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ RESULTS = Path("results")
 CACHE = RESULTS / ".cache"
 #: The file of a run's folder that says what the run was, for programs.
 RECORD = "run.json"
-#: Folders of a pair that hold a study's numbers; claims read the marker of the first one. A study is
+#: Folders of a pair that hold a study's numbers; claims read the marker of the first. A study is
 #: measured where all are there. Studies that are not about a pair have none.
 STUDY_FOLDERS: dict[str, tuple[str, ...]] = {
     "rank_audit": ("rank_audit",),

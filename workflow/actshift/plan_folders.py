@@ -33,5 +33,6 @@ def _hash_of(folder: Path) -> str:
         for name in (*CONFIG_FILES, *TOKENIZER_FILES)
         if (folder / name).is_file()
     }
-    weights = {path.name: path.stat().st_size for path in sorted(folder.glob("*.safetensors"))}
+    files = [path for path in sorted(folder.glob("*.safetensors")) if path.is_file()]
+    weights = {path.name: path.stat().st_size for path in files}
     return hashlib.sha256(json.dumps([small, weights]).encode()).hexdigest()[:16]

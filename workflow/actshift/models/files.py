@@ -9,7 +9,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from actshift.errors import UserError
+from actshift.errors import UserError, one_line, refusal_of
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -75,13 +75,15 @@ def read_json(path: Path) -> dict[str, Any]:
     """A JSON object of a model folder.
 
     Raises:
-        UserError: the file is a Git LFS pointer, no JSON, or holds no object.
+        UserError: the file is a Git LFS pointer, no JSON, holds no object, or may not be read.
     """
-    refuse_pointer(path)
     try:
+        refuse_pointer(path)
         value = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError(f"{path} is not valid JSON ({error}): fetch the model again") from None
+    except OSError as error:
+        raise UserError(refusal_of(error, path) or f"{path}: {one_line(error)}") from None
     if not isinstance(value, dict):
         raise UserError(f"{path} holds no JSON object: fetch the model again")
     return value

@@ -145,10 +145,12 @@ def _no_weights(files: ModelFiles) -> Finding:
     pickled, gguf = pickled_weights(folder), gguf_files(folder)
     if gguf:
         return error(gguf_message(gguf[0]))
-    shards = sorted(path.name for path in folder.glob("model*.safetensors"))
+    shards = sorted(folder.glob("model*.safetensors"))
+    if shards and not shards[0].is_file():
+        return error(f"{shards[0]} is a link that leads nowhere: mend it, or fetch the file again")
     if shards:
         return error(
-            f"{folder} has {shards[0]} and neither model.safetensors nor "
+            f"{folder} has {shards[0].name} and neither model.safetensors nor "
             "model.safetensors.index.json: name one file model.safetensors, or fetch the index too"
         )
     if pickled:
