@@ -73,6 +73,15 @@ def test_pairs_without_a_number_are_counted(tmp_path) -> None:
     assert found["chat refuses harmful, held out"] == ["100 % (1 of 2)"]
 
 
+def test_a_run_without_zoo_models_has_the_other_numbers(tmp_path) -> None:
+    run = run_folder(tmp_path / "one", {"own": 1.0}, {"llama-0": 1.0})
+    behaviour = run / "tables" / "zoo_behaviour.csv"
+    pd.read_csv(behaviour).iloc[:0].to_csv(behaviour, index=False)
+    found = lines(ranges.markdown([run]))
+    assert found["rank of the shift, mean over layers"] == ["1"]
+    assert "chat refuses harmful, held out" not in found
+
+
 def call(*arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(TOOL), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
