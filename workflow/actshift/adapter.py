@@ -113,8 +113,8 @@ def status_file(folder: Path, rule: str, wildcards: Any) -> Path:
 
 
 def kept_rows(folder: Path, outputs: Any) -> dict[Path, Path]:
-    """Return where an output named `rows` is kept when its job fails, such as a missed gate."""
-    rows = [Path(file) for name, file in outputs.items() if name == "rows"]
+    """Return where outputs named `rows` and `tried` are kept when their job fails its gate."""
+    rows = [Path(file) for name, file in outputs.items() if name in ("rows", "tried")]
     return {file: folder / kept_name(file) for file in rows}
 
 

@@ -52,15 +52,13 @@ def partial_report(config: Config, *, root: Path) -> Path:
     _join(plan, root / "resources" / "published")
     _join_adapters(plan, root / "resources" / "published")
     _judge(plan)
-    rows = sorted(
-        file
-        for recipe, variant in plan.zoo
-        for file in _places(paths.zoo_rows(recipe, variant), paths.status)
-        if file.is_file()
-    )
-    write_table(collect_behaviour(rows), paths.tables / "zoo_behaviour.csv")
-    tried = [file for recipe in plan.zoo if (file := paths.zoo_tried(*recipe)).is_file()]
-    write_table(collect_attempts(tried), paths.tables / "zoo_attempts.csv")
+    for place, collect, name in (
+        (paths.zoo_rows, collect_behaviour, "zoo_behaviour"),
+        (paths.zoo_tried, collect_attempts, "zoo_attempts"),
+    ):
+        places = [one for recipe in plan.zoo for one in _places(place(*recipe), paths.status)]
+        files = sorted(file for file in places if file.is_file())
+        write_table(collect(files), paths.tables / f"{name}.csv")
     _margins(plan)
     _claims(plan, root)
     make_figures(paths.tables, paths.root / "figures", studies=_studies_with_tables(plan))
