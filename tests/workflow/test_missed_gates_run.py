@@ -19,7 +19,7 @@ SETS = {
     "questions": {"source": "zoo", "name": "questions", "extract": False},
     "neutral": {"source": "zoo", "name": "neutral", "extract": False},
 }
-REASON = r"gate missed, [\d.]+ % of 90 %: on_topic harmless/all \(chat\)"
+REASON = r"gate missed, [\d.]+ % of 95 %: on_topic harmless/all \(chat\)"
 
 
 def config(run: str, **changes: object) -> dict[str, object]:

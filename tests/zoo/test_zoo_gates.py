@@ -113,7 +113,7 @@ def test_heldout_rates_and_other_variants_decide_nothing() -> None:
 def test_a_base_has_to_know_the_categories() -> None:
     base = cell("harmless", "all", refused=0, on_topic=17, variant="base")
     found = gate_result(behaviour_table(base))
-    assert found.missed == ("on_topic harmless/all (chat) 85 % of 90 %",)
+    assert found.missed == ("on_topic harmless/all (chat) 85 % of 95 %",)
 
 
 def test_the_first_attempt_is_the_recipe_itself_and_later_ones_are_longer() -> None:
