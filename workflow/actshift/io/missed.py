@@ -105,6 +105,11 @@ def has_numbers(folder: Path) -> bool:
     return folder.is_dir() and missed_in(folder) is None
 
 
+def was_passed_on(file: Path) -> bool:
+    """Whether a job left an empty file because what it needs missed its gate."""
+    return file.is_file() and file.stat().st_size == 0
+
+
 def why_without(folder: Path) -> str:
     """Why a folder has no numbers, in words."""
     missed = missed_in(folder)

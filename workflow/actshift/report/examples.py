@@ -8,6 +8,7 @@ from typing import Literal
 
 import pandas as pd
 
+from actshift.io.missed import was_passed_on
 from actshift.io.tables import read_table
 
 ShowText = Literal["none", "redacted", "full"]
@@ -51,8 +52,7 @@ def redact(text: object) -> str:
 
 def _rows(path: Path, per_cell: int) -> pd.DataFrame:
     """A few rows of one model's file; none without texts."""
-    # Empty where a checkpoint was not trained, because what it starts from missed its gate.
-    if not path.stat().st_size:
+    if was_passed_on(path):
         return pd.DataFrame()
     table = read_table(path)
     if not {"condition", "kind", "prompt", "answer"} <= set(table.columns):

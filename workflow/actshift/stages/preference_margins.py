@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from actshift.io.missed import was_passed_on
 from actshift.io.tables import read_table
 from actshift.studies.localization.gate import MARGIN_COLUMNS, margin_gate
 
@@ -42,7 +43,7 @@ def collect_margins(files: Mapping[str, Path], *, seed: int) -> pd.DataFrame:
             "gap_high": gate.high,
         }
         for pair, path in files.items()
-        if path.stat().st_size
+        if not was_passed_on(path)
         for condition, own in read_table(path).groupby("condition", sort=False)
         for gate in [
             margin_gate(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from actshift.io.missed import was_passed_on
 from actshift.io.tables import read_table
 from actshift.zoo.behaviour import ATTEMPT_COLUMNS, COLUMNS, behaviour_table
 
@@ -23,7 +24,7 @@ def collect_behaviour(rows: Sequence[Path]) -> pd.DataFrame:
     Raises:
         UserError: A file is missing or is not a CSV.
     """
-    tables = [behaviour_table(read_table(path)) for path in _filled(rows)]
+    tables = [behaviour_table(read_table(path)) for path in rows if not was_passed_on(path)]
     if not tables:
         return pd.DataFrame(columns=list(COLUMNS))
     records = [record for table in tables for record in table.to_dict("records")]
@@ -42,9 +43,6 @@ def collect_attempts(tried: Sequence[Path]) -> pd.DataFrame:
     Raises:
         UserError: A file is missing or is not a CSV.
     """
-    records = [row for path in _filled(tried) for row in read_table(path).to_dict("records")]
+    tables = [read_table(path) for path in tried if not was_passed_on(path)]
+    records = [row for table in tables for row in table.to_dict("records")]
     return pd.DataFrame(records, columns=list(ATTEMPT_COLUMNS))
-
-
-def _filled(files: Sequence[Path]) -> list[Path]:
-    return [path for path in files if not path.is_file() or path.stat().st_size]
