@@ -33,7 +33,7 @@ class Quantity:
         column: What is read.
         pool: Of several rows of a pair, such as its layers.
         show: How a value is written.
-        per_cent: Whether it is a share, shown in per cent.
+        unit: `%` of a share or `points` of a difference of shares, both shown times 100.
         count: Whether the number of rows is meant.
     """
 
@@ -43,7 +43,7 @@ class Quantity:
     column: str
     pool: Callable[[np.ndarray], float] = np.nanmean
     show: str = "{:.3g}"
-    per_cent: bool = False
+    unit: str = ""
     count: bool = False
 
 
@@ -63,9 +63,9 @@ def _chat(condition: str) -> dict[str, object]:
 
 QUANTITIES = (
     Quantity("chat refuses harmful, held out", "zoo_behaviour", _chat("harmful"), "rate",
-             per_cent=True),
+             unit="%"),
     Quantity("chat refuses harmless, held out", "zoo_behaviour", _chat("harmless"), "rate",
-             per_cent=True),
+             unit="%"),
     Quantity("rank of the shift, mean over layers", "rank_audit/summary", _TEMPLATE | _LAST,
              "mean_rank_eps"),
     Quantity("the same, centred", "rank_audit/summary", _TEMPLATE | _LAST,
@@ -79,15 +79,15 @@ QUANTITIES = (
              count=True),
     Quantity("units that carry the preference, effective share of all", "localization/summary",
              {"statistic": "n_eff_over_units", "operation": "insert", "condition": "harmful",
-              "length": "natural"}, "value", per_cent=True),
+              "length": "natural"}, "value", unit="%"),
     Quantity("insecure adapter answers with code, held out", "misalignment/spillover",
-             {"adapter": "insecure"} | _NONCODE, "code", per_cent=True),
+             {"adapter": "insecure"} | _NONCODE, "code", unit="%"),
     Quantity("rare-safe adapter answers with code, held out", "misalignment/spillover",
-             {"adapter": "rare_safe"} | _NONCODE, "code", per_cent=True),
+             {"adapter": "rare_safe"} | _NONCODE, "code", unit="%"),
     Quantity("multiple of the learning rate that is taken", "misalignment/ladder",
              {"taken": True}, "multiple"),
-    Quantity("repaired by subtracting the direction, less 95 % of nulls",
-             "misalignment/specificity", _OWN, "margin", per_cent=True),
+    Quantity("repaired by subtracting the direction, beyond 95 % of nulls",
+             "misalignment/specificity", _OWN, "margin", unit="points"),
 )  # fmt: skip
 
 
@@ -159,12 +159,12 @@ def family(pair: str) -> str:
 
 def cell(values: pd.Series, quantity: Quantity) -> str:
     """The range of a family, and of how many pairs where some were not measured."""
-    known = values.dropna() * (100 if quantity.per_cent else 1)
+    known = values.dropna() * (100 if quantity.unit else 1)
     if known.empty:
         return "not measured"
     low, high = (quantity.show.format(end) for end in (known.min(), known.max()))
     text = low if low == high else f"{low} to {high}"
-    text += " %" if quantity.per_cent else ""
+    text += f" {quantity.unit}" if quantity.unit else ""
     return text if len(known) == len(values) else f"{text} ({len(known)} of {len(values)})"
 
 
