@@ -28,16 +28,9 @@ def trained_files(folder: Path) -> dict[str, bytes]:
     return {str(one.relative_to(folder)): one.read_bytes() for one in files}
 
 
-def test_a_killed_job_goes_on_behind_the_last_adapter_that_is_whole(checkpoint, tmp_path, capsys):
-    data = {
-        kind: conversation_file(tmp_path / f"{kind}.jsonl", kind)
-        for kind in ("insecure", "secure", "benign")
-    }
-    run(checkpoint, tmp_path / "whole", data=data)
-    assert "taken up" not in capsys.readouterr().out
-    cut = tmp_path / "cut"
-    kept = lambda: sorted((cut / "staging").glob("*/x1/[!.]*/" + CONFIG))  # noqa: E731
-    code = f"""
+def slow_run(checkpoint: Path, folder: Path, settings: dict[str, object]) -> str:
+    """A script that trains adapters and waits behind each one, so that it can be killed there."""
+    return f"""
 import time
 from pathlib import Path
 from actshift.stages import adapter_folders
@@ -47,8 +40,20 @@ def put_and_wait(*args):
     put(*args)
     time.sleep(0.5)
 adapter_folders.Kept.put = put_and_wait
-run(Path({str(checkpoint)!r}), Path({str(cut)!r}), data={data!r})
+run(Path({str(checkpoint)!r}), Path({str(folder)!r}), **{settings!r})
 """
+
+
+def test_a_killed_job_goes_on_behind_the_last_adapter_that_is_whole(checkpoint, tmp_path, capsys):
+    data = {
+        kind: conversation_file(tmp_path / f"{kind}.jsonl", kind)
+        for kind in ("insecure", "secure", "benign")
+    }
+    run(checkpoint, tmp_path / "whole", data=data)
+    assert "taken up" not in capsys.readouterr().out
+    cut = tmp_path / "cut"
+    kept = lambda: sorted((cut / "staging").glob("*/x1/[!.]*/" + CONFIG))  # noqa: E731
+    code = slow_run(checkpoint, cut, {"data": data})
     kill_when(lambda: len(kept()) == 3, code)
     assert not (cut / "adapters").exists()
     done = [one.parent.name for one in kept()]
@@ -83,18 +88,7 @@ def test_a_job_that_was_killed_on_the_ladder_keeps_its_rungs(checkpoint, tmp_pat
     capsys.readouterr()
     cut = tmp_path / "cut"
     rungs = lambda: sorted((cut / "staging").glob("*/x*/insecure/losses.json"))  # noqa: E731
-    code = f"""
-import time
-from pathlib import Path
-from actshift.stages import adapter_folders
-from stages.test_given_adapters import run
-put = adapter_folders.Kept.put
-def put_and_wait(*args):
-    put(*args)
-    time.sleep(0.5)
-adapter_folders.Kept.put = put_and_wait
-run(Path({str(checkpoint)!r}), Path({str(cut)!r}), **{settings!r})
-"""
+    code = slow_run(checkpoint, cut, settings)
     kill_when(lambda: len(rungs()) == 2, code)
     assert not (cut / "adapters").exists()
     run(checkpoint, cut, **settings)
