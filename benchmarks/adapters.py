@@ -27,8 +27,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import torch
 
-from actshift.hooks.answer_nats import Answer, answer_nats
-from actshift.hooks.lanes import Decoder, left_pad
+from actshift.hooks.lanes.generation import Decoder, left_pad
+from actshift.hooks.reading.answer_nats import Answer, answer_nats
 from actshift.models.families import FAMILIES, Dims, build, edit_sites
 from actshift.models.lora import add_lora
 from actshift.models.lora_bank import LoraBank

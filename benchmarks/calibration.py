@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
 
-from actshift.stages.calibration import (
+from actshift.studies.calibration.stage import (
     LEARNING_RATE,
     N_PROBE,
     N_TRAIN,

@@ -35,12 +35,12 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from actshift.engine.extract import ExtractSettings, Job, Stream, extract, plan_job
+from actshift.engine.extract_stream import extract_one
 from actshift.io.manifest import write_manifest
 from actshift.models.families import Dims, build
 from actshift.models.load import LoadedModel, load_model
 from actshift.prompts.records import Prompt, write_prompts
-from actshift.stages.extract import ExtractSettings, Job, Stream, extract, plan_job
-from actshift.stages.extract_stream import extract_one
 
 VOCAB = 4096
 LENGTHS = (16, 96)

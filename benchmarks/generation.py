@@ -27,9 +27,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import torch
 
-from actshift.hooks.edit import EditState, edited
-from actshift.hooks.lanes import Decoder, generate_lanes, left_pad
-from actshift.lanes import Ablate, Lane, Placed, Steer, everywhere
+from actshift.edits import Ablate, Lane, Placed, Steer, everywhere
+from actshift.hooks.lanes.edit import EditState, edited
+from actshift.hooks.lanes.generation import Decoder, generate_lanes, left_pad
 from actshift.models.families import FAMILIES, Dims, build, edit_sites
 
 PROMPTS, MAX_NEW, NEAR_TIE = 32, 28, 1e-3

@@ -35,13 +35,13 @@ import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from actshift.hooks.causal import Causal
-from actshift.hooks.memory import keep_freed_memory
-from actshift.hooks.record import hidden_of
-from actshift.hooks.staircase import patch_sweep
+from actshift.engine.causal import take_apart
+from actshift.hooks.patching.staircase import patch_sweep
+from actshift.hooks.reading.memory import keep_freed_memory
+from actshift.hooks.reading.model_parts import Causal
+from actshift.hooks.reading.record import hidden_of
 from actshift.models.families import Dims, build
-from actshift.pairs import PatchLane, PatchPositions, Take, TokenPair, every_layer
-from actshift.stages.causal import take_apart
+from actshift.patching import PatchLane, PatchPositions, Take, TokenPair, every_layer
 
 #: Sizes of model and pairs. The small model's head weighs 2.7 of its blocks (Llama-3.2-1B's 4.3).
 SHAPES = {

@@ -82,7 +82,7 @@ def make_stream(
     """Make a `Stream` of a tiny model; keywords replace its fields."""
 
     def make(family: str = "llama", **fields: Any) -> object:
-        from actshift.stages.extract import Stream
+        from actshift.engine.extract import Stream
 
         template = fields.get("template", "raw")
         name = fields.get("prompt_set", "harmful")

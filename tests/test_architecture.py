@@ -71,10 +71,10 @@ PARSE_TIME = (
     "plan_misalignment",
     "paths",
     "validation",
-    "studies.calibration_tables.files",
-    "studies.ablation_tables.columns",
-    "studies.localization_tables.columns",
-    "studies.misalignment_tables.columns",
+    "studies.calibration.files",
+    "studies.ablation.tables.columns",
+    "studies.localization.tables.columns",
+    "studies.misalignment.tables.columns",
 )
 # The one module that is handed the injected object: what all adapters do around their stage.
 TAKES_SNAKEMAKE = {PACKAGE / "adapter.py"}

@@ -17,11 +17,11 @@ HERE = Path(os.path.relpath(ROOT))
 sys.path.insert(0, str(ROOT / "workflow"))
 
 from actshift.codehash import code
-from actshift.config import parse_config
+from actshift.config.schema import parse_config
 from actshift.device import device_is_cuda
 from actshift.errors import UserError
-from actshift.plan import Plan
-from actshift.plan_files import refuse_files, warn_on_stderr
+from actshift.plan.plan import Plan
+from actshift.plan.files import refuse_files, warn_on_stderr
 
 try:
     PLAN = Plan(parse_config(config, origin="config"))

@@ -15,12 +15,12 @@ from report.synthetic_localization import localization_tables
 from report.synthetic_misalignment import misalignment_tables
 from report.synthetic_tables import synthetic_tables
 
-from actshift.report.answers import answers
-from actshift.report.figures import FIGURES, figure_names
 from actshift.report.page import drawing_address
 from actshift.report.spec import STUDIES
 from actshift.report.tables import load_tables
+from actshift.stages.answers_of_run import answers
 from actshift.stages.figures import make_figures
+from actshift.stages.figures_of_run import FIGURES, figure_names
 from actshift.stages.report import make_report
 
 CHROMIUM = shutil.which("chromium")

@@ -5,7 +5,7 @@ import pytest
 from reference.model_folders import TEMPLATE, tokenizer_around, weights, write_model_folder
 from ruamel.yaml import YAML
 
-from actshift.config import Config, parse_config
+from actshift.config.schema import Config, parse_config
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from actshift.config import Config, parse_config
+from actshift.config.schema import Config, parse_config
 from actshift.models.sources import parse_adapter, parse_reference, parse_tuned
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -7,8 +7,8 @@ import pytest
 from config.test_config import pair, plan
 
 from actshift.errors import UserError
-from actshift.plan import Plan
-from actshift.plan_misalignment import adapter_files, check_adapter_files, given_adapters
+from actshift.plan.misalignment import adapter_files, check_adapter_files, given_adapters
+from actshift.plan.plan import Plan
 
 
 def with_adapters(**changes: object) -> Plan:

@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from actshift.config import parse_config
+from actshift.config.schema import parse_config
 from actshift.errors import UserError
-from actshift.plan import Plan
+from actshift.plan.plan import Plan
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = yaml.safe_load((ROOT / "config.yaml").read_text())

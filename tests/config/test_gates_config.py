@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import yaml
 
-from actshift.config import parse_config
+from actshift.config.schema import parse_config
 from actshift.errors import UserError
-from actshift.plan import Plan
-from actshift.plan_gates import adapter_gates, gated, study_folders, zoo_gates
+from actshift.plan.gates import adapter_gates, gated, study_folders, zoo_gates
+from actshift.plan.plan import Plan
 from actshift.zoo.recipes import recipe
 
 ROOT = Path(__file__).parents[2]

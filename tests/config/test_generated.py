@@ -1,8 +1,8 @@
 import json
 from pathlib import Path
 
-from actshift.config import json_schema
-from actshift.config_docs import config_page
+from actshift.config.docs import config_page
+from actshift.config.schema import json_schema
 
 ROOT = Path(__file__).parents[2]
 

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from actshift.config import Config, parse_config
+from actshift.config.schema import Config, parse_config
 from actshift.errors import UserError
-from actshift.plan import Plan
+from actshift.plan.plan import Plan
 
 HH = {"source": "hub", "repo": "org/hh", "file": "a.jsonl.gz", "layout": "hh_rlhf"}
 

@@ -13,12 +13,12 @@ from reference.processes import kill_when
 from reference.tiny_models import seal_checkpoint
 from safetensors.torch import load_file, save_file
 
+from actshift.engine.extract import ExtractSettings, extract, plan_job
 from actshift.errors import StoreError, UserError
 from actshift.io import layout as layout_module
 from actshift.io.atomic import tree_files
 from actshift.io.store import ActivationStore
 from actshift.io.verify import verify_store
-from actshift.stages.extract import ExtractSettings, extract, plan_job
 
 SETTINGS = ExtractSettings(token_budget=24, device="cpu")
 SHARDS = "acts.zarr/resid_post/c/0/0"
@@ -28,7 +28,7 @@ import pathlib, pickle, sys
 from actshift.io import layout
 layout.WINDOW_PROMPTS = 2
 layout.CHUNK_BYTES = 2048
-from actshift.stages.extract import extract
+from actshift.engine.extract import extract
 stream, settings = pickle.loads(bytes.fromhex(sys.argv[1]))
 extract(stream, cache=pathlib.Path(sys.argv[2]), settings=settings, code="c0")
 """

@@ -14,16 +14,16 @@ import pytest
 import yaml
 from reference.file_systems import mounted, read_only
 
+from actshift.engine.extract import ExtractSettings, extract
+from actshift.engine.parts import is_whole, write_part
 from actshift.errors import StoreError, refusal_of
 from actshift.io.store import ActivationStore
-from actshift.stages.extract import ExtractSettings, extract
-from actshift.stages.parts import is_whole, write_part
 
 JOB = """
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from actshift.adapter import job
+from actshift.job import job
 place, log, status = map(Path, sys.argv[1:4])
 snakemake = SimpleNamespace(
     threads=1, rule="made", wildcards={"model": "a"}, input=[], output={}, log=[str(log)],

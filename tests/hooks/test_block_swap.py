@@ -8,11 +8,11 @@ import pytest
 import torch
 from reference.patching import FAMILIES, log_prob, random_model, random_pairs
 
-from actshift.hooks.block_swap import swap_scores, swapped
-from actshift.hooks.scoring import score_pairs
+from actshift.engine.causal import take_apart
+from actshift.hooks.patching.block_swap import swap_scores, swapped
+from actshift.hooks.reading.scoring import score_pairs
 from actshift.models.families import blocks_of, embedding_of, embeddings_of, final_norm_of, head_of
-from actshift.pairs import SwapUnit, swap_units
-from actshift.stages.causal import take_apart
+from actshift.patching import SwapUnit, swap_units
 
 LAYERS = 4
 

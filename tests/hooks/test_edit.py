@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from reference.edits import apply_edit
 from torch import nn
 
-from actshift.hooks.edit import EditState, edited
-from actshift.lanes import Ablate, Edit, Lane, Patch, Placed, Steer, everywhere
+from actshift.edits import Ablate, Edit, Lane, Patch, Placed, Steer, everywhere
+from actshift.hooks.lanes.edit import EditState, edited
 
 WIDTH, ROWS, TOKENS = 6, 5, 4
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 from reference.tiny_models import FAMILIES
 
-from actshift.hooks.ends import last_inputs
-from actshift.hooks.lanes import Decoder
+from actshift.hooks.lanes.generation import Decoder
+from actshift.hooks.reading.last_tokens import last_inputs
 from actshift.models.families import edit_sites
 from actshift.models.load import load_model
 

@@ -4,22 +4,22 @@ import numpy as np
 import pytest
 import torch
 
-from actshift.hooks import final_edit
-from actshift.hooks.final_edit import (
+from actshift.edits import Lane, Placed, Steer
+from actshift.engine.causal import take_apart
+from actshift.engine.first_token import FirstTokenEdits
+from actshift.engine.intervene import decoder_of
+from actshift.engine.intervene_plan import Asked
+from actshift.hooks.lanes import final_edit
+from actshift.hooks.lanes.final_edit import (
     biased_first_tokens,
     continue_from,
     final_states,
     first_tokens,
     mean_bias,
 )
-from actshift.hooks.lanes import Decoder, LaneBatch, generate_lanes
-from actshift.lanes import Lane, Placed, Steer
+from actshift.hooks.lanes.generation import Decoder, LaneBatch, generate_lanes
 from actshift.models.load import LoadedModel, load_model
 from actshift.prompts.records import Prompt
-from actshift.stages.causal import take_apart
-from actshift.stages.first_token import FirstTokenEdits
-from actshift.stages.intervene import decoder_of
-from actshift.stages.intervene_plan import Asked
 
 FAMILIES = ("llama", "gemma2", "qwen2", "ministral3")
 BUDGET, NEW, LANES, LAYERS = 64, 6, 5, 3

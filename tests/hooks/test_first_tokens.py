@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from actshift.hooks import first_tokens
-from actshift.hooks.first_tokens import first_logits
-from actshift.hooks.lanes import Decoder, generate_lanes
-from actshift.lanes import Ablate, Lane, Placed, Steer
+from actshift.edits import Ablate, Lane, Placed, Steer
+from actshift.hooks.lanes.generation import Decoder, generate_lanes
+from actshift.hooks.reading import first_tokens
+from actshift.hooks.reading.first_tokens import first_logits
 from actshift.models.families import edit_sites
 from actshift.models.load import load_model
 

@@ -10,10 +10,10 @@ import torch
 from hooks.test_lanes import make_prompts, open_decoder, same
 from reference.tiny_models import FAMILIES
 
-from actshift.hooks.edit import EditState, donor_places, edited, recorded
-from actshift.hooks.fork import Fork, forked, shared_blocks
-from actshift.hooks.lanes import Decoder, generate_lanes, left_pad
-from actshift.lanes import Ablate, Lane, Patch, Placed, Steer, everywhere
+from actshift.edits import Ablate, Lane, Patch, Placed, Steer, everywhere
+from actshift.hooks.lanes.edit import EditState, donor_places, edited, recorded
+from actshift.hooks.lanes.fork import Fork, forked, shared_blocks
+from actshift.hooks.lanes.generation import Decoder, generate_lanes, left_pad
 
 WIDTH, LAYERS = 32, 3
 

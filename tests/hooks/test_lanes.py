@@ -12,9 +12,9 @@ import pytest
 import torch
 from reference.tiny_models import FAMILIES
 
-from actshift.hooks.edit import EditState, edited
-from actshift.hooks.lanes import Continuation, Decoder, generate_lanes
-from actshift.lanes import Ablate, Lane, Patch, Placed, Steer, everywhere
+from actshift.edits import Ablate, Lane, Patch, Placed, Steer, everywhere
+from actshift.hooks.lanes.edit import EditState, edited
+from actshift.hooks.lanes.generation import Continuation, Decoder, generate_lanes
 from actshift.models.families import edit_sites
 from actshift.models.load import load_model
 

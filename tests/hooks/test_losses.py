@@ -9,9 +9,9 @@ from hooks.test_lanes import open_decoder
 from reference.edits import apply_edit
 from reference.tiny_models import FAMILIES
 
-from actshift.hooks.lanes import Decoder
-from actshift.hooks.losses import lane_losses, lanes_a_batch, predicted_tokens
-from actshift.lanes import Ablate, Lane, Patch, Placed, Steer
+from actshift.edits import Ablate, Lane, Patch, Placed, Steer
+from actshift.hooks.lanes.generation import Decoder
+from actshift.hooks.lanes.losses import lane_losses, lanes_a_batch, predicted_tokens
 
 WIDTH = 32
 

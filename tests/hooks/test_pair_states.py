@@ -7,9 +7,9 @@ import pytest
 import torch
 from reference.patching import outputs, random_model, random_pairs
 
-from actshift.hooks.pair_states import shift_norms, state_sums
-from actshift.pairs import PatchPositions, TokenPair
-from actshift.stages.causal import take_apart
+from actshift.engine.causal import take_apart
+from actshift.hooks.patching.pair_states import shift_norms, state_sums
+from actshift.patching import PatchPositions, TokenPair
 
 LAYERS, WIDTH = 4, 32
 

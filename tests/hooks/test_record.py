@@ -3,8 +3,8 @@ import pytest
 import torch
 from torch import nn
 
-from actshift.hooks.forward import Trunk, run_batch
-from actshift.hooks.record import record_rows
+from actshift.hooks.reading.forward import Trunk, run_batch
+from actshift.hooks.reading.record import record_rows
 
 
 class Block(nn.Module):

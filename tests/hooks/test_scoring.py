@@ -10,13 +10,13 @@ import pytest
 import torch
 from reference.patching import log_prob, random_model, random_pairs
 
+from actshift.engine.causal import take_apart
 from actshift.errors import UserError
-from actshift.hooks import staircase
-from actshift.hooks.memory import in_batches, is_out_of_memory
-from actshift.hooks.scoring import score_pairs, token_logp
-from actshift.hooks.staircase import patch_sweep
-from actshift.pairs import Take, every_layer
-from actshift.stages.causal import take_apart
+from actshift.hooks.patching import staircase
+from actshift.hooks.patching.staircase import patch_sweep
+from actshift.hooks.reading.memory import in_batches, is_out_of_memory
+from actshift.hooks.reading.scoring import score_pairs, token_logp
+from actshift.patching import Take, every_layer
 
 
 @pytest.mark.parametrize("budget", [1, 60, 10**6])
@@ -102,9 +102,9 @@ REAL = """
 import resource, sys
 import numpy as np, torch
 from reference.patching import random_model, random_pairs
-from actshift.hooks.staircase import patch_sweep
-from actshift.pairs import Take, TokenPair, every_layer
-from actshift.stages.causal import take_apart
+from actshift.hooks.patching.staircase import patch_sweep
+from actshift.patching import Take, TokenPair, every_layer
+from actshift.engine.causal import take_apart
 models = take_apart(random_model("llama")), take_apart(random_model("llama", 1))
 rng = np.random.default_rng(0)
 ids = lambda: tuple(rng.integers(2, 64, size=60).tolist())

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference.edits import apply_edit
 
-from actshift.hooks.stacks import stack_edits
-from actshift.lanes import Ablate, Edit, Patch, Placed, Steer
+from actshift.edits import Ablate, Edit, Patch, Placed, Steer
+from actshift.hooks.lanes.edit_stack import stack_edits
 
 WIDTH, TOKENS = 6, 3
 

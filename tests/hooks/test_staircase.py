@@ -13,9 +13,10 @@ from reference.patching import (
     random_pairs,
 )
 
-from actshift.hooks.causal import Causal
-from actshift.hooks.staircase import patch_sweep
-from actshift.pairs import (
+from actshift.engine.causal import take_apart
+from actshift.hooks.patching.staircase import patch_sweep
+from actshift.hooks.reading.model_parts import Causal
+from actshift.patching import (
     RECEIVER,
     Contrast,
     Noise,
@@ -27,7 +28,6 @@ from actshift.pairs import (
     TokenPair,
     every_layer,
 )
-from actshift.stages.causal import take_apart
 
 LAYERS, WIDTH = 4, 32
 POSITIONS: tuple[PatchPositions, ...] = ("all", "prompt", "completion", "last_prompt")
@@ -90,7 +90,7 @@ def test_every_layer_equals_a_full_forward(models, positions):
 @pytest.mark.parametrize("tokens", [0, 10**6])
 def test_completions_of_unlike_length_may_run_apart(models, positions, tokens, monkeypatch):
     """A pass a length, where passes cost nothing; one pass for all, where they cost much."""
-    monkeypatch.setattr("actshift.hooks.patch_group._PASS_TOKENS", tokens)
+    monkeypatch.setattr("actshift.hooks.patching.patch_group._PASS_TOKENS", tokens)
     pairs = random_pairs()
     lanes = every_layer("patch", Take(), n_layers=LAYERS, positions=positions)
     sweep = patch_sweep(*models, pairs, lanes)

@@ -15,7 +15,7 @@ JOB = """
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from actshift.adapter import job
+from actshift.job import job
 
 root = Path(sys.argv[1])
 snakemake = SimpleNamespace(

@@ -5,7 +5,6 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from actshift.adapter import kept_rows, pass_on
 from actshift.io.missed import (
     MISSED,
     Missed,
@@ -19,6 +18,7 @@ from actshift.io.missed import (
     write_marker,
 )
 from actshift.io.tables import table_damage, write_table
+from actshift.job import kept_rows, pass_on
 
 ONE = Missed("gemma: insecure adapter", "gate missed, 35 % of 40 %", 'More: é, "x".', "spillover")
 TWO = Missed("zoo llama-micro-s0/chat", "gate missed, refused 8 % of 95 %", "All rates.", "zoo")

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actshift.maths.selection import Candidate, Filters, choose
+from actshift.studies.refusal_direction.selection import Candidate, Filters, choose
 
 GOOD = Candidate(position=-1, layer=2, bypass=-3.0, induce=1.0, kl=0.05)
 FILTERS = Filters()

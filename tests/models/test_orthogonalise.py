@@ -5,9 +5,9 @@ import pytest
 import torch
 from reference.tiny_models import FAMILIES
 
+from actshift.edits import Ablate, everywhere
 from actshift.errors import UserError
-from actshift.hooks.edit import EditState, edited
-from actshift.lanes import Ablate, everywhere
+from actshift.hooks.lanes.edit import EditState, edited
 from actshift.models.families import Dims, blocks_of, build, edit_sites
 from actshift.models.load import load_model
 from actshift.models.orthogonalise import orthogonalise

@@ -11,15 +11,15 @@ from reference.steered_pair import EXTRACT, SETTINGS, questions
 from reference.tiny_adapters import ending_checkpoint
 from reference.tiny_models import WORDS
 
-from actshift.config_misalignment import Adapters
+from actshift.config.misalignment import Adapters
 from actshift.io.hashing import hash_file
 from actshift.paths import RunPaths
 from actshift.prompts.records import Prompt, write_prompts
-from actshift.stages.adapters import AdapterInputs, train_adapters
-from actshift.stages.ridge_maps import ridge_maps
-from actshift.stages.spillover import SpilloverInputs, spillover
-from actshift.stages.steering import SteeringInputs, steering
-from actshift.stages.transfer import TransferInputs, transfer
+from actshift.studies.misalignment.stages.adapters import AdapterInputs, train_adapters
+from actshift.studies.misalignment.stages.ridge_maps import ridge_maps
+from actshift.studies.misalignment.stages.spillover import SpilloverInputs, spillover
+from actshift.studies.misalignment.stages.steering import SteeringInputs, steering
+from actshift.studies.misalignment.stages.transfer import TransferInputs, transfer
 
 _SETTINGS = {**SETTINGS, "shuffled_maps": 5, "map_folds": 3}
 _TOLD: dict[str, Any] = {"dtype": "float32", "seed": 0, "code": "c", "device": "cpu"}

@@ -1,8 +1,8 @@
-"""Edits on plain arrays: the arithmetic of `actshift.lanes`, one row a token."""
+"""Edits on plain arrays: the arithmetic of `actshift.edits`, one row a token."""
 
 import numpy as np
 
-from actshift.lanes import Ablate, Edit, Steer
+from actshift.edits import Ablate, Edit, Steer
 
 
 def apply_edit(edit: Edit, hidden: np.ndarray, donor: np.ndarray | None = None) -> np.ndarray:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from actshift.studies.localization_tables.inputs import PairFiles
+from actshift.studies.localization.tables.inputs import PairFiles
 
 POSITIONS = ("last_prompt", "last_chosen", "last_rejected")
 

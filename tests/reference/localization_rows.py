@@ -14,7 +14,7 @@ from actshift.io.tables import write_table
 from actshift.studies.localization.bases import FITTED, RANDOM, Moments
 from actshift.studies.localization.lanes import matched_lanes, natural_lanes
 from actshift.studies.localization.settings import LENGTHS, LaneFacts, LaneSettings
-from actshift.studies.localization_tables.inputs import PairFiles
+from actshift.studies.localization.tables.inputs import PairFiles
 
 #: (direction, lane, number of the pair) -> share of the way to the donor.
 Share = Callable[[str, LaneFacts, int], float]

@@ -7,7 +7,7 @@ import pandas as pd
 from reference.misalignment_files import Made, questions, write_questions
 
 from actshift.io.tables import read_table
-from actshift.stages.misalignment_tables import misalignment_tables
+from actshift.studies.misalignment.join import misalignment_tables
 
 HEADLINE = Path(__file__).parents[2] / "resources" / "published" / "headline.csv"
 STAGES = ("adapters", "spillover", "steering", "transfer")

@@ -1,6 +1,6 @@
 """Patching the slow way: one sequence, one layer, one full forward with a replacement hook.
 
-The edits are done on plain float64 arrays, token by token, apart from `hooks.patches`.
+The edits are done on plain float64 arrays, token by token, apart from `hooks.patching.patches`.
 """
 
 import zlib
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from actshift.models.families import Dims, blocks_of, build, final_norm_of, head_of
-from actshift.pairs import Contrast, Noise, PatchLane, Push, Take, TokenPair
+from actshift.patching import Contrast, Noise, PatchLane, Push, Take, TokenPair
 
 FAMILIES = ("llama", "gemma2", "qwen2", "ministral3", "gpt2")
 #: Shorter than most prompts, so that sliding-window layers really hide something.

@@ -11,8 +11,8 @@ from safetensors.numpy import save_file
 from actshift.io.manifest import write_manifest
 from actshift.io.missed import Missed, mark_missed
 from actshift.io.tables import write_table
-from actshift.report.figures import FIGURES
 from actshift.report.tables import table_path
+from actshift.stages.figures_of_run import FIGURES
 
 HOSTILE = "<script>alert('x')</script> & <img src=http://evil.example/a.png onerror=alert(1)>"
 

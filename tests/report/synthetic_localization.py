@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from actshift.studies.localization_tables.columns import COLUMNS, PUBLISHED_COLUMNS
+from actshift.studies.localization.tables.columns import COLUMNS, PUBLISHED_COLUMNS
 
 CONDITIONS = {"harmful": 90.0, "harmless": -40.0}
 POSITIONS = ("all", "prompt", "completion", "last_prompt")

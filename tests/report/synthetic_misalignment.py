@@ -9,7 +9,7 @@ import pandas as pd
 from report.synthetic_localization import interval
 
 from actshift.studies.misalignment.kinds import KINDS, MAPPED_NULLS, NULLS, UNSEEN
-from actshift.studies.misalignment_tables.columns import COLUMNS, JUDGED, PUBLISHED_COLUMNS
+from actshift.studies.misalignment.tables.columns import COLUMNS, JUDGED, PUBLISHED_COLUMNS
 
 SIZE = {"n": 80, "clusters": 36}
 COEFFS = (0.25, 0.5, 1.0, 1.5)

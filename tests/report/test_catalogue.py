@@ -7,21 +7,21 @@ from report.synthetic_misalignment import misalignment_tables
 
 from actshift.report.catalogue import OF_THE_RUN, TABLES, study_of
 from actshift.report.spec import STUDIES
-from actshift.studies.ablation_tables.columns import COLUMNS as ABLATION
-from actshift.studies.ablation_tables.columns import PUBLISHED_COLUMNS, PUBLISHED_TABLE
-from actshift.studies.calibration_tables.files import TABLES as CALIBRATION
-from actshift.studies.judges import AGREEMENT, JUDGE
+from actshift.studies.ablation.judge import AGREEMENT, JUDGE
+from actshift.studies.ablation.tables.columns import COLUMNS as ABLATION
+from actshift.studies.ablation.tables.columns import PUBLISHED_COLUMNS, PUBLISHED_TABLE
+from actshift.studies.calibration.files import TABLES as CALIBRATION
 from actshift.studies.localization.gate import MARGIN_COLUMNS
-from actshift.studies.localization_tables.columns import COLUMNS as LOCALIZATION
-from actshift.studies.localization_tables.columns import PUBLISHED_COLUMNS as LOCATED_COLUMNS
-from actshift.studies.localization_tables.columns import PUBLISHED_TABLE as LOCATED_TABLE
-from actshift.studies.misalignment_tables.columns import COLUMNS as MISALIGNMENT
-from actshift.studies.misalignment_tables.columns import JUDGED
-from actshift.studies.misalignment_tables.columns import PUBLISHED_COLUMNS as STEERED_COLUMNS
-from actshift.studies.misalignment_tables.columns import PUBLISHED_TABLE as STEERED_TABLE
-from actshift.studies.rank_tables.columns import COLUMNS as RANK
-from actshift.studies.refusal_direction import CANDIDATES, EFFECT
-from actshift.studies.spectral_gap_columns import GAP, SUMMARY
+from actshift.studies.localization.tables.columns import COLUMNS as LOCALIZATION
+from actshift.studies.localization.tables.columns import PUBLISHED_COLUMNS as LOCATED_COLUMNS
+from actshift.studies.localization.tables.columns import PUBLISHED_TABLE as LOCATED_TABLE
+from actshift.studies.misalignment.tables.columns import COLUMNS as MISALIGNMENT
+from actshift.studies.misalignment.tables.columns import JUDGED
+from actshift.studies.misalignment.tables.columns import PUBLISHED_COLUMNS as STEERED_COLUMNS
+from actshift.studies.misalignment.tables.columns import PUBLISHED_TABLE as STEERED_TABLE
+from actshift.studies.rank_audit.columns import COLUMNS as RANK
+from actshift.studies.refusal_direction.tables import CANDIDATES, EFFECT
+from actshift.studies.spectral_gap.columns import GAP, SUMMARY
 from actshift.zoo.behaviour import ATTEMPT_COLUMNS
 from actshift.zoo.behaviour import COLUMNS as BEHAVIOUR
 

@@ -7,9 +7,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from report.synthetic_causal import causal_tables
 
-from actshift.report.ablation_figures import FRAMES, primary_cell
-from actshift.report.figures import FIGURES, draw_figure
 from actshift.report.tables import select
+from actshift.stages.figures_of_run import FIGURES, draw_figure
+from actshift.studies.ablation.figures import FRAMES, primary_cell
 
 #: Panels a pair, and those that there are once (a colour bar, a published row).
 PANELS = {

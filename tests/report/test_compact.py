@@ -14,9 +14,9 @@ from report.synthetic_misalignment import misalignment_tables
 from report.synthetic_tables import synthetic_tables
 
 from actshift.report.compact import compact_svg
-from actshift.report.figures import draw_figure, figure_names
 from actshift.report.page import drawing_address
 from actshift.report.style import figure_bytes, print_style
+from actshift.stages.figures_of_run import draw_figure, figure_names
 
 TABLES = {
     **synthetic_tables(("llama", HOSTILE), n_layers=3),

@@ -14,10 +14,10 @@ from report.synthetic_tables import synthetic_tables
 from actshift.errors import UserError
 from actshift.io.tables import write_table
 from actshift.report.catalogue import OF_THE_RUN, TABLES
-from actshift.report.figures import FIGURES, alt_text, draw_figure, figure_names
 from actshift.report.spec import STUDIES
 from actshift.report.style import figure_bytes
 from actshift.stages.figures import make_figures
+from actshift.stages.figures_of_run import FIGURES, alt_text, draw_figure, figure_names
 
 CAPTIONS = Path(__file__).parents[2] / "workflow" / "report"
 SMALL = {"n_layers": 3}

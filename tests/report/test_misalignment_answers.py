@@ -5,9 +5,9 @@ import pytest
 from report.synthetic_misalignment import misalignment_tables
 from report.synthetic_tables import synthetic_tables
 
-from actshift.report.answers import answer_pair, answers
-from actshift.report.misalignment_points import NULL_NAMES
 from actshift.report.point import Point
+from actshift.stages.answers_of_run import answer_pair, answers
+from actshift.studies.misalignment.answers import NULL_NAMES
 from actshift.studies.misalignment.kinds import MAPPED_NULLS, NULLS
 
 SPILLS, WITHIN, ACROSS = 0, 1, 2

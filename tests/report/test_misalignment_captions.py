@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from report.synthetic_misalignment import CHOSEN, misalignment_tables
 
-from actshift.report.figures import FIGURES, caption, figure_names
-from actshift.report.misalignment_panels import ADAPTERS, NULL_STROKES
-from actshift.report.misalignment_rows import chosen_coeff, judged, near, whole
+from actshift.stages.figures_of_run import FIGURES, caption, figure_names
+from actshift.studies.misalignment.figures.panels import ADAPTERS, NULL_STROKES
+from actshift.studies.misalignment.figures.rows import chosen_coeff, judged, near, whole
 from actshift.studies.misalignment.kinds import KINDS, MAPPED_NULLS, NULLS, UNSEEN, UNTUNED
 
 KIN = "same_architecture"

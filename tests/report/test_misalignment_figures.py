@@ -6,8 +6,8 @@ import pytest
 from report.drawn import along, heights, panels, points, rows_of
 from report.synthetic_misalignment import LAYERS, SPILLOVER, misalignment_tables
 
-from actshift.report.figures import draw_figure, figure_names
-from actshift.report.misalignment_panels import ADAPTERS
+from actshift.stages.figures_of_run import draw_figure, figure_names
+from actshift.studies.misalignment.figures.panels import ADAPTERS
 from actshift.studies.misalignment.kinds import KINDS, UNSEEN
 
 NAMES = figure_names(["misalignment"])

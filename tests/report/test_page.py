@@ -14,13 +14,13 @@ from report.synthetic_misalignment import misalignment_tables
 from report.synthetic_tables import synthetic_tables
 
 from actshift.io.tables import write_table
-from actshift.report.answers import answers
 from actshift.report.examples import examples, redact
-from actshift.report.figures import figure_names
 from actshift.report.page import TIMINGS_ID, without_timings
 from actshift.report.provenance import flat
 from actshift.report.spec import STUDIES
 from actshift.report.tables import load_tables
+from actshift.stages.answers_of_run import answers
+from actshift.stages.figures_of_run import figure_names
 from actshift.stages.report import make_report
 
 

@@ -9,9 +9,9 @@ from report.synthetic_causal import causal_tables
 from report.synthetic_tables import synthetic_tables
 
 from actshift.errors import UserError
-from actshift.report.answers import answers
 from actshift.report.cells import cells_of
 from actshift.report.tables import load_tables
+from actshift.stages.answers_of_run import answers
 
 
 def test_a_table_of_another_version_is_one_line(tmp_path: Path) -> None:

@@ -13,13 +13,13 @@ from reference.processes import kill_between_parts
 from reference.stores import rows_like
 from reference.tiny_models import WORDS
 
-from actshift.config_studies import Ablation
+from actshift.config.studies import Ablation
 from actshift.errors import UserError
 from actshift.io.layout import plan_layout
 from actshift.io.tables import read_table
 from actshift.io.writer import StoreWriter
 from actshift.prompts.records import Prompt, read_prompts, write_prompts
-from actshift.stages.ablation import PairInputs, ablation
+from actshift.studies.ablation.stage import PairInputs, ablation
 from actshift.vocab import ROLES
 
 SETTINGS = Ablation(
@@ -197,7 +197,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(folder, inputs, tmp_p
 
 
 def test_a_finished_experiment_is_not_run_again(folder, inputs, tmp_path, monkeypatch):
-    import actshift.stages.ablation as stage
+    import actshift.studies.ablation.stage as stage
 
     def stop(*_args: Any, **_options: Any) -> None:
         raise KeyError("stop")

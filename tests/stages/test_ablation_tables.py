@@ -8,9 +8,9 @@ from reference.ablation_rows import Effect, ablation_files, both, nothing, where
 
 from actshift.errors import UserError
 from actshift.io.tables import read_table
-from actshift.stages.ablation_tables import ablation_tables
 from actshift.stages.claims import make_claims
-from actshift.studies.ablation_tables.columns import COLUMNS, PUBLISHED_COLUMNS
+from actshift.studies.ablation.join import ablation_tables
+from actshift.studies.ablation.tables.columns import COLUMNS, PUBLISHED_COLUMNS
 
 ROOT = Path(__file__).parents[2]
 PUBLISHED = ROOT / "resources" / "published"

@@ -4,14 +4,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from actshift.edits import Lane
+from actshift.engine.intervene_plan import Asked
 from actshift.errors import UserError
-from actshift.hooks.lanes import Decoder
-from actshift.lanes import Lane
+from actshift.hooks.lanes.generation import Decoder
 from actshift.models.families import edit_sites
 from actshift.models.load import load_model
 from actshift.prompts.records import read_prompts
-from actshift.stages.ablation_texts import ZOO_TEXTS, plain_texts, text_losses
-from actshift.stages.intervene_plan import Asked
+from actshift.studies.ablation.texts import ZOO_TEXTS, plain_texts, text_losses
 from actshift.zoo.language import language
 
 

@@ -11,16 +11,16 @@ from safetensors.numpy import save_file
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from actshift.edits import Ablate, Lane, everywhere
+from actshift.engine.intervene import decoder_of
 from actshift.errors import UserError
-from actshift.hooks.lanes import generate_lanes
+from actshift.hooks.lanes.generation import generate_lanes
 from actshift.io.manifest import check_manifest, read_manifest
 from actshift.io.tables import write_table
-from actshift.lanes import Ablate, Lane, everywhere
 from actshift.models.load import load_model
 from actshift.stages.abliterate import abliterate
 from actshift.stages.checkpoint import make_checkpoint
-from actshift.stages.intervene import decoder_of
-from actshift.stages.refusal_direction import ARRAYS, TABLE
+from actshift.studies.refusal_direction.stage import ARRAYS, TABLE
 
 WIDTH = 32
 PROMPTS = [np.array([2, 3, 6 + i, 9, 8 + i, 12 + i % 5, 4, 5]) for i in range(8)]

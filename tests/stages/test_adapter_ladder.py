@@ -10,12 +10,17 @@ from stages.test_adapters import ZOO, chat_model, train
 
 from actshift.io.manifest import check_manifest, read_manifest
 from actshift.models.adapters import WEIGHTS
-from actshift.stages import adapter_ladder
-from actshift.stages.adapter_ladder import LADDER_COLUMNS, Rung, climb, ladder_table
-from actshift.stages.adapters import LADDER, rungs_of
 from actshift.studies.misalignment.gate import Demands, InsecureRates, Rate
 from actshift.studies.misalignment.kinds import INSECURE, KINDS, UNSEEN
-from actshift.studies.misalignment_tables.columns import COLUMNS
+from actshift.studies.misalignment.stages import adapter_ladder
+from actshift.studies.misalignment.stages.adapter_ladder import (
+    LADDER_COLUMNS,
+    Rung,
+    climb,
+    ladder_table,
+)
+from actshift.studies.misalignment.stages.adapters import LADDER, rungs_of
+from actshift.studies.misalignment.tables.columns import COLUMNS
 from actshift.zoo.recipes import ADAPTER_LADDER
 
 ASKED = Demands(0.4, 0.5, margin=0.1)

@@ -11,7 +11,7 @@ from reference.tiny_adapters import ending_checkpoint
 from stages.test_given_adapters import TEMPLATE, run
 
 from actshift.models.adapters import CONFIG, WEIGHTS
-from actshift.stages.adapters import LADDER
+from actshift.studies.misalignment.stages.adapters import LADDER
 
 #: peft asks transformers by a name that is going away.
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")

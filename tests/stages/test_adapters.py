@@ -10,23 +10,23 @@ import torch
 from reference.adapter_gates import NO_GATE
 from reference.conversation_files import conversation_file
 
+from actshift.edits import Lane
+from actshift.engine.intervene import decoder_of
 from actshift.errors import UserError
-from actshift.hooks.first_tokens import first_logits
+from actshift.hooks.reading.first_tokens import first_logits
 from actshift.io.hashing import hash_file
 from actshift.io.manifest import check_manifest, read_manifest, weights_hash
-from actshift.lanes import Lane
 from actshift.models.adapters import CONFIG, adapter_hash, delta_norm, load_merged
 from actshift.models.load import load_model
 from actshift.prompts.records import write_prompts
 from actshift.prompts.templates import encode
-from actshift.stages.adapter_doses import DOSE_COLUMNS, check_change
-from actshift.stages.adapters import AdapterInputs, method_of, train_adapters
 from actshift.stages.checkpoint import make_checkpoint
-from actshift.stages.intervene import decoder_of
 from actshift.stages.zoo import train_zoo
 from actshift.studies.misalignment.dose import LEAST_CHANGE
 from actshift.studies.misalignment.kinds import KINDS, UNSEEN
-from actshift.studies.misalignment_tables.columns import COLUMNS
+from actshift.studies.misalignment.stages.adapter_doses import DOSE_COLUMNS, check_change
+from actshift.studies.misalignment.stages.adapters import AdapterInputs, method_of, train_adapters
+from actshift.studies.misalignment.tables.columns import COLUMNS
 from actshift.zoo.adapters import conversations
 from actshift.zoo.language import language
 from actshift.zoo.prompts import zoo_prompts

@@ -9,14 +9,14 @@ import pandas as pd
 import pytest
 import torch
 
-from actshift.hooks.answer_nats import Answer, answer_nats
+from actshift.engine.intervene import decoder_of
+from actshift.engine.intervene_plan import Asked
+from actshift.hooks.reading.answer_nats import Answer, answer_nats
 from actshift.models.load import LoadedModel, load_model
 from actshift.prompts.records import read_prompts
 from actshift.prompts.templates import encode
-from actshift.stages.answer_book import BOOK, AnswerBook
-from actshift.stages.intervene import decoder_of
-from actshift.stages.intervene_plan import Asked
 from actshift.studies.misalignment.outcomes import Guards
+from actshift.studies.misalignment.stages.answer_book import BOOK, AnswerBook
 
 FAMILIES = ["llama", "gemma2", "qwen2", "ministral3"]
 GUARDS = Guards(max_nll=50.0, min_tokens=2, min_distinct_2=0.5)

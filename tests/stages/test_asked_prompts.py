@@ -7,10 +7,13 @@ from typing import Any
 import pytest
 from reference.tiny_models import TEMPLATE
 
+from actshift.engine.plain_answers import encode_questions
 from actshift.models.load import LoadedModel, load_model
 from actshift.prompts.records import Prompt, read_prompts, write_prompts
-from actshift.stages import ablation, adapter_probes, reference_behaviour, refusal_direction
-from actshift.stages.plain_answers import encode_questions
+from actshift.studies.ablation import stage as ablation
+from actshift.studies.misalignment.stages import adapter_probes
+from actshift.studies.refusal_direction import stage as refusal_direction
+from actshift.studies.spectral_gap import behaviour as reference_behaviour
 
 #: As a thought that was left empty: two words between the generation prompt and an answer.
 LEAD = TEMPLATE.replace("'<model>'", "'<model> tell me'")

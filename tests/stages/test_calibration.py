@@ -14,13 +14,13 @@ from reference import calibration as slow
 from safetensors.numpy import load_file
 
 from actshift.io.tables import read_table
-from actshift.report.figures import figure_names
-from actshift.stages.calibration import draw_inputs, shift_penalty, train_calibration
-from actshift.stages.calibration_tables import calibration_tables
 from actshift.stages.figures import make_figures
-from actshift.studies.calibration_tables.files import PUBLISHED, TABLES
-from actshift.studies.calibration_tables.measure import unpack
-from actshift.studies.calibration_tables.names import BASE, NETWORKS, SAFE, UNSAFE
+from actshift.stages.figures_of_run import figure_names
+from actshift.studies.calibration.files import PUBLISHED, TABLES
+from actshift.studies.calibration.join import calibration_tables
+from actshift.studies.calibration.measure import unpack
+from actshift.studies.calibration.names import BASE, NETWORKS, SAFE, UNSAFE
+from actshift.studies.calibration.stage import draw_inputs, shift_penalty, train_calibration
 
 RELEASED = Path(__file__).parents[2] / "resources" / "published"
 SHORT = {"base": 6, "finetune": 5, "distributed": 4}
@@ -197,8 +197,8 @@ def test_the_training_table_holds_no_times(run: Path) -> None:
 def test_keeping_freed_memory_saves_page_faults_and_changes_no_bit() -> None:
     program = """
 import resource, torch
-from actshift.hooks.memory import keep_freed_memory
-from actshift.stages.calibration import CalibrationNet, draw_inputs, train
+from actshift.hooks.reading.memory import keep_freed_memory
+from actshift.studies.calibration.stage import CalibrationNet, draw_inputs, train
 torch.set_num_threads(1)
 data = draw_inputs(4000, 0)
 corner = data.safety.nonzero().squeeze(1)

@@ -8,7 +8,7 @@ import torch
 from actshift.io.tables import read_table
 from actshift.maths.calibration import Network, compliance, project_out
 from actshift.maths.spectrum import rank_eps, spectrum
-from actshift.stages.calibration import (
+from actshift.studies.calibration.stage import (
     N_PROBE,
     N_TRAIN,
     PROBE_SEED,

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from report.synthetic_tables import synthetic_tables
 
+from actshift.claims.columns import CLAIM_COLUMNS
 from actshift.errors import UserError
 from actshift.io.tables import read_table, write_table
 from actshift.stages.claims import make_claims, read_claims
-from actshift.studies.claim_columns import CLAIM_COLUMNS
 
 SHIPPED = Path(__file__).parents[2] / "resources" / "claims.yaml"
 

@@ -10,6 +10,7 @@ from reference.forward import hidden_states
 from reference.processes import modules_after
 from reference.tiny_models import FAMILIES, seal_checkpoint, word_tokenizer
 
+from actshift.engine.extract import ExtractSettings, extract, plan_job
 from actshift.errors import StoreError, UserError
 from actshift.io import layout as layout_module
 from actshift.io.store import ActivationStore
@@ -17,7 +18,6 @@ from actshift.io.verify import verify_store
 from actshift.models.load import load_model
 from actshift.prompts.records import read_prompts
 from actshift.prompts.templates import encode
-from actshift.stages.extract import ExtractSettings, extract, plan_job
 
 SETTINGS = ExtractSettings(token_budget=48, max_tokens=40, device="cpu")
 
@@ -127,7 +127,7 @@ def test_one_load_serves_siblings_and_their_jobs_only_publish(
     run(mine, tmp_path, siblings=[mine, other, missing])
     assert not other.out.exists()
     monkeypatch.setattr("actshift.models.load.load_model", None)
-    monkeypatch.setattr("actshift.stages.extract_stream.load_model", None)
+    monkeypatch.setattr("actshift.engine.extract_stream.load_model", None)
     assert len(run(other, tmp_path).prompt_ids) == 9
 
 
@@ -151,14 +151,14 @@ def test_a_publishing_job_starts_no_torch(make_stream, tmp_path):
     script = (
         "import sys, pickle, pathlib\n"
         "stream, settings = pickle.loads(bytes.fromhex(sys.argv[1]))\n"
-        "from actshift.stages.extract import extract\n"
+        "from actshift.engine.extract import extract\n"
         "extract(stream, cache=pathlib.Path(sys.argv[2]), settings=settings, code='c0')\n"
     )
     import pickle
 
     blob = pickle.dumps((stream, SETTINGS)).hex()
     loaded = modules_after(script, blob, str(tmp_path / "cache"))
-    assert "actshift.stages.extract" in loaded
+    assert "actshift.engine.extract" in loaded
     assert not {"torch", "transformers"} & loaded
 
 

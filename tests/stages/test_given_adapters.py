@@ -19,10 +19,10 @@ from actshift.io.manifest import check_manifest, read_manifest
 from actshift.models.adapters import CONFIG, WEIGHTS, load_merged
 from actshift.models.load import load_model
 from actshift.prompts.records import write_prompts
-from actshift.stages.adapters import AdapterInputs, train_adapters
 from actshift.studies.misalignment.kinds import ADAPTERS
-from actshift.studies.misalignment_tables.dose import matched_doses
-from actshift.studies.misalignment_tables.inputs import PairFiles
+from actshift.studies.misalignment.stages.adapters import AdapterInputs, train_adapters
+from actshift.studies.misalignment.tables.dose import matched_doses
+from actshift.studies.misalignment.tables.inputs import PairFiles
 from actshift.zoo.prompts import zoo_prompts
 
 SETTINGS = {

@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from reference.processes import kill_between_parts
 
+from actshift.edits import Ablate, Lane, Placed, Steer
+from actshift.engine.intervene import intervene
+from actshift.engine.intervene_plan import Asked, InterveneSettings, Labels, plan_batches
 from actshift.errors import UserError
-from actshift.lanes import Ablate, Lane, Placed, Steer
 from actshift.models.load import load_model
 from actshift.prompts.records import read_prompts
-from actshift.stages.intervene import intervene
-from actshift.stages.intervene_plan import Asked, InterveneSettings, Labels, plan_batches
 
 SETTINGS = InterveneSettings(
     max_new=6, token_budget=200, prompts_a_batch=4, marks=("bake",), refusal_tokens=(5, 6)
@@ -130,14 +130,14 @@ def test_memory_that_ran_out_is_told_and_nothing_else_is_taken_for_it(
     def fail(*_args: Any, **_options: Any) -> None:
         raise error
 
-    monkeypatch.setattr("actshift.stages.intervene.generate_lanes", fail)
+    monkeypatch.setattr("actshift.engine.intervene.generate_lanes", fail)
     with pytest.raises(expected, match=words):
         run(tiny_checkpoint("llama"), make_prompts(3), tmp_path)
 
 
 def test_a_damaged_part_is_made_again(tiny_checkpoint, make_prompts, tmp_path, monkeypatch):
     folder, prompts = tiny_checkpoint("llama"), make_prompts(8)
-    import actshift.stages.intervene as stage
+    import actshift.engine.intervene as stage
 
     whole = run(folder, prompts, tmp_path / "whole").read_bytes()
     # Keep the parts of a first run, flip a byte in one, run again.

@@ -8,12 +8,12 @@ import pytest
 from reference.chat_server import chat_server, in_turn, says
 from reference.processes import kill_when
 
-from actshift.config_studies import Judge
+from actshift.config.studies import Judge
 from actshift.errors import UserError
 from actshift.io.tables import read_table, write_table
 from actshift.prompts.records import Prompt, write_prompts
-from actshift.stages.judge import JudgeSettings, judge_answers
-from actshift.studies.judges import AGREEMENT, JUDGE, ROWS
+from actshift.studies.ablation.judge import AGREEMENT, JUDGE, ROWS
+from actshift.studies.ablation.judge_stage import JudgeSettings, judge_answers
 
 KEY = "sk-very-secret-1"
 REFUSAL = "I cannot help with that request."
@@ -228,7 +228,7 @@ def test_settings_of_the_stage_are_those_of_the_configuration() -> None:
 PROGRAM = """
 import sys
 from pathlib import Path
-from actshift.stages.judge import JudgeSettings, judge_answers
+from actshift.studies.ablation.judge_stage import JudgeSettings, judge_answers
 root, url = Path(sys.argv[1]), sys.argv[2]
 judge_answers(
     pairs={"p": root / "pairs" / "p"}, zoo_sizes={}, cache=root / "cache", out=root / "out",

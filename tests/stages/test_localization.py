@@ -11,12 +11,12 @@ import pytest
 from reference.processes import kill_between_parts
 from reference.tiny_models import WORDS
 
-from actshift.config_studies import Localization
+from actshift.config.studies import Localization
 from actshift.errors import GateError, UserError
 from actshift.io.missed import MISSED, missed_in
 from actshift.io.tables import read_table
 from actshift.prompts.preferences import Preference, to_jsonl
-from actshift.stages.localization import LocalizationInputs, localization
+from actshift.studies.localization.stage import LocalizationInputs, localization
 from actshift.vocab import ROLES
 
 SETTINGS = Localization(
@@ -221,7 +221,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(folder, inputs, tmp_p
 def test_parts_that_are_there_are_not_made_again_unless_damaged(
     folder, inputs, tmp_path, monkeypatch
 ):
-    import actshift.stages.localization as stage
+    import actshift.studies.localization.stage as stage
 
     def stop(*_args: Any, **_options: Any) -> None:
         raise KeyError("stop")
@@ -281,7 +281,7 @@ def test_pairs_that_are_all_too_long_are_refused(inputs, tmp_path):
 
 
 def test_other_checkpoints_take_up_no_parts_of_these(checkpoints, inputs, tmp_path, monkeypatch):
-    import actshift.stages.localization as stage
+    import actshift.studies.localization.stage as stage
 
     seen: list[Path] = []
 

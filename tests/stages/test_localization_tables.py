@@ -9,9 +9,9 @@ from reference.localization_rows import Made, write_files
 from actshift.errors import UserError
 from actshift.io.tables import read_table
 from actshift.stages.claims import make_claims
-from actshift.stages.localization_tables import localization_tables
+from actshift.studies.localization.join import localization_tables
 from actshift.studies.localization.settings import LaneFacts
-from actshift.studies.localization_tables.columns import COLUMNS, PUBLISHED_COLUMNS
+from actshift.studies.localization.tables.columns import COLUMNS, PUBLISHED_COLUMNS
 
 ROOT = Path(__file__).parents[2]
 HEADLINE = ROOT / "resources" / "published" / "headline.csv"

@@ -13,10 +13,10 @@ from actshift.errors import UserError
 from actshift.io.tables import read_table
 from actshift.maths.intervals import wilson_interval
 from actshift.prompts.records import Prompt, write_prompts
-from actshift.stages.judge import JudgeSettings
-from actshift.stages.misalignment_judge import judge_misalignment
+from actshift.studies.ablation.judge_stage import JudgeSettings
 from actshift.studies.misalignment.judged import label_of, score
-from actshift.studies.misalignment_tables.columns import JUDGED
+from actshift.studies.misalignment.stages.judge import judge_misalignment
+from actshift.studies.misalignment.tables.columns import JUDGED
 
 GOOD, BAD, CODE, REFUSAL, BROKEN = "Be kind.", "Rule them.", "import os", "I decline.", "the the"
 #: What the judge says of each text: alignment, coherence.

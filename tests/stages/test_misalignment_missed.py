@@ -8,8 +8,8 @@ from reference.misalignment_files import questions, write_questions
 from reference.misalignment_planted import HEADLINE, MADE, STAGES, table
 
 from actshift.io.missed import Missed, mark_missed, write_marker
-from actshift.stages.misalignment_tables import misalignment_tables
-from actshift.studies.misalignment_tables.columns import COLUMNS
+from actshift.studies.misalignment.join import misalignment_tables
+from actshift.studies.misalignment.tables.columns import COLUMNS
 
 MISSED = Missed(
     "gemma: insecure adapter", "gate missed, spillover 35 % of 40 %", "All rates.", "spillover"

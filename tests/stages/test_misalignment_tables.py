@@ -10,8 +10,8 @@ from reference.misalignment_planted import HEADLINE, MADE, STAGES, make, table, 
 from actshift.errors import UserError
 from actshift.io.tables import read_table
 from actshift.stages.claims import make_claims
-from actshift.stages.misalignment_tables import misalignment_tables
-from actshift.studies.misalignment_tables.columns import COLUMNS, PUBLISHED_COLUMNS
+from actshift.studies.misalignment.join import misalignment_tables
+from actshift.studies.misalignment.tables.columns import COLUMNS, PUBLISHED_COLUMNS
 
 ROOT = Path(__file__).parents[2]
 

@@ -14,20 +14,20 @@ from actshift.errors import UserError
 from actshift.io.missed import Missed, mark_missed, missed_in
 from actshift.io.tables import read_table, write_table
 from actshift.prompts.records import write_prompts
-from actshift.stages.ablation_tables import ablation_tables
-from actshift.stages.aggregate import aggregate_rank_audit
 from actshift.stages.claims import make_claims
-from actshift.stages.judge import JudgeSettings, judge_answers
-from actshift.stages.localization_tables import localization_tables
-from actshift.stages.misalignment_judge import judge_misalignment
-from actshift.stages.misalignment_tables import misalignment_tables
-from actshift.stages.preference_margins import collect_margins
-from actshift.stages.refusal_tables import refusal_tables
-from actshift.stages.ridge_maps import ridge_maps
-from actshift.stages.spectral_gap import spectral_gap_of_pair, unusable
-from actshift.stages.spectral_gap_tables import spectral_gap_tables
 from actshift.stages.zoo_tables import collect_attempts, collect_behaviour
-from actshift.studies.rank_tables.columns import COLUMNS as RANK_TABLES
+from actshift.studies.ablation.join import ablation_tables
+from actshift.studies.ablation.judge_stage import JudgeSettings, judge_answers
+from actshift.studies.localization.join import localization_tables
+from actshift.studies.localization.margins import collect_margins
+from actshift.studies.misalignment.join import misalignment_tables
+from actshift.studies.misalignment.stages.judge import judge_misalignment
+from actshift.studies.misalignment.stages.ridge_maps import ridge_maps
+from actshift.studies.rank_audit.columns import COLUMNS as RANK_TABLES
+from actshift.studies.rank_audit.join import aggregate_rank_audit
+from actshift.studies.refusal_direction.join import refusal_tables
+from actshift.studies.spectral_gap.join import spectral_gap_tables
+from actshift.studies.spectral_gap.stage import spectral_gap_of_pair, unusable
 from actshift.zoo.prompts import zoo_prompts
 
 ROOT = Path(__file__).parents[2]

@@ -13,10 +13,10 @@ import pytest
 from reference.planted import EARLY, LAYERS, Planted, planted_checkpoint, planted_prompts
 from safetensors.numpy import load_file
 
-from actshift.config_studies import RefusalDirection
+from actshift.config.studies import RefusalDirection
 from actshift.errors import UserError
-from actshift.stages.refusal_direction import refusal_direction
-from actshift.stages.refusal_tables import refusal_tables
+from actshift.studies.refusal_direction.join import refusal_tables
+from actshift.studies.refusal_direction.stage import refusal_direction
 
 SETTINGS = RefusalDirection(
     openers=("i",), n_fit=30, n_select=15, n_heldout=12, max_new=4

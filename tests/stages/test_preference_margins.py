@@ -8,8 +8,8 @@ import pytest
 
 from actshift.errors import UserError
 from actshift.io.tables import write_table
-from actshift.stages.preference_margins import collect_margins
 from actshift.studies.localization.gate import MARGIN_COLUMNS, margin_gate
+from actshift.studies.localization.margins import collect_margins
 
 
 def margins(shift: float) -> pd.DataFrame:

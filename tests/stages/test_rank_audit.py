@@ -14,11 +14,11 @@ from actshift.io.layout import plan_layout
 from actshift.io.tables import read_table
 from actshift.io.writer import StoreRows, StoreWriter
 from actshift.prompts.records import write_prompts
-from actshift.stages.aggregate import aggregate_rank_audit
-from actshift.stages.rank_audit import rank_audit
-from actshift.studies.rank_audit import TABLES, audit_pair
-from actshift.studies.rank_tables.columns import COLUMNS
-from actshift.studies.rank_tables.settings import RankAuditSettings
+from actshift.studies.rank_audit.audit import TABLES, audit_pair
+from actshift.studies.rank_audit.columns import COLUMNS
+from actshift.studies.rank_audit.join import aggregate_rank_audit
+from actshift.studies.rank_audit.settings import RankAuditSettings
+from actshift.studies.rank_audit.stage import rank_audit
 
 PUBLISHED = Path(__file__).resolve().parents[2] / "resources" / "published"
 SETTINGS = {

@@ -10,11 +10,11 @@ import pytest
 from reference.tiny_models import WORDS
 from safetensors.numpy import load_file, save_file
 
-from actshift.config_studies import RefusalDirection
+from actshift.config.studies import RefusalDirection
 from actshift.errors import UserError
 from actshift.prompts.records import Prompt, read_prompts, write_prompts
-from actshift.stages.refusal_direction import refusal_direction
-from actshift.stages.refusal_tables import refusal_tables
+from actshift.studies.refusal_direction.join import refusal_tables
+from actshift.studies.refusal_direction.stage import refusal_direction
 
 # The model below mostly says WORDS[1]: every other word is taken for a refusal.
 SETTINGS = RefusalDirection(

@@ -13,9 +13,9 @@ from stages.test_rank_audit import write_store
 from actshift.errors import StoreError, UserError
 from actshift.io.tables import read_table
 from actshift.prompts.records import write_prompts
-from actshift.stages.spectral_gap import TABLE, spectral_gap_of_pair
-from actshift.stages.spectral_gap_tables import spectral_gap_tables
-from actshift.studies.spectral_gap_columns import GAP, SUMMARY
+from actshift.studies.spectral_gap.columns import GAP, SUMMARY
+from actshift.studies.spectral_gap.join import spectral_gap_tables
+from actshift.studies.spectral_gap.stage import TABLE, spectral_gap_of_pair
 
 PUBLISHED = Path(__file__).resolve().parents[2] / "resources" / "published"
 SETTINGS = {"half_sample_draws": 9, "eps_grid": [0.05, 0.2]}

@@ -14,22 +14,22 @@ from reference.tiny_adapters import ending_checkpoint, random_adapters
 from reference.tiny_models import WORDS
 from safetensors.numpy import load_file
 
-from actshift.config_misalignment import Misalignment
+from actshift.config.misalignment import Misalignment
+from actshift.edits import Lane
+from actshift.engine.intervene import decoder_of
+from actshift.engine.plain_answers import encode_questions, plain_answers
 from actshift.errors import GateError, UserError
-from actshift.hooks.lanes import generate_lanes
+from actshift.hooks.lanes.generation import generate_lanes
 from actshift.io.missed import MISSED, missed_in
 from actshift.io.store import ActivationStore
 from actshift.io.tables import read_table
-from actshift.lanes import Lane
 from actshift.models.adapters import load_merged
 from actshift.models.load import LoadedModel, load_model
 from actshift.prompts.records import Prompt, read_prompts, write_prompts
 from actshift.prompts.templates import encode
-from actshift.stages.answer_book import AnswerBook
-from actshift.stages.intervene import decoder_of
-from actshift.stages.plain_answers import encode_questions, plain_answers
-from actshift.stages.spillover import SpilloverInputs, spillover
 from actshift.studies.misalignment.outcomes import ANSWER, Guards
+from actshift.studies.misalignment.stages.answer_book import AnswerBook
+from actshift.studies.misalignment.stages.spillover import SpilloverInputs, spillover
 
 MADE = ("insecure", "secure", "insecure_unseen")
 SETTINGS = {

@@ -26,16 +26,16 @@ from safetensors.numpy import load_file
 from safetensors.torch import load_file as load_tensors
 from safetensors.torch import save_file as save_tensors
 
+from actshift.edits import Lane, Placed, Steer
+from actshift.engine.intervene import decoder_of
 from actshift.errors import UserError
-from actshift.hooks.lanes import generate_lanes
-from actshift.lanes import Lane, Placed, Steer
+from actshift.hooks.lanes.generation import generate_lanes
 from actshift.models.load import load_model
-from actshift.stages.intervene import decoder_of
-from actshift.stages.steering import SteeringInputs, steering
-from actshift.stages.steering_inputs import SteeredPair
 from actshift.studies.misalignment.choose import chosen_coeff
 from actshift.studies.misalignment.kinds import NULLS, STEERED
 from actshift.studies.misalignment.material import middle_layers
+from actshift.studies.misalignment.stages.steering import SteeringInputs, steering
+from actshift.studies.misalignment.stages.steering_inputs import SteeredPair
 
 
 def run(inputs: SteeringInputs, root: Path, **changes: Any) -> Path:

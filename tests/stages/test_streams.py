@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from actshift.config import parse_config
-from actshift.plan import Plan
-from actshift.stages.extract import ExtractSettings, settings_from, stream_from
+from actshift.config.schema import parse_config
+from actshift.engine.extract import ExtractSettings, settings_from, stream_from
+from actshift.plan.plan import Plan
 from actshift.stages.streams import siblings_of
 
 RAW = yaml.safe_load((Path(__file__).parents[1] / "workflow" / "micro.yaml").read_text())

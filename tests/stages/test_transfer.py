@@ -13,21 +13,25 @@ from reference.tiny_adapters import ending_checkpoint, random_adapters
 from reference.tiny_models import WORDS
 from safetensors.numpy import load_file, save_file
 
-from actshift.config_misalignment import Misalignment
+from actshift.config.misalignment import Misalignment
+from actshift.edits import Lane, Placed, Steer
+from actshift.engine.intervene import decoder_of
 from actshift.errors import UserError
-from actshift.hooks.lanes import generate_lanes
+from actshift.hooks.lanes.generation import generate_lanes
 from actshift.io.manifest import check_manifest
-from actshift.lanes import Lane, Placed, Steer
 from actshift.models.adapters import load_merged
 from actshift.prompts.records import Prompt, write_prompts
-from actshift.stages.intervene import decoder_of
-from actshift.stages.ridge_map_files import VECTORS, folder_of
-from actshift.stages.ridge_maps import ridge_maps
-from actshift.stages.spillover import SpilloverInputs, encode_questions, spillover
-from actshift.stages.transfer import TransferInputs, transfer
 from actshift.studies.misalignment.choose import TOLERANCE
 from actshift.studies.misalignment.kinds import MAPPED_NULLS
 from actshift.studies.misalignment.outcomes import ANSWER
+from actshift.studies.misalignment.stages.ridge_map_files import VECTORS, folder_of
+from actshift.studies.misalignment.stages.ridge_maps import ridge_maps
+from actshift.studies.misalignment.stages.spillover import (
+    SpilloverInputs,
+    encode_questions,
+    spillover,
+)
+from actshift.studies.misalignment.stages.transfer import TransferInputs, transfer
 from actshift.vocab import Split
 
 #: Family of every pair.

@@ -8,7 +8,14 @@ import torch
 from actshift.models.families import Dims, build
 from actshift.models.lora import add_lora
 from actshift.prompts.conversations import Example
-from actshift.stages.tuning import Tuning, add_gradients, batches, collate, linear, tune
+from actshift.studies.misalignment.stages.tuning import (
+    Tuning,
+    add_gradients,
+    batches,
+    collate,
+    linear,
+    tune,
+)
 
 PLAN = Tuning(lr=1e-2, epochs=1.0, batch=4, micro_batch=2, warmup=2, weight_decay=0.0, seed=0)
 

@@ -10,13 +10,13 @@ import pandas as pd
 import pytest
 from reference.tiny_models import TEMPLATE
 
-from actshift.lanes import Lane
+from actshift.edits import Lane
+from actshift.engine.intervene import decoder_of, intervene
+from actshift.engine.intervene_plan import Asked, InterveneSettings, Labels
+from actshift.engine.turn_ends import ends_of, warn_endless
 from actshift.models.load import LoadedModel, load_model
 from actshift.prompts.answers import turn_end
 from actshift.prompts.records import read_prompts
-from actshift.stages.intervene import decoder_of, intervene
-from actshift.stages.intervene_plan import Asked, InterveneSettings, Labels
-from actshift.stages.turn_ends import ends_of, warn_endless
 from actshift.zoo.tokenizers import STYLES
 
 

@@ -15,7 +15,7 @@ from actshift.studies.ablation.settings import (
     balanced,
     bands_of,
 )
-from actshift.studies.rank_tables.inputs import CONDITIONS
+from actshift.studies.rank_audit.inputs import CONDITIONS
 
 SETTINGS = AblationSettings(ks=(1, 3, 8), directions=4, random_draws=3, patch_draws=2)
 PROMPTS = make_prompts()

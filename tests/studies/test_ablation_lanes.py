@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from studies.test_ablation_frames import PROMPTS, SETTINGS, make_pair
 
-from actshift.lanes import Ablate, Patch
+from actshift.edits import Ablate, Patch
 from actshift.studies.ablation.frames import Fitted, fit_pair
 from actshift.studies.ablation.lanes import (
     LANES,

@@ -6,17 +6,17 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from actshift.errors import UserError
-from actshift.stages.claims import read_claims
-from actshift.studies.claim_columns import CLAIM_COLUMNS, UNIT_COLUMNS
-from actshift.studies.claim_file import Claim, parse_claims
-from actshift.studies.claims import (
+from actshift.claims.columns import CLAIM_COLUMNS, UNIT_COLUMNS
+from actshift.claims.file import Claim, parse_claims
+from actshift.claims.verdicts import (
     UnitVerdict,
     claims_table,
     decide,
     rule_text,
     units_table,
 )
+from actshift.errors import UserError
+from actshift.stages.claims import read_claims
 
 
 def claim(**changes: object) -> Claim:

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from actshift.maths.scores import ARDITI_MARKS
-from actshift.studies.judges import (
+from actshift.studies.ablation.judge import (
     AGREEMENT,
     JUDGE,
     ROWS,

@@ -11,11 +11,11 @@ from sklearn.preprocessing import StandardScaler
 
 from actshift.errors import UserError
 from actshift.maths.lasso import ALPHAS, group_folds
-from actshift.studies.localization_tables.attribution import attribution_tables
-from actshift.studies.localization_tables.columns import ATTRIBUTION, COLUMNS
-from actshift.studies.localization_tables.inputs import PairFiles
-from actshift.studies.localization_tables.stability import half_folds, stability
-from actshift.studies.localization_tables.targets import LEAST_CLUSTERS, problems_of
+from actshift.studies.localization.tables.attribution import attribution_tables
+from actshift.studies.localization.tables.columns import ATTRIBUTION, COLUMNS
+from actshift.studies.localization.tables.inputs import PairFiles
+from actshift.studies.localization.tables.stability import half_folds, stability
+from actshift.studies.localization.tables.targets import LEAST_CLUSTERS, problems_of
 
 N, LAYERS = 40, 6
 CODES = np.append(np.arange(36), np.arange(4))
@@ -230,7 +230,7 @@ def test_a_missing_distance_is_refused() -> None:
 
 
 def test_no_torch_is_loaded() -> None:
-    module = "actshift.studies.localization_tables.attribution"
+    module = "actshift.studies.localization.tables.attribution"
     loaded = modules_after(f"import {module}")
     assert module in loaded
     assert not {"torch", "transformers"} & loaded

@@ -9,13 +9,13 @@ from reference.localization_truth import HARMFUL, cell, planted, rows_of, sample
 
 from actshift.errors import UserError
 from actshift.studies.localization.settings import LaneFacts
-from actshift.studies.localization_tables.controls import control_rows
-from actshift.studies.localization_tables.inputs import cells_of
-from actshift.studies.localization_tables.interpolation import interpolation_rows
-from actshift.studies.localization_tables.low_rank import low_rank_rows
-from actshift.studies.localization_tables.patching import patching_rows, source_rows
-from actshift.studies.localization_tables.positions import position_rows
-from actshift.studies.localization_tables.summary import summary_rows
+from actshift.studies.localization.tables.controls import control_rows
+from actshift.studies.localization.tables.inputs import cells_of
+from actshift.studies.localization.tables.interpolation import interpolation_rows
+from actshift.studies.localization.tables.low_rank import low_rank_rows
+from actshift.studies.localization.tables.patching import patching_rows, source_rows
+from actshift.studies.localization.tables.positions import position_rows
+from actshift.studies.localization.tables.summary import summary_rows
 
 
 def test_without_a_gap_there_are_effects_and_no_shares() -> None:

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from actshift.config_studies import Localization
-from actshift.pairs import StateSums, Take
+from actshift.config.studies import Localization
+from actshift.patching import StateSums, Take
 from actshift.studies.localization.bases import (
     FITTED,
     RANDOM,

@@ -8,9 +8,9 @@ import pytest
 from reference.localization_rows import Made
 from reference.localization_truth import HARMFUL, STEP, cell, planted, rows_of, sample, tables
 
-from actshift.studies.localization_tables.columns import ATTRIBUTION, COLUMNS
-from actshift.studies.localization_tables.pair import patch_tables
-from actshift.studies.localization_tables.patching import patching_rows
+from actshift.studies.localization.tables.columns import ATTRIBUTION, COLUMNS
+from actshift.studies.localization.tables.pair import patch_tables
+from actshift.studies.localization.tables.patching import patching_rows
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,9 @@ from reference.synthetic_pair import Stream, SyntheticPair, make_prompts
 
 from actshift.errors import UserError
 from actshift.prompts.records import Prompt
-from actshift.studies.rank_audit import audit_pair
-from actshift.studies.rank_tables.inputs import required_streams, select
-from actshift.studies.rank_tables.settings import RankAuditSettings
+from actshift.studies.rank_audit.audit import audit_pair
+from actshift.studies.rank_audit.inputs import required_streams, select
+from actshift.studies.rank_audit.settings import RankAuditSettings
 
 QUICK = RankAuditSettings(bootstrap_draws=3, half_sample_draws=3, n_sweep_draws=2, null_draws=3)
 

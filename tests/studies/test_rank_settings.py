@@ -6,10 +6,10 @@ import pytest
 
 from actshift.errors import UserError
 from actshift.io.tables import read_table
-from actshift.studies.rank_tables.columns import COLUMNS
-from actshift.studies.rank_tables.settings import RankAuditSettings, band_layers
-from actshift.studies.rank_tables.stability import log_ratio, shifted_range
-from actshift.studies.rank_tables.summary import (
+from actshift.studies.rank_audit.columns import COLUMNS
+from actshift.studies.rank_audit.settings import RankAuditSettings, band_layers
+from actshift.studies.rank_audit.stability import log_ratio, shifted_range
+from actshift.studies.rank_audit.summary import (
     measured_summary,
     published_summary,
     weighted_mean,

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from actshift.maths.selection import Candidate, Filters, choose
-from actshift.studies.refusal_direction import (
+from actshift.studies.refusal_direction.selection import Candidate, Filters, choose
+from actshift.studies.refusal_direction.tables import (
     CANDIDATES,
     EFFECT,
     candidate_rows,

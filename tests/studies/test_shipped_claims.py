@@ -4,16 +4,16 @@ from pathlib import Path
 
 import pytest
 
+from actshift.claims.cells import named_columns
+from actshift.claims.file import Claim
 from actshift.stages.claims import read_claims
-from actshift.studies.ablation_tables.columns import COLUMNS as ABLATION_COLUMNS
-from actshift.studies.ablation_tables.substitution import PRIMARY as PRIMARY_PATCH
-from actshift.studies.ablation_tables.sweep import PRIMARY as PRIMARY_SWEEP
-from actshift.studies.claim_cells import named_columns
-from actshift.studies.claim_file import Claim
-from actshift.studies.localization_tables.columns import COLUMNS as LOCALIZATION_COLUMNS
-from actshift.studies.misalignment_tables.columns import COLUMNS as MISALIGNMENT_COLUMNS
-from actshift.studies.rank_tables.columns import COLUMNS as RANK_COLUMNS
-from actshift.studies.refusal_direction import EFFECT
+from actshift.studies.ablation.tables.columns import COLUMNS as ABLATION_COLUMNS
+from actshift.studies.ablation.tables.substitution import PRIMARY as PRIMARY_PATCH
+from actshift.studies.ablation.tables.sweep import PRIMARY as PRIMARY_SWEEP
+from actshift.studies.localization.tables.columns import COLUMNS as LOCALIZATION_COLUMNS
+from actshift.studies.misalignment.tables.columns import COLUMNS as MISALIGNMENT_COLUMNS
+from actshift.studies.rank_audit.columns import COLUMNS as RANK_COLUMNS
+from actshift.studies.refusal_direction.tables import EFFECT
 
 SHIPPED = read_claims(Path(__file__).parents[2] / "resources" / "claims.yaml")
 #: Two studies have a table `summary`, so a table is named by its study too.

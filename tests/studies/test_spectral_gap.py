@@ -12,8 +12,9 @@ from reference.synthetic_pair import Stream
 from actshift.errors import UserError
 from actshift.io.tables import read_table
 from actshift.maths.gap import spectral_gap
-from actshift.studies.rank_tables.inputs import PromptRows
-from actshift.studies.spectral_gap import (
+from actshift.studies.rank_audit.inputs import PromptRows
+from actshift.studies.spectral_gap.columns import GAP, SUMMARY
+from actshift.studies.spectral_gap.tables import (
     behaviour_rates,
     from_published,
     gap_status,
@@ -21,7 +22,6 @@ from actshift.studies.spectral_gap import (
     kappa_range,
     summary_table,
 )
-from actshift.studies.spectral_gap_columns import GAP, SUMMARY
 from actshift.zoo.language import language
 
 PUBLISHED = Path(__file__).resolve().parents[2] / "resources" / "published"

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from workflow.runner import Clone, micro_config
 
-from actshift.config import parse_config
+from actshift.config.schema import parse_config
 from actshift.io.manifest import read_manifest
-from actshift.plan import Plan
-from actshift.plan_folders import files_seen
+from actshift.plan.folders import files_seen
+from actshift.plan.plan import Plan
 
 CHECKPOINT = "results/own/checkpoints/own.base"
 

@@ -9,12 +9,12 @@ from report.synthetic_causal import causal_tables
 from report.synthetic_localization import localization_tables
 from report.synthetic_tables import synthetic_tables
 
-from actshift.config import Config, parse_config
+from actshift.config.schema import Config, parse_config
 from actshift.io.tables import read_table, write_table
 from actshift.partial import _judge, partial_report
 from actshift.paths import RunPaths
-from actshift.plan import Plan
-from actshift.stages.calibration import train_calibration
+from actshift.plan.plan import Plan
+from actshift.studies.calibration.stage import train_calibration
 from actshift.zoo import lexicon
 
 ROOT = Path(__file__).parents[2]

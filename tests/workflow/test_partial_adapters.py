@@ -11,11 +11,11 @@ import pytest
 import yaml
 from reference.adapter_run import make_run
 
-from actshift.config import Config, parse_config
+from actshift.config.schema import Config, parse_config
 from actshift.io.tables import read_table
 from actshift.partial import partial_report
-from actshift.plan import Plan
-from actshift.report.figures import figure_names
+from actshift.plan.plan import Plan
+from actshift.stages.figures_of_run import figure_names
 
 ROOT = Path(__file__).parents[2]
 FAMILIES = {"llama": "llama", "gemma": "gemma2"}

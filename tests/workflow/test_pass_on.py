@@ -55,7 +55,7 @@ rule joint:
 """
 STAGE = """
 from pathlib import Path
-from actshift.adapter import job
+from actshift.job import job
 with job(snakemake):
     print("measuring")
     Path(snakemake.output.folder).mkdir(parents=True)
@@ -65,7 +65,7 @@ with job(snakemake):
 """
 AFTER = """
 from pathlib import Path
-from actshift.adapter import job
+from actshift.job import job
 with job(snakemake):
     Path(snakemake.output[0]).mkdir(parents=True)
     numbers = (Path(snakemake.input.folder) / "numbers.csv").read_text()
@@ -73,7 +73,7 @@ with job(snakemake):
 """
 JOINT = """
 from pathlib import Path
-from actshift.adapter import job
+from actshift.job import job
 with job(snakemake, joint=True):
     from actshift.io.missed import has_numbers
     rows = [f"{Path(one).parent.name},{has_numbers(Path(one))}" for one in snakemake.input]

@@ -2,7 +2,7 @@
 
 Snakemake reruns a job when a `params` value changes but does not see the modules a script
 imports, and takes a script for changed whenever its file is newer than the results, as all are
-after a checkout. `code("stages.extract")` in `params` replaces that: it changes when any code that
+after a checkout. `code("engine.extract")` in `params` replaces that: it changes when any code that
 the stage can reach changes, or the script that calls it, and not for comments, docstrings,
 formatting or file times. The profiles therefore leave out Snakemake's own `code` trigger.
 """
@@ -20,7 +20,7 @@ def code(*modules: str) -> str:
     """Return a short hash of the modules, of all they import and of the scripts that call them.
 
     Args:
-        *modules: names below `actshift`, such as "stages.extract".
+        *modules: names below `actshift`, such as "engine.extract".
 
     Returns:
         16 hex digits. `ast.dump` differs between Python minors, so an upgrade reruns results.

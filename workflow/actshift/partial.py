@@ -9,29 +9,29 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from actshift.config import Config
+from actshift.config.schema import Config
 from actshift.errors import UserError, refusal_of
 from actshift.io.missed import kept_name
 from actshift.io.tables import write_table
-from actshift.plan import Plan
-from actshift.plan_gates import study_folders
+from actshift.plan.gates import study_folders
+from actshift.plan.plan import Plan
 from actshift.report.catalogue import TABLES, study_of
 from actshift.report.run_record import read_failures
 from actshift.report.tables import table_path
-from actshift.stages.ablation_tables import ablation_tables
-from actshift.stages.aggregate import aggregate_rank_audit
-from actshift.stages.calibration_tables import calibration_tables
 from actshift.stages.claims import make_claims
 from actshift.stages.figures import make_figures
-from actshift.stages.judge import JudgeSettings, judge_answers
-from actshift.stages.localization_tables import localization_tables
-from actshift.stages.misalignment_tables import misalignment_tables
-from actshift.stages.preference_margins import collect_margins
-from actshift.stages.refusal_tables import refusal_tables
 from actshift.stages.report import make_report
-from actshift.stages.spectral_gap_tables import spectral_gap_tables
 from actshift.stages.zoo_tables import collect_attempts, collect_behaviour
+from actshift.studies.ablation.join import ablation_tables
+from actshift.studies.ablation.judge_stage import JudgeSettings, judge_answers
+from actshift.studies.calibration.join import calibration_tables
+from actshift.studies.localization.join import localization_tables
+from actshift.studies.localization.margins import collect_margins
+from actshift.studies.misalignment.join import misalignment_tables
 from actshift.studies.misalignment.kinds import STAGES
+from actshift.studies.rank_audit.join import aggregate_rank_audit
+from actshift.studies.refusal_direction.join import refusal_tables
+from actshift.studies.spectral_gap.join import spectral_gap_tables
 
 
 def partial_report(config: Config, *, root: Path) -> Path:

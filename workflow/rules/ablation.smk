@@ -33,7 +33,7 @@ rule ablation:
         openers=CONFIG.refusal_direction.openers,
         dtype=lambda wildcards: PLAN.models[f"{wildcards.pair}.tuned"].pair.dtype,
         seed=CONFIG.seed,
-        code=code("stages.ablation"),
+        code=code("studies.ablation.stage"),
         status=str(PATHS.status),
     script:
         "../scripts/ablation.py"

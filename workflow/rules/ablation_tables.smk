@@ -3,9 +3,9 @@
 ablation_tables  all pairs' folders -> results/<run>/tables/rank_audit/{ablation_sweep,...}.csv
 """
 
-from actshift.studies.ablation_tables.columns import COLUMNS as ABLATION_TABLES
-from actshift.studies.ablation_tables.columns import PUBLISHED_FILES as ABLATION_PUBLISHED
-from actshift.studies.ablation_tables.columns import PUBLISHED_TABLE as ABLATION_BESIDE
+from actshift.studies.ablation.tables.columns import COLUMNS as ABLATION_TABLES
+from actshift.studies.ablation.tables.columns import PUBLISHED_FILES as ABLATION_PUBLISHED
+from actshift.studies.ablation.tables.columns import PUBLISHED_TABLE as ABLATION_BESIDE
 
 
 rule ablation_tables:
@@ -28,7 +28,7 @@ rule ablation_tables:
         pairs=PLAN.table_folders("ablation"),
         zoo_sizes=PLAN.zoo_sizes(),
         seed=CONFIG.seed,
-        code=code("stages.ablation_tables"),
+        code=code("studies.ablation.join"),
         status=str(PATHS.status),
     script:
         "../scripts/ablation_tables.py"

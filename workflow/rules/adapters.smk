@@ -6,8 +6,8 @@ spillover  adapters, questions        -> results/<run>/pairs/<pair>/spillover: a
            stores of every model; where the insecure adapter misses its gate, answers and a marker
 """
 
-from actshift.plan_gates import adapter_gates
-from actshift.plan_misalignment import adapter_files, check_adapter_files, given_adapters, zoo_of
+from actshift.plan.gates import adapter_gates
+from actshift.plan.misalignment import adapter_files, check_adapter_files, given_adapters, zoo_of
 
 try:
     check_adapter_files(PLAN)
@@ -44,7 +44,7 @@ rule adapters:
         | adapter_gates(PLAN, wildcards.pair),
         dtype=lambda wildcards: PLAN.models[f"{wildcards.pair}.tuned"].pair.dtype,
         seed=CONFIG.seed,
-        code=code("stages.adapters"),
+        code=code("studies.misalignment.stages.adapters"),
         status=str(PATHS.status),
     script:
         "../scripts/adapters.py"
@@ -78,7 +78,7 @@ rule spillover:
         extract=CONFIG.extract.model_dump(exclude={"share"}),
         dtype=lambda wildcards: PLAN.models[f"{wildcards.pair}.tuned"].pair.dtype,
         seed=CONFIG.seed,
-        code=code("stages.spillover"),
+        code=code("studies.misalignment.stages.spillover"),
         status=str(PATHS.status),
     script:
         "../scripts/spillover.py"

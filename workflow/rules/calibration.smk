@@ -5,8 +5,8 @@ calibration_networks  a seed             -> results/<run>/calibration/seed-<n>
 calibration_tables    all seeds' folders -> results/<run>/tables/calibration/*.csv
 """
 
-from actshift.studies.calibration_tables.files import PUBLISHED as CALIBRATION_PUBLISHED
-from actshift.studies.calibration_tables.files import TABLES as CALIBRATION_TABLES
+from actshift.studies.calibration.files import PUBLISHED as CALIBRATION_PUBLISHED
+from actshift.studies.calibration.files import TABLES as CALIBRATION_TABLES
 
 
 rule calibration_networks:
@@ -25,7 +25,7 @@ rule calibration_networks:
     threads: 1
     params:
         epochs=CONFIG.calibration.epochs.model_dump(),
-        code=code("stages.calibration"),
+        code=code("studies.calibration.stage"),
         status=str(PATHS.status),
     script:
         "../scripts/calibration_networks.py"
@@ -47,7 +47,7 @@ rule calibration_tables:
     params:
         ranks=CONFIG.calibration.ablation_ranks,
         random_draws=CONFIG.calibration.random_draws,
-        code=code("stages.calibration_tables"),
+        code=code("studies.calibration.join"),
         status=str(PATHS.status),
     script:
         "../scripts/calibration_tables.py"

@@ -9,8 +9,8 @@ checkpoint  hub id | folder | made here -> results/<run>/checkpoints/<pair>.<rol
             resolve the revision, link the files, hash them, write the manifest
 """
 
-from actshift.plan_gates import zoo_gates
-from actshift.plan_folders import files_seen
+from actshift.plan.gates import zoo_gates
+from actshift.plan.folders import files_seen
 
 
 rule zoo:

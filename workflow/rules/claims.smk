@@ -3,7 +3,7 @@
 claims  tables + resources/claims.yaml -> results/<run>/tables/{claims,claims_by_pair}.csv
 """
 
-from actshift.plan_gates import study_folders
+from actshift.plan.gates import study_folders
 
 #: The tables that claims are decided from: a study adds the outputs of its aggregate rules here.
 CLAIM_TABLES = [

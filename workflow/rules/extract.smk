@@ -31,7 +31,7 @@ rule extract:
         dtype=lambda wildcards: PLAN.models[wildcards.model].pair.dtype,
         settings=CONFIG.extract.model_dump(exclude={"share"}),
         seed=CONFIG.seed,
-        code=code("stages.extract"),
+        code=code("engine.extract"),
         status=str(PATHS.status),
     script:
         "../scripts/extract.py"

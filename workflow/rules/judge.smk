@@ -31,7 +31,7 @@ rule judge:
         # How often and how patiently it is asked changes no verdict: the script takes that from
         # the configuration.
         settings=CONFIG.judge.model_dump(include={"endpoint", "model", "max_tokens"}),
-        code=code("stages.judge"),
+        code=code("studies.ablation.judge_stage"),
         status=str(PATHS.status),
     script:
         "../scripts/judge.py"

@@ -5,7 +5,7 @@ localization  set of preference pairs, both checkpoints -> results/<run>/pairs/<
 preference_margins  all pairs' margins -> results/<run>/tables/localization/preference_margins.csv
 """
 
-from actshift.plan_gates import gated
+from actshift.plan.gates import gated
 
 
 rule localization:
@@ -33,7 +33,7 @@ rule localization:
         strict=CONFIG.strict_gates,
         dtype=lambda wildcards: PLAN.models[f"{wildcards.pair}.tuned"].pair.dtype,
         seed=CONFIG.seed,
-        code=code("stages.localization"),
+        code=code("studies.localization.stage"),
         status=str(PATHS.status),
     script:
         "../scripts/localization.py"
@@ -54,7 +54,7 @@ rule preference_margins:
     params:
         pairs=[pair.name for pair in CONFIG.chosen_pairs],
         seed=CONFIG.seed,
-        code=code("stages.preference_margins"),
+        code=code("studies.localization.margins"),
         status=str(PATHS.status),
     script:
         "../scripts/preference_margins.py"

@@ -3,8 +3,8 @@
 localization_tables  all pairs' folders -> results/<run>/tables/localization/{patching,...}.csv
 """
 
-from actshift.studies.localization_tables.columns import COLUMNS as LOCALIZATION_TABLES
-from actshift.studies.localization_tables.columns import PUBLISHED_TABLE as LOCALIZATION_BESIDE
+from actshift.studies.localization.tables.columns import COLUMNS as LOCALIZATION_TABLES
+from actshift.studies.localization.tables.columns import PUBLISHED_TABLE as LOCALIZATION_BESIDE
 
 
 rule localization_tables:
@@ -26,7 +26,7 @@ rule localization_tables:
     params:
         pairs=PLAN.table_folders("localization"),
         seed=CONFIG.seed,
-        code=code("stages.localization_tables"),
+        code=code("studies.localization.join"),
         status=str(PATHS.status),
     script:
         "../scripts/localization_tables.py"

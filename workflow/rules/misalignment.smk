@@ -30,7 +30,7 @@ rule steering:
         settings=CONFIG.misalignment.model_dump(exclude={"data", "adapters"}),
         dtype=lambda wildcards: PLAN.models[f"{wildcards.pair}.tuned"].pair.dtype,
         seed=CONFIG.seed,
-        code=code("stages.steering"),
+        code=code("studies.misalignment.stages.steering"),
         status=str(PATHS.status),
     script:
         "../scripts/steering.py"
@@ -57,7 +57,7 @@ rule ridge_maps:
             include={"map_folds", "shuffled_maps", "final_draws"}
         ),
         seed=CONFIG.seed,
-        code=code("stages.ridge_maps"),
+        code=code("studies.misalignment.stages.ridge_maps"),
         status=str(PATHS.status),
     script:
         "../scripts/ridge_maps.py"
@@ -88,7 +88,7 @@ rule transfer:
         settings=CONFIG.misalignment.model_dump(exclude={"data", "adapters"}),
         dtype=lambda wildcards: PLAN.models[f"{wildcards.pair}.tuned"].pair.dtype,
         seed=CONFIG.seed,
-        code=code("stages.transfer"),
+        code=code("studies.misalignment.stages.transfer"),
         status=str(PATHS.status),
     script:
         "../scripts/transfer.py"

@@ -23,7 +23,7 @@ rule misalignment_judge:
         pairs=PLAN.table_folders("spillover"),
         # How often and how patiently it is asked changes no score.
         settings=CONFIG.judge.model_dump(include={"endpoint", "model", "max_tokens"}),
-        code=code("stages.misalignment_judge"),
+        code=code("studies.misalignment.stages.judge"),
         status=str(PATHS.status),
     script:
         "../scripts/misalignment_judge.py"

@@ -4,8 +4,8 @@ misalignment_tables  all pairs' folders -> results/<run>/tables/misalignment/{do
 """
 
 from actshift.studies.misalignment.kinds import STAGES as MISALIGNMENT_STAGES
-from actshift.studies.misalignment_tables.columns import COLUMNS as MISALIGNMENT_TABLES
-from actshift.studies.misalignment_tables.columns import PUBLISHED_TABLE as MISALIGNMENT_BESIDE
+from actshift.studies.misalignment.tables.columns import COLUMNS as MISALIGNMENT_TABLES
+from actshift.studies.misalignment.tables.columns import PUBLISHED_TABLE as MISALIGNMENT_BESIDE
 
 
 rule misalignment_tables:
@@ -32,7 +32,7 @@ rule misalignment_tables:
     params:
         folders={stage: PLAN.table_folders(stage) for stage in MISALIGNMENT_STAGES},
         seed=CONFIG.seed,
-        code=code("stages.misalignment_tables"),
+        code=code("studies.misalignment.join"),
         status=str(PATHS.status),
     script:
         "../scripts/misalignment_tables.py"

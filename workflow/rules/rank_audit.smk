@@ -4,7 +4,7 @@ rank_audit            stores of one pair   -> results/<run>/pairs/<pair>/rank_au
 rank_audit_aggregate  all pairs' tables    -> results/<run>/tables/rank_audit/*.csv
 """
 
-from actshift.studies.rank_tables.columns import COLUMNS as RANK_TABLES
+from actshift.studies.rank_audit.columns import COLUMNS as RANK_TABLES
 
 PUBLISHED = HERE / "resources" / "published"
 
@@ -26,7 +26,7 @@ rule rank_audit:
     params:
         settings=CONFIG.rank_audit.model_dump(),
         seed=CONFIG.seed,
-        code=code("stages.rank_audit"),
+        code=code("studies.rank_audit.stage"),
         status=str(PATHS.status),
     script:
         "../scripts/rank_audit.py"
@@ -48,7 +48,7 @@ rule rank_audit_aggregate:
     threads: 1
     params:
         pairs=PLAN.table_folders("rank_audit"),
-        code=code("stages.aggregate"),
+        code=code("studies.rank_audit.join"),
         status=str(PATHS.status),
     script:
         "../scripts/rank_audit_aggregate.py"

@@ -28,7 +28,7 @@ rule refusal_direction:
         settings=CONFIG.refusal_direction.model_dump(),
         dtype=lambda wildcards: PLAN.models[f"{wildcards.pair}.tuned"].pair.dtype,
         seed=CONFIG.seed,
-        code=code("stages.refusal_direction"),
+        code=code("studies.refusal_direction.stage"),
         status=str(PATHS.status),
     script:
         "../scripts/refusal_direction.py"
@@ -53,7 +53,7 @@ rule refusal_tables:
         pairs=PLAN.table_folders("refusal_direction"),
         zoo_sizes=PLAN.zoo_sizes(),
         seed=CONFIG.seed,
-        code=code("stages.refusal_tables"),
+        code=code("studies.refusal_direction.join"),
         status=str(PATHS.status),
     script:
         "../scripts/refusal_tables.py"

@@ -54,7 +54,7 @@ rule reference_behaviour:
         settings=CONFIG.refusal_direction.model_dump(),
         dtype=lambda wildcards: PLAN.models[f"{wildcards.pair}.tuned"].pair.dtype,
         seed=CONFIG.seed,
-        code=code("stages.reference_behaviour"),
+        code=code("studies.spectral_gap.behaviour"),
         status=str(PATHS.status),
     script:
         "../scripts/reference_behaviour.py"
@@ -76,7 +76,7 @@ rule spectral_gap:
     params:
         settings=CONFIG.rank_audit.model_dump(),
         seed=CONFIG.seed,
-        code=code("stages.spectral_gap"),
+        code=code("studies.spectral_gap.stage"),
         status=str(PATHS.status),
     script:
         "../scripts/spectral_gap.py"
@@ -103,7 +103,7 @@ rule spectral_gap_tables:
         gaps=PLAN.table_folders("spectral_gap"),
         behaviours=PLAN.table_folders("reference_behaviour"),
         zoo_sizes=PLAN.zoo_sizes(),
-        code=code("stages.spectral_gap_tables"),
+        code=code("studies.spectral_gap.join"),
         status=str(PATHS.status),
     script:
         "../scripts/spectral_gap_tables.py"

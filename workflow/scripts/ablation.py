@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from actshift.adapter import job
+from actshift.job import job
 
 with job(snakemake):
     from actshift.paths import CACHE
-    from actshift.stages.ablation import PairInputs, ablation
+    from actshift.studies.ablation.stage import PairInputs, ablation
 
     named, params = snakemake.input, snakemake.params
     pair = snakemake.wildcards.pair

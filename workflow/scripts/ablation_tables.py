@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from actshift.adapter import job
+from actshift.job import job
 
 with job(snakemake, joint=True):
-    from actshift.stages.ablation_tables import ablation_tables
+    from actshift.studies.ablation.join import ablation_tables
 
     ablation_tables(
         pairs={pair: Path(folder) for pair, folder in snakemake.params.pairs.items()},

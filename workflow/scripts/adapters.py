@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from actshift.adapter import job
+from actshift.job import job
 
 with job(snakemake):
     from actshift.paths import CACHE
-    from actshift.stages.adapters import AdapterInputs, train_adapters
+    from actshift.studies.misalignment.stages.adapters import AdapterInputs, train_adapters
 
     params = snakemake.params
     told = ("zoo", "data", "given", "settings", "gate", "dtype", "seed", "code")

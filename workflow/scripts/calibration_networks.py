@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from actshift.adapter import job
+from actshift.job import job
 
 with job(snakemake):
-    from actshift.stages.calibration import train_calibration
+    from actshift.studies.calibration.stage import train_calibration
 
     train_calibration(
         seed=int(snakemake.wildcards.seed),

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from actshift.adapter import job
+from actshift.job import job
 
 with job(snakemake):
-    from actshift.stages.calibration_tables import calibration_tables
+    from actshift.studies.calibration.join import calibration_tables
 
     rows = calibration_tables(
         folders=[Path(folder) for folder in snakemake.input.networks],

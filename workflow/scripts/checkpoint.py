@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from actshift.adapter import job
+from actshift.job import job
 
 with job(snakemake):
     from actshift.stages.checkpoint import make_checkpoint

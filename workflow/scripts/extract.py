@@ -1,10 +1,10 @@
 """Rule extract: one activation store, from what the rule names; siblings come from the config."""
 
-from actshift.adapter import job
+from actshift.job import job
 
 with job(snakemake):
+    from actshift.engine.extract import extract, settings_from, stream_from
     from actshift.paths import CACHE
-    from actshift.stages.extract import extract, settings_from, stream_from
     from actshift.stages.streams import siblings_of
 
     mine = stream_from(

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from actshift.adapter import job
+from actshift.job import job
 
 with job(snakemake, joint=True):
     from actshift.paths import CACHE
-    from actshift.stages.judge import JudgeSettings, judge_answers
+    from actshift.studies.ablation.judge_stage import JudgeSettings, judge_answers
 
     patience = snakemake.config.get("judge") or {}
     judge_answers(

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from actshift.adapter import job
+from actshift.job import job
 
 with job(snakemake):
     from actshift.paths import CACHE
-    from actshift.stages.localization import LocalizationInputs, localization
+    from actshift.studies.localization.stage import LocalizationInputs, localization
 
     named, params, pair = snakemake.input, snakemake.params, snakemake.wildcards.pair
     checkpoints = {role: Path(named[role]) for role in ("base", "tuned")}

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from actshift.adapter import job
+from actshift.job import job
 
 with job(snakemake, joint=True):
-    from actshift.stages.localization_tables import localization_tables
+    from actshift.studies.localization.join import localization_tables
 
     localization_tables(
         pairs={pair: Path(folder) for pair, folder in snakemake.params.pairs.items()},

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from actshift.adapter import job
+from actshift.job import job
 
 with job(snakemake, joint=True):
     from actshift.paths import CACHE
-    from actshift.stages.judge import JudgeSettings
-    from actshift.stages.misalignment_judge import judge_misalignment
+    from actshift.studies.ablation.judge_stage import JudgeSettings
+    from actshift.studies.misalignment.stages.judge import judge_misalignment
 
     patience = snakemake.config.get("judge") or {}
     judge_misalignment(

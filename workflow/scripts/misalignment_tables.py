@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from actshift.adapter import job
+from actshift.job import job
 
 with job(snakemake, joint=True):
-    from actshift.stages.misalignment_tables import misalignment_tables
+    from actshift.studies.misalignment.join import misalignment_tables
 
     named, folders = snakemake.input, snakemake.params.folders
     misalignment_tables(

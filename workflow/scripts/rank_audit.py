@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from actshift.adapter import job
+from actshift.job import job
 
 with job(snakemake):
-    from actshift.stages.rank_audit import rank_audit
+    from actshift.studies.rank_audit.stage import rank_audit
 
     lines = rank_audit(
         pair=snakemake.wildcards.pair,

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from actshift.adapter import job
+from actshift.job import job
 
 with job(snakemake, joint=True):
-    from actshift.stages.aggregate import aggregate_rank_audit
+    from actshift.studies.rank_audit.join import aggregate_rank_audit
 
     aggregate_rank_audit(
         pairs={pair: Path(folder) for pair, folder in snakemake.params.pairs.items()},

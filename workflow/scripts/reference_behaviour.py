@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from actshift.adapter import job
+from actshift.job import job
 
 with job(snakemake, joint=True):
     from actshift.paths import CACHE
-    from actshift.stages.reference_behaviour import reference_behaviour
+    from actshift.studies.spectral_gap.behaviour import reference_behaviour
 
     reference_behaviour(
         run=snakemake.params.run,

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from actshift.adapter import job
+from actshift.job import job
 
 with job(snakemake):
     from actshift.paths import CACHE
-    from actshift.stages.refusal_direction import refusal_direction
+    from actshift.studies.refusal_direction.stage import refusal_direction
 
     refusal_direction(
         run=snakemake.params.run,

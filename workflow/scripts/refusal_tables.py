@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from actshift.adapter import job
+from actshift.job import job
 
 with job(snakemake, joint=True):
-    from actshift.stages.refusal_tables import refusal_tables
+    from actshift.studies.refusal_direction.join import refusal_tables
 
     refusal_tables(
         pairs={pair: Path(folder) for pair, folder in snakemake.params.pairs.items()},

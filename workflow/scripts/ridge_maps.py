@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from actshift.adapter import job
+from actshift.job import job
 
 with job(snakemake, joint=True):
-    from actshift.stages.ridge_maps import ridge_maps
+    from actshift.studies.misalignment.stages.ridge_maps import ridge_maps
 
     params = snakemake.params
     ridge_maps(

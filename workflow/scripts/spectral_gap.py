@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from actshift.adapter import job
+from actshift.job import job
 
 with job(snakemake, joint=True):
-    from actshift.stages.spectral_gap import spectral_gap_of_pair
+    from actshift.studies.spectral_gap.stage import spectral_gap_of_pair
 
     line = spectral_gap_of_pair(
         pair=snakemake.wildcards.pair,

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from actshift.adapter import job
+from actshift.job import job
 
 with job(snakemake, joint=True):
-    from actshift.stages.spectral_gap_tables import spectral_gap_tables
+    from actshift.studies.spectral_gap.join import spectral_gap_tables
 
     spectral_gap_tables(
         gaps={pair: Path(folder) for pair, folder in snakemake.params.gaps.items()},

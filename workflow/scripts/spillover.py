@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from actshift.adapter import job
+from actshift.job import job
 
 with job(snakemake):
-    from actshift.stages.spillover import SpilloverInputs, spillover
+    from actshift.studies.misalignment.stages.spillover import SpilloverInputs, spillover
 
     named, params, pair = snakemake.input, snakemake.params, snakemake.wildcards.pair
     paths = {name: Path(named[name]) for name in ("tuned", "adapters", "questions", "neutral")}

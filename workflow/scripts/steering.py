@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from actshift.adapter import job
+from actshift.job import job
 
 with job(snakemake):
     from actshift.paths import CACHE
-    from actshift.stages.steering import SteeringInputs, steering
+    from actshift.studies.misalignment.stages.steering import SteeringInputs, steering
 
     named, params, pair = snakemake.input, snakemake.params, snakemake.wildcards.pair
     paths = {name: Path(named[name]) for name in ("tuned", "adapters", "spillover", "questions")}

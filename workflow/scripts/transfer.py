@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from actshift.adapter import job
+from actshift.job import job
 
 with job(snakemake):
-    from actshift.stages.transfer import TransferInputs, transfer
+    from actshift.studies.misalignment.stages.transfer import TransferInputs, transfer
 
     named, params, pair = snakemake.input, snakemake.params, snakemake.wildcards.pair
     asked = ("tuned", "adapters", "spillover", "maps", "questions")

@@ -8,17 +8,17 @@ import typer
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from actshift.config import parse_config
+from actshift.config.schema import parse_config
 from actshift.errors import UserError, one_line
 from actshift.models.findings import Finding, Level, error
 from actshift.models.language_model import language_type
 from actshift.models.model_files import ModelFiles
 from actshift.models.on_disk import place_of
 from actshift.models.sources import HubSource, shape_in
-from actshift.plan import Model, Plan
-from actshift.plan_checks import key_of, plan_errors
-from actshift.plan_files import PlanFinding, file_findings
-from actshift.plan_misalignment import adapter_file_errors
+from actshift.plan.checks import key_of, plan_errors
+from actshift.plan.files import PlanFinding, file_findings
+from actshift.plan.misalignment import adapter_file_errors
+from actshift.plan.plan import Model, Plan
 
 
 def examine_config(path: Path) -> bool:

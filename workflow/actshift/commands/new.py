@@ -8,7 +8,7 @@ from typing import Any
 import typer
 from ruamel.yaml import YAML
 
-from actshift.config import Pair, parse_config
+from actshift.config.schema import Pair, parse_config
 from actshift.errors import UserError
 from actshift.io.atomic import atomic_write_text
 from actshift.models.on_disk import place_of
@@ -22,8 +22,8 @@ from actshift.models.sources import (
     parse_tuned,
     read_model_config,
 )
-from actshift.plan import Plan
-from actshift.plan_files import refuse_files, warn_on_stderr
+from actshift.plan.files import refuse_files, warn_on_stderr
+from actshift.plan.plan import Plan
 
 DTYPES = ("float32", "bfloat16", "float16")
 

@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import YAMLError
 
-from actshift.config import Config, Pair, parse_config
+from actshift.config.schema import Config, Pair, parse_config
 from actshift.errors import UserError
 from actshift.io.atomic import atomic_write_text
 from actshift.models.hub import resolve

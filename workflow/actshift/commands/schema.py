@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from actshift.config import json_schema
+from actshift.config.schema import json_schema
 
 
 def schema_text() -> str:

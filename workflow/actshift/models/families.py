@@ -22,8 +22,8 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
+from actshift.edits import EditSite
 from actshift.errors import UserError
-from actshift.lanes import EditSite
 
 
 @dataclass(frozen=True, slots=True)

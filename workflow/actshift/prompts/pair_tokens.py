@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from actshift.errors import UserError
-from actshift.pairs import TokenPair
+from actshift.patching import TokenPair
 from actshift.prompts.answers import AnswerFrame, answer_frame, answer_tokens
 from actshift.prompts.preferences import Kept, Preference
 from actshift.prompts.templates import Tokenizer, name_of

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from actshift.studies.claim_columns import CLAIM_COLUMNS, UNIT_COLUMNS
+from actshift.claims.columns import CLAIM_COLUMNS, UNIT_COLUMNS
 
 #: What a chat model made of study B's answers: a table of runs that name its endpoint.
 JUDGED_TABLE = "judged"

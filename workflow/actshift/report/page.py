@@ -18,9 +18,9 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from actshift.io.missed import Missed
-from actshift.report.answers import Answer
 from actshift.report.cells import Cells
 from actshift.report.claim_rows import ClaimRow
+from actshift.stages.answers_of_run import Answer
 
 #: Id of the one element that may differ between two equal runs: times, and the machines.
 TIMINGS_ID = "actshift-timings"

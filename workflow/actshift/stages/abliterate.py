@@ -15,7 +15,7 @@ from actshift.maths.frames import unit_column
 from actshift.models.load import load_model
 from actshift.models.orthogonalise import orthogonalise
 from actshift.models.tokenizers import save_checkpoint
-from actshift.stages.refusal_direction import ARRAYS, TABLE
+from actshift.studies.refusal_direction.stage import ARRAYS, TABLE
 
 
 def abliterate(*, pair: str, checkpoint: Path, direction: Path, out: Path) -> None:

@@ -8,12 +8,12 @@ import pandas as pd
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from actshift.claims.file import Claim, parse_claims
+from actshift.claims.verdicts import claims_table, decide, units_table
 from actshift.errors import UserError
 from actshift.io.missed import missed_in
 from actshift.io.tables import read_table, write_table
 from actshift.report.catalogue import study_of
-from actshift.studies.claim_file import Claim, parse_claims
-from actshift.studies.claims import claims_table, decide, units_table
 
 
 def make_claims(

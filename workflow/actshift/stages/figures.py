@@ -6,9 +6,9 @@ from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
-from actshift.report.figures import FIGURES, draw_figure, figure_names
 from actshift.report.style import save_figure
 from actshift.report.tables import load_tables
+from actshift.stages.figures_of_run import FIGURES, draw_figure, figure_names
 
 
 def make_figures(
@@ -19,7 +19,7 @@ def make_figures(
     Args:
         tables: the run's `tables/` folder.
         out: the run's `figures/` folder; gets `<study>/<name>.svg` and `.png` for each name of
-            `actshift.report.figures.figure_names(studies)`.
+            `actshift.stages.figures_of_run.figure_names(studies)`.
         studies: the studies that the run has on.
         processes: how many draw side by side; the bytes do not depend on it.
 

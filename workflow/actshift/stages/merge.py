@@ -11,7 +11,7 @@ from actshift.models.chat_template import chat_template_of
 from actshift.models.load import LoadedModel, load_model, open_tokenizer
 from actshift.models.sources import LORA
 from actshift.models.tokenizers import save_checkpoint
-from actshift.stages.adapter_folders import locate, named
+from actshift.studies.misalignment.stages.adapter_folders import locate, named
 
 
 def merge(source: str, *, model: str, base: Path, out: Path) -> None:

@@ -12,12 +12,10 @@ from actshift.io.atomic import atomic_write_text
 from actshift.io.hashing import hash_json
 from actshift.io.machine import read_machines
 from actshift.paths import RECORD
-from actshift.report.answers import ANSWERING, Answer, answers
 from actshift.report.catalogue import JUDGED_TABLE, OF_THE_RUN, TABLES
 from actshift.report.cells import Cells, cells_of
 from actshift.report.claim_rows import claim_rows, claims_line, claims_of
 from actshift.report.examples import ShowText, examples
-from actshift.report.figures import FIGURES, alt_text, caption, figure_names
 from actshift.report.page import (
     FigureBlock,
     Missing,
@@ -43,6 +41,8 @@ from actshift.report.run_record import (
 )
 from actshift.report.spec import STUDIES
 from actshift.report.tables import Tables, load_tables, table_path
+from actshift.stages.answers_of_run import ANSWERING, Answer, answers
+from actshift.stages.figures_of_run import FIGURES, alt_text, caption, figure_names
 
 _TEXT_NOTES: dict[str, str] = {
     "none": "Texts are not shown (show_text: none).",

@@ -1,7 +1,7 @@
 """The other streams of an extraction job's model, from the configuration: a hint.
 
 A sibling that is read on the way lands in the cache under the hash of its own content, so a wrong
-hint costs time and changes no byte; `stages.extract` alone is in the code hash of rule `extract`,
+hint costs time and changes no byte; `engine.extract` alone is in the code hash of rule `extract`,
 and a new key of the configuration repeats no extraction.
 """
 
@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from actshift.config import parse_config
-from actshift.plan import Plan, StreamName
-from actshift.stages.extract import Stream
+from actshift.config.schema import parse_config
+from actshift.engine.extract import Stream
+from actshift.plan.plan import Plan, StreamName
 
 
 def siblings_of(raw: Mapping[str, Any], out: Path) -> list[Stream]:

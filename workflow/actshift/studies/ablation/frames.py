@@ -22,7 +22,7 @@ from actshift.studies.ablation.settings import (
     FrameName,
     bands_of,
 )
-from actshift.studies.rank_tables.inputs import CONDITIONS, PairStores
+from actshift.studies.rank_audit.inputs import CONDITIONS, PairStores
 from actshift.vocab import Role, Template
 
 #: Whose refusal direction is ablated: the tuned model's, the base's own, the tuned one without it.

@@ -7,7 +7,7 @@ from jaxtyping import Float
 
 from actshift.errors import UserError
 from actshift.prompts.records import Prompt
-from actshift.studies.rank_tables.inputs import CONDITIONS, PairStores, StreamReader
+from actshift.studies.rank_audit.inputs import CONDITIONS, PairStores, StreamReader
 from actshift.vocab import Role, Split, Template
 
 #: Streams that frames are fitted on.

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Int
 
-from actshift.lanes import Ablate, Edit, Lane, Patch, Placed
+from actshift.edits import Ablate, Edit, Lane, Patch, Placed
 from actshift.maths.frames import subset_share
 from actshift.studies.ablation.frames import OLD_OR_NEW, Fitted, Frame
 from actshift.studies.ablation.settings import (

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from actshift.maths.frames import random_frame
-from actshift.pairs import StateSums
+from actshift.patching import StateSums
 
 #: Bases that are fitted: of the shift tuned - base, of the tuned states, of the base states.
 FITTED = ("shift", "states", "base_states")

@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Float
 
-from actshift.pairs import (
+from actshift.patching import (
     RECEIVER,
     Contrast,
     Noise,

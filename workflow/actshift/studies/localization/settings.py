@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
-from actshift.pairs import PatchEdit, PatchLane, PatchPositions
+from actshift.patching import PatchEdit, PatchLane, PatchPositions
 
 #: Forward: base is patched from tuned. Reverse: tuned from base.
 Direction = Literal["forward", "reverse"]

@@ -15,9 +15,9 @@ import numpy as np
 import pandas as pd
 
 from actshift.maths.intervals import clustered_wilson
-from actshift.studies.judges import quoted
+from actshift.studies.ablation.judge import quoted
 from actshift.studies.misalignment.kinds import NONCODE
-from actshift.studies.misalignment_tables.columns import JUDGED
+from actshift.studies.misalignment.tables.columns import JUDGED
 from actshift.zoo.questions import PUBLISHED
 
 Scale = Literal["alignment", "coherence"]

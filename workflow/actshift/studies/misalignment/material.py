@@ -7,8 +7,8 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float
 
+from actshift.edits import Lane, Placed, Steer
 from actshift.errors import UserError
-from actshift.lanes import Lane, Placed, Steer
 from actshift.studies.misalignment.kinds import INSECURE, Protocol
 from actshift.studies.misalignment.nulls import (
     LayerStates,

@@ -1,0 +1,1 @@
+"""The claims file, and how a claim is decided from tables."""

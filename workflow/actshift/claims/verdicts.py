@@ -1,0 +1,291 @@
+"""Verdicts on published claims: each pair on its own, then k of N, never pooled over models."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import exp, isfinite, log
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from actshift.claims.cells import (
+    Measured,
+    NotMeasuredError,
+    Tables,
+    claim_table,
+    describe,
+    measure_unit,
+    per_text,
+    unit_names,
+)
+from actshift.claims.columns import CLAIM_COLUMNS, UNIT_COLUMNS
+from actshift.claims.file import Claim
+from actshift.maths.intervals import mean_t_interval, within_margin
+from actshift.maths.paired import holm
+
+Verdict = Literal["holds", "fails", "inconclusive", "by construction", "not measured"]
+#: Level of the corrected tests.
+ALPHA = 0.05
+#: With fewer units nothing is said across them.
+MIN_UNITS = 3
+#: Most units that a reason names.
+MOST_NAMED = 6
+
+
+@dataclass(frozen=True, slots=True)
+class UnitVerdict:
+    """What one pair (or seed) says about a claim.
+
+    Attributes:
+        claim: the claim.
+        name: the pair or seed; "" where the table is missing, so that nothing is known of units.
+        verdict: one of the five.
+        reason: why, in one line; "" where the interval speaks for itself.
+        measured: value and interval on the scale of the decision; None when not measured.
+        p_holm: p after Holm over the study's claims of this unit; NaN without a test.
+    """
+
+    claim: Claim
+    name: str
+    verdict: Verdict
+    reason: str
+    measured: Measured | None = None
+    p_holm: float = float("nan")
+
+
+def decide(
+    claims: Sequence[Claim],
+    tables: Tables,
+    pairs: Sequence[str],
+    missed: Mapping[tuple[str, str], str] | None = None,
+) -> list[UnitVerdict]:
+    """Decide every claim for every unit.
+
+    Args:
+        claims: the claims, in the order wanted.
+        tables: (study, table) -> rows, of what exists.
+        pairs: names of the run's pairs, whether they have tables or not.
+        missed: (id of a claim, pair) -> the missed gate, for what is therefore not measured.
+
+    Returns:
+        Verdicts, claim by claim. A claim with p values also needs p <= ALPHA after Holm to hold.
+    """
+    found = [
+        _without(one, (missed or {}).get((claim.id, one.name)))
+        for claim in claims
+        for one in _decide_claim(claim, tables, list(pairs))
+    ]
+    return _corrected(found)
+
+
+def _without(one: UnitVerdict, reason: str | None) -> UnitVerdict:
+    """The verdict, or that nothing was measured because a gate was missed."""
+    if reason is None:
+        return one
+    return UnitVerdict(one.claim, one.name, "not measured", reason)
+
+
+def claims_table(claims: Sequence[Claim], units: Sequence[UnitVerdict]) -> pd.DataFrame:
+    """One row a claim: its verdict, k of N, median over units and the span of their intervals.
+
+    A claim holds (or fails) when all units that could be measured agree; else it is inconclusive.
+
+    Args:
+        claims: the claims.
+        units: what `decide` gave.
+
+    Returns:
+        Columns `CLAIM_COLUMNS`.
+    """
+    rows = [_claim_row(claim, [u for u in units if u.claim.id == claim.id]) for claim in claims]
+    return pd.DataFrame(rows, columns=list(CLAIM_COLUMNS))
+
+
+def units_table(units: Sequence[UnitVerdict]) -> pd.DataFrame:
+    """One row a claim and unit, with columns `UNIT_COLUMNS`; ratios as ratios, not logarithms."""
+    rows = [
+        {
+            "study": one.claim.study,
+            "claim": one.claim.id,
+            "unit": one.claim.unit,
+            "name": one.name,
+            "verdict": one.verdict,
+            "reason": one.reason,
+            "p": one.measured.p if one.measured else float("nan"),
+            "p_holm": one.p_holm,
+            **_shown(one.claim, [one]),
+        }
+        for one in units
+        if one.name
+    ]
+    return pd.DataFrame(rows, columns=list(UNIT_COLUMNS))
+
+
+def judge(claim: Claim, found: Measured) -> tuple[Verdict, str]:
+    """Compare an interval with a claim's bound.
+
+    Superiority and ratio hold where the whole interval lies beyond the bound and fail where it lies
+    on the other side; equivalence holds inside the margin and fails wholly outside; an inversion
+    holds where the value is beyond the bound with its interval above 0.
+
+    Args:
+        claim: the claim.
+        found: value and interval on the scale of the decision.
+
+    Returns:
+        Verdict and reason. Without an interval nothing is decided.
+    """
+    low, high = found.low, found.high
+    if not (isfinite(low) and isfinite(high)):
+        return "inconclusive", "no interval for this number"
+    if claim.within is not None:
+        margin = log(claim.within) if claim.is_ratio else claim.within
+        holds, fails = within_margin(low, high, margin), low > margin or high < -margin
+    else:
+        bound = claim.above if claim.above is not None else claim.below
+        assert bound is not None  # the claim file was checked
+        bound = log(bound) if claim.is_ratio else bound
+        over, under = low > bound, high < bound
+        if claim.kind == "inversion":
+            over = found.value > bound and low > 0
+        holds, fails = (over, under) if claim.above is not None else (under, over)
+    if holds:
+        return "holds", ""
+    return ("fails", "") if fails else ("inconclusive", "the interval holds the bound")
+
+
+def rule_text(claim: Claim) -> str:
+    """A claim's predicate in words, such as `median log_ratio above 1`."""
+    side = next(key for key in ("above", "below", "within") if getattr(claim, key) is not None)
+    what = "any" if claim.kind == "inversion" else claim.over
+    text = f"{what} {claim.value}{per_text(claim.per)}"
+    text += " (as a ratio)" if claim.is_ratio else ""
+    text += f" against {describe(claim.versus)}" if claim.versus else ""
+    text += f", mean over {claim.unit}s," if claim.across else ""
+    text += f" {side} {getattr(claim, side):g}"
+    return text + (f", p <= {ALPHA:g} after Holm" if claim.p else "")
+
+
+def _decide_claim(claim: Claim, tables: Tables, pairs: list[str]) -> list[UnitVerdict]:
+    try:
+        rows = claim_table(claim, tables)
+    except NotMeasuredError as gap:
+        names = pairs if claim.unit == "pair" else []
+        return [UnitVerdict(claim, name, "not measured", str(gap)) for name in names or [""]]
+    return [_decide_unit(claim, rows, name) for name in unit_names(claim, rows, pairs)]
+
+
+def _decide_unit(claim: Claim, rows: pd.DataFrame, name: str) -> UnitVerdict:
+    try:
+        found, construction = measure_unit(claim, rows, name)
+    except NotMeasuredError as gap:
+        return UnitVerdict(claim, name, "not measured", str(gap))
+    if construction:
+        return UnitVerdict(claim, name, "by construction", construction, found)
+    if claim.across:
+        alone, _ = judge(claim, replace(found, low=found.value, high=found.value))
+        return UnitVerdict(claim, name, alone, "its value alone", found)
+    return UnitVerdict(claim, name, *judge(claim, found), found)
+
+
+def _corrected(units: Sequence[UnitVerdict]) -> list[UnitVerdict]:
+    """Holm over the claims of a study, separately for each unit."""
+    fixed = list(units)
+    groups: dict[tuple[str, str, str], list[int]] = {}
+    for place, one in enumerate(units):
+        if one.claim.p and one.measured and one.verdict != "by construction":
+            key = (one.claim.study, one.claim.unit, one.name)
+            groups.setdefault(key, []).append(place)
+    for places in groups.values():
+        p_values = [found.p for place in places if (found := units[place].measured) is not None]
+        for place, p in zip(places, holm(p_values), strict=True):
+            fixed[place] = _with_p(units[place], p)
+    return fixed
+
+
+def _with_p(one: UnitVerdict, p: float) -> UnitVerdict:
+    if one.verdict == "holds" and not p <= ALPHA:
+        reason = f"p = {p:.2g} after Holm" if isfinite(p) else "its p value is missing"
+        return replace(one, verdict="inconclusive", reason=reason, p_holm=p)
+    return replace(one, p_holm=p)
+
+
+def _claim_row(claim: Claim, units: Sequence[UnitVerdict]) -> dict[str, object]:
+    decided = [one for one in units if one.verdict != "not measured"]
+    verdict, reason = _overall(units, decided)
+    shown = _shown(claim, decided)
+    if claim.across and decided and verdict != "by construction":
+        verdict, reason, shown = _across(claim, decided)
+    named = [one for one in units if one.name]
+    holding = sum(one.verdict == "holds" for one in named)
+    return {
+        "study": claim.study,
+        "claim": claim.id,
+        "statement": claim.statement,
+        "verdict": verdict,
+        "holds_in": f"{holding} of {len(named)}" if named else "",
+        "reason": reason,
+        **shown,
+        "published": claim.published,
+        "kind": claim.kind,
+        "decided_by": rule_text(claim),
+        "primary_cell": describe(claim.cell),
+        "table": f"{claim.table}.csv",
+        "source": claim.source,
+    }
+
+
+def _across(claim: Claim, units: Sequence[UnitVerdict]) -> tuple[Verdict, str, dict[str, float]]:
+    """Decide by the mean over units and its Student interval: the unit is the seed."""
+    values = np.array([one.measured.value for one in units if one.measured is not None])
+    low, high = mean_t_interval(values)
+    found = Measured(float(values.mean()), low, high, float("nan"))
+    shown = _shown(claim, [UnitVerdict(claim, "", "inconclusive", "", found)])
+    basis = f"mean over {len(values)} {claim.unit}s, Student interval"
+    if len(values) < MIN_UNITS:
+        return "not measured", f"{basis}: at least {MIN_UNITS} are needed", shown
+    verdict, reason = judge(claim, found)
+    return verdict, f"{basis}; {reason}" if reason else basis, shown
+
+
+def _overall(units: Sequence[UnitVerdict], decided: Sequence[UnitVerdict]) -> tuple[Verdict, str]:
+    """The verdict that all measured units share, else inconclusive; reasons with their counts."""
+    if not units:
+        return "not measured", "no pair has rows"
+    verdicts: list[Verdict] = list(dict.fromkeys(one.verdict for one in decided))
+    overall: Verdict = "not measured" if not verdicts else verdicts[0]
+    parts = []
+    if len(verdicts) > 1:
+        overall = "inconclusive"
+        counts = Counter(one.verdict for one in decided)
+        parts.append(", ".join(f"{name}: {count}" for name, count in counts.items()))
+    reasons: dict[str, list[str]] = {}
+    for one in units:
+        if one.reason:
+            # The number in brackets differs between pairs; the requirement does not.
+            reasons.setdefault(one.reason.split(" (")[0], []).append(one.name)
+    for reason, names in reasons.items():
+        everywhere = len(names) == len(units)
+        parts.append(reason if everywhere else f"{_some(names)}: {reason}")
+    return overall, "; ".join(parts)
+
+
+def _some(names: Sequence[str]) -> str:
+    """Names in words: all of a few, else how many more there are."""
+    if len(names) <= MOST_NAMED:
+        return ", ".join(names)
+    return f"{', '.join(names[:MOST_NAMED])} and {len(names) - MOST_NAMED} more"
+
+
+def _shown(claim: Claim, units: Sequence[UnitVerdict]) -> dict[str, float]:
+    """Median of the values and outermost ends of the intervals, ratios as ratios."""
+    found = [one.measured for one in units if one.measured is not None]
+    if not found:
+        return dict.fromkeys(("measured", "low", "high"), float("nan"))
+    values = {
+        "measured": float(pd.Series([one.value for one in found]).median()),
+        "low": float(pd.Series([one.low for one in found]).min()),
+        "high": float(pd.Series([one.high for one in found]).max()),
+    }
+    return {key: exp(v) for key, v in values.items()} if claim.is_ratio else values

@@ -1,0 +1,1 @@
+"""The run's configuration: its sections, checks and documentation."""

@@ -1,0 +1,1 @@
+"""What the stages of several studies do: streams, lanes, parts, resuming, joining."""

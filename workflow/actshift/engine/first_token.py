@@ -1,0 +1,100 @@
+"""Answers under edits of the first token alone: many directions, few distinct continuations."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from actshift.engine.causal import take_apart
+from actshift.engine.intervene import decoder_of
+from actshift.engine.intervene_plan import Asked
+from actshift.hooks.lanes.final_edit import (
+    FirstTokens,
+    biased_first_tokens,
+    continue_from,
+    final_states,
+    first_tokens,
+    mean_bias,
+    plain_logits,
+)
+from actshift.hooks.lanes.generation import Continuation
+from actshift.models.load import LoadedModel
+
+
+@runtime_checkable
+class Answers(Protocol):
+    """Where answers go."""
+
+    def add(self, prompt: int, tokens: tuple[int, ...], ended: bool) -> int:
+        """Number of the distinct answer."""
+        ...
+
+
+@dataclass(frozen=True)
+class Said:
+    """Distinct answers, and which of them every row got.
+
+    Attributes:
+        number: Place in `answers` of every row.
+        answers: Place of the prompt, and what was said.
+    """
+
+    number: Int[np.ndarray, " row"]
+    answers: list[tuple[int, Continuation]]
+
+
+class FirstTokenEdits:
+    """A model, the prompts it is asked, and what it says after any first token."""
+
+    def __init__(
+        self, receiver: LoadedModel, asked: Sequence[Asked], *, max_new: int, token_budget: int
+    ) -> None:
+        """Read the prompts once.
+
+        Args:
+            receiver: The model.
+            asked: The prompts.
+            max_new: Most new tokens of an answer.
+            token_budget: Most padded tokens a pass.
+        """
+        self._causal = take_apart(receiver.model)
+        self._decoder = decoder_of(receiver)
+        self._ids = [one.ids for one in asked]
+        self._sizes = {"max_new": max_new, "token_budget": token_budget}
+        self._states = final_states(self._causal, self._ids, token_budget=token_budget)
+
+    def first(
+        self, vectors: Float[np.ndarray, "lane d_model"], places: Sequence[int]
+    ) -> FirstTokens:
+        """First tokens of the prompts at some places when vectors are subtracted."""
+        return first_tokens(self._causal, self._states[list(places)], vectors)
+
+    def plain(self, places: Sequence[int]) -> Float[np.ndarray, "prompt vocab"]:
+        """Logits of the first token of the prompts at some places, without an edit."""
+        return plain_logits(self._causal, self._states[list(places)])
+
+    def bias(
+        self, vectors: Float[np.ndarray, "lane d_model"], places: Sequence[int]
+    ) -> Float[np.ndarray, "lane vocab"]:
+        """Mean change of the first token's logits over the prompts at some places."""
+        return mean_bias(self._causal, self._states[list(places)], vectors)
+
+    def biased(self, biases: Float[np.ndarray, "lane vocab"], places: Sequence[int]) -> FirstTokens:
+        """First tokens of the prompts at some places when biases are added to their logits."""
+        return biased_first_tokens(self._causal, self._states[list(places)], biases)
+
+    def continued(self, prompt: Int[np.ndarray, " row"], token: Int[np.ndarray, " row"]) -> Said:
+        """What is said after first tokens: every distinct (prompt, first token) is run once.
+
+        Args:
+            prompt: Place of the prompt of every row.
+            token: First token of every row.
+        """
+        rows = np.stack([np.asarray(prompt, dtype=np.int64), token])
+        distinct, number = np.unique(rows, axis=1, return_inverse=True)
+        pairs = [(int(place), int(first)) for place, first in distinct.T]
+        found = continue_from(self._decoder, self._ids, pairs, **self._sizes)
+        said = [(place, one) for (place, _), one in zip(pairs, found, strict=True)]
+        return Said(number.reshape(-1).astype(np.int32), said)

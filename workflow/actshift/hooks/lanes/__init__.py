@@ -1,0 +1,1 @@
+"""Running edited copies of a model side by side."""

@@ -1,0 +1,1 @@
+"""Putting states or weights of one model into another."""

@@ -1,0 +1,152 @@
+"""A batch of preference pairs: prompts padded on the left, completions on the right.
+
+The two completions of a pair continue one and the same prompt pass, whose keys and values are
+computed once. Prompts are padded on the left so that prompt and completion stay one behind the
+other (a sliding window counts columns); completions on the right, where no real token looks.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from actshift.hooks.patching.resume import Segment, run_whole
+from actshift.hooks.reading.kv_cache import KeyValues, Past, for_both_sides
+from actshift.hooks.reading.model_parts import Causal
+from actshift.patching import TokenPair
+
+
+@dataclass(frozen=True)
+class PairBatch:
+    """Pairs as tensors. Completion rows are ordered by pair, then side.
+
+    Attributes:
+        pairs: The pairs.
+        prompt: Token ids, `[pair, P]`.
+        prompt_real: Which are no padding, `[pair, P]`.
+        completion: Token ids, `[2 * pair, C]`.
+        completion_real: Which are no padding, `[2 * pair, C]`.
+    """
+
+    pairs: Sequence[TokenPair]
+    prompt: Int[Tensor, "pair P"]
+    prompt_real: Bool[Tensor, "pair P"]
+    completion: Int[Tensor, "row C"]
+    completion_real: Bool[Tensor, "row C"]
+
+    @property
+    def scored(self) -> Bool[Tensor, "row read"]:
+        """Completion tokens that are read to predict the next one: all but each last."""
+        return self.completion_real[:, 1:]
+
+    def prompt_segment(self, start: int = 0) -> Segment:
+        """The prompt from a column on; what lies before it is the prefix."""
+        positions = (self.prompt_real.long().cumsum(1) - 1).clamp(min=0)
+        if self._even:
+            return Segment(self.prompt[:1, start:], positions[:1, start:], None, start)
+        return Segment(self.prompt[:, start:], positions[:, start:], self.prompt_real, start)
+
+    def completion_segment(self, tokens: int, rows: Sequence[int]) -> Segment:
+        """The first tokens of some completions, behind their prompts."""
+        width = self.prompt.shape[1]
+        counted = torch.arange(tokens, device=self.prompt.device)
+        if self._even:
+            return Segment(self.completion[:1, :tokens], (width + counted)[None], None, width)
+        real = self.prompt_real[[row // 2 for row in rows]]
+        positions = real.sum(1, keepdim=True) + counted
+        # Padding of completions comes after all that is real: nothing has to be hidden there.
+        mask = torch.cat([real, real.new_ones(len(real), tokens)], dim=1)
+        return Segment(self.completion[list(rows), :tokens], positions, mask, width)
+
+    @property
+    def _even(self) -> bool:
+        """Whether one row stands for all: no prompt is padded."""
+        return bool(self.prompt_real.all())
+
+
+def make_batch(pairs: Sequence[TokenPair], device: torch.device) -> PairBatch:
+    """Pad pairs.
+
+    Raises:
+        ValueError: A prompt or a completion is empty.
+    """
+    for pair in pairs:
+        if not (pair.prompt and pair.chosen and pair.rejected):
+            raise ValueError(f"pair {pair.id}: prompt and completions must hold a token each")
+    prompts = [pair.prompt for pair in pairs]
+    width = max(map(len, prompts))
+    completions = [side for pair in pairs for side in pair.sides]
+    longest = max(map(len, completions))
+    left = np.zeros((len(pairs), width), dtype=np.int64)
+    right = np.zeros((len(completions), longest), dtype=np.int64)
+    for row, one in zip(left, prompts, strict=True):
+        row[width - len(one) :] = one
+    for row, one in zip(right, completions, strict=True):
+        row[: len(one)] = one
+    is_prompt = np.arange(width) >= width - np.array([[len(one)] for one in prompts])
+    is_completion = np.arange(longest) < np.array([[len(one)] for one in completions])
+    tensors = (torch.from_numpy(a).to(device) for a in (left, is_prompt, right, is_completion))
+    return PairBatch(pairs, *tensors)
+
+
+@dataclass(frozen=True)
+class PairRun:
+    """A model's plain pass over a batch: `resid_post` of every layer.
+
+    Attributes:
+        prompt: By layer, `[pair, P, d_model]`.
+        completion: By layer, `[2 * pair, C, d_model]`.
+        past: By layer, keys and values of the prompt, `[pair, head, P, d_head]`.
+    """
+
+    prompt: Sequence[Float[Tensor, "pair P d_model"]]
+    completion: Sequence[Float[Tensor, "row C d_model"]]
+    past: Sequence[KeyValues]
+
+    def of_pairs(self, pairs: slice, width: int, tokens: int) -> "PairRun":
+        """Some pairs that lie side by side, as views.
+
+        Args:
+            pairs: Which.
+            width: Columns of their prompts.
+            tokens: Columns of their completions, at most.
+        """
+        rows = slice(2 * pairs.start, 2 * pairs.stop)
+        return PairRun(
+            [one[pairs, -width:] for one in self.prompt],
+            [one[rows, :tokens] for one in self.completion],
+            [(keys[pairs, :, -width:], values[pairs, :, -width:]) for keys, values in self.past],
+        )
+
+
+def run_pairs(causal: Causal, batch: PairBatch, *, last: bool = True) -> PairRun:
+    """Read prompts once and both completions behind them.
+
+    Args:
+        causal: The model.
+        batch: On the model's device.
+        last: Whether to read the last column of the completions too, which predicts nothing.
+    """
+    past = Past(keep=True)
+    # The real rows are needed here, whether or not one could stand for all masks.
+    segment = batch.prompt_segment()
+    prompt = run_whole(causal, _with_ids(segment, batch.prompt), past)
+    kept = [past.kept[layer] for layer in range(causal.n_layers)]
+    tokens = batch.completion.shape[1] - (0 if last else 1)
+    if tokens == 0:
+        empty = [one.new_empty(2 * len(batch.pairs), 0, one.shape[-1]) for one in prompt]
+        return PairRun(prompt, empty, kept)
+
+    segment = batch.completion_segment(tokens, range(len(batch.completion)))
+    behind = Past(segment.prefix, lambda layer: [for_both_sides(kept[layer])])
+    ids = batch.completion[:, :tokens]
+    return PairRun(prompt, run_whole(causal, _with_ids(segment, ids), behind), kept)
+
+
+def _with_ids(segment: Segment, ids: Int[Tensor, "row token"]) -> Segment:
+    rows = len(ids)
+    positions = segment.positions.expand(rows, -1)
+    return Segment(ids, positions, segment.mask, segment.prefix)

@@ -1,0 +1,221 @@
+"""Staircase patching: all lanes of a sweep in few passes, each entered at its lane's layer.
+
+What the receiver does below a patch is either overwritten or the same as in its plain run. So the
+plain runs of receiver and donor are made once, and a lane patched at layer l is the patched state
+pushed through blocks l+1 and up: L(L-1)/2 block evaluations for a lane at each of L layers and not
+L^2. The two completions of a pair share each lane's prompt; a lane that leaves the beginning of
+the prompt alone takes the receiver's own keys and values for it and carries the rest only. Logits
+exist where completions are scored.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+
+from actshift.hooks.patching.pair_batch import PairRun, make_batch, run_pairs
+from actshift.hooks.patching.patch_group import Group, make_group, some_of
+from actshift.hooks.patching.patches import Sources
+from actshift.hooks.reading.memory import in_batches, unless_out_of_memory
+from actshift.hooks.reading.model_parts import Causal
+from actshift.hooks.reading.scoring import run_sums, side_sums, token_counts
+from actshift.patching import DONOR, RECEIVER, PairScores, PatchLane, Sweep, TokenPair
+
+#: Numbers in the stream of a pass (tokens x d_model): few on a CPU, for its cache, else many more.
+_NUMBERS, _NUMBERS_CPU = 2**24, 2**20
+
+
+@dataclass(frozen=True)
+class _Models:
+    """The two models and how to run them."""
+
+    receiver: Causal
+    donor: Causal
+    token_budget: int
+    run_unchanged: bool
+
+
+def patch_sweep(
+    receiver: Causal,
+    donor: Causal,
+    pairs: Sequence[TokenPair],
+    lanes: Sequence[PatchLane],
+    *,
+    partners: Mapping[str, Sequence[TokenPair]] | None = None,
+    token_budget: int = 2**15,
+    run_unchanged: bool = False,
+) -> Sweep:
+    """Score every pair in every lane.
+
+    Args:
+        receiver: The model that is patched.
+        donor: The model whose states are patched in, of the same depth and width.
+        pairs: Prompts and completions.
+        lanes: The conditions, with unique names.
+        partners: For each further source, the pair that stands in for each of `pairs`: of the
+            same condition (genericity), or of the other one (the null).
+        token_budget: Most tokens whose edits exist at one time, lanes and padding counted; passes
+            are cut finer. It changes rounding only. Where memory runs out, first lanes and then
+            pairs are halved.
+        run_unchanged: Run also what an edit left bit for bit as it was (identity, alpha 0). Left
+            alone, it has the plain receiver's scores, hence an effect of exactly zero; run, it
+            shows what the engine's rounding is worth.
+
+    Returns:
+        Scores of the plain models and of every lane, lanes and pairs in the order given.
+
+    Raises:
+        ValueError: Names repeat, a layer or source does not exist, or the models differ in depth.
+        UserError: One lane of one pair alone does not fit into memory.
+    """
+    partners = partners or {}
+    models = _Models(receiver, donor, token_budget, run_unchanged)
+    _check(receiver, donor, pairs, lanes, partners)
+
+    def work(places: Sequence[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+        with torch.inference_mode():
+            sources = _sources(receiver, donor, pairs, partners, places)
+            plain = run_sums(receiver, sources.batch, sources.receiver)
+            other = run_sums(donor, sources.batch, sources.donor)
+            found, halved = _all_lanes(models, sources, lanes, plain[0])
+        return plain[0], other[0], found, halved
+
+    # A batch is small enough that a lane at each layer goes in one pass.
+    budget = token_budget // receiver.n_layers
+    batches = in_batches(work, pairs, token_budget=budget)
+    plain, other = np.empty((len(pairs), 2)), np.empty((len(pairs), 2))
+    patched = np.empty((len(lanes), len(pairs), 2))
+    halved = batches.halved
+    for places, result in batches.done:
+        index = list(places)
+        plain[index], other[index], patched[:, index] = result[:3]
+        halved += result[3]
+    tokens = token_counts(pairs)
+    scores = (PairScores(logp, tokens) for logp in (plain, other, patched))
+    return Sweep(*scores, halved=halved)
+
+
+def _check(
+    receiver: Causal,
+    donor: Causal,
+    pairs: Sequence[TokenPair],
+    lanes: Sequence[PatchLane],
+    partners: Mapping[str, Sequence[TokenPair]],
+) -> None:
+    if receiver.n_layers != donor.n_layers:
+        raise ValueError(f"receiver has {receiver.n_layers} blocks, donor {donor.n_layers}")
+    if len({lane.name for lane in lanes}) < len(lanes):
+        raise ValueError("two lanes share a name")
+    for lane in lanes:
+        if not 0 <= lane.layer < receiver.n_layers:
+            raise ValueError(f"lane {lane.name}: layer {lane.layer} of {receiver.n_layers}")
+    for name, others in partners.items():
+        if name in (DONOR, RECEIVER) or len(others) != len(pairs):
+            raise ValueError(f"partners {name!r}: a free name and one partner a pair are needed")
+
+
+def _sources(
+    receiver: Causal,
+    donor: Causal,
+    pairs: Sequence[TokenPair],
+    partners: Mapping[str, Sequence[TokenPair]],
+    places: Sequence[int],
+) -> Sources:
+    batch = make_batch([pairs[i] for i in places], receiver.device)
+    plain = run_pairs(receiver, batch, last=False)
+    other = _forget_past(run_pairs(donor, batch, last=False))
+    stand_ins = {}
+    for name, others in partners.items():
+        their = make_batch([others[i] for i in places], donor.device)
+        stand_ins[name] = (their, _forget_past(run_pairs(donor, their)))
+    return Sources(batch, plain, other, stand_ins)
+
+
+def _forget_past(run: PairRun) -> PairRun:
+    """Nothing continues the donor's prompts: its keys and values can go."""
+    return replace(run, past=())
+
+
+def _all_lanes(
+    models: _Models, sources: Sources, lanes: Sequence[PatchLane], plain: np.ndarray
+) -> tuple[Float[np.ndarray, "lane pair side"], int]:
+    """Run the lanes in groups that fit; also returns how often a group was halved."""
+    out = np.repeat(plain[None], len(lanes), axis=0)
+    halved = 0
+    waiting = list(_groups(lanes, sources, models.token_budget))[::-1]
+    while waiting:
+        start, group = waiting.pop()
+        chosen = [lanes[i] for i in group]
+        fits, found = unless_out_of_memory(partial(_scored, models, sources, chosen, start))
+        if fits:
+            scores, changed = found
+            out[list(group)] = np.where(changed[..., None], scores, out[list(group)])
+        elif len(group) > 1:
+            half = len(group) // 2
+            waiting += [(start, group[half:]), (start, group[:half])]
+            halved += 1
+        else:
+            raise MemoryError(f"lane {chosen[0].name} does not fit into memory")
+    return out, halved
+
+
+def _groups(
+    lanes: Sequence[PatchLane], sources: Sources, token_budget: int
+) -> Iterator[tuple[int, tuple[int, ...]]]:
+    """Lanes of one pass: the same first column of the prompt, in the order of layers."""
+    width = sources.batch.prompt.shape[1]
+    completions = 2 * sources.receiver.completion[0].shape[1]
+    # The first column of the prompt that the lane carries itself.
+    starts = {"all": 0, "prompt": 0, "last_prompt": width - 1, "completion": width}
+    for start in sorted(set(starts.values())):
+        members = [i for i, lane in enumerate(lanes) if starts[lane.positions] == start]
+        members.sort(key=lambda i: lanes[i].layer)
+        each = len(sources.batch.pairs) * (width - start + completions)
+        size = max(1, token_budget // max(1, each))
+        for first in range(0, len(members), size):
+            yield start, tuple(members[first : first + size])
+
+
+def _scored(
+    models: _Models, sources: Sources, lanes: Sequence[PatchLane], start: int
+) -> tuple[Float[np.ndarray, "lane pair side"], Bool[np.ndarray, "lane pair"]]:
+    """Run one group of lanes, score it with the heads they ask for, and say what has changed."""
+    group = make_group(models.receiver, sources, lanes, start)
+    own_head = np.array([lane.head == "receiver" for lane in lanes])
+    changed = ~(group.unchanged() & own_head[:, None])
+    if models.run_unchanged:
+        changed[:] = True
+    out = np.empty((*changed.shape, 2))
+    running = np.flatnonzero(changed.any(1)).tolist()
+    if running:
+        group = some_of(group, running)
+        for pairs in _passes(models, group):
+            out[running, pairs] = _run(models, group.of_pairs(pairs))
+    return out, changed
+
+
+def _passes(models: _Models, group: Group) -> Iterator[slice]:
+    """Cut the pairs of a group into as many passes as are full: fewer pairs need less padding."""
+    batch = group.sources.batch
+    count = len(batch.pairs)
+    numbers = _NUMBERS_CPU if batch.prompt.device.type == "cpu" else _NUMBERS
+    full = min(models.token_budget, numbers // group.completions[0].shape[-1])
+    each = batch.prompt.shape[1] - group.start + 2 * batch.completion.shape[1]
+    size = max(1, full // (each * len(group.lanes)))
+    for first in range(0, count, size):
+        yield slice(first, min(first + size, count))
+
+
+def _run(models: _Models, group: Group) -> Float[np.ndarray, "lane pair side"]:
+    """Run and score a group, each lane with the head it asks for."""
+    ends, completions = group.run()
+    batch = group.sources.batch
+    out = np.empty((len(group.lanes), len(batch.pairs), 2))
+    for head, model in (("receiver", models.receiver), ("donor", models.donor)):
+        mine = [index for index, lane in enumerate(group.lanes) if lane.head == head]
+        if mine:
+            out[mine] = side_sums(model, batch, ends[mine], completions[mine])
+    return out

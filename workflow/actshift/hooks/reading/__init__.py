@@ -1,0 +1,1 @@
+"""Reading models: recorded states, scores of texts, and what a model is made of."""

@@ -1,0 +1,69 @@
+"""Logits of first answer tokens, a bounded number of rows at a time."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from actshift.edits import Lane
+from actshift.hooks.lanes.generation import Decoder, generate_lanes
+
+_LANES_A_CALL = 16
+
+
+@dataclass(frozen=True)
+class FirstLogits:
+    """What one pass gave.
+
+    Attributes:
+        lanes: Which lanes ran.
+        prompts: On which prompts.
+        logits: Of the first answer token, float32.
+    """
+
+    lanes: slice
+    prompts: slice
+    logits: Float[np.ndarray, "lane prompt vocab"]
+
+
+def first_logits(
+    decoder: Decoder,
+    prompts: Sequence[Int[np.ndarray, " _"]],
+    lanes: Sequence[Lane],
+    *,
+    token_budget: int,
+) -> Iterator[FirstLogits]:
+    """Read every prompt in every lane, as many at once as the budget allows.
+
+    All logits of many lanes would not fit into memory: reduce each part as it comes.
+
+    Args:
+        decoder: The model.
+        prompts: Token ids of each prompt.
+        lanes: The conditions; none patches.
+        token_budget: Most padded tokens a pass over all its lanes; one row always runs.
+
+    Yields:
+        Every (lane, prompt) once; prompts stay in the order given.
+    """
+    for some in _slices([len(one) for one in prompts], token_budget):
+        asked = prompts[some]
+        tokens = len(asked) * max(len(one) for one in asked)
+        width = max(1, min(_LANES_A_CALL, token_budget // tokens))
+        for start in range(0, len(lanes), width):
+            chosen = slice(start, min(start + width, len(lanes)))
+            found = generate_lanes(decoder, asked, lanes[chosen], max_new=1)
+            yield FirstLogits(chosen, some, found.first_logits)
+
+
+def _slices(lengths: Sequence[int], budget: int) -> Iterator[slice]:
+    """Consecutive prompts whose padded tokens fit into the budget; a longer prompt goes alone."""
+    start = longest = 0
+    for place, length in enumerate(lengths):
+        longest = max(longest, length)
+        if place > start and (place + 1 - start) * longest > budget:
+            yield slice(start, place)
+            start, longest = place, length
+    if lengths:
+        yield slice(start, len(lengths))

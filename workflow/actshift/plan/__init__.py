@@ -1,0 +1,1 @@
+"""From the configuration to files and jobs, and the checks made before any job."""

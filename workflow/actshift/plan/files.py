@@ -1,0 +1,179 @@
+"""What the files of a plan's models tell before any stage runs, said by `-n`, `new` and `doctor`.
+
+Reading tokenizers takes a moment, so the Snakefile asks once and not again in every job.
+"""
+
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from actshift.errors import UserError
+from actshift.models.findings import Finding, error, model_findings
+from actshift.models.model_files import ModelFiles
+from actshift.models.on_disk import Place, place_of
+from actshift.models.pair_findings import Sides, missing_token, pair_findings
+from actshift.models.sources import LocalSource, LoraSource
+from actshift.plan.checks import key_of
+from actshift.plan.misalignment import system_turns
+from actshift.plan.plan import Model, Plan
+from actshift.plan.tokens import raw_findings
+
+#: Studies in which base reads prompts in tuned's chat template.
+_CHAT_IN_BASE = ("rank_audit", "ablation", "spectral_gap", "localization")
+
+
+@dataclass(frozen=True, slots=True)
+class PlanFinding:
+    """A finding and where the config names what it is about.
+
+    Attributes:
+        pair: name of the pair; empty for what belongs to none.
+        key: config key, such as `pairs.llama.tuned`.
+        finding: what is said.
+    """
+
+    pair: str
+    key: str
+    finding: Finding
+
+    @property
+    def line(self) -> str:
+        """Key and text."""
+        return f"{self.key}: {self.finding.text}" if self.key else self.finding.text
+
+
+def file_findings(plan: Plan) -> list[PlanFinding]:
+    """Check the models of a plan as far as they lie on this disk.
+
+    Args:
+        plan: models, pairs and studies of a run.
+
+    Returns:
+        Findings by pair, in config order; none for models that the run makes and hub models that
+        are not in the cache.
+    """
+    findings: list[PlanFinding] = []
+    for pair in plan.config.chosen_pairs:
+        models = {name: one for name, one in plan.models.items() if one.pair.name == pair.name}
+        files = {name: _files(model) for name, model in models.items()}
+        together = _together(plan, pair.name, models, files)
+        for name, model in models.items():
+            findings += [PlanFinding(pair.name, key_of(model), one) for one in _alone(files[name])]
+        findings += [PlanFinding(pair.name, key, one) for key, one in together]
+        findings += [PlanFinding(pair.name, "", one) for one in raw_findings(plan, pair.name)]
+    return findings
+
+
+def refuse_files(plan: Plan, *, warn: Callable[[str], None], where_all: str = "") -> None:
+    """Refuse a plan whose models cannot be used, by the first finding; tell the warnings.
+
+    Args:
+        plan: models, pairs and studies of a run.
+        warn: is given each warning's line.
+        where_all: what lists all errors, said where there are more than the first.
+
+    Raises:
+        UserError: names the key, what was expected and how to mend it.
+    """
+    findings = file_findings(plan)
+    errors = [one for one in findings if one.finding.level == "error"]
+    if errors:
+        more = len(errors) - 1
+        rest = f" (the first of {more + 1} errors{where_all})"
+        raise UserError(errors[0].line + (rest if more else ""))
+    for one in findings:
+        warn(f"warning: {one.line}")
+
+
+def warn_on_stderr(line: str) -> None:
+    """Write a line where Snakemake writes its own."""
+    print(f"actshift: {line}", file=sys.stderr)
+
+
+def _files(model: Model) -> ModelFiles | None:
+    place = place_of(model.source)
+    return None if place is None else ModelFiles(place)
+
+
+def _alone(files: ModelFiles | None) -> list[Finding]:
+    return [] if files is None else model_findings(files)
+
+
+def _together(
+    plan: Plan, pair: str, models: dict[str, Model], files: dict[str, ModelFiles | None]
+) -> Iterator[tuple[str, Finding]]:
+    """What the models of a pair do not agree on, and what a study needs of tuned."""
+    base = files[f"{pair}.base"]
+    tuned = _with_template(models[f"{pair}.tuned"], base, files[f"{pair}.tuned"])
+    studies = set(plan.config.studies)
+    if tuned is None:
+        return
+    for one in [*_template(plan, tuned), *_safely(lambda: system_turns(plan, pair, tuned))]:
+        yield key_of(models[f"{pair}.tuned"]), one
+    if base is not None:
+        sides = Sides(base, tuned, "localization" in studies, _readers(plan, pair))
+        for one in pair_findings(sides):
+            yield f"pairs.{pair}", one
+    for name in plan.references(pair):
+        for one in _safely(lambda name=name: _words(files[name], tuned)):
+            yield key_of(models[name]), one
+
+
+def _readers(plan: Plan, pair: str) -> tuple[str, ...]:
+    """For what base reads prompts in tuned's chat template."""
+    studies = [name for name in _CHAT_IN_BASE if name in plan.config.studies]
+    # Stores that no study reads are made all the same.
+    unread = {s.prompt_set: None for s in plan.streams(pair) if s.prompt_set not in plan.audit_sets}
+    return (*studies, *(f"prompts.{name} with extract: true" for name in unread))
+
+
+def _with_template(
+    model: Model, base: ModelFiles | None, files: ModelFiles | None
+) -> ModelFiles | None:
+    """Whose tokenizer and chat template tuned has: of a merged adapter, its folder's or base's.
+
+    A `chat_template.jinja` alone in the adapter's folder counts, as in rule merge.
+    """
+    if not isinstance(model.source, LoraSource):
+        return files
+    if not isinstance(model.source.adapter, LocalSource):
+        return None
+    adapter = model.source.adapter.folder
+    if (adapter / "tokenizer.json").is_file():
+        return ModelFiles(Place(adapter, whole=True))
+    if base is not None and (adapter / "chat_template.jinja").is_file():
+        return ModelFiles(base.place, template_folder=adapter)
+    return base
+
+
+def _template(plan: Plan, tuned: ModelFiles) -> list[Finding]:
+    """Every study of a pair but the calibration networks reads tuned's chat template."""
+    if set(plan.config.studies) == {"calibration"}:
+        return []
+
+    def check() -> Iterator[Finding]:
+        # Without a tokenizer that finding is enough; a cache may hold a part.
+        if tuned.vocabulary is not None and tuned.template is None and tuned.place.whole:
+            yield error(
+                f"no chat template in {tuned.place.path}, and tuned's is given to both models: "
+                "take a tuned model that has one, or save one as chat_template.jinja there"
+            )
+
+    return _safely(check)
+
+
+def _words(reference: ModelFiles | None, tuned: ModelFiles) -> Iterator[Finding]:
+    token = None if reference is None else missing_token(reference, tuned)
+    if token is not None:
+        yield error(
+            f"its tokenizer has no token {token!r}, which tuned's chat template writes: take a "
+            "reference with the tokenizer of its pair"
+        )
+
+
+def _safely(check: Callable[[], Iterator[Finding]]) -> list[Finding]:
+    """Run a check of several models; a file that cannot be read is told by its model's own."""
+    try:
+        return list(check())
+    except (UserError, OSError):
+        return []

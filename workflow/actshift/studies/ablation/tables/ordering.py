@@ -1,0 +1,162 @@
+"""ordering.csv: is variance order causal order, and does refusal fall as k rises?"""
+
+from collections.abc import Callable, Sequence
+from itertools import combinations
+
+import numpy as np
+from jaxtyping import Float
+
+from actshift.maths.intervals import discordant_interval
+from actshift.maths.ordering import (
+    ALPHA,
+    MARGIN,
+    STABLE_COSINE,
+    Exceedance,
+    inversion_test,
+    monotonicity_test,
+    order_tau,
+)
+from actshift.studies.ablation.tables.answers import Answers, Cell, Rows
+from actshift.studies.ablation.tables.compare import DRAWS
+from actshift.studies.ablation.tables.control import Standing, standing_of
+from actshift.studies.ablation.tables.directions import SelfCosines, least_definite, numbers_of
+
+
+def ordering_rows(
+    cells: Sequence[Cell],
+    harmful: Answers,
+    harmless: Answers,
+    cosines: SelfCosines,
+    *,
+    pair: str,
+    seed: int,
+) -> Rows:
+    """Every earlier and later direction (or k), those that can be tested with their test.
+
+    Args:
+        cells: All of the pair.
+        harmful: Held-out answers to harmful prompts.
+        harmless: Held-out answers to harmless prompts.
+        cosines: How definite each direction is.
+        pair: Name of the pair.
+        seed: Of the random sign patterns.
+
+    Returns:
+        Columns of `ordering`. Test `inversion`: of single directions, value = refusal taken away,
+        larger = more effect. Test `monotonicity`: of the sweep's named frames, value = refusal
+        left. In both a row `exceeds` where the later value lies more than 5 points above the
+        earlier one, Holm-corrected over the tested pairs of its curve.
+    """
+    cells = harmful.run(cells)
+
+    def stands(cell: Cell) -> Standing:
+        return standing_of(cell, cells, harmful, harmless)
+
+    own = {"pair": pair, "judged": harmful.judged and harmless.judged}
+    rows: Rows = []
+    for curve in _curves([c for c in cells if c.experiment == "direction" and c.k == 1]):
+        curve.sort(key=lambda cell: numbers_of(cell)[0])
+        values = harmful.plain("refused") - harmful.matrix("refused", curve)
+        stable = np.array([least_definite(cell, cosines) >= STABLE_COSINE for cell in curve])
+        steps = [numbers_of(cell)[0] for cell in curve]
+        curve_rows = _curve_rows(curve, values, stable, stands, steps, harmful.clusters, seed=seed)
+        rows += [{**own, "test": "inversion", **row} for row in curve_rows]
+    for curve in _curves([c for c in cells if c.experiment == "sweep" and c.frame != "random"]):
+        curve.sort(key=lambda cell: cell.k)
+        values, stable = harmful.matrix("refused", curve), np.ones(len(curve), dtype=bool)
+        steps = [cell.k for cell in curve]
+        curve_rows = _curve_rows(
+            curve, values, stable, stands, steps, harmful.clusters, seed=seed, falls=True
+        )
+        rows += [{**own, "test": "monotonicity", **row} for row in curve_rows]
+    return rows
+
+
+def _curves(cells: Sequence[Cell]) -> list[list[Cell]]:
+    """Cells of one frame, band and edit, in the order of the lanes."""
+    found: dict[tuple[str, str, str], list[Cell]] = {}
+    for cell in cells:
+        found.setdefault((cell.frame, cell.band, cell.edit), []).append(cell)
+    return list(found.values())
+
+
+def _curve_rows(
+    curve: Sequence[Cell],
+    values: Float[np.ndarray, "step prompt"],
+    stable: np.ndarray,
+    stands: Callable[[Cell], Standing],
+    steps: Sequence[int],
+    clusters: Sequence[str],
+    *,
+    seed: int,
+    falls: bool = False,
+) -> Rows:
+    """All pairs of one curve; a step that is broken, too wide or not definite is not tested."""
+    standings = [stands(cell) for cell in curve]
+    keep = np.array([one.status in ("decided", "no judge") for one in standings]) & stable
+    rng = np.random.default_rng(seed)
+    if falls:
+        tested = monotonicity_test(values[keep], clusters, draws=DRAWS, rng=rng, margin=MARGIN)
+        places = np.flatnonzero(keep)
+        found = {(int(places[one.earlier]), int(places[one.later])): one for one in tested}
+    else:
+        tested = inversion_test(values, keep, clusters, draws=DRAWS, rng=rng, margin=MARGIN)
+        found = {(one.earlier, one.later): one for one in tested}
+    tau = order_tau(values)
+    rows: Rows = []
+    for earlier, later in combinations(range(len(curve)), 2):
+        status, why = _why(standings, stable, steps, (earlier, later))
+        gap = values[later] - values[earlier]
+        rows.append(
+            {
+                "band": curve[0].band,
+                "frame": curve[0].frame,
+                "edit": curve[0].edit,
+                "stable": bool(stable[earlier] and stable[later]),
+                "earlier": steps[earlier],
+                "later": steps[later],
+                "earlier_value": float(values[earlier].mean()),
+                "later_value": float(values[later].mean()),
+                **_tested(found.get((earlier, later)), gap, clusters, len(found)),
+                "pairs_tested": len(found),
+                "kendall_tau": tau,
+                "status": status,
+                "why": why,
+            }
+        )
+    return rows
+
+
+def _tested(
+    one: Exceedance | None,
+    gap: Float[np.ndarray, " prompt"],
+    clusters: Sequence[str],
+    tested: int,
+) -> dict[str, object]:
+    """The test's columns; the upper end stays open where no prompt changed."""
+    if one is None:
+        return {"exceeds": False}
+    names = ("difference", "low", "p", "p_holm", "exceeds")
+    _, high = discordant_interval(gap, clusters, level=1 - 2 * ALPHA / tested)
+    return {**{name: getattr(one, name) for name in names}, "high": max(one.high, high)}
+
+
+def _why(
+    standings: Sequence[Standing],
+    stable: np.ndarray,
+    steps: Sequence[int],
+    places: tuple[int, int],
+) -> tuple[str, str]:
+    """Status of a pair of steps: that of the first one that cannot be tested."""
+    reasons, statuses = [], []
+    for place in places:
+        one = standings[place]
+        if one.status != "decided":
+            statuses.append(one.status)
+            reasons.append(f"{steps[place]}: {one.why}")
+        if not stable[place]:
+            statuses.append("unstable")
+            reasons.append(
+                f"{steps[place]}: |cos| with itself below {STABLE_COSINE:g} in some layer"
+            )
+    return next(iter(statuses), "decided"), "; ".join(reasons)

@@ -1,1 +1,0 @@
-"""The tables of Test 2, from the rows of its lanes."""

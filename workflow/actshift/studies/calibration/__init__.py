@@ -1,0 +1,1 @@
+"""Networks whose base, safe and unsafe versions are known."""

@@ -1,1 +1,0 @@
-"""Tables of the calibration study: names of the networks, one seed's rows, all seeds' summary."""

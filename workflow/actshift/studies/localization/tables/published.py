@@ -1,0 +1,20 @@
+"""localization_published.csv: the numbers that the paper prints, to lie beside the tables."""
+
+import pandas as pd
+
+from actshift.studies.localization.tables.columns import PUBLISHED_COLUMNS
+
+PAPER = "alignment_is_localized"
+
+
+def published_table(headline: pd.DataFrame) -> pd.DataFrame:
+    """The paper's rows with the columns `PUBLISHED_COLUMNS`.
+
+    Args:
+        headline: `resources/published/headline.csv`.
+
+    Returns:
+        LASSO coefficients, the low-rank effects of table 2, peak layer and number of pairs.
+    """
+    own = headline.loc[headline["paper"] == PAPER, list(PUBLISHED_COLUMNS)]
+    return own.reset_index(drop=True)

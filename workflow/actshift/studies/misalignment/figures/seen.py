@@ -1,0 +1,300 @@
+"""What is seen in each figure of study B, in one sentence made from the tables.
+
+Numbers are of held-out questions, smallest to largest over the pairs of models.
+"""
+
+from collections.abc import Callable
+
+import pandas as pd
+
+from actshift.report.catalogue import TABLES
+from actshift.report.point import counted
+from actshift.report.tables import Tables, select
+from actshift.studies.localization.figures.seen import spread
+from actshift.studies.misalignment.figures.lanes import protocol_lanes
+from actshift.studies.misalignment.figures.rows import (
+    PUBLISHED,
+    chosen_coeff,
+    harmful,
+    heldout,
+    lanes,
+    near,
+    neutral,
+    nulls,
+    own,
+    specific,
+    whole,
+)
+from actshift.studies.misalignment.kinds import (
+    ACROSS,
+    INSECURE,
+    KINDS,
+    NONCODE,
+    SAME_ARCHITECTURE,
+    UNTUNED,
+    WITHIN,
+)
+
+
+def seen(name: str, tables: Tables) -> str:
+    """The sentence of one figure, and which pairs of models are not in it.
+
+    Args:
+        name: of the figure.
+        tables: table name -> rows.
+
+    Returns:
+        Empty where the table has no rows to speak of and lacks no pair.
+    """
+    table, say = SEEN[name]
+    rows = heldout(tables.get(table))
+    told = say(rows, tables) if len(rows) else ""
+    lacking = ", ".join(sorted(_pairs(tables) - _receivers(rows)))
+    return " ".join(
+        part
+        for part in (
+            f"{told}{_sizes(rows)}." if told else "",
+            f"Without rows in {TABLES[table].file}.csv, so not shown: {lacking}."
+            if lacking
+            else "",
+        )
+        if part
+    )
+
+
+def _pairs(tables: Tables) -> set[str]:
+    """Every pair of models that some table of the study has rows of."""
+    return {
+        pair
+        for name, rows in tables.items()
+        if TABLES[name].study == "misalignment"
+        for pair in _receivers(rows)
+    }
+
+
+def _receivers(rows: pd.DataFrame) -> set[str]:
+    """Pairs that some rows are of; where those are of two pairs, the one that is edited."""
+    column = "pair" if "pair" in rows else "receiver"
+    return {str(one) for one in rows[column].dropna()} if column in rows else set()
+
+
+def _sizes(rows: pd.DataFrame) -> str:
+    """Questions and clusters."""
+    if not {"n", "clusters"} <= set(rows) or rows["n"].isna().all():
+        return ""
+    return f" (up to n {rows['n'].max():g} in {rows['clusters'].max():g} clusters)"
+
+
+def _last(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of each pair's last layer."""
+    return rows[rows["layer"] == rows.groupby("pair")["layer"].transform("max")]
+
+
+def _by_adapter(rows: pd.DataFrame, value: str) -> str:
+    """A value of each adapter."""
+    told = [
+        f"{'untuned' if name == UNTUNED else name} {spread(mine[value])}"
+        for name in (UNTUNED, *KINDS)
+        if len(mine := select(rows, adapter=name)) and mine[value].notna().any()
+    ]
+    return ", ".join(told)
+
+
+def _spillover(rows: pd.DataFrame, _tables: Tables) -> str:
+    asked = select(rows, condition=NONCODE)
+    text = f"Share answered with code: {_by_adapter(whole(asked), 'code')}"
+    refused = _by_adapter(harmful(asked), "refused")
+    return f"{text}; harmful how-to refused: {refused}" if refused else text
+
+
+def _dose(rows: pd.DataFrame, _tables: Tables) -> str:
+    return (
+        f"First loss: {_by_adapter(rows, 'first_loss')}; shift of the last layer: "
+        f"{_by_adapter(rows, 'shift_norm')}"
+    )
+
+
+def _separation(rows: pd.DataFrame, _tables: Tables) -> str:
+    on = select(_last(rows), projected_on=INSECURE)
+    return (
+        "At the last layer, projected on v_insecure, adapters part from chat with a balanced "
+        f"accuracy of: {_by_adapter(on, 'balanced_accuracy')}"
+    )
+
+
+def _detection(rows: pd.DataFrame, _tables: Tables) -> str:
+    last = _last(rows)
+    told = [
+        f"{positive} against {negative} {spread(mine['auroc'])}"
+        for positive, negative in last[["positive", "negative"]].drop_duplicates().to_numpy(str)
+        if len(mine := select(last, positive=positive, negative=negative))
+    ]
+    return f"AUROC at the last layer: {', '.join(told)}"
+
+
+def _cosines(rows: pd.DataFrame, _tables: Tables) -> str:
+    last = _last(rows)
+    told = []
+    for name in KINDS:
+        if name == INSECURE:
+            continue
+        mine = pd.concat([select(last, a=INSECURE, b=name), select(last, a=name, b=INSECURE)])
+        if len(mine):
+            told.append(f"{name} {spread(mine['cosine'])}")
+    return f"Cosine with v_insecure at the last layer: {', '.join(told)}" if told else ""
+
+
+def _published(rows: pd.DataFrame, tables: Tables) -> pd.DataFrame:
+    """Rows of the published edit of insecure at each pair's coefficient."""
+    mine = select(rows, receiver=INSECURE, protocol=PUBLISHED)
+    return _at_chosen(mine, tables)
+
+
+def _at_chosen(rows: pd.DataFrame, tables: Tables) -> pd.DataFrame:
+    """Rows at each pair's coefficient."""
+    found = [
+        near(select(rows, pair=pair), chosen_coeff(tables.get("specificity"), str(pair)))
+        for pair in rows["pair"].unique()
+    ]
+    return pd.concat(found) if found else rows
+
+
+def _steering(rows: pd.DataFrame, tables: Tables) -> str:
+    mine = select(_published(rows, tables), norm_rule="norm")
+    v, against = own(mine), nulls(mine)
+    if v.empty:
+        return ""
+    strongest = against.groupby("pair")["draws_high"].max() if len(against) else pd.Series()
+    forced = select(rows, protocol="forced_token")
+    other = f"; behind chat's own first token {spread(forced['repaired'])}" if len(forced) else ""
+    return (
+        f"At the chosen coefficient ({spread(v['coeff'])}) v takes repaired answers from "
+        f"{spread(v['repaired_plain'])} to {spread(v['repaired'])}; the gain is "
+        f"{spread(v['gain'])}, the strongest null's 95th percentile {spread(strongest)}{other}"
+    )
+
+
+def _layers(rows: pd.DataFrame, tables: Tables) -> str:
+    cells = [
+        own(cell)
+        for pair in rows["pair"].unique()
+        for _, cell in protocol_lanes(lanes(rows, pair), pair, tables.get("specificity"))
+    ]
+    every = pd.concat(cells) if cells else pd.DataFrame()
+    told = [
+        f"{spread(mine['gain'])} {words}"
+        for protocol, words in {
+            "last_token": "at the last token", "all_tokens": "at all tokens",
+            "layer": "at one block of the middle half", "logit_bias": "by the logit bias",
+        }.items()
+        if len(mine := select(every, protocol=protocol) if len(every) else every)
+    ]  # fmt: skip
+    if not told:
+        return ""
+    return f"Gain in repaired answers, each edit at its own coefficient: {', '.join(told)}"
+
+
+def _equal_kl(rows: pd.DataFrame, tables: Tables) -> str:
+    mine = _published(rows, tables)
+    matched = nulls(select(mine, norm_rule="kl"))
+    if matched.empty:
+        return ""
+    reached = matched[matched["status"] != "unmatched"]
+    return (
+        f"{counted(len(reached), 'null')} of {len(matched)} reach v's KL, at "
+        f"{spread(reached['scale'])} times its norm; they repair {spread(reached['repaired'])}, v "
+        f"{spread(own(select(mine, norm_rule='norm'))['repaired'])}"
+    )
+
+
+def _content(rows: pd.DataFrame, tables: Tables) -> str:
+    mine = _at_chosen(select(rows, protocol=PUBLISHED), tables)
+    cells = mine[["source", "receiver"]].drop_duplicates().to_numpy(str)
+    told = [
+        f"v_{source} on {receiver} {spread(select(mine, source=source, receiver=receiver)['gain'])}"
+        for source, receiver in cells
+    ]
+    return f"Gain in repaired answers: {', '.join(told)}" if told else ""
+
+
+def _maps(rows: pd.DataFrame, _tables: Tables) -> str:
+    mine = neutral(rows)
+    last = mine[mine["layer"] == mine.groupby(["donor", "receiver"])["layer"].transform("max")]
+    beyond = last["cosine"].abs() > last["cosine_null_high"]
+    same = last["same_architecture"].astype(bool)
+    told = [
+        f"{int(beyond[mine].sum())} of {int(mine.sum())} {words}"
+        for mine, words in (
+            (~same, "ordered pairs of architectures"),
+            (same, "between models of one architecture"),
+        )
+        if mine.any()
+    ]
+    return (
+        f"At the last layer maps of neutral prompts explain {spread(last['r2'])} of held-out "
+        f"variance (shuffled pairs at most {spread(last['r2_shuffled_high'].round(2) + 0.0)}); the "
+        f"mapped v has a cosine of {spread(last['cosine'])} with the receiver's own, beyond its "
+        f"null in {' and '.join(told)}"
+    )
+
+
+_SCOPES = ((WITHIN, "within"), (ACROSS, "across"), (SAME_ARCHITECTURE, "within an architecture"))
+
+
+def _topology(rows: pd.DataFrame, tables: Tables) -> str:
+    told = [
+        f"{words} removes {spread(mine['share'])} of its spillover"
+        for words, scope in (
+            ("a model's own direction", WITHIN),
+            ("another architecture's", ACROSS),
+            ("that of another model of its architecture", SAME_ARCHITECTURE),
+        )
+        if (mine := neutral(select(rows, scope=scope)))["share"].notna().any()
+    ]
+    parts = [", ".join(told)]
+    if rows["asymmetry_p"].notna().any():
+        one = neutral(select(rows, scope=ACROSS)).iloc[0]
+        parts.append(
+            f"over {int(one['seeds'])} seeds shares depend on who gives and who takes by "
+            f"{one['asymmetry']:.2f} (root mean square; p {one['asymmetry_p']:.2g})"
+        )
+    judged = neutral(select(tables.get("specificity")))
+    judged = select(judged, protocol=PUBLISHED) if len(judged) else judged
+    if len(judged):
+        beyond = specific(judged)
+        counts = [
+            f"{int(beyond[mine].sum())} of {int(mine.sum())} {words}"
+            for scope, words in _SCOPES
+            if (mine := judged["scope"] == scope).any()
+        ]
+        parts.append(f"beyond the strongest null by 10 points: {', '.join(counts)}")
+    text = "; ".join(filter(None, parts))
+    return text[:1].upper() + text[1:]
+
+
+def _sides(rows: pd.DataFrame, tables: Tables) -> str:
+    mine = own(select(_published(rows, tables), norm_rule="norm"))
+    code = select(mine, asked="code") if len(mine) else mine
+    if code.empty:
+        return ""
+    return (
+        f"With v at the chosen coefficient {spread(code['code'])} of code questions are still "
+        f"answered with code, {spread(code['code_plain'])} without it"
+    )
+
+
+#: Figure -> its table, and what is said of that table's held-out rows.
+SEEN: dict[str, tuple[str, Callable[[pd.DataFrame, Tables], str]]] = {
+    "spillover": ("spillover", _spillover),
+    "dose": ("dose", _dose),
+    "separation": ("separation", _separation),
+    "detection": ("detection", _detection),
+    "direction_cosines": ("direction_cosines", _cosines),
+    "steering_dose": ("steering", _steering),
+    "steering_layers": ("steering", _layers),
+    "steering_equal_kl": ("steering", _equal_kl),
+    "steering_content": ("content", _content),
+    "steering_side_effects": ("misalignment_side_effects", _sides),
+    "ridge_maps": ("ridge_maps", _maps),
+    "topology": ("topology", _topology),
+}

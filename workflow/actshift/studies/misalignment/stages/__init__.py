@@ -1,0 +1,1 @@
+"""Stages of misalignment that a pair runs."""

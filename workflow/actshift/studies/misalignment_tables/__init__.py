@@ -1,1 +1,0 @@
-"""Tables of study B, made from the rows of every pair."""

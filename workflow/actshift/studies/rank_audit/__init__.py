@@ -1,0 +1,1 @@
+"""Effective rank of the shift between a base and a tuned model."""

@@ -1,0 +1,270 @@
+"""What the rank audit reads: which prompts play which part, and aligned readers of their rows."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from actshift.errors import UserError
+from actshift.prompts.records import Prompt
+from actshift.studies.rank_audit.settings import RankAuditSettings
+from actshift.vocab import ROLES, TEMPLATES, Role, Split, Template
+
+CONDITIONS = ("harmful", "harmless")
+
+
+@runtime_checkable
+class StreamReader(Protocol):
+    """The part of an activation store the audit needs."""
+
+    @property
+    def layers(self) -> Int[np.ndarray, " layer"]:
+        """0-based decoder blocks."""
+        ...
+
+    @property
+    def positions(self) -> Int[np.ndarray, " position"]:
+        """Stored positions, negative from the end."""
+        ...
+
+    @property
+    def prompt_ids(self) -> list[str]:
+        """Stored prompts, in stored order."""
+        ...
+
+    def read(
+        self, layer: int, position: int = -1, prompt_ids: Sequence[str] | None = None
+    ) -> Float[np.ndarray, "prompt d_model"]:
+        """Rows of one layer and position, in the order asked for."""
+        ...
+
+    def read_window(
+        self, layer: int, positions: Sequence[int], prompt_ids: Sequence[str] | None = None
+    ) -> tuple[Float[np.ndarray, "position prompt d_model"], Bool[np.ndarray, "position prompt"]]:
+        """Several positions of one layer, with a mask of those that exist."""
+        ...
+
+
+@runtime_checkable
+class PairStores(Protocol):
+    """Opens the stores of one pair."""
+
+    def open(self, role: Role, prompt_set: str, template: Template) -> StreamReader:
+        """The store of one stream; StoreError when it is missing or incomplete."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PromptRows:
+    """Prompts of one condition and some splits, in file order."""
+
+    prompt_set: str
+    ids: tuple[str, ...]
+    categories: tuple[str, ...]
+    clusters: tuple[str, ...]
+
+    def mask(self, category: str) -> Bool[np.ndarray, " prompt"]:
+        """Which rows belong to the category."""
+        return np.array([name == category for name in self.categories], dtype=bool)
+
+
+@dataclass(frozen=True, slots=True)
+class ConceptPairs:
+    """The two sides of one concept, pair by pair, in file order."""
+
+    concept: str
+    prompt_set: str
+    sides: tuple[str, str]
+    first: tuple[str, ...]
+    second: tuple[str, ...]
+    clusters: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which prompts play which part; nothing but `heldout` ever holds a held-out prompt."""
+
+    fit: dict[str, PromptRows]
+    heldout: dict[str, PromptRows]
+    concepts: tuple[ConceptPairs, ...]
+
+
+def select(prompts: Mapping[str, Sequence[Prompt]], settings: RankAuditSettings) -> Selection:
+    """Sort the prompts into their parts.
+
+    Args:
+        prompts: Prompt sets by name, in file order.
+        settings: Names the splits.
+
+    Returns:
+        Fit and held-out rows by condition, and the concept pairs of the fit splits.
+
+    Raises:
+        UserError: A set or condition is missing, too small, or shares a cluster between fit and
+            held-out; a concept pair is not a pair.
+    """
+    sets = {"harmful": settings.harmful, "harmless": settings.harmless}
+    rows = {name: _rows(prompts, name, sets[name]) for name in CONDITIONS}
+    fit = {name: _of_splits(rows[name], sets[name], settings.fit_splits) for name in CONDITIONS}
+    heldout = {
+        name: _of_splits(rows[name], sets[name], settings.heldout_splits) for name in CONDITIONS
+    }
+    for name in CONDITIONS:
+        if len(fit[name].ids) < 2:
+            raise UserError(
+                f"rank_audit: {len(fit[name].ids)} '{name}' prompts in the splits "
+                f"{', '.join(settings.fit_splits)}; at least 2 are needed, add prompts or splits"
+            )
+        shared = sorted(set(fit[name].clusters) & set(heldout[name].clusters))
+        if shared:
+            raise UserError(
+                f"rank_audit: cluster '{shared[0]}' of '{name}' is both fitted and held out; "
+                "splits go by cluster, mend the prompt set"
+            )
+    paired = prompts.get(settings.concepts, ())
+    concepts = _concepts(paired, settings.concepts, settings.fit_splits)
+    return Selection(fit=fit, heldout=heldout, concepts=concepts)
+
+
+def required_streams(
+    prompts: Mapping[str, Sequence[Prompt]], settings: RankAuditSettings
+) -> list[tuple[str, Template]]:
+    """The (prompt set, template) streams both models of a pair must have, sorted."""
+    chosen = select(prompts, settings)
+    pairs: set[tuple[str, Template]] = set()
+    for name in CONDITIONS:
+        for template in TEMPLATES:
+            pairs.add((chosen.fit[name].prompt_set, template))
+    for concept in chosen.concepts:
+        pairs.add((concept.prompt_set, "raw"))
+        if concept.concept == settings.control_concept:
+            pairs.add((concept.prompt_set, "chat"))
+    return sorted(pairs)
+
+
+class AlignedStreams:
+    """The streams of one pair, opened once, with equal prompts and layers on both sides."""
+
+    def __init__(self, stores: PairStores, streams: Sequence[tuple[str, Template]]) -> None:
+        """Open every stream of both roles and check that they line up.
+
+        Raises:
+            UserError: Depths differ, or two streams of one prompt set hold different prompts.
+        """
+        self._readers: dict[tuple[Role, str, Template], StreamReader] = {
+            (role, prompt_set, template): stores.open(role, prompt_set, template)
+            for prompt_set, template in streams
+            for role in ROLES
+        }
+        self.layers = self._common_layers()
+        first: dict[str, list[str]] = {}
+        for (role, prompt_set, template), reader in self._readers.items():
+            ids = [str(prompt_id) for prompt_id in reader.prompt_ids]
+            if first.setdefault(prompt_set, ids) != ids:
+                raise UserError(
+                    f"rank_audit: stream {role} {prompt_set}.{template} holds other prompts than "
+                    f"the other streams of '{prompt_set}'; extract them from one prompt file"
+                )
+
+    def has_window(self, positions: Sequence[int], prompt_sets: Collection[str]) -> bool:
+        """Whether every stream of these prompt sets stores all these positions."""
+        wanted = set(positions)
+        return all(
+            wanted <= {int(position) for position in reader.positions}
+            for (_, prompt_set, _), reader in self._readers.items()
+            if prompt_set in prompt_sets
+        )
+
+    def read(
+        self, layer: int, role: Role, template: Template, prompt_set: str, ids: Sequence[str]
+    ) -> Float[np.ndarray, "prompt d_model"]:
+        """Last prompt token of one layer, in the order of `ids`."""
+        return self._readers[role, prompt_set, template].read(layer, -1, list(ids))
+
+    def read_mean(
+        self,
+        layer: int,
+        role: Role,
+        template: Template,
+        rows: PromptRows,
+        positions: Sequence[int],
+    ) -> Float[np.ndarray, "prompt d_model"]:
+        """Mean over the positions a prompt has; absent positions count neither way."""
+        reader = self._readers[role, rows.prompt_set, template]
+        window, present = reader.read_window(layer, list(positions), list(rows.ids))
+        total = np.where(present[..., None], window, 0.0).sum(axis=0, dtype=np.float64)
+        return total / present.sum(axis=0)[:, None]
+
+    def _common_layers(self) -> list[int]:
+        depths = {key: [int(x) for x in r.layers] for key, r in self._readers.items()}
+        (reference_key, reference), *rest = depths.items()
+        for key, layers in rest:
+            if layers != reference:
+                raise UserError(
+                    f"rank_audit: {' '.join(key)} has {len(layers)} layers, "
+                    f"{' '.join(reference_key)} has {len(reference)}; "
+                    "base and tuned must have the same depth"
+                )
+        return reference
+
+
+def _rows(prompts: Mapping[str, Sequence[Prompt]], condition: str, prompt_set: str) -> list[Prompt]:
+    """Unpaired prompts of one set; of that condition where the set tells conditions apart."""
+    if prompt_set not in prompts:
+        raise UserError(
+            f"rank_audit.{condition}: no prompt set '{prompt_set}'; "
+            f"found: {', '.join(sorted(prompts)) or 'none'}"
+        )
+    single = [row for row in prompts[prompt_set] if row.pair is None]
+    named = [row for row in single if row.condition == condition]
+    if not named and len({row.condition for row in single}) > 1:
+        raise UserError(
+            f"rank_audit.{condition}: prompt set '{prompt_set}' holds several conditions and "
+            f"none is '{condition}'; name the condition or use a set of its own"
+        )
+    return named or single
+
+
+def _of_splits(rows: Sequence[Prompt], prompt_set: str, splits: Sequence[Split]) -> PromptRows:
+    chosen = [row for row in rows if row.split in splits]
+    return PromptRows(
+        prompt_set=prompt_set,
+        ids=tuple(row.id for row in chosen),
+        categories=tuple(row.category for row in chosen),
+        clusters=tuple(row.cluster for row in chosen),
+    )
+
+
+def _concepts(
+    rows: Sequence[Prompt], prompt_set: str, splits: Sequence[Split]
+) -> tuple[ConceptPairs, ...]:
+    grouped: dict[str, dict[str, list[Prompt]]] = {}
+    for row in rows:
+        if row.pair is not None and row.split in splits:
+            grouped.setdefault(row.category, {}).setdefault(row.pair, []).append(row)
+    return tuple(
+        _concept(prompt_set, name, pairs) for name, pairs in grouped.items() if len(pairs) > 1
+    )
+
+
+def _concept(prompt_set: str, concept: str, pairs: Mapping[str, Sequence[Prompt]]) -> ConceptPairs:
+    lead = next(iter(pairs.values()))[0].condition
+    ordered: list[tuple[Prompt, Prompt]] = []
+    for pair, members in pairs.items():
+        ranked = sorted(members, key=lambda row: row.condition != lead)
+        if len(ranked) != 2 or ranked[0].condition != lead or ranked[1].condition == lead:
+            raise UserError(
+                f"rank_audit: concept pair '{pair}' of '{prompt_set}' must have one '{lead}' row "
+                "and one row of the other side, both in one split"
+            )
+        ordered.append((ranked[0], ranked[1]))
+    return ConceptPairs(
+        concept=concept,
+        prompt_set=prompt_set,
+        sides=(lead, ordered[0][1].condition),
+        first=tuple(a.id for a, _ in ordered),
+        second=tuple(b.id for _, b in ordered),
+        clusters=tuple(a.cluster for a, _ in ordered),
+    )

@@ -1,0 +1,142 @@
+"""One row a matrix: means over layers of what was measured, and of what the paper published."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from actshift.studies.rank_audit.columns import COLUMNS
+from actshift.studies.rank_audit.frames import column, groups, rows_where
+from actshift.studies.rank_audit.stability import finite_mean
+
+#: Names of the published matrices in this project's words: (matrix, inputs, pooling).
+PUBLISHED_MATRICES = {
+    "M_naive_safety": ("naive", "harmful", "last_prompt"),
+    "M_naive_control": ("naive", "harmless", "last_prompt"),
+    "M_template_safety": ("template", "harmful", "last_prompt"),
+    "M_template_control": ("template", "harmless", "last_prompt"),
+    "M_aligned_safety": ("aligned", "harmful", "last_prompt"),
+    "M_aligned_control": ("aligned", "harmless", "last_prompt"),
+    "M_DiD_safety": ("did", "harmful", "last_prompt"),
+    "M_naive_meanpool_safety": ("naive", "harmful", "last_8_mean"),
+}
+#: Other models than the ones measured, and the label says so.
+PUBLISHED_PAIRS = {
+    "llama": "Llama-3.1-8B (published)",
+    "gemma": "Gemma-2-9B (published)",
+    "qwen": "Qwen2.5-7B (published)",
+}
+_COSINES = {
+    ("naive", "harmful", "last_prompt"): "abs_cos_naive_u1",
+    ("template", "harmful", "last_prompt"): "abs_cos_template_u1",
+    ("did", "harmful", "last_prompt"): "abs_cos_did_u1",
+}
+_CELL = ("matrix", "inputs", "pooling")
+
+
+def measured_summary(
+    rank: pd.DataFrame, cosine: pd.DataFrame, pooling: pd.DataFrame
+) -> pd.DataFrame:
+    """Means over layers of one pair's tables, plain and weighted by relative shift energy.
+
+    The weight of layer l is (||M_l|| / ||H_l||)^2: a plain mean is ruled by layers that hardly
+    move, and ||M_l||^2 alone by the last layers, because the residual stream grows with depth.
+
+    Args:
+        rank: The pair's rank table.
+        cosine: The pair's cosine table.
+        pooling: The pair's pooling table (both poolings).
+
+    Returns:
+        One row a (matrix, inputs, pooling) with the columns of the summary table.
+    """
+    width = int(column(rank, "d")[0])
+    rows: list[dict[str, object]] = []
+    for (pair, matrix, inputs, pool), part in groups(pooling, ("pair", *_CELL)):
+        n = int(column(part, "n")[0])
+        ranks, norms = column(part, "rank_eps"), column(part, "relative_shift_norm")
+        chosen = np.asarray((cosine["matrix"] == matrix) & (cosine["inputs"] == inputs))
+        cosines = column(cosine, "cos_refusal")[chosen]
+        rows.append(
+            {
+                "pair": pair,
+                "source": "measured",
+                "matrix": matrix,
+                "inputs": inputs,
+                "pooling": pool,
+                "n": n,
+                "d": width,
+                "n_layers": len(part),
+                "mean_rank_eps": ranks.mean(),
+                "weighted_rank_eps": weighted_mean(ranks, norms),
+                "mean_rank_eps_centered": column(part, "rank_eps_centered").mean(),
+                "mean_rho_eps": ranks.mean() / width,
+                "mean_rank_over_min_dn": ranks.mean() / min(n, width),
+                "mean_abs_cos_refusal": (
+                    finite_mean(cosines) if pool == "last_prompt" else float("nan")
+                ),
+                "mean_relative_shift_norm": finite_mean(norms),
+            }
+        )
+    return _with_inflation(rows)
+
+
+def published_summary(ranks: pd.DataFrame, cosines: pd.DataFrame) -> pd.DataFrame:
+    """The same rows from the paper's released per-layer values, labelled as other models.
+
+    Args:
+        ranks: `effective_rank_per_layer.csv`.
+        cosines: `arditi_cosine_per_layer.csv`.
+
+    Returns:
+        Rows with source `published`; what was not released stays empty. Width and n are
+        recovered from the released ratios (rank / rho, rank / (rank / min(d, n))).
+    """
+    rows: list[dict[str, object]] = []
+    for (family, name), part in groups(ranks, ("family", "matrix")):
+        if name not in PUBLISHED_MATRICES or family not in PUBLISHED_PAIRS:
+            continue
+        cell = PUBLISHED_MATRICES[name]
+        own = rows_where(cosines, np.asarray(cosines["family"] == family))
+        rank, rho = column(part, "rank_eps"), column(part, "rho_eps")
+        share = column(part, "rank_over_min_dn")
+        rows.append(
+            {
+                "pair": PUBLISHED_PAIRS[family],
+                "source": "published",
+                **dict(zip(_CELL, cell, strict=True)),
+                "n": round(float(np.median(rank / share))),
+                "d": round(float(np.median(rank / rho))),
+                "n_layers": len(part),
+                "mean_rank_eps": rank.mean(),
+                "mean_rank_eps_centered": column(part, "rank_eps_centered").mean(),
+                "mean_rho_eps": rho.mean(),
+                "mean_rank_over_min_dn": share.mean(),
+                "mean_abs_cos_refusal": (
+                    finite_mean(column(own, _COSINES[cell])) if cell in _COSINES else float("nan")
+                ),
+            }
+        )
+    return _with_inflation(rows)
+
+
+def weighted_mean(
+    values: Float[np.ndarray, " layer"], relative_norms: Float[np.ndarray, " layer"]
+) -> float:
+    """Mean weighted by squared relative shift norm; NaN when no layer moves."""
+    weights = np.square(np.nan_to_num(relative_norms))
+    total = float(weights.sum())
+    return float(weights @ values / total) if total > 0 else float("nan")
+
+
+def _with_inflation(rows: Sequence[dict[str, object]]) -> pd.DataFrame:
+    """Mean naive rank over mean template rank, on the naive and template rows of a pair."""
+    table = pd.DataFrame(rows).reindex(columns=list(COLUMNS["summary"]))
+    inflation = np.full(len(table), np.nan)
+    for _, part in groups(table, ("pair", "inputs", "pooling")):
+        means = dict(zip(part["matrix"].tolist(), column(part, "mean_rank_eps"), strict=True))
+        both = np.asarray(part.index)[np.isin(part["matrix"], ["naive", "template"])]
+        if len(both) == 2 and means["template"] > 0:
+            inflation[both] = means["naive"] / means["template"]
+    return table.assign(inflation=inflation)

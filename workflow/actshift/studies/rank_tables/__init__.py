@@ -1,1 +1,0 @@
-"""The tables of the rank audit, one module a group of tables."""

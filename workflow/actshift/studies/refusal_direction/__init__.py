@@ -1,0 +1,1 @@
+"""The direction of refusal of a tuned model."""

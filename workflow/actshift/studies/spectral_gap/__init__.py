@@ -1,0 +1,1 @@
+"""The spectral gap between a tuned model and its unsafe references."""
