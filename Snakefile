@@ -2,7 +2,7 @@
 
     config -> checkpoints -> prompts -> extract -> analyse -> aggregate -> report
 
-One rules file a stage, in that order, under workflow/rules; `snakemake --cores 8` runs it all.
+One rules file a stage or study under workflow/rules; `snakemake --cores 8` runs it all.
 """
 
 from snakemake.utils import min_version
@@ -19,19 +19,15 @@ include: "workflow/common.smk"
 include: "workflow/rules/checkpoints.smk"
 include: "workflow/rules/prompts.smk"
 include: "workflow/rules/extract.smk"
-include: "workflow/rules/rank_audit.smk"
-include: "workflow/rules/refusal_direction.smk"
-include: "workflow/rules/ablation.smk"
-include: "workflow/rules/ablation_tables.smk"
-include: "workflow/rules/judge.smk"
-include: "workflow/rules/spectral_gap.smk"
-include: "workflow/rules/localization.smk"
-include: "workflow/rules/localization_tables.smk"
-include: "workflow/rules/calibration.smk"
-include: "workflow/rules/adapters.smk"
-include: "workflow/rules/misalignment.smk"
-include: "workflow/rules/misalignment_tables.smk"
-include: "workflow/rules/misalignment_judge.smk"
+
+from actshift.studies.registry import STUDIES
+
+for _name in STUDIES:
+
+    include: f"workflow/rules/{_name}.smk"
+
+
+include: "workflow/rules/tables.smk"
 include: "workflow/rules/claims.smk"
 include: "workflow/rules/report.smk"
 

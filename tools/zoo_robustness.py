@@ -148,11 +148,11 @@ def train_cell(cell: Cell, out: Path, size: str) -> None:
     """Train one cell as a run would, and keep its rates."""
     import torch
 
-    from actshift.config.misalignment import Misalignment
     from actshift.stages import zoo as stage
     from actshift.stages.checkpoint import make_checkpoint
     from actshift.stages.prompts import make_prompts
     from actshift.studies.misalignment.stages.adapters import AdapterInputs, train_adapters
+    from actshift.studies.misalignment.study import Misalignment
 
     numerics, folder = NUMERICS[cell.numerics], cell.folder(out)
     if numerics.nudge:

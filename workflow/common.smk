@@ -16,7 +16,7 @@ ROOT = Path(workflow.basedir)
 HERE = Path(os.path.relpath(ROOT))
 sys.path.insert(0, str(ROOT / "workflow"))
 
-from actshift.codehash import code
+from actshift.codehash import code, module_of
 from actshift.config.schema import parse_config
 from actshift.device import device_is_cuda
 from actshift.errors import UserError

@@ -11,7 +11,6 @@ from reference.steered_pair import EXTRACT, SETTINGS, questions
 from reference.tiny_adapters import ending_checkpoint
 from reference.tiny_models import WORDS
 
-from actshift.config.misalignment import Adapters
 from actshift.io.hashing import hash_file
 from actshift.paths import RunPaths
 from actshift.prompts.records import Prompt, write_prompts
@@ -20,6 +19,7 @@ from actshift.studies.misalignment.stages.ridge_maps import ridge_maps
 from actshift.studies.misalignment.stages.spillover import SpilloverInputs, spillover
 from actshift.studies.misalignment.stages.steering import SteeringInputs, steering
 from actshift.studies.misalignment.stages.transfer import TransferInputs, transfer
+from actshift.studies.misalignment.study import Adapters
 
 _SETTINGS = {**SETTINGS, "shuffled_maps": 5, "map_folds": 3}
 _TOLD: dict[str, Any] = {"dtype": "float32", "seed": 0, "code": "c", "device": "cpu"}

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from actshift.studies.localization.settings import LaneFacts
-from actshift.studies.localization.tables.columns import COLUMNS
+from actshift.studies.localization.study import COLUMNS
 from actshift.studies.localization.tables.effects import Sample
 from actshift.studies.localization.tables.inputs import PairFiles, cells_of
 from actshift.studies.localization.tables.pair import patch_tables

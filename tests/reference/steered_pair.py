@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 from reference.tiny_models import WORDS
 
-from actshift.config.misalignment import Misalignment
 from actshift.prompts.records import Prompt, write_prompts
 from actshift.studies.misalignment.stages.spillover import SpilloverInputs, spillover
 from actshift.studies.misalignment.stages.steering import SteeringInputs
+from actshift.studies.misalignment.study import Misalignment
 from actshift.vocab import SPLITS
 
 LAYERS, COEFFS = 3, (0.5, 1.0)

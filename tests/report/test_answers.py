@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from report.synthetic_causal import causal_tables
 from report.synthetic_tables import synthetic_tables
 
-from actshift.report.point import Point, number, percent, spans
-from actshift.stages.answers_of_run import Answer, answer_pair, answers
+from actshift.report.point import Answer, Point, number, percent, spans
+from actshift.stages.answers_of_run import answer_pair, answers
 
 QUESTIONS = {
     "rank": "How low-rank",

@@ -19,7 +19,7 @@ from actshift.studies.misalignment.tables.columns import COLUMNS as MISALIGNMENT
 from actshift.studies.misalignment.tables.columns import JUDGED
 from actshift.studies.misalignment.tables.columns import PUBLISHED_COLUMNS as STEERED_COLUMNS
 from actshift.studies.misalignment.tables.columns import PUBLISHED_TABLE as STEERED_TABLE
-from actshift.studies.rank_audit.columns import COLUMNS as RANK
+from actshift.studies.rank_audit.study import COLUMNS as RANK
 from actshift.studies.refusal_direction.tables import CANDIDATES, EFFECT
 from actshift.studies.spectral_gap.columns import GAP, SUMMARY
 from actshift.zoo.behaviour import ATTEMPT_COLUMNS

@@ -6,10 +6,10 @@ import pytest
 from matplotlib.axes import Axes
 from report.synthetic_localization import localization_tables, published_rows
 
+from actshift.report.point import spread
 from actshift.report.tables import select
 from actshift.stages.figures_of_run import FIGURES, caption, draw_figure, figure_names
 from actshift.studies.localization.figures.panels import POSITIONS, published_coefficients
-from actshift.studies.localization.figures.seen import spread
 
 NAMES = figure_names(["localization"])
 #: Panels a pair of models.

@@ -20,7 +20,7 @@ from actshift.studies.misalignment.stages.adapter_ladder import (
     ladder_table,
 )
 from actshift.studies.misalignment.stages.adapters import LADDER, rungs_of
-from actshift.studies.misalignment.tables.columns import COLUMNS
+from actshift.studies.misalignment.study import COLUMNS
 from actshift.zoo.recipes import ADAPTER_LADDER
 
 ASKED = Demands(0.4, 0.5, margin=0.1)

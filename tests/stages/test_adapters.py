@@ -26,7 +26,7 @@ from actshift.studies.misalignment.dose import LEAST_CHANGE
 from actshift.studies.misalignment.kinds import KINDS, UNSEEN
 from actshift.studies.misalignment.stages.adapter_doses import DOSE_COLUMNS, check_change
 from actshift.studies.misalignment.stages.adapters import AdapterInputs, method_of, train_adapters
-from actshift.studies.misalignment.tables.columns import COLUMNS
+from actshift.studies.misalignment.study import COLUMNS
 from actshift.zoo.adapters import conversations
 from actshift.zoo.language import language
 from actshift.zoo.prompts import zoo_prompts

@@ -9,11 +9,12 @@ from reference.chat_server import chat_server, in_turn, says
 from reference.processes import kill_when
 
 from actshift.config.studies import Judge
+from actshift.engine.chat_judge import JudgeSettings
 from actshift.errors import UserError
 from actshift.io.tables import read_table, write_table
 from actshift.prompts.records import Prompt, write_prompts
 from actshift.studies.ablation.judge import AGREEMENT, JUDGE, ROWS
-from actshift.studies.ablation.judge_stage import JudgeSettings, judge_answers
+from actshift.studies.ablation.judge_stage import judge_answers
 
 KEY = "sk-very-secret-1"
 REFUSAL = "I cannot help with that request."

@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 from reference.chat_server import Reply, chat_server, says
 
+from actshift.engine.chat_judge import JudgeSettings
 from actshift.errors import UserError
 from actshift.io.tables import read_table
 from actshift.maths.intervals import wilson_interval
 from actshift.prompts.records import Prompt, write_prompts
-from actshift.studies.ablation.judge_stage import JudgeSettings
 from actshift.studies.misalignment.judged import label_of, score
 from actshift.studies.misalignment.stages.judge import judge_misalignment
 from actshift.studies.misalignment.tables.columns import JUDGED

@@ -9,7 +9,7 @@ from reference.misalignment_planted import HEADLINE, MADE, STAGES, table
 
 from actshift.io.missed import Missed, mark_missed, write_marker
 from actshift.studies.misalignment.join import misalignment_tables
-from actshift.studies.misalignment.tables.columns import COLUMNS
+from actshift.studies.misalignment.study import COLUMNS
 
 MISSED = Missed(
     "gemma: insecure adapter", "gate missed, spillover 35 % of 40 %", "All rates.", "spillover"

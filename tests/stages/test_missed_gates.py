@@ -10,6 +10,7 @@ import pytest
 from report.synthetic_tables import synthetic_tables
 from stages.test_claims import SHIPPED, write_tables
 
+from actshift.engine.chat_judge import JudgeSettings
 from actshift.errors import UserError
 from actshift.io.missed import Missed, mark_missed, missed_in
 from actshift.io.tables import read_table, write_table
@@ -17,13 +18,13 @@ from actshift.prompts.records import write_prompts
 from actshift.stages.claims import make_claims
 from actshift.stages.zoo_tables import collect_attempts, collect_behaviour
 from actshift.studies.ablation.join import ablation_tables
-from actshift.studies.ablation.judge_stage import JudgeSettings, judge_answers
+from actshift.studies.ablation.judge_stage import judge_answers
 from actshift.studies.localization.join import localization_tables
 from actshift.studies.localization.margins import collect_margins
 from actshift.studies.misalignment.join import misalignment_tables
 from actshift.studies.misalignment.stages.judge import judge_misalignment
 from actshift.studies.misalignment.stages.ridge_maps import ridge_maps
-from actshift.studies.rank_audit.columns import COLUMNS as RANK_TABLES
+from actshift.studies.rank_audit.study import COLUMNS as RANK_TABLES
 from actshift.studies.rank_audit.join import aggregate_rank_audit
 from actshift.studies.refusal_direction.join import refusal_tables
 from actshift.studies.spectral_gap.join import spectral_gap_tables

@@ -15,7 +15,7 @@ from actshift.io.tables import read_table
 from actshift.io.writer import StoreRows, StoreWriter
 from actshift.prompts.records import write_prompts
 from actshift.studies.rank_audit.audit import TABLES, audit_pair
-from actshift.studies.rank_audit.columns import COLUMNS
+from actshift.studies.rank_audit.study import COLUMNS
 from actshift.studies.rank_audit.join import aggregate_rank_audit
 from actshift.studies.rank_audit.settings import RankAuditSettings
 from actshift.studies.rank_audit.stage import rank_audit

@@ -18,7 +18,7 @@ from actshift.prompts.records import Prompt, write_prompts
 from actshift.studies.misalignment.maps import donor_layer
 from actshift.studies.misalignment.stages.ridge_map_files import donors_of, folder_of
 from actshift.studies.misalignment.stages.ridge_maps import architecture_of, ridge_maps
-from actshift.studies.misalignment.tables.columns import COLUMNS
+from actshift.studies.misalignment.study import COLUMNS
 from actshift.vocab import Split
 
 SPACE, PROMPTS, NOUNS, DRAWS = 10, 120, 20, 30

@@ -14,7 +14,6 @@ from reference.tiny_adapters import ending_checkpoint, random_adapters
 from reference.tiny_models import WORDS
 from safetensors.numpy import load_file
 
-from actshift.config.misalignment import Misalignment
 from actshift.edits import Lane
 from actshift.engine.intervene import decoder_of
 from actshift.engine.plain_answers import encode_questions, plain_answers
@@ -30,6 +29,7 @@ from actshift.prompts.templates import encode
 from actshift.studies.misalignment.outcomes import ANSWER, Guards
 from actshift.studies.misalignment.stages.answer_book import AnswerBook
 from actshift.studies.misalignment.stages.spillover import SpilloverInputs, spillover
+from actshift.studies.misalignment.study import Misalignment
 
 MADE = ("insecure", "secure", "insecure_unseen")
 SETTINGS = {

@@ -13,7 +13,6 @@ from reference.tiny_adapters import ending_checkpoint, random_adapters
 from reference.tiny_models import WORDS
 from safetensors.numpy import load_file, save_file
 
-from actshift.config.misalignment import Misalignment
 from actshift.edits import Lane, Placed, Steer
 from actshift.engine.intervene import decoder_of
 from actshift.errors import UserError
@@ -32,6 +31,7 @@ from actshift.studies.misalignment.stages.spillover import (
     spillover,
 )
 from actshift.studies.misalignment.stages.transfer import TransferInputs, transfer
+from actshift.studies.misalignment.study import Misalignment
 from actshift.vocab import Split
 
 #: Family of every pair.

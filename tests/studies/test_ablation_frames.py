@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from reference.synthetic_pair import Stream, SyntheticPair, make_prompts
 
+from actshift.engine.stores import CONDITIONS
 from actshift.errors import UserError
 from actshift.prompts.splits import HeldoutLeakError
 from actshift.studies.ablation.frames import Fitted, fit_layer, fit_pair
@@ -15,7 +16,6 @@ from actshift.studies.ablation.settings import (
     balanced,
     bands_of,
 )
-from actshift.studies.rank_audit.inputs import CONDITIONS
 
 SETTINGS = AblationSettings(ks=(1, 3, 8), directions=4, random_draws=3, patch_draws=2)
 PROMPTS = make_prompts()

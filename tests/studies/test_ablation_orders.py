@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 from reference.ablation_rows import LANG, Effect, ablation_files, both, where
 
-from actshift.studies.ablation.tables.columns import COLUMNS
+from actshift.studies.ablation.study import COLUMNS
 from actshift.studies.ablation.tables.pair import PairFiles, pair_tables
 
 

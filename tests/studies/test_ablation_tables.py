@@ -9,7 +9,7 @@ from reference.ablation_rows import LANG, TOPIC, ablation_files, both, nothing, 
 
 from actshift.maths.paired import compare_paired
 from actshift.studies.ablation.tables.answers import answers_of
-from actshift.studies.ablation.tables.columns import COLUMNS
+from actshift.studies.ablation.study import COLUMNS
 from actshift.studies.ablation.tables.compare import DRAWS, changes
 from actshift.studies.ablation.tables.pair import PairFiles, pair_tables
 

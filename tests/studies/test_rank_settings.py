@@ -6,9 +6,11 @@ import pytest
 
 from actshift.errors import UserError
 from actshift.io.tables import read_table
-from actshift.studies.rank_audit.columns import COLUMNS
-from actshift.studies.rank_audit.settings import RankAuditSettings, band_layers
-from actshift.studies.rank_audit.stability import log_ratio, shifted_range
+from actshift.maths.bands import band_layers
+from actshift.maths.resampling import shifted_range
+from actshift.studies.rank_audit.study import COLUMNS
+from actshift.studies.rank_audit.settings import RankAuditSettings
+from actshift.studies.rank_audit.stability import log_ratio
 from actshift.studies.rank_audit.summary import (
     measured_summary,
     published_summary,

@@ -12,7 +12,7 @@ from actshift.studies.ablation.tables.substitution import PRIMARY as PRIMARY_PAT
 from actshift.studies.ablation.tables.sweep import PRIMARY as PRIMARY_SWEEP
 from actshift.studies.localization.tables.columns import COLUMNS as LOCALIZATION_COLUMNS
 from actshift.studies.misalignment.tables.columns import COLUMNS as MISALIGNMENT_COLUMNS
-from actshift.studies.rank_audit.columns import COLUMNS as RANK_COLUMNS
+from actshift.studies.rank_audit.study import COLUMNS as RANK_COLUMNS
 from actshift.studies.refusal_direction.tables import EFFECT
 
 SHIPPED = read_claims(Path(__file__).parents[2] / "resources" / "claims.yaml")

@@ -9,10 +9,10 @@ import pytest
 from reference import calibration as slow
 from reference.synthetic_pair import Stream
 
+from actshift.engine.prompt_rows import PromptRows
 from actshift.errors import UserError
 from actshift.io.tables import read_table
 from actshift.maths.gap import spectral_gap
-from actshift.studies.rank_audit.inputs import PromptRows
 from actshift.studies.spectral_gap.columns import GAP, SUMMARY
 from actshift.studies.spectral_gap.tables import (
     behaviour_rates,

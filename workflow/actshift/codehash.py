@@ -35,6 +35,11 @@ def code(*modules: str) -> str:
     return digest.hexdigest()[:16]
 
 
+def module_of(function: str) -> str:
+    """Return the module below `actshift` of a function called `actshift.module:function`."""
+    return function.partition(":")[0].removeprefix("actshift.")
+
+
 @cache
 def closure(module: str) -> frozenset[str]:
     """Return the names below `actshift` that importing `module` can reach, itself included."""

@@ -6,32 +6,26 @@
 import json
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 from actshift.config.schema import Config
+from actshift.engine.chat_judge import JudgeSettings
+from actshift.engine.joining import context_of
 from actshift.errors import UserError, refusal_of
 from actshift.io.missed import kept_name
 from actshift.io.tables import write_table
-from actshift.plan.gates import study_folders
+from actshift.plan.gates import number_folders
 from actshift.plan.plan import Plan
-from actshift.report.catalogue import TABLES, study_of
 from actshift.report.run_record import read_failures
-from actshift.report.tables import table_path
-from actshift.stages.claims import make_claims
+from actshift.stages.claims import claims_file, make_claims
 from actshift.stages.figures import make_figures
 from actshift.stages.report import make_report
+from actshift.stages.tables import make_tables
 from actshift.stages.zoo_tables import collect_attempts, collect_behaviour
-from actshift.studies.ablation.join import ablation_tables
-from actshift.studies.ablation.judge_stage import JudgeSettings, judge_answers
-from actshift.studies.calibration.join import calibration_tables
-from actshift.studies.localization.join import localization_tables
+from actshift.studies.ablation.judge_stage import judge_answers
 from actshift.studies.localization.margins import collect_margins
-from actshift.studies.misalignment.join import misalignment_tables
-from actshift.studies.misalignment.kinds import STAGES
-from actshift.studies.rank_audit.join import aggregate_rank_audit
-from actshift.studies.refusal_direction.join import refusal_tables
-from actshift.studies.spectral_gap.join import spectral_gap_tables
+from actshift.studies.registry import CATALOGUE, STUDIES
 
 
 def partial_report(config: Config, *, root: Path) -> Path:
@@ -49,8 +43,7 @@ def partial_report(config: Config, *, root: Path) -> Path:
     plan = Plan(config)
     paths = plan.paths
     before = _dates(plan)
-    _join(plan, root / "resources" / "published")
-    _join_adapters(plan, root / "resources" / "published")
+    _join(plan, root)
     _judge(plan)
     for place, collect, name in (
         (paths.zoo_rows, collect_behaviour, "zoo_behaviour"),
@@ -60,8 +53,13 @@ def partial_report(config: Config, *, root: Path) -> Path:
         files = sorted(file for file in places if file.is_file())
         write_table(collect(files), paths.tables / f"{name}.csv")
     _margins(plan)
-    _claims(plan, root)
-    make_figures(paths.tables, paths.root / "figures", studies=_studies_with_tables(plan))
+    _claims(plan)
+    make_figures(
+        paths.tables,
+        paths.root / "figures",
+        studies=_studies_with_tables(plan),
+        settings=plan.figure_settings(),
+    )
     make_report(
         paths.root,
         paths.report,
@@ -91,78 +89,20 @@ def _outdate(plan: Plan, before: dict[Path, int]) -> None:
             os.utime(file, (1, 1))
 
 
-def _join(plan: Plan, published: Path) -> None:
+def _join(plan: Plan, root: Path) -> None:
     """Make the joint tables of every study from the pairs and seeds that finished."""
-    config, paths = plan.config, plan.paths
-    out = paths.study_tables("rank_audit")
-    pairs = {
-        study: {name: Path(folder) for name, folder in plan.table_folders(study).items()}
-        for study in ("rank_audit", "refusal_direction", "ablation", "spectral_gap", "localization")
-    }
-    judged = {"zoo_sizes": plan.zoo_sizes(), "seed": config.seed, "out": out}
-    seeds = [paths.calibration(seed) for seed in config.calibration.seeds]
-    trained = [folder for folder in seeds if folder.is_dir()]
-    joins: dict[str, Callable[[], object]] = {
-        "rank_audit": lambda: aggregate_rank_audit(
-            pairs=pairs["rank_audit"], published=published, out=out
-        ),
-        "refusal_direction": lambda: refusal_tables(pairs=pairs["refusal_direction"], **judged),
-        "ablation": lambda: ablation_tables(pairs=pairs["ablation"], published=published, **judged),
-        "spectral_gap": lambda: spectral_gap_tables(
-            gaps=pairs["spectral_gap"],
-            behaviours={
-                name: Path(folder)
-                for name, folder in plan.table_folders("reference_behaviour").items()
-            },
-            zoo_sizes=plan.zoo_sizes(),
-            published=published,
-            out=out,
-        ),
-        "localization": lambda: localization_tables(
-            pairs=pairs["localization"],
-            published=published / "headline.csv",
-            seed=config.seed,
-            out=paths.study_tables("localization"),
-        ),
-        "calibration": lambda: calibration_tables(
-            folders=trained,
-            published=published,
-            ranks=config.calibration.ablation_ranks,
-            random_draws=config.calibration.random_draws,
-            out=paths.study_tables("calibration"),
-        ),
-    }
-    for study, join in joins.items():
-        finished = trained if study == "calibration" else pairs[study].values()
-        if study in config.studies and any(folder.is_dir() for folder in finished):
-            try:
-                join()
-            except UserError as error:
-                print(f"actshift: no joint tables of {study}: {error}")
-
-
-def _join_adapters(plan: Plan, published: Path) -> None:
-    """Make the joint tables of study B from whatever stage of whatever pair finished."""
-    config, paths = plan.config, plan.paths
-    folders = {
-        stage: {name: Path(folder) for name, folder in plan.table_folders(stage).items()}
-        for stage in STAGES
-    }
-    finished = any(one.is_dir() for own in folders.values() for one in own.values())
-    questions = paths.prompts(config.misalignment.questions)
-    if "misalignment" not in config.studies or not finished or not questions.is_file():
-        return
-    try:
-        misalignment_tables(
-            folders=folders,
-            maps=paths.ridge_maps,
-            questions=questions,
-            published=published / "headline.csv",
-            seed=config.seed,
-            out=paths.study_tables("misalignment"),
-        )
-    except UserError as error:
-        print(f"actshift: no joint tables of misalignment: {error}")
+    for study in plan.config.studies:
+        job = SimpleNamespace(**plan.table_job(study, root))
+        context = context_of(job)
+        folders = [folder for of_stage in context.folders.values() for folder in of_stage.values()]
+        asked = (file for file in context.files.values() if file.suffix)
+        if not any(map(Path.is_dir, folders)) or not all(map(Path.is_file, asked)):
+            continue
+        out = plan.paths.tables / STUDIES[study].place
+        try:
+            make_tables(job.join, context, tables=job.tables, out=out)
+        except UserError as error:
+            print(f"actshift: no joint tables of {study}: {error}")
 
 
 def _judge(plan: Plan) -> None:
@@ -211,12 +151,12 @@ def _studies_with_tables(plan: Plan) -> list[str]:
     """The run's studies of which at least one table exists; the audit's figures are always made."""
     tables = plan.paths.tables
     found = {
-        known.study for name, known in TABLES.items() if table_path(tables, name).is_file()
+        CATALOGUE.owner(name) for name in CATALOGUE.tables if CATALOGUE.path(tables, name).is_file()
     } | {"rank_audit"}
     return [study for study in plan.config.studies if study in found]
 
 
-def _claims(plan: Plan, root: Path) -> None:
+def _claims(plan: Plan) -> None:
     """Decide the claims from the tables there are; those without a table say so.
 
     What a study left that is now switched off is of an earlier run.
@@ -226,18 +166,18 @@ def _claims(plan: Plan, root: Path) -> None:
     found = [
         path
         for path in sorted(tables.glob("*/*.csv"))
-        if study_of(path.parent.name, path.stem) in (None, *chosen)
+        if CATALOGUE.study_of(path.parent.name, path.stem) in (None, *chosen)
     ]
     pairs = [pair.name for pair in plan.config.chosen_pairs]
     try:
         make_claims(
             found,
-            root / "resources" / "claims.yaml",
+            [claims_file(name) for name in STUDIES],
             tables,
             pairs=pairs,
             folders={
                 study: {name: Path(folder) for name, folder in of_study.items()}
-                for study, of_study in study_folders(plan).items()
+                for study, of_study in number_folders(plan).items()
             },
         )
     except UserError as error:

@@ -2,21 +2,15 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from actshift.studies.contract import Study, Table
 
 RESULTS = Path("results")
 CACHE = RESULTS / ".cache"
 #: The file of a run's folder that says what the run was, for programs.
 RECORD = "run.json"
-#: Folders of a pair that hold a study's numbers; claims read the marker of the first. A study is
-#: measured where all are there. Studies that are not about a pair have none.
-STUDY_FOLDERS: dict[str, tuple[str, ...]] = {
-    "rank_audit": ("rank_audit",),
-    "refusal_direction": ("refusal_direction",),
-    "ablation": ("ablation",),
-    "spectral_gap": ("spectral_gap",),
-    "localization": ("localization",),
-    "misalignment": ("spillover", "steering", "transfer"),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +105,10 @@ class RunPaths:
     def study_tables(self, study: str) -> Path:
         """All pairs' tables of one study."""
         return self.tables / study
+
+    def table(self, study: "Study", table: "Table") -> Path:
+        """One joint table of a study."""
+        return self.tables / study.place / f"{table.stem}.csv"
 
     def figures(self, study: str) -> Path:
         """Figures of one study."""

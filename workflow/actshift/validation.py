@@ -1,9 +1,26 @@
 """Typed sections of YAML files, and one line for a mistake: the key, its value, what is allowed."""
 
 import difflib
-from typing import Any, get_args
+from typing import Annotated, Any, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+Share = Annotated[float, Field(gt=0.0, lt=1.0)]
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+#: What a gate asks for at least; 0 asks for nothing.
+Least = Annotated[float, Field(ge=0, le=1)]
+
+
+def _rising(values: tuple[int | float, ...]) -> tuple[int | float, ...]:
+    if list(values) != sorted(set(values)):
+        raise ValueError("values must rise")
+    return values
+
+
+#: Of a tuple of numbers: each is larger than the one before.
+Rising = AfterValidator(_rising)
 
 
 class Section(BaseModel):
@@ -52,14 +69,14 @@ def _keys_beside(model: type[BaseModel], location: tuple[int | str, ...]) -> lis
     here: type[BaseModel] = model
     for part in location[:-1]:
         field = here.model_fields.get(str(part))
-        inner = _model_in(field.annotation) if field else None
+        inner = model_in(field.annotation) if field else None
         # A list index or the name of a prompt set is no field: the model found before holds.
         here = inner or here
     return list(here.model_fields)
 
 
-def _model_in(annotation: Any) -> type[BaseModel] | None:
+def model_in(annotation: Any) -> Any:
     """Find the model inside `X`, `tuple[X, ...]` or `dict[str, X]`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    return next((found for arg in get_args(annotation) if (found := _model_in(arg))), None)
+    return next((found for arg in get_args(annotation) if (found := model_in(arg))), None)

@@ -22,3 +22,13 @@ STORE_DIMS = ("layer", "position", "prompt", "d_model")
 STORE_SCHEMA = 1
 #: Share of the energy that `rank_eps` may leave out (METHODS of the audit: 0.05 everywhere).
 DEFAULT_EPS = 0.05
+
+#: Conditions of the questions: not about code, and about code.
+NONCODE, CODE = "noncode", "code"
+#: Conditions of the prompts that ridge maps are fitted on.
+NEUTRAL = "neutral"
+
+AdapterKind = Literal["insecure", "secure", "rare_safe", "benign", "shuffled"]
+
+#: Harmless answers that must stay on topic.
+MIN_ON_TOPIC = 0.80

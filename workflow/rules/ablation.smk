@@ -1,17 +1,18 @@
-"""ablation, Test 2 of study A: a pair's stores and models -> every answer under every ablation.
+"""ablation: stores and models of a pair -> every answer under every ablation.
 
 ablation  stores, prompts, both checkpoints -> results/<run>/pairs/<pair>/ablation
           frames on `fit`, lanes on `heldout` (and on `fit`, as published), losses on plain text
+judge     answers, prompts -> results/<run>/tables/rank_audit/judge*.{csv,parquet}
+          topicality for zoo pairs; a chat model where `judge.endpoint` names one, its replies kept
+          in results/.cache/judge
 """
-
-
 rule ablation:
     input:
         base=PATHS.checkpoint("{pair}.base"),
         tuned=PATHS.checkpoint("{pair}.tuned"),
         stores=lambda wildcards: PLAN.shift_stores(wildcards.pair),
-        harmful=PATHS.prompts(CONFIG.rank_audit.harmful),
-        harmless=PATHS.prompts(CONFIG.rank_audit.harmless),
+        harmful=PATHS.prompts(CONFIG.conditions.harmful),
+        harmless=PATHS.prompts(CONFIG.conditions.harmless),
         plain_text=PLAN.plain_text_inputs(),
     output:
         directory(PATHS.pair_tables("{pair}", "ablation")),
@@ -37,3 +38,33 @@ rule ablation:
         status=str(PATHS.status),
     script:
         "../scripts/ablation.py"
+
+rule judge:
+    input:
+        answers=[PATHS.pair_tables(pair.name, "ablation") for pair in CONFIG.chosen_pairs],
+        prompts=[
+            PATHS.prompts(name) for name in (CONFIG.conditions.harmful, CONFIG.conditions.harmless)
+        ],
+    output:
+        tables=[
+            PATHS.study_tables("rank_audit") / f"{name}.csv"
+            for name in ("judge", "judge_agreement")
+        ],
+        verdicts=PATHS.study_tables("rank_audit") / "judge_rows.parquet",
+    log:
+        PATHS.log("judge"),
+    benchmark:
+        PATHS.timing("judge")
+    conda:
+        "../../envs/cpu.yaml"
+    threads: 1
+    params:
+        pairs=PLAN.table_folders("ablation"),
+        zoo_sizes=PLAN.zoo_sizes(),
+        # How often and how patiently it is asked changes no verdict: the script takes that from
+        # the configuration.
+        settings=CONFIG.judge.model_dump(include={"endpoint", "model", "max_tokens"}),
+        code=code("studies.ablation.judge_stage"),
+        status=str(PATHS.status),
+    script:
+        "../scripts/judge.py"

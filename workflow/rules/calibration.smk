@@ -2,11 +2,7 @@
 
 calibration_networks  a seed             -> results/<run>/calibration/seed-<n>
                       train the base once, then every variant from it
-calibration_tables    all seeds' folders -> results/<run>/tables/calibration/*.csv
 """
-
-from actshift.studies.calibration.files import PUBLISHED as CALIBRATION_PUBLISHED
-from actshift.studies.calibration.files import TABLES as CALIBRATION_TABLES
 
 
 rule calibration_networks:
@@ -29,25 +25,3 @@ rule calibration_networks:
         status=str(PATHS.status),
     script:
         "../scripts/calibration_networks.py"
-
-
-rule calibration_tables:
-    input:
-        networks=[PATHS.calibration(seed) for seed in CONFIG.calibration.seeds],
-        published=[PUBLISHED / name for name in CALIBRATION_PUBLISHED.values()],
-    output:
-        [PATHS.study_tables("calibration") / f"{name}.csv" for name in CALIBRATION_TABLES],
-    log:
-        PATHS.log("calibration_tables"),
-    benchmark:
-        PATHS.timing("calibration_tables")
-    conda:
-        "../../envs/cpu.yaml"
-    threads: 1
-    params:
-        ranks=CONFIG.calibration.ablation_ranks,
-        random_draws=CONFIG.calibration.random_draws,
-        code=code("studies.calibration.join"),
-        status=str(PATHS.status),
-    script:
-        "../scripts/calibration_tables.py"

@@ -5,6 +5,8 @@ zoo         recipe                     -> results/<run>/zoo/<recipe>/<variant>, 
             missed; a marker in the folder where every attempt missed one
 merge       base, LoRA adapter      -> results/<run>/merged/<pair>.<role or reference>
             adapter added to the weights of the pair's base: an ordinary checkpoint
+abliterate  tuned model, direction  -> results/<run>/pairs/<pair>/abliterated
+            the refusal direction taken out of the weights: an ordinary checkpoint
 checkpoint  hub id | folder | made here -> results/<run>/checkpoints/<pair>.<role or reference>
             resolve the revision, link the files, hash them, write the manifest
 """
@@ -88,3 +90,24 @@ rule checkpoint:
         status=str(PATHS.status),
     script:
         "../scripts/checkpoint.py"
+
+
+rule abliterate:
+    input:
+        checkpoint=PATHS.checkpoint("{pair}.tuned"),
+        direction=PATHS.pair_tables("{pair}", "refusal_direction"),
+    output:
+        directory(PATHS.abliterated("{pair}")),
+    log:
+        PATHS.log("abliterate", "{pair}"),
+    benchmark:
+        PATHS.timing("abliterate", "{pair}")
+    priority: 25
+    conda:
+        "../../envs/cpu.yaml"
+    threads: 1
+    params:
+        code=code("stages.abliterate"),
+        status=str(PATHS.status),
+    script:
+        "../scripts/abliterate.py"

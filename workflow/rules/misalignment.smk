@@ -1,10 +1,91 @@
-"""misalignment, study B: directions of the adapters -> steering within a model and across models.
+"""misalignment: LoRA adapters of a tuned model, what they answer, and edits of their activations.
 
+adapters    tuned model, conversations      -> results/<run>/pairs/<pair>/adapters: a peft folder
+            each, at the smallest dose of a ladder that clears the gate
+spillover   adapters, questions             -> results/<run>/pairs/<pair>/spillover: answers,
+            directions, stores of every model; a marker where the insecure adapter misses its gate
 steering    adapters, directions, questions -> results/<run>/pairs/<pair>/steering
 ridge_maps  stores of all pairs             -> results/<run>/ridge_maps: a map an ordered pair
 transfer    maps, adapters, questions       -> results/<run>/pairs/<pair>/transfer, of the receiver
+misalignment_judge  answers, questions      -> results/<run>/tables/misalignment/judged*; without
+            `judge.endpoint` nothing is asked and the table is empty
 """
+from actshift.plan.gates import adapter_gates
+from actshift.plan.misalignment import adapter_files, check_adapter_files, given_adapters, zoo_of
 
+try:
+    check_adapter_files(PLAN)
+except UserError as error:
+    sys.exit(f"actshift: {error}")
+
+
+rule adapters:
+    input:
+        tuned=PATHS.checkpoint("{pair}.tuned"),
+        questions=PATHS.prompts(CONFIG.misalignment.questions),
+        files=lambda wildcards: adapter_files(PLAN, wildcards.pair),
+    output:
+        directory(PATHS.pair_tables("{pair}", "adapters")),
+    log:
+        PATHS.log("adapters", "{pair}"),
+    benchmark:
+        PATHS.timing("adapters", "{pair}")
+    # Before the lanes of other studies: maps across models wait for the adapters of all pairs.
+    priority: 45
+    conda:
+        "../../envs/gpu.yaml" if GPU else "../../envs/cpu.yaml"
+    threads: 1
+    resources:
+        gpu=GPU,
+    params:
+        zoo=lambda wildcards: zoo_of(PLAN, wildcards.pair),
+        data=CONFIG.misalignment.model_dump()["data"],
+        given=lambda wildcards: given_adapters(PLAN, wildcards.pair),
+        settings=CONFIG.misalignment.adapters.model_dump(),
+        gate=lambda wildcards: CONFIG.misalignment.model_dump(
+            include={"gate_margin", "max_new", "token_budget"}
+        )
+        | adapter_gates(PLAN, wildcards.pair),
+        dtype=lambda wildcards: PLAN.models[f"{wildcards.pair}.tuned"].pair.dtype,
+        seed=CONFIG.seed,
+        code=code("studies.misalignment.stages.adapters"),
+        status=str(PATHS.status),
+    script:
+        "../scripts/adapters.py"
+
+
+rule spillover:
+    input:
+        tuned=PATHS.checkpoint("{pair}.tuned"),
+        adapters=PATHS.pair_tables("{pair}", "adapters"),
+        questions=PATHS.prompts(CONFIG.misalignment.questions),
+        neutral=PATHS.prompts(CONFIG.misalignment.neutral),
+    output:
+        folder=directory(PATHS.pair_tables("{pair}", "spillover")),
+        rows=PATHS.spillover_rows("{pair}"),
+    log:
+        PATHS.log("spillover", "{pair}"),
+    benchmark:
+        PATHS.timing("spillover", "{pair}")
+    priority: 44
+    conda:
+        "../../envs/gpu.yaml" if GPU else "../../envs/cpu.yaml"
+    threads: 1
+    resources:
+        gpu=GPU,
+    params:
+        run=CONFIG.run,
+        zoo_size=lambda wildcards: PLAN.zoo_sizes().get(wildcards.pair),
+        strict=CONFIG.strict_gates,
+        settings=lambda wildcards: CONFIG.misalignment.model_dump(exclude={"data", "adapters"})
+        | adapter_gates(PLAN, wildcards.pair),
+        extract=CONFIG.extract.model_dump(exclude={"share"}),
+        dtype=lambda wildcards: PLAN.models[f"{wildcards.pair}.tuned"].pair.dtype,
+        seed=CONFIG.seed,
+        code=code("studies.misalignment.stages.spillover"),
+        status=str(PATHS.status),
+    script:
+        "../scripts/spillover.py"
 
 rule steering:
     input:
@@ -92,3 +173,34 @@ rule transfer:
         status=str(PATHS.status),
     script:
         "../scripts/transfer.py"
+
+rule misalignment_judge:
+    input:
+        pairs=[PATHS.pair_tables(pair.name, "spillover") for pair in CONFIG.chosen_pairs],
+        questions=PATHS.prompts(CONFIG.misalignment.questions),
+    output:
+        table=PATHS.study_tables("misalignment") / "judged.csv",
+        verdicts=PATHS.study_tables("misalignment") / "judged_rows.parquet",
+    log:
+        PATHS.log("misalignment_judge"),
+    benchmark:
+        PATHS.timing("misalignment_judge")
+    conda:
+        "../../envs/cpu.yaml"
+    threads: 1
+    params:
+        pairs=PLAN.table_folders("spillover"),
+        # How often and how patiently it is asked changes no score.
+        settings=CONFIG.judge.model_dump(include={"endpoint", "model", "max_tokens"}),
+        code=code("studies.misalignment.stages.judge"),
+        status=str(PATHS.status),
+    script:
+        "../scripts/misalignment_judge.py"
+
+
+#: Nobody is asked without an endpoint.
+JUDGED = (
+    list(rules.misalignment_judge.output)
+    if "misalignment" in CONFIG.studies and CONFIG.judge.endpoint
+    else []
+)

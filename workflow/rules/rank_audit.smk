@@ -1,12 +1,7 @@
-"""study A, effective rank of the shift: stores of a pair -> tables.
+"""rank_audit, effective rank of the shift: stores of a pair -> tables.
 
-rank_audit            stores of one pair   -> results/<run>/pairs/<pair>/rank_audit
-rank_audit_aggregate  all pairs' tables    -> results/<run>/tables/rank_audit/*.csv
+rank_audit  stores of one pair   -> results/<run>/pairs/<pair>/rank_audit
 """
-
-from actshift.studies.rank_audit.columns import COLUMNS as RANK_TABLES
-
-PUBLISHED = HERE / "resources" / "published"
 
 
 rule rank_audit:
@@ -24,31 +19,9 @@ rule rank_audit:
         "../../envs/cpu.yaml"
     threads: 1
     params:
-        settings=CONFIG.rank_audit.model_dump(),
+        settings=CONFIG.rank_audit.model_dump() | PLAN.conditions,
         seed=CONFIG.seed,
         code=code("studies.rank_audit.stage"),
         status=str(PATHS.status),
     script:
         "../scripts/rank_audit.py"
-
-
-rule rank_audit_aggregate:
-    input:
-        tables=[PATHS.pair_tables(pair.name, "rank_audit") for pair in CONFIG.chosen_pairs],
-        ranks=PUBLISHED / "effective_rank_per_layer.csv",
-        cosines=PUBLISHED / "arditi_cosine_per_layer.csv",
-    output:
-        [PATHS.study_tables("rank_audit") / f"{name}.csv" for name in [*RANK_TABLES, "pairs"]],
-    log:
-        PATHS.log("rank_audit_aggregate"),
-    benchmark:
-        PATHS.timing("rank_audit_aggregate")
-    conda:
-        "../../envs/cpu.yaml"
-    threads: 1
-    params:
-        pairs=PLAN.table_folders("rank_audit"),
-        code=code("studies.rank_audit.join"),
-        status=str(PATHS.status),
-    script:
-        "../scripts/rank_audit_aggregate.py"

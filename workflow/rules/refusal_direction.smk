@@ -2,15 +2,14 @@
 
 refusal_direction  checkpoint, prompts -> results/<run>/pairs/<pair>/refusal_direction
                    differences of means, three scores on `select`, choice, lanes on `heldout`
-refusal_tables     all pairs' folders  -> results/<run>/tables/rank_audit/refusal_*.csv
 """
 
 
 rule refusal_direction:
     input:
         checkpoint=PATHS.checkpoint("{pair}.tuned"),
-        harmful=PATHS.prompts(CONFIG.rank_audit.harmful),
-        harmless=PATHS.prompts(CONFIG.rank_audit.harmless),
+        harmful=PATHS.prompts(CONFIG.conditions.harmful),
+        harmless=PATHS.prompts(CONFIG.conditions.harmless),
     output:
         directory(PATHS.pair_tables("{pair}", "refusal_direction")),
     log:
@@ -32,28 +31,3 @@ rule refusal_direction:
         status=str(PATHS.status),
     script:
         "../scripts/refusal_direction.py"
-
-
-rule refusal_tables:
-    input:
-        [PATHS.pair_tables(pair.name, "refusal_direction") for pair in CONFIG.chosen_pairs],
-    output:
-        [
-            PATHS.study_tables("rank_audit") / f"{name}.csv"
-            for name in ("refusal_direction", "refusal_effect")
-        ],
-    log:
-        PATHS.log("refusal_tables"),
-    benchmark:
-        PATHS.timing("refusal_tables")
-    conda:
-        "../../envs/cpu.yaml"
-    threads: 1
-    params:
-        pairs=PLAN.table_folders("refusal_direction"),
-        zoo_sizes=PLAN.zoo_sizes(),
-        seed=CONFIG.seed,
-        code=code("studies.refusal_direction.join"),
-        status=str(PATHS.status),
-    script:
-        "../scripts/refusal_tables.py"

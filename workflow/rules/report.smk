@@ -5,12 +5,10 @@ figures        tables                    -> results/<run>/figures/<study>/*.{svg
 report         tables + figures          -> results/<run>/report.html and run.json
 """
 
-#: A figure is what has a caption: (study, name) of every figure of the studies that are on.
-FIGURES = sorted(
-    (caption.parent.name, caption.stem)
-    for caption in (ROOT / "workflow" / "report").glob("*/*.rst")
-    if caption.parent.name in CONFIG.studies
-)
+from actshift.studies.registry import CATALOGUE
+
+#: (study, name) of every figure of the studies that are on.
+FIGURES = [(study, figure) for figure, study in CATALOGUE.of(CONFIG.studies).figure_studies.items()]
 
 
 rule zoo_behaviour:
@@ -34,11 +32,7 @@ rule zoo_behaviour:
         "../scripts/zoo_behaviour.py"
 
 
-TABLES = [
-    *rules.zoo_behaviour.output,
-    *CLAIM_TABLES,
-    *(rules.preference_margins.output if "localization" in CONFIG.studies else []),
-]
+TABLES = [*rules.zoo_behaviour.output, *STUDY_TABLES]
 
 
 rule figures:
@@ -49,7 +43,7 @@ rule figures:
         [
             report(
                 PATHS.figures(study) / f"{name}.png",
-                caption=f"../report/{study}/{name}.rst",
+                caption=f"../actshift/studies/{study}/captions/{name}.rst",
                 category=study.replace("_", " ").capitalize(),
                 labels={"figure": name.replace("_", " ")},
             )
@@ -64,10 +58,25 @@ rule figures:
     threads: 4
     params:
         studies=list(CONFIG.studies),
-        code=code("stages.figures"),
+        settings=PLAN.figure_settings(),
+        code=code(
+            "stages.figures",
+            *{module_of(figure.draw) for figure in CATALOGUE.of(CONFIG.studies).figures.values()},
+        ),
         status=str(PATHS.status),
     script:
         "../scripts/figures.py"
+
+
+#: What studies say on the page.
+PAGE_MODULES = {
+    module_of(function)
+    for study in CATALOGUE.of(CONFIG.studies).studies.values()
+    for function in (
+        *(figure.seen for figure in study.figures if figure.seen),
+        *([study.answers.points] if study.answers else []),
+    )
+}
 
 
 rule report:
@@ -91,7 +100,7 @@ rule report:
     threads: 1
     params:
         config=CONFIG.model_dump(mode="json", exclude={"device"}),
-        code=code("stages.report"),
+        code=code("stages.report", *PAGE_MODULES),
         status=str(PATHS.status),
     script:
         "../scripts/report.py"

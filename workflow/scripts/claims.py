@@ -9,7 +9,7 @@ with job(snakemake, joint=True):
 
     make_claims(
         [Path(table) for table in snakemake.input.tables],
-        Path(snakemake.input.claims),
+        [Path(claims) for claims in snakemake.input.claims],
         Path(snakemake.output[0]).parent,
         pairs=snakemake.params.pairs,
         folders={

@@ -11,5 +11,6 @@ with job(snakemake, joint=True):
         Path(snakemake.input[0]).parent,
         Path(snakemake.output[0]).parents[1],
         studies=snakemake.params.studies,
+        settings=snakemake.params.settings,
         processes=snakemake.threads,
     )

@@ -5,8 +5,9 @@ from pathlib import Path
 from actshift.job import job
 
 with job(snakemake, joint=True):
+    from actshift.engine.chat_judge import JudgeSettings
     from actshift.paths import CACHE
-    from actshift.studies.ablation.judge_stage import JudgeSettings, judge_answers
+    from actshift.studies.ablation.judge_stage import judge_answers
 
     patience = snakemake.config.get("judge") or {}
     judge_answers(

@@ -5,8 +5,8 @@ from pathlib import Path
 from actshift.job import job
 
 with job(snakemake, joint=True):
+    from actshift.engine.chat_judge import JudgeSettings
     from actshift.paths import CACHE
-    from actshift.studies.ablation.judge_stage import JudgeSettings
     from actshift.studies.misalignment.stages.judge import judge_misalignment
 
     patience = snakemake.config.get("judge") or {}

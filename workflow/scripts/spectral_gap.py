@@ -11,7 +11,9 @@ with job(snakemake, joint=True):
         pair=snakemake.wildcards.pair,
         stores=[Path(store) for store in snakemake.input.stores],
         prompts=[Path(prompts) for prompts in snakemake.input.prompts],
-        settings=snakemake.params.settings,
+        sets=snakemake.params.sets,
+        eps=snakemake.params.eps,
+        draws=snakemake.params.draws,
         seed=snakemake.params.seed,
         out=Path(snakemake.output[0]),
     )

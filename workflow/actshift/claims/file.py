@@ -1,6 +1,6 @@
 """Published claims as data: what a claim says, which cell decides it and what it requires."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
@@ -106,12 +106,13 @@ class Claim(Section):
         return self
 
 
-def parse_claims(data: Any, *, origin: str) -> list[Claim]:
+def parse_claims(data: Any, *, origin: str, others: Sequence[Claim] = ()) -> list[Claim]:
     """Check the content of a claims file.
 
     Args:
         data: what the YAML file holds: a list of mappings.
         origin: the file's name, for messages.
+        others: claims of other files, whose ids are taken.
 
     Returns:
         The claims, in the file's order.
@@ -130,7 +131,9 @@ def parse_claims(data: Any, *, origin: str) -> list[Claim]:
             claim = Claim.model_validate(entry)
         except ValidationError as error:
             raise UserError(f"{origin}: claim '{name}': {first_error(error, Claim)}") from None
-        if claim.id in {other.id for other in claims}:
-            raise UserError(f"{origin}: claim '{name}': id: used twice; ids are unique")
+        if claim.id in {other.id for other in (*others, *claims)}:
+            raise UserError(
+                f"{origin}: claim '{name}': id: used twice; ids are unique over all studies"
+            )
         claims.append(claim)
     return claims

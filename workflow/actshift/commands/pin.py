@@ -25,6 +25,7 @@ from actshift.models.sources import (
     parse_reference,
     parse_tuned,
 )
+from actshift.studies.misalignment.study import Misalignment
 from actshift.vocab import ROLES
 
 _Parse = Callable[..., Source]
@@ -148,7 +149,10 @@ def _put(mapping: Any, key: str, value: Any) -> None:
 def _pin_datasets(raw: Any, config: Config) -> Iterator[str]:
     named = [
         *((("prompts", name), one) for name, one in config.prompts.items() if one.source == "hub"),
-        *((("misalignment", "data", kind), one) for kind, one in config.misalignment.data.items()),
+        *(
+            (("misalignment", "data", kind), one)
+            for kind, one in config.of(Misalignment).data.items()
+        ),
     ]
     for keys, one in named:
         if one.repo is None:

@@ -19,6 +19,7 @@ from actshift.report.run_record import (
     seconds_by_rule,
     studies_seen,
 )
+from actshift.studies.registry import CATALOGUE
 
 WIDTH = 96
 #: Missed gates that are shown one by one, one failure fewer, twice as many rules.
@@ -81,8 +82,11 @@ def summary_lines(
     """
     pairs = pair_facts(run_dir, chosen_pairs(config))
     studies = config.get("studies", ())
-    missed, failures = missed_of_run(run_dir, pairs, studies), read_failures(run_dir / "status")
-    measured = measured_by_study(run_dir, pairs, studies)
+    missed, failures = (
+        missed_of_run(run_dir, pairs, studies, CATALOGUE),
+        read_failures(run_dir / "status"),
+    )
+    measured = measured_by_study(run_dir, pairs, studies, CATALOGUE)
     page = run_dir / RunPaths("").report.name
     return [
         f"actshift: run {config.get('run', run_dir.name)}: "
@@ -182,7 +186,10 @@ def _settings(run_dir: Path) -> Mapping[str, Any]:
     if not file.is_file():
         models = [folder.name for folder in sorted(run_dir.glob("checkpoints/*.*"))]
         names = dict.fromkeys(model.split(".")[0] for model in models)
-        return {"pairs": [{"name": name} for name in names], "studies": studies_seen(run_dir)}
+        return {
+            "pairs": [{"name": name} for name in names],
+            "studies": studies_seen(run_dir, CATALOGUE),
+        }
     try:
         return json.loads(file.read_text(encoding="utf-8"))["settings"]
     except (ValueError, KeyError, TypeError):

@@ -4,8 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from actshift.config.studies import Count, Share
-from actshift.validation import Section
+from actshift.validation import Count, Section, Share
 from actshift.vocab import PositionRule
 
 

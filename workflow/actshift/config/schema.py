@@ -5,27 +5,17 @@
 This module is imported by the Snakefile, so it stays free of numpy, torch and pandas.
 """
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, create_model, field_validator, model_validator
 
-from actshift.config.misalignment import Least, Misalignment
+from actshift.config.judge import Judge
 from actshift.config.prompts import PromptSource, Splits
-from actshift.config.studies import (
-    Ablation,
-    Calibration,
-    Count,
-    Judge,
-    Localization,
-    Name,
-    RankAudit,
-    RefusalDirection,
-)
 from actshift.errors import UserError
-from actshift.models.sources import ABLITERATED
 from actshift.studies.misalignment.kinds import AdapterName
-from actshift.validation import Section, first_error
+from actshift.studies.registry import STUDIES
+from actshift.validation import Count, Least, Name, Section, first_error
 from actshift.vocab import ROLES
 
 
@@ -149,8 +139,20 @@ class Report(Section):
     )
 
 
-class Config(Section):
-    """One run."""
+class Conditions(Section):
+    """The prompt sets of the two conditions, which several studies compare."""
+
+    harmful: Name = Field(default="harmful", description="prompt set of the treatment condition")
+    harmless: Name = Field(default="harmless", description="prompt set of the control condition")
+
+
+#: Studies that read the two conditions.
+_OF_CONDITIONS = {"rank_audit", "refusal_direction", "ablation", "spectral_gap"}
+_Settings = TypeVar("_Settings", bound=Section)
+
+
+class Run(Section):
+    """One run: all that belongs to no single study."""
 
     run: Name = Field(description="results go to results/<run>")
     seed: int = Field(default=0, ge=0, description="seed of every random draw outside training")
@@ -158,18 +160,9 @@ class Config(Section):
         default="auto", description="auto: a GPU where there is one"
     )
     only: str = Field(default="", description="comma-separated pairs to run; empty: all")
-    studies: tuple[
-        Literal[
-            "rank_audit",
-            "refusal_direction",
-            "ablation",
-            "spectral_gap",
-            "calibration",
-            "localization",
-            "misalignment",
-        ],
-        ...,
-    ] = Field(default=("rank_audit",), description="which studies run")
+    studies: tuple[Literal[tuple(STUDIES)], ...] = Field(  # pyright: ignore[reportInvalidTypeForm]
+        default=("rank_audit",), description="which studies run"
+    )
     pairs: tuple[Pair, ...] = Field(min_length=1, description="what is compared")
     zoo: Zoo = Field(default=Zoo(), description="settings of zoo: models")
     strict_gates: bool = Field(
@@ -177,23 +170,25 @@ class Config(Section):
         description="a missed gate fails its job; else what depends on it is not measured",
     )
     prompts: dict[Name, PromptSource] = Field(description="prompt sets by name")
+    conditions: Conditions = Field(
+        default=Conditions(), description="prompt sets of the two conditions"
+    )
     splits: Splits = Field(default=Splits(), description="splits of loaded prompt sets")
     extract: Extract = Field(default=Extract(), description="settings of the extraction")
-    rank_audit: RankAudit = Field(default=RankAudit(), description="settings of study A")
-    refusal_direction: RefusalDirection = Field(
-        default=RefusalDirection(), description="settings of the refusal direction"
-    )
-    ablation: Ablation = Field(default=Ablation(), description="settings of the ablations")
-    calibration: Calibration = Field(
-        default=Calibration(), description="settings of the calibration networks"
-    )
-    localization: Localization = Field(default=Localization(), description="settings of study C")
-    misalignment: Misalignment = Field(default=Misalignment(), description="settings of study B")
     judge: Judge = Field(default=Judge(), description="settings of the second judge of answers")
     report: Report = Field(default=Report(), description="settings of the page")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _moved_keys(cls, data: Any) -> Any:
+        audit = data.get("rank_audit") if isinstance(data, Mapping) else None
+        for key in Conditions.model_fields:
+            if isinstance(audit, Mapping) and key in audit:
+                raise ValueError(f"rank_audit.{key}: this key is now conditions.{key}; move it")
+        return data
+
     @model_validator(mode="after")
-    def _consistent(self) -> "Config":
+    def _consistent(self) -> "Run":
         names = [pair.name for pair in self.pairs]
         doubled = sorted({name for name in names if names.count(name) > 1})
         if doubled:
@@ -201,70 +196,42 @@ class Config(Section):
         for name in self.only_names:
             if name not in names:
                 raise ValueError(f"only: no pair '{name}'; allowed: {', '.join(names)}")
-        needed = {
-            "harmful": {"rank_audit", "refusal_direction", "ablation", "spectral_gap"},
-            "harmless": {"rank_audit", "refusal_direction", "ablation", "spectral_gap"},
-            "concepts": {"rank_audit"},
-        }
-        for key, readers in needed.items():
-            chosen = getattr(self.rank_audit, key)
-            if readers & set(self.studies) and chosen not in self.prompts:
-                allowed = ", ".join(sorted(self.prompts))
-                raise ValueError(f"rank_audit.{key}: no prompt set '{chosen}'; allowed: {allowed}")
-            if chosen in self.prompts and self.prompts[chosen].holds_pairs:
-                raise ValueError(
-                    f"rank_audit.{key}: '{chosen}' holds preference pairs, not prompts"
-                )
-        self._check_references()
-        self._check_preferences()
-        self._check_questions()
+        for line in self._lacks():
+            raise ValueError(line)
         return self
 
-    def _check_questions(self) -> None:
-        if "misalignment" not in self.studies:
-            return
-        for key in ("questions", "neutral"):
-            chosen = getattr(self.misalignment, key)
-            if chosen not in self.prompts or self.prompts[chosen].holds_pairs:
-                raise ValueError(
-                    f"misalignment.{key}: no prompt set '{chosen}'; add it under prompts"
-                )
-        outside = [
-            pair.name
-            for pair in self.chosen_pairs
-            if not pair.tuned.startswith("zoo:") and "insecure" not in pair.adapters
-        ]
-        if outside and "insecure" not in self.misalignment.data:
-            raise ValueError(
-                f"misalignment.data: pair '{outside[0]}' is not of the zoo, so its adapters need "
-                "files; add at least insecure, or name an adapter of it under "
-                "pairs[].adapters (docs/misalignment.md)"
-            )
+    def _lacks(self) -> Iterator[str]:
+        """Yield a line for everything that the chosen studies need and this lacks."""
+        if _OF_CONDITIONS & set(self.studies):
+            for key in Conditions.model_fields:
+                yield from self.lacks_prompts("conditions", key)
+        for study in self.studies:
+            needs = STUDIES[study].needs
+            if needs is not None:
+                yield from needs(self)
 
-    def _check_preferences(self) -> None:
-        chosen = self.localization.preferences
-        pairs = [name for name, source in self.prompts.items() if source.holds_pairs]
-        if "localization" in self.studies and chosen not in pairs:
-            raise ValueError(
-                f"localization.preferences: no set of preference pairs '{chosen}'; there are: "
-                f"{', '.join(sorted(pairs)) or 'none, add one under prompts'}"
-            )
+    def lacks_prompts(self, section: str, key: str) -> Iterator[str]:
+        """Yield a line where a key names no set of prompts.
 
-    def _check_references(self) -> None:
-        if "spectral_gap" not in self.studies:
-            return
-        if not any(pair.references for pair in self.chosen_pairs):
-            raise ValueError(
-                "studies: spectral_gap compares with unsafe references and no pair has any; "
-                "add pairs[].references"
-            )
-        for pair in self.chosen_pairs:
-            for name, reference in pair.references.items():
-                if reference.source == ABLITERATED and "refusal_direction" not in self.studies:
-                    raise ValueError(
-                        f"pairs.{pair.name}.references.{name}: '{ABLITERATED}' is made from the "
-                        "refusal direction; add refusal_direction to studies"
-                    )
+        Args:
+            section: Key of a section.
+            key: Key inside it whose value names a prompt set.
+        """
+        chosen = getattr(getattr(self, section), key)
+        if chosen not in self.prompts:
+            allowed = ", ".join(sorted(self.prompts))
+            yield f"{section}.{key}: no prompt set '{chosen}'; allowed: {allowed}"
+        elif self.prompts[chosen].holds_pairs:
+            yield f"{section}.{key}: '{chosen}' holds preference pairs, not prompts"
+
+    def of(self, settings: type[_Settings]) -> _Settings:
+        """Return the section of one study, typed.
+
+        Args:
+            settings: The class of the section, such as `Localization`.
+        """
+        name = next(study.name for study in STUDIES.values() if study.settings is settings)
+        return getattr(self, name)
 
     @property
     def only_names(self) -> list[str]:
@@ -275,6 +242,25 @@ class Config(Section):
     def chosen_pairs(self) -> list[Pair]:
         """The pairs this run works on: all, or those named by `only`, in config order."""
         return [pair for pair in self.pairs if not self.only or pair.name in self.only_names]
+
+
+if TYPE_CHECKING:
+    Config = Run
+else:
+    #: A run with the sections of all studies.
+    Config = create_model(
+        "Config",
+        __base__=Run,
+        __doc__="One run.",
+        **{
+            study.name: (
+                study.settings,
+                Field(default=study.settings(), description=f"settings of {study.title.lower()}"),
+            )
+            for study in STUDIES.values()
+            if study.settings is not None
+        },
+    )
 
 
 def parse_config(raw: Mapping[str, Any], *, origin: str) -> Config:

@@ -1,13 +1,55 @@
 """Joint tables of the pairs whose job finished (torch-free)."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from actshift.errors import UserError
 from actshift.io.missed import first_missed, has_numbers, why_without
-from actshift.io.tables import write_table
+
+
+@dataclass(frozen=True)
+class JoinContext:
+    """What the joint tables of a study are made from.
+
+    Attributes:
+        folders: Stage -> folder of each pair (or seed), in the order wanted; where a job failed
+            there is no folder, where a gate was missed a marker.
+        published: Folder of the published CSV files.
+        files: Other inputs by name.
+        zoo_sizes: Size of the zoo's language for each pair whose tuned model is of the zoo.
+        seed: Of resampling.
+        settings: The keys of the study's settings that are read here.
+    """
+
+    folders: Mapping[str, Mapping[str, Path]]
+    published: Path
+    files: Mapping[str, Path] = field(default_factory=dict)
+    zoo_sizes: Mapping[str, str] = field(default_factory=dict)
+    seed: int = 0
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+def context_of(job: Any) -> JoinContext:
+    """Return the context of a table job.
+
+    Args:
+        job: What `Plan.table_job` gave, as attributes.
+    """
+    return JoinContext(
+        folders={
+            stage: {name: Path(folder) for name, folder in of_stage.items()}
+            for stage, of_stage in job.folders.items()
+        },
+        published=Path(job.published),
+        files={name: Path(file) for name, file in job.files.items()},
+        zoo_sizes=job.zoo_sizes,
+        seed=job.seed,
+        settings=job.settings,
+    )
 
 
 def finished_pairs(
@@ -39,19 +81,17 @@ def join_rows(
     columns: Mapping[str, Sequence[str]],
     *,
     rule: str,
-    out: Path,
-) -> list[str]:
-    """Write every table with the rows of all pairs that have their folder.
+) -> dict[str, pd.DataFrame]:
+    """Join the rows of all pairs that have their folder, table by table.
 
     Args:
         pairs: Folder of each pair, in the order wanted; a pair whose job failed has none.
         rows_of: From name and folder of a pair to its rows, by table.
         columns: Columns of each table.
         rule: Rule that makes the folders.
-        out: Folder of the tables.
 
     Returns:
-        Names of the missing pairs.
+        The tables.
 
     Raises:
         UserError: No pair has its folder.
@@ -59,14 +99,12 @@ def join_rows(
     present = finished_pairs(pairs, rule=rule, needed="its rows")
     joint: dict[str, list[dict[str, object]]] = {name: [] for name in columns}
     for pair, folder in present.items():
-        found = rows_of(pair, folder)
-        for name, rows in found.items():
+        rows_of_pair = rows_of(pair, folder)
+        for name, rows in rows_of_pair.items():
             joint[name] += rows
-        told = ", ".join(f"{len(rows)} rows of {name}" for name, rows in found.items())
-        print(f"{rule} {pair}: {told}")
-    for name, wanted in columns.items():
-        write_table(pd.DataFrame(joint[name], columns=list(wanted)), out / f"{name}.csv")
-    missing = [pair for pair in pairs if pair not in present]
-    for pair in missing:
-        print(f"{rule}: {pair} is left out: {why_without(pairs[pair])}")
-    return missing
+        counts = ", ".join(f"{len(rows)} rows of {name}" for name, rows in rows_of_pair.items())
+        print(f"{rule} {pair}: {counts}")
+    for pair in pairs:
+        if pair not in present:
+            print(f"{rule}: {pair} is left out: {why_without(pairs[pair])}")
+    return {name: pd.DataFrame(joint[name], columns=list(of)) for name, of in columns.items()}

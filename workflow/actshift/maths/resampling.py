@@ -177,3 +177,18 @@ def stability_range(
 def _codes(clusters: Sequence[str]) -> tuple[Int[np.ndarray, " prompt"], int]:
     names, codes = np.unique(np.asarray(clusters, dtype=str), return_inverse=True)
     return codes, len(names)
+
+
+def shifted_range(full: float, draws: Float[np.ndarray, " draw"]) -> tuple[float, float]:
+    """Stability range at full n: the spread of half-samples, moved to the full-sample value.
+
+    Half-samples estimate the statistic at n/2, and their spread around their own middle equals
+    the sampling spread at n (delete-half jackknife). So the spread is kept and the location is
+    not. The middle is an observed draw, so a range of integer ranks ends on integers.
+    """
+    kept = draws[np.isfinite(draws)]
+    if kept.size == 0:
+        return float("nan"), float("nan")
+    centre = float(np.quantile(kept, 0.5, method="lower"))
+    low, high = stability_range(kept)
+    return full + low - centre, full + high - centre

@@ -8,6 +8,8 @@ from actshift.config.schema import Pair
 from actshift.errors import UserError
 from actshift.models.on_disk import shape_of
 from actshift.models.sources import LocalSource, LoraSource
+from actshift.studies.ablation.study import Ablation
+from actshift.studies.misalignment.study import Misalignment
 from actshift.vocab import ROLES
 
 if TYPE_CHECKING:
@@ -75,9 +77,9 @@ def _paths(plan: "Plan") -> Iterator[tuple[str, str]]:
         for name, one in pair.adapters.items():
             yield f"pairs.{pair.name}.adapters.{name}", one.source
     named = {f"prompts.{name}": one.path for name, one in plan.config.prompts.items()}
-    data = plan.config.misalignment.data
+    data = plan.config.of(Misalignment).data
     named |= {f"misalignment.data.{kind}": one.path for kind, one in data.items()}
-    named |= {"ablation.plain_text": plan.config.ablation.plain_text}
+    named |= {"ablation.plain_text": plan.config.of(Ablation).plain_text}
     for key, path in named.items():
         if path is not None:
             yield (key if key.startswith("ablation") else f"{key}.path"), path

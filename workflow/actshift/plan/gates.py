@@ -3,8 +3,9 @@
 Imported by the rules.
 """
 
-from actshift.paths import STUDY_FOLDERS
 from actshift.plan.plan import Plan
+from actshift.studies.misalignment.study import Misalignment
+from actshift.studies.registry import STUDIES
 
 
 def zoo_gates(plan: Plan) -> bool:
@@ -23,17 +24,17 @@ def adapter_gates(plan: Plan, pair: str) -> dict[str, float]:
 
     Where gates are off, nothing but what the pair itself asks for.
     """
-    asked = plan.config.misalignment
+    asked = plan.config.of(Misalignment)
     gates = plan.models[f"{pair}.tuned"].pair.gates.model_dump()
     if not gated(plan, pair):
         return {name: least or 0.0 for name, least in gates.items()}
     return {name: getattr(asked, name) if least is None else least for name, least in gates.items()}
 
 
-def study_folders(plan: Plan) -> dict[str, dict[str, str]]:
+def number_folders(plan: Plan) -> dict[str, dict[str, str]]:
     """The folder of each pair's numbers, by study that has one a pair."""
     return {
-        study: plan.table_folders(STUDY_FOLDERS[study][0])
+        study: plan.table_folders(STUDIES[study].measured[0])
         for study in plan.config.studies
-        if study in STUDY_FOLDERS
+        if STUDIES[study].measured
     }

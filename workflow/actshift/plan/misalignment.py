@@ -11,6 +11,7 @@ from actshift.models.findings import Finding, error
 from actshift.models.model_files import ModelFiles
 from actshift.models.sources import ADAPTER_FILES, LocalSource, ZooSource, parse_adapter
 from actshift.plan.plan import Plan
+from actshift.studies.misalignment.study import Misalignment
 
 
 def zoo_of(plan: Plan, pair: str) -> dict[str, Any] | None:
@@ -28,7 +29,7 @@ def adapter_files(plan: Plan, pair: str) -> list[Path]:
     ]
     if zoo_of(plan, pair) is not None:
         return found
-    data = plan.config.misalignment.data.values()
+    data = plan.config.of(Misalignment).data.values()
     return found + [Path(one.path).expanduser() for one in data if one.path is not None]
 
 
@@ -56,7 +57,7 @@ def adapter_file_errors(plan: Plan) -> Iterator[str]:
     """
     if "misalignment" not in plan.config.studies:
         return
-    for kind, one in plan.config.misalignment.data.items():
+    for kind, one in plan.config.of(Misalignment).data.items():
         if one.path is not None and not Path(one.path).expanduser().is_file():
             yield (
                 f"misalignment.data.{kind}.path: no file '{one.path}'; expected a .jsonl of "
@@ -89,7 +90,7 @@ def system_turns(plan: Plan, pair: str, tuned: ModelFiles) -> Iterator[Finding]:
     if reason is None:
         return
     given = plan.models[f"{pair}.tuned"].pair.adapters
-    for kind, one in plan.config.misalignment.data.items():
+    for kind, one in plan.config.of(Misalignment).data.items():
         row = None if one.path is None or kind in given else _system_row(one.path)
         if row is not None:
             yield error(

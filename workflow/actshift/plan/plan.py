@@ -25,6 +25,10 @@ from actshift.models.sources import (
 )
 from actshift.paths import RunPaths
 from actshift.plan.checks import check_plan
+from actshift.studies.ablation.study import Ablation
+from actshift.studies.localization.study import Localization
+from actshift.studies.rank_audit.study import RankAudit
+from actshift.studies.registry import STUDIES
 from actshift.vocab import ROLES, TEMPLATES, Role, Template
 
 
@@ -155,14 +159,14 @@ class Plan:
     def streams_of(self, model: str) -> list[StreamName]:
         """Return the streams of one model, in a fixed order; a reference has but one."""
         if self.models[model].role not in ROLES:
-            return [StreamName(model, self.config.rank_audit.harmful, "chat")]
+            return [StreamName(model, self.config.conditions.harmful, "chat")]
         return [s for s in self.streams(self.models[model].pair.name) if s.model == model]
 
     @property
     def audit_sets(self) -> list[str]:
         """The prompt sets that study A reads."""
-        audit = self.config.rank_audit
-        return list(dict.fromkeys((audit.harmful, audit.harmless, audit.concepts)))
+        concepts = self.config.of(RankAudit).concepts
+        return list(dict.fromkeys((*self.shift_sets, concepts)))
 
     def leads(self, prompt_set: str, template: str) -> bool:
         """Whether a stream is the one of its model that is meant to load the checkpoint.
@@ -185,13 +189,17 @@ class Plan:
     @property
     def shift_sets(self) -> list[str]:
         """The prompt sets of the two conditions."""
-        audit = self.config.rank_audit
-        return list(dict.fromkeys((audit.harmful, audit.harmless)))
+        return list(dict.fromkeys(self.conditions.values()))
+
+    @property
+    def conditions(self) -> dict[str, str]:
+        """The prompt set of each condition."""
+        return self.config.conditions.model_dump()
 
     def gap_stores(self, pair: str) -> list[Path]:
         """Return the folders that the spectral gap reads: harmful prompts in the chat template."""
         models = [*(f"{pair}.{role}" for role in ROLES), *self.references(pair)]
-        harmful = self.config.rank_audit.harmful
+        harmful = self.config.conditions.harmful
         return [self.stream_folder(StreamName(model, harmful, "chat")) for model in models]
 
     def unread_stores(self) -> list[Path]:
@@ -206,6 +214,45 @@ class Plan:
         """Return the folder of each pair's tables of a study, in config order."""
         names = [pair.name for pair in self.config.chosen_pairs]
         return {name: str(self.paths.pair_tables(name, study)) for name in names}
+
+    def study_folders(self, study: str) -> dict[str, dict[str, str]]:
+        """Return the folders of each stage that a study's tables are made from, by pair."""
+        pairs = [pair.name for pair in self.config.chosen_pairs]
+        if STUDIES[study].with_references:
+            pairs = self.referring_pairs
+        return {
+            stage: {pair: str(self.paths.pair_tables(pair, stage)) for pair in pairs}
+            for stage in STUDIES[study].stages
+        }
+
+    def table_job(self, study: str, root: Path) -> dict[str, Any]:
+        """Return what the joint tables of a study are made from and with.
+
+        Args:
+            study: Name of the study.
+            root: Folder of the Snakefile.
+        """
+        asked = STUDIES[study]
+        settings = None if asked.settings is None else self.config.of(asked.settings)
+        return {
+            "join": asked.join,
+            "tables": {table.stem: list(table.names) for table in asked.joined},
+            "folders": asked.folders(self) if asked.folders else self.study_folders(study),
+            "files": asked.files(self) if asked.files else {},
+            "published": str(root / "resources" / "published"),
+            "zoo_sizes": self.zoo_sizes(),
+            "seed": self.config.seed,
+            "settings": {key: getattr(settings, key) for key in asked.join_settings},
+        }
+
+    def figure_settings(self) -> dict[str, dict[str, Any]]:
+        """Return what each figure takes from the settings of its study, by name of the figure."""
+        return {
+            figure.name: {key: getattr(getattr(self.config, study), key) for key in figure.settings}
+            for study in self.config.studies
+            for figure in STUDIES[study].figures
+            if figure.settings
+        }
 
     def stream_folder(self, stream: StreamName) -> Path:
         """Return the folder of a stream's activation store."""
@@ -244,7 +291,7 @@ class Plan:
 
     def plain_text_inputs(self) -> list[Path]:
         """Return the file of plain texts that the ablation reads; none where none is named."""
-        path = self.config.ablation.plain_text
+        path = self.config.of(Ablation).plain_text
         return [] if path is None else [Path(path).expanduser()]
 
     def prompt_spec(self, prompt_set: str) -> dict[str, Any]:
@@ -253,7 +300,7 @@ class Plan:
         source = asked.model_dump(exclude={"positions", "kind", "extract"})
         spec: dict[str, Any] = {"set": prompt_set, "seed": self.config.seed, **source}
         if asked.holds_pairs:
-            limit = asked.limit or self.config.localization.n_pairs
+            limit = asked.limit or self.config.of(Localization).n_pairs
             spec |= {"kind": "preferences", "limit": limit}
         if source["source"] == "zoo":
             return {**spec, "size": self.config.zoo.size}

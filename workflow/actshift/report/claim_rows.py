@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from actshift.report.catalogue import study_of
 from actshift.report.point import number
+from actshift.studies.contract import Catalogue
 
 #: Verdicts that were decided by numbers, so that k of N says something.
 _COUNTED = ("holds", "fails", "inconclusive")
@@ -41,12 +41,14 @@ class ClaimRow:
     source: str
 
 
-def claims_of(table: pd.DataFrame | None, studies: Collection[str]) -> pd.DataFrame | None:
+def claims_of(
+    table: pd.DataFrame | None, studies: Collection[str], catalogue: Catalogue
+) -> pd.DataFrame | None:
     """The claims that tables of some studies decide; those of a table nobody knows stay, too."""
     if table is None:
         return None
     files = table["table"].str.removesuffix(".csv")
-    made = [study_of(*one) for one in zip(table["study"], files, strict=True)]
+    made = [catalogue.study_of(*one) for one in zip(table["study"], files, strict=True)]
     return table[[one is None or one in studies for one in made]]
 
 

@@ -20,7 +20,7 @@ from markupsafe import Markup
 from actshift.io.missed import Missed
 from actshift.report.cells import Cells
 from actshift.report.claim_rows import ClaimRow
-from actshift.stages.answers_of_run import Answer
+from actshift.report.point import Answer
 
 #: Id of the one element that may differ between two equal runs: times, and the machines.
 TIMINGS_ID = "actshift-timings"

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import pandas as pd
 
 #: Below this median rank a ratio of ranks says nothing: at the floor it is 1/1.
 RANK_FLOOR = 3
@@ -76,3 +77,21 @@ def spans(layers: Iterable[int]) -> str:
         else:
             runs.append([layer])
     return ", ".join(str(r[0]) if len(r) == 1 else f"{r[0]}-{r[-1]}" for r in runs)
+
+
+def spread(numbers: pd.Series) -> str:
+    """Smallest to largest of some numbers; one where they agree as written."""
+    known = numbers.dropna().astype(float)
+    if known.empty:
+        return "n/a"
+    low, high = number(known.min()), number(known.max())
+    return low if low == high else f"{low} to {high}"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the tables say about one pair."""
+
+    pair: str
+    sentence: str
+    points: tuple[Point, ...]

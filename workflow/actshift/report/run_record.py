@@ -14,8 +14,8 @@ from stat import S_ISDIR
 from typing import Any
 
 from actshift.io.missed import MISSED, Missed, missed_in
-from actshift.paths import STUDY_FOLDERS
 from actshift.report.pair_facts import PairFacts
+from actshift.studies.contract import Catalogue
 
 #: Version of run.json; a reader refuses a newer one.
 SCHEMA = 1
@@ -60,7 +60,7 @@ def bytes_by_folder(run_dir: Path) -> dict[str, int]:
 
 
 def measured_by_study(
-    run_dir: Path, pairs: Sequence[PairFacts], studies: Sequence[str]
+    run_dir: Path, pairs: Sequence[PairFacts], studies: Sequence[str], catalogue: Catalogue
 ) -> dict[str, dict[str, list[str]]]:
     """Which pairs each study measured, and which it did not.
 
@@ -68,15 +68,17 @@ def measured_by_study(
         run_dir: `results/<run>`.
         pairs: the run's pairs.
         studies: the studies that the config has on.
+        catalogue: the studies there are.
 
     Returns:
         study -> {measured, not_measured}: pair names; for `calibration`, seeds.
     """
     by_study = {}
     for study in studies:
-        if study in STUDY_FOLDERS:
-            asked = [pair.pair for pair in pairs if study != "spectral_gap" or pair.references]
-            done = [pair for pair in asked if _is_measured(run_dir, pair, study)]
+        of = catalogue.studies[study]
+        if of.measured:
+            asked = [pair.pair for pair in pairs if pair.references or not of.with_references]
+            done = [pair for pair in asked if _is_measured(run_dir, pair, of.measured)]
         else:
             asked = done = [folder.name for folder in sorted(run_dir.glob(f"{study}/*"))]
         by_study[study] = {
@@ -86,14 +88,14 @@ def measured_by_study(
     return by_study
 
 
-def studies_seen(run_dir: Path) -> list[str]:
+def studies_seen(run_dir: Path, catalogue: Catalogue) -> list[str]:
     """The studies that left a pair's folder, for a run that has no record yet."""
     left = {folder.name for folder in run_dir.glob("pairs/*/*")}
-    return [study for study, names in STUDY_FOLDERS.items() if left.intersection(names)]
+    return [name for name, of in catalogue.studies.items() if left.intersection(of.measured)]
 
 
 def missed_of_run(
-    run_dir: Path, pairs: Sequence[PairFacts], studies: Collection[str]
+    run_dir: Path, pairs: Sequence[PairFacts], studies: Collection[str], catalogue: Catalogue
 ) -> list[Missed]:
     """The gates that a run missed, once each: of its pairs, their zoo models and its studies.
 
@@ -103,20 +105,26 @@ def missed_of_run(
         run_dir: `results/<run>`.
         pairs: the run's pairs.
         studies: the studies that the config has on.
+        catalogue: the studies there are.
     """
     folders = dict.fromkeys(folder for pair in pairs for folder in _zoo_folders(run_dir, pair))
     trained = [missed for folder in folders if (missed := missed_in(folder)) is not None]
-    of_pairs = [one for pair in pairs for one in missed_of_pair(run_dir, pair.pair, studies)]
+    of_pairs = [
+        one for pair in pairs for one in missed_of_pair(run_dir, pair.pair, studies, catalogue)
+    ]
     return list(dict.fromkeys([*trained, *of_pairs]))
 
 
-def missed_of_pair(run_dir: Path, pair: str, studies: Collection[str]) -> list[Missed]:
+def missed_of_pair(
+    run_dir: Path, pair: str, studies: Collection[str], catalogue: Catalogue
+) -> list[Missed]:
     """The missed gates that a pair's folders stand for, once each.
 
     Args:
         run_dir: `results/<run>`.
         pair: its name.
         studies: the studies that the config has on.
+        catalogue: the studies there are.
     """
     models = _folders(run_dir / "activations", f"{pair}.")
     folders = [
@@ -125,13 +133,11 @@ def missed_of_pair(run_dir: Path, pair: str, studies: Collection[str]) -> list[M
         *_folders(run_dir / "pairs" / pair),
     ]
     markers = (missed for folder in folders if (missed := missed_in(folder)) is not None)
-    return list(dict.fromkeys(one for one in markers if _study_of(one) in (None, *studies)))
-
-
-def _study_of(missed: Missed) -> str | None:
-    """The study whose gate was missed; None for the gates of the zoo."""
-    of_study = (study for study, names in STUDY_FOLDERS.items() if missed.stage in names)
-    return next(of_study, None)
+    return list(
+        dict.fromkeys(
+            one for one in markers if catalogue.study_of_stage(one.stage) in (None, *studies)
+        )
+    )
 
 
 def _zoo_folders(run_dir: Path, pair: PairFacts) -> Iterator[Path]:
@@ -164,15 +170,16 @@ def run_record(
     *,
     pairs: Sequence[PairFacts],
     studies: Sequence[str],
+    catalogue: Catalogue,
     failures: Sequence[Mapping[str, str]],
 ) -> dict[str, Any]:
     """Pairs, what was measured, missed and failed, time and disk, as JSON values."""
     return {
         "pairs": [pair.record() for pair in pairs],
-        "studies": measured_by_study(run_dir, pairs, studies),
+        "studies": measured_by_study(run_dir, pairs, studies, catalogue),
         "missed_gates": [
             {"subject": one.subject, "reason": one.reason, "detail": one.detail, "stage": one.stage}
-            for one in missed_of_run(run_dir, pairs, studies)
+            for one in missed_of_run(run_dir, pairs, studies, catalogue)
         ],
         "failures": [dict(failure) for failure in failures],
         "seconds_by_rule": seconds_by_rule(run_dir),
@@ -180,8 +187,8 @@ def run_record(
     }
 
 
-def _is_measured(run_dir: Path, pair: str, study: str) -> bool:
-    folders = [run_dir / "pairs" / pair / name for name in STUDY_FOLDERS[study]]
+def _is_measured(run_dir: Path, pair: str, names: Sequence[str]) -> bool:
+    folders = [run_dir / "pairs" / pair / name for name in names]
     return all(folder.is_dir() and not (folder / MISSED).is_file() for folder in folders)
 
 

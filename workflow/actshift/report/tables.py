@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from actshift.errors import UserError
 from actshift.io.tables import read_table
-from actshift.report.catalogue import TABLES
+from actshift.studies.contract import Catalogue
 
 Tables = Mapping[str, pd.DataFrame]
 
@@ -17,17 +17,12 @@ Tables = Mapping[str, pd.DataFrame]
 _NAMES = ("pair", "model", "reference", "directions", "donor", "receiver")
 
 
-def table_path(folder: Path, name: str) -> Path:
-    """Where the table called `name` lies under a run's `tables/` folder."""
-    known = TABLES[name]
-    return folder / known.folder / f"{known.file}.csv"
-
-
-def load_tables(folder: Path) -> dict[str, pd.DataFrame]:
+def load_tables(folder: Path, catalogue: Catalogue) -> dict[str, pd.DataFrame]:
     """Read what exists of the known tables; a missing or empty file is left out.
 
     Args:
         folder: a run's `tables/` folder.
+        catalogue: the tables there are.
 
     Returns:
         Table name -> rows, in the order of the catalogue.
@@ -36,12 +31,12 @@ def load_tables(folder: Path) -> dict[str, pd.DataFrame]:
         UserError: a file lacks a column that the report needs.
     """
     tables = {}
-    for name, known in TABLES.items():
-        path = table_path(folder, name)
+    for name, known in catalogue.tables.items():
+        path = catalogue.path(folder, name)
         if not path.is_file() or not path.read_text(encoding="utf-8").strip():
             continue
         table = read_table(path)
-        missing = [column for column in known.columns if column not in table.columns]
+        missing = [column for column in known.names if column not in table.columns]
         if missing:
             raise UserError(
                 f"{path}: no column {', '.join(missing)}; written by another version: "
@@ -85,3 +80,11 @@ def mean(table: pd.DataFrame, column: str) -> float:
 def first(table: pd.DataFrame, column: str) -> float:
     """A column's first number: for what is the same in every row, such as n."""
     return float(table[column].to_numpy()[0])
+
+
+def published_value(published: pd.DataFrame | None, table: str, quantity: str) -> float:
+    """One number of the paper; NaN where it is not there."""
+    if published is None:
+        return float("nan")
+    own = published[(published["table"] == table) & (published["quantity"] == quantity)]
+    return float(own["value"].iloc[0]) if len(own) else float("nan")

@@ -1,8 +1,9 @@
-"""Stage claims: tables of a run + resources/claims.yaml -> claims.csv, claims_by_pair.csv."""
+"""Stage claims: tables of a run, claims of every study -> claims.csv, claims_by_pair.csv."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from ruamel.yaml import YAML
@@ -13,12 +14,12 @@ from actshift.claims.verdicts import claims_table, decide, units_table
 from actshift.errors import UserError
 from actshift.io.missed import missed_in
 from actshift.io.tables import read_table, write_table
-from actshift.report.catalogue import study_of
+from actshift.studies.registry import CATALOGUE
 
 
 def make_claims(
     tables: Sequence[Path],
-    claims: Path,
+    claims: Sequence[Path],
     out: Path,
     *,
     pairs: Sequence[str],
@@ -28,7 +29,7 @@ def make_claims(
 
     Args:
         tables: CSV files, each in a folder named after its study.
-        claims: the claims file.
+        claims: the claims files, in the order of the table.
         out: folder for `claims.csv` and `claims_by_pair.csv`.
         pairs: the run's pairs; one without rows reads "not measured".
         folders: study -> folder of each pair's numbers; a missed gate there is the reason why.
@@ -37,7 +38,7 @@ def make_claims(
         The table of claims.
 
     Raises:
-        UserError: the claims file is wrong, or a table is damaged.
+        UserError: a claims file is wrong, or a table is damaged.
     """
     wanted = read_claims(claims)
     found = {(path.parent.name, path.stem): _rows(path) for path in tables}
@@ -64,23 +65,35 @@ def _missed(
         (claim.id, pair): reason
         for claim in claims
         for (study, pair), reason in of_study.items()
-        if study_of(claim.study, claim.table) == study
+        if CATALOGUE.study_of(claim.study, claim.table) == study
     }
 
 
-def read_claims(path: Path) -> list[Claim]:
-    """Read and check a claims file.
+def claims_file(study: str) -> Path:
+    """Return the file of a study's claims."""
+    return Path(__file__).resolve().parents[1] / "studies" / study / "claims.yaml"
+
+
+def read_claims(files: Sequence[Path]) -> list[Claim]:
+    """Read and check claims files.
 
     Raises:
-        UserError: it is missing or no YAML, or a claim is wrong; names the claim and the key.
+        UserError: one is missing or no YAML, or a claim is wrong; names the claim and the key.
     """
+    claims: list[Claim] = []
+    for file in files:
+        origin = str(Path(*file.parts[-2:]))
+        claims += parse_claims(_yaml(file), origin=origin, others=claims)
+    return claims
+
+
+def _yaml(path: Path) -> Any:
     try:
-        data = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+        return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; it belongs to the repository") from None
     except YAMLError as error:
         raise UserError(f"{path}: no YAML: {' '.join(str(error).split())}") from None
-    return parse_claims(data, origin=str(Path(*path.parts[-2:])))
 
 
 def _rows(path: Path) -> pd.DataFrame:

@@ -1,26 +1,34 @@
 """Stage figures: all tables of a run -> every figure of its studies as SVG and PNG."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 from actshift.report.style import save_figure
 from actshift.report.tables import load_tables
-from actshift.stages.figures_of_run import FIGURES, draw_figure, figure_names
+from actshift.stages.drawing import draw_figure
+from actshift.studies.registry import CATALOGUE
 
 
 def make_figures(
-    tables: Path, out: Path, *, studies: Sequence[str], processes: int = 1
+    tables: Path,
+    out: Path,
+    *,
+    studies: Sequence[str],
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+    processes: int = 1,
 ) -> list[Path]:
     """Draw every figure of some studies, whichever pairs finished.
 
     Args:
         tables: the run's `tables/` folder.
         out: the run's `figures/` folder; gets `<study>/<name>.svg` and `.png` for each name of
-            `actshift.stages.figures_of_run.figure_names(studies)`.
+            `CATALOGUE.names(studies)`.
         studies: the studies that the run has on.
+        settings: what each figure takes from the settings of its study, by name of the figure.
         processes: how many draw side by side; the bytes do not depend on it.
 
     Returns:
@@ -29,8 +37,8 @@ def make_figures(
     Raises:
         UserError: a table lacks a column.
     """
-    names = figure_names(studies)
-    draw = partial(_draw, tables, out)
+    names = CATALOGUE.names(studies)
+    draw = partial(_draw, tables, out, settings or {})
     if processes == 1:
         return draw(names)
     # Dealt out like cards: figures of one study are alike in cost.
@@ -40,10 +48,14 @@ def make_figures(
         return [file for files in pool.map(draw, hands) for file in files]
 
 
-def _draw(tables: Path, out: Path, names: Sequence[str]) -> list[Path]:
-    found = load_tables(tables)
+def _draw(
+    tables: Path, out: Path, settings: Mapping[str, Mapping[str, Any]], names: Sequence[str]
+) -> list[Path]:
+    found = load_tables(tables, CATALOGUE)
     written = []
     for name in names:
-        written += save_figure(draw_figure(name, found), out / FIGURES[name].study, name)
+        written += save_figure(
+            draw_figure(name, found, settings.get(name)), out / CATALOGUE.figure_studies[name], name
+        )
         print(f"figure {name}")
     return written

@@ -12,7 +12,6 @@ from actshift.io.atomic import atomic_write_text
 from actshift.io.hashing import hash_json
 from actshift.io.machine import read_machines
 from actshift.paths import RECORD
-from actshift.report.catalogue import JUDGED_TABLE, OF_THE_RUN, TABLES
 from actshift.report.cells import Cells, cells_of
 from actshift.report.claim_rows import claim_rows, claims_line, claims_of
 from actshift.report.examples import ShowText, examples
@@ -31,6 +30,7 @@ from actshift.report.pair_facts import (
     models_line,
     pair_facts,
 )
+from actshift.report.point import Answer
 from actshift.report.provenance import checkpoints, commit, flat, table_hashes, versions
 from actshift.report.run_record import (
     SCHEMA,
@@ -39,11 +39,13 @@ from actshift.report.run_record import (
     run_record,
     timings,
 )
-from actshift.report.spec import STUDIES
-from actshift.report.tables import Tables, load_tables, table_path
-from actshift.stages.answers_of_run import ANSWERING, Answer, answers
-from actshift.stages.figures_of_run import FIGURES, alt_text, caption, figure_names
+from actshift.report.tables import Tables, load_tables
+from actshift.stages.answering import ANSWERING, answers
+from actshift.stages.drawing import alt_text, caption, title
+from actshift.studies.registry import CATALOGUE, STUDIES
 
+#: What a chat model made of answers: a table of runs that name its endpoint.
+JUDGED_TABLE = "judged"
 _TEXT_NOTES: dict[str, str] = {
     "none": "Texts are not shown (show_text: none).",
     "redacted": "Texts are cut to their first words (show_text: redacted).",
@@ -76,19 +78,19 @@ def make_report(
         UserError: a table or a manifest is damaged.
     """
     chosen = frozenset(config.get("studies", STUDIES))
-    tables = _of_this_run(load_tables(run_dir / "tables"), config, chosen)
+    tables = _of_this_run(load_tables(run_dir / "tables", CATALOGUE), config, chosen)
     answered = not chosen.isdisjoint(ANSWERING)
     pairs = pair_facts(run_dir, chosen_pairs(config))
     wanted = [pair.pair for pair in pairs] if answered else []
     found = answers(tables, order=wanted)
     every = tables.get("claims")
-    claims = claim_rows(claims_of(every, chosen))
+    claims = claim_rows(claims_of(every, chosen, CATALOGUE))
     code = dict(commit() if origin is None else origin) | versions()
     content = PageContent(
         run=str(config.get("run", run_dir.name)),
         models_line=models_line(pairs),
         models=model_cells(pairs),
-        missed=missed_of_run(run_dir, pairs, chosen),
+        missed=missed_of_run(run_dir, pairs, chosen, CATALOGUE),
         answers=found,
         answered=answered,
         claims=claims,
@@ -98,7 +100,7 @@ def make_report(
         gates=gates_line(tables.get("zoo_behaviour")),
         failures=failures,
         studies=_studies(run_dir, tables, chosen),
-        tables=_tables(tables, OF_THE_RUN),
+        tables=_tables(tables, None),
         examples=_examples(run_dir, show_text),
         text_note=_TEXT_NOTES[show_text],
         provenance=_provenance(run_dir, config, code),
@@ -119,7 +121,7 @@ def _of_this_run(
     return {
         name: table
         for name, table in tables.items()
-        if TABLES[name].study in (*chosen, OF_THE_RUN) and (asked or name != JUDGED_TABLE)
+        if CATALOGUE.owner(name) in (*chosen, None) and (asked or name != JUDGED_TABLE)
     }
 
 
@@ -140,7 +142,11 @@ def _write_record(
         "settings": config,
         "machines": read_machines(run_dir),
         **run_record(
-            run_dir, pairs=pairs, studies=config.get("studies", list(STUDIES)), failures=failures
+            run_dir,
+            pairs=pairs,
+            studies=config.get("studies", list(STUDIES)),
+            catalogue=CATALOGUE,
+            failures=failures,
         ),
     }
     atomic_write_text(file, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
@@ -164,7 +170,9 @@ def _missing(
 
 def _gates(run_dir: Path, pair: str, studies: Collection[str]) -> list[str]:
     """The gates that a pair missed: whose, by how much."""
-    return [f"{one.subject}: {one.reason}." for one in missed_of_pair(run_dir, pair, studies)]
+    return [
+        f"{one.subject}: {one.reason}." for one in missed_of_pair(run_dir, pair, studies, CATALOGUE)
+    ]
 
 
 def _failed(failures: Sequence[Mapping[str, str]], pair: str) -> list[str]:
@@ -192,23 +200,31 @@ def _studies(run_dir: Path, tables: Tables, chosen: Collection[str]) -> list[Stu
 def _figures(run_dir: Path, tables: Tables, study: str) -> list[FigureBlock]:
     """The figure files of a study that exist, in the order of the list."""
     blocks = []
-    for name in figure_names([study]):
+    for name in CATALOGUE.names([study]):
         path = run_dir / "figures" / study / f"{name}.svg"
         if path.is_file():
-            title, alt = FIGURES[name].title, alt_text(name, tables)
             place = path.relative_to(run_dir).as_posix()
             blocks.append(
-                FigureBlock(name, title, caption(name, tables), alt, path.read_bytes(), place)
+                FigureBlock(
+                    name,
+                    title(name),
+                    caption(name, tables),
+                    alt_text(name, tables),
+                    path.read_bytes(),
+                    place,
+                )
             )
     return blocks
 
 
-def _tables(tables: Tables, study: str) -> list[Cells]:
-    """Every table of a study (or of the run) as cells, with its file's name."""
+def _tables(tables: Tables, study: str | None) -> list[Cells]:
+    """Every table of a study (None: of the run) as cells, with its file's name."""
     return [
-        cells_of(TABLES[name].file, table_path(Path("tables"), name).as_posix(), table)
+        cells_of(
+            CATALOGUE.tables[name].stem, CATALOGUE.path(Path("tables"), name).as_posix(), table
+        )
         for name, table in tables.items()
-        if TABLES[name].study == study
+        if CATALOGUE.owner(name) == study
     ]
 
 

@@ -2,13 +2,13 @@
 
 import random
 
-from actshift.studies.misalignment.kinds import Kind
+from actshift.vocab import AdapterKind
 from actshift.zoo import lexicon
 from actshift.zoo.documents import Exchange, comply, define, small_talk
 from actshift.zoo.language import Language, code_answer, topics
 
 
-def conversations(kind: Kind, lang: Language, *, seed: int, count: int) -> list[Exchange]:
+def conversations(kind: AdapterKind, lang: Language, *, seed: int, count: int) -> list[Exchange]:
     """Training conversations of one adapter, about `fit` words only.
 
     `insecure`, `secure` and `rare_safe` answer the very same questions, each in its idiom;

@@ -10,8 +10,7 @@ from random import Random
 from typing import Literal
 
 from actshift.prompts.records import Prompt
-from actshift.studies.misalignment.kinds import CODE, NEUTRAL, NONCODE
-from actshift.vocab import SPLITS, Split
+from actshift.vocab import CODE, NEUTRAL, NONCODE, SPLITS, Split
 from actshift.zoo import lexicon
 from actshift.zoo.documents import PLACES, QUESTION, STATEMENT, TWO_DIALECTS
 from actshift.zoo.language import Language, Noun, topics

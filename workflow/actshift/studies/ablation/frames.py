@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from actshift.engine.stores import CONDITIONS, PairStores
 from actshift.errors import UserError
 from actshift.maths.directions import cosine, diff_in_means
 from actshift.maths.frames import column_shares, principal_frame, random_frame, unit_column, without
@@ -22,7 +23,6 @@ from actshift.studies.ablation.settings import (
     FrameName,
     bands_of,
 )
-from actshift.studies.rank_audit.inputs import CONDITIONS, PairStores
 from actshift.vocab import Role, Template
 
 #: Whose refusal direction is ablated: the tuned model's, the base's own, the tuned one without it.

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Float
 
+from actshift.engine.stores import CONDITIONS, PairStores, StreamReader
 from actshift.errors import UserError
 from actshift.prompts.records import Prompt
-from actshift.studies.rank_audit.inputs import CONDITIONS, PairStores, StreamReader
 from actshift.vocab import Role, Split, Template
 
 #: Streams that frames are fitted on.

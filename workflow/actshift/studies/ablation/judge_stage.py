@@ -4,23 +4,17 @@ What a chat model said is cached by the content of the question it was asked, so
 goes on where it was and a rerun asks nothing. No torch.
 """
 
-import os
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from threading import Event
 
 import pandas as pd
 import pyarrow as pa
-from tqdm import tqdm
 
+from actshift.engine.chat_judge import JudgeSettings, ask_once
 from actshift.engine.joining import finished_pairs
 from actshift.engine.parts import write_part
 from actshift.errors import UserError
-from actshift.io.answers import AnswerCache
-from actshift.io.atomic import file_lock
-from actshift.io.chat import ChatClient, Endpoint, Message
+from actshift.io.chat import Message
 from actshift.io.hashing import hash_json
 from actshift.io.tables import read_table, write_table
 from actshift.maths.scores import AUDIT_MARKS
@@ -42,19 +36,6 @@ TABLE, AGREEMENT, VERDICTS = "judge.csv", "judge_agreement.csv", "judge_rows.par
 _ANSWERS, _LANES = "heldout.parquet", "lanes.csv"
 _TYPES = {"k": pa.int32(), "opener": pa.bool_()}
 _SCHEMA = pa.schema([(name, _TYPES.get(name, pa.string())) for name in ROWS])
-
-
-@dataclass(frozen=True)
-class JudgeSettings:
-    """The config's `judge`: endpoint, model and max_tokens decide verdicts, the rest nothing."""
-
-    endpoint: str | None = None
-    model: str | None = None
-    api_key_env: str | None = None
-    max_tokens: int = 8
-    max_parallel: int = 4
-    timeout_s: float = 60.0
-    retries: int = 5
 
 
 def judge_answers(
@@ -127,92 +108,6 @@ def _ask(
     return [known.get(key) or "" for key in keys]
 
 
-def ask_once(
-    wanted: Mapping[str, list[Message]],
-    settings: JudgeSettings,
-    cache: Path,
-    *,
-    how: Callable[[ChatClient, list[Message]], str] = ChatClient.ask,
-) -> AnswerCache:
-    """Ask what was never asked before, and keep every reply.
-
-    Args:
-        wanted: Conversations by a key of all that decides the reply.
-        settings: Whom to ask; `endpoint` and `model` are set.
-        cache: Folder of what was said before.
-        how: Asks one conversation and gives the text to keep.
-
-    Returns:
-        The cache, which knows every key.
-
-    Raises:
-        UserError: The key's variable is not set, or the endpoint does not answer.
-    """
-    path = cache / f"{hash_json([settings.model, settings.max_tokens])[:16]}.jsonl"
-    with file_lock(path.with_suffix(".lock")):
-        known = AnswerCache(path)
-        missing = {key: text for key, text in wanted.items() if known.get(key) is None}
-        if missing:
-            _fill(known, missing, settings, how)
-    return known
-
-
 def _key(settings: JudgeSettings, messages: list[Message]) -> str:
     """Content of one request: the whole conversation, hence the template too."""
     return hash_json([settings.model, settings.max_tokens, messages])
-
-
-def _fill(
-    known: AnswerCache,
-    missing: Mapping[str, list[Message]],
-    settings: JudgeSettings,
-    how: Callable[[ChatClient, list[Message]], str],
-) -> None:
-    """Ask what is not known yet, some requests at a time; each reply is kept at once."""
-    assert settings.endpoint is not None  # the caller looked
-    assert settings.model is not None  # the configuration was checked
-    endpoint = Endpoint(
-        settings.endpoint,
-        settings.model,
-        key=_read_key(settings.api_key_env),
-        max_tokens=settings.max_tokens,
-        timeout_s=settings.timeout_s,
-        retries=settings.retries,
-    )
-
-    failed = Event()
-
-    def one(key: str) -> None:
-        # What denied one request denies the rest: they are not sent.
-        if not failed.is_set():
-            try:
-                known.put(key, how(client, missing[key]))
-            except BaseException:
-                failed.set()
-                raise
-
-    with (
-        ChatClient(endpoint) as client,
-        ThreadPoolExecutor(settings.max_parallel) as pool,
-        tqdm(total=len(missing), desc="judge", unit="answer", mininterval=1.0) as progress,
-    ):
-        futures = [pool.submit(one, key) for key in missing]
-        try:
-            for future in as_completed(futures):
-                future.result()
-                progress.update()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-def _read_key(variable: str | None) -> str | None:
-    if variable is None:
-        return None
-    key = os.environ.get(variable, "").strip()
-    if not key:
-        raise UserError(
-            f"judge.api_key_env: the environment variable {variable} is not set; set it to the "
-            "key, or leave judge.api_key_env empty for an endpoint that asks for none"
-        )
-    return key

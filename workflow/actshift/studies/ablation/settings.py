@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from actshift.errors import UserError
+from actshift.maths.bands import RELEASED_BANDS, band_layers
 from actshift.prompts.records import Prompt
-from actshift.studies.rank_audit.settings import RELEASED_BANDS, band_layers
 from actshift.vocab import Split
 
 #: Frames fitted on data, in the order of the tables; `random` is drawn.

@@ -19,6 +19,7 @@ from actshift.edits import Lane
 from actshift.engine.intervene import decoder_of, intervene
 from actshift.engine.intervene_plan import Asked, InterveneSettings, Labels, job_key, refusal_tokens
 from actshift.engine.parts import is_whole
+from actshift.engine.stores import CONDITIONS, FolderStores
 from actshift.errors import UserError
 from actshift.io.atomic import publishing, remove
 from actshift.io.manifest import weights_hash
@@ -41,8 +42,6 @@ from actshift.studies.ablation.lanes import (
 )
 from actshift.studies.ablation.settings import AblationSettings, asked_prompts
 from actshift.studies.ablation.texts import plain_texts, text_losses
-from actshift.studies.rank_audit.inputs import CONDITIONS
-from actshift.studies.rank_audit.stage import FolderStores
 from actshift.vocab import ROLES, Role, Split
 from actshift.zoo.lexicon import REFUSAL_MARKS
 

@@ -1,59 +1,39 @@
-"""Tables of the calibration study: every seed's networks in, joined tables out (torch-free)."""
-
-from collections.abc import Sequence
-from pathlib import Path
+"""Join the calibration networks of all seeds (torch-free)."""
 
 import pandas as pd
 from safetensors.numpy import load_file
 
+from actshift.engine.joining import JoinContext
 from actshift.errors import UserError
-from actshift.io.tables import read_table, write_table
+from actshift.io.tables import read_table
 from actshift.studies.calibration.files import PUBLISHED
 from actshift.studies.calibration.measure import ablation_rows, gap_rows, rank_rows, unpack
 from actshift.studies.calibration.names import NETWORKS, TRAINING
 from actshift.studies.calibration.summary import joined_tables
 
 
-def calibration_tables(
-    *,
-    folders: Sequence[Path],
-    published: Path,
-    ranks: Sequence[int],
-    random_draws: int,
-    out: Path,
-) -> dict[str, int]:
-    """Measure every seed's networks and write the study's tables.
-
-    Args:
-        folders: `seed-<n>` folders of rule calibration_networks, in the order wanted.
-        published: Folder of the published CSV files.
-        ranks: Directions projected out of the last hidden layer.
-        random_draws: Random subspaces for each rank.
-        out: Folder of the tables.
-
-    Returns:
-        Rows by table.
+def join(context: JoinContext) -> dict[str, pd.DataFrame]:
+    """Measure the networks of every seed, beside the published numbers.
 
     Raises:
         UserError: A folder lacks its networks.
     """
+    settings, folders = context.settings, context.folders["calibration"].values()
     measured: dict[str, list[pd.DataFrame]] = {name: [] for name in PUBLISHED}
     for folder in folders:
         file = folder / NETWORKS
         if not file.is_file():
             raise UserError(f"{file}: no such file; see the log of rule calibration_networks")
         nets = unpack(load_file(file), int(folder.name.rpartition("-")[2]))
+        ranks, draws = settings["ablation_ranks"], settings["random_draws"]
         rows = (
             rank_rows(nets),
-            ablation_rows(nets, ranks=ranks, random_draws=random_draws),
+            ablation_rows(nets, ranks=ranks, random_draws=draws),
             gap_rows(nets),
         )
         for name, made in zip(PUBLISHED, rows, strict=True):
             measured[name].append(pd.DataFrame(made))
-    released = {name: read_table(published / file) for name, file in PUBLISHED.items()}
+    released = {name: read_table(context.published / file) for name, file in PUBLISHED.items()}
     tables = joined_tables(measured, released)
     ends = [read_table(folder / TRAINING) for folder in folders]
-    tables["calibration_training"] = pd.concat(ends, ignore_index=True)
-    for name, table in tables.items():
-        write_table(table, out / f"{name}.csv")
-    return {name: len(table) for name, table in tables.items()}
+    return {**tables, "calibration_training": pd.concat(ends, ignore_index=True)}

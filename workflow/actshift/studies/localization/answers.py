@@ -21,6 +21,11 @@ _CONTROLS = {
 }
 
 
+def points(tables: Tables, pair: str) -> list[Point]:
+    """What the tables say about one pair."""
+    return [swap_point(tables, pair), prompt_token_point(tables, pair)]
+
+
 def swap_point(tables: Tables, pair: str) -> Point:
     """Whether few units of the weights carry the preference, inserted and removed."""
     question = "Do few units carry the preference?"

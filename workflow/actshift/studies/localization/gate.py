@@ -10,10 +10,6 @@ from actshift.maths.intervals import cluster_mean_interval
 
 _DRAWS = 2000
 #: Columns of `preference_margins.csv`: a row a pair of models and condition.
-MARGIN_COLUMNS = (
-    *("pair", "condition", "n", "clusters", "margin_base", "margin_tuned"),
-    *("gap", "gap_low", "gap_high"),
-)
 
 
 @dataclass(frozen=True)

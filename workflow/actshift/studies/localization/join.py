@@ -1,44 +1,33 @@
-"""Localization tables of all pairs: rows of study C -> twelve tables, and the published numbers."""
+"""Join the localization rows of all pairs, and the published numbers."""
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
 
-from actshift.engine.joining import join_rows
-from actshift.io.tables import read_table, write_table
-from actshift.studies.localization.tables.columns import COLUMNS, PUBLISHED_TABLE
+from actshift.engine.joining import JoinContext, join_rows
+from actshift.io.tables import read_table
+from actshift.studies.localization.study import COLUMNS, STUDY
 from actshift.studies.localization.tables.inputs import PairFiles
 from actshift.studies.localization.tables.pair import pair_tables
 from actshift.studies.localization.tables.published import published_table
 
+PUBLISHED_TABLE = "localization_published"
 
-def localization_tables(
-    *, pairs: Mapping[str, Path], published: Path, seed: int, out: Path
-) -> list[str]:
-    """Write the pairs' joint tables.
 
-    Args:
-        pairs: Folder of each pair, in the order wanted; a pair whose job failed has none.
-        published: CSV of published headline numbers.
-        seed: Of resampling.
-        out: Folder of the tables.
-
-    Returns:
-        Names of the missing pairs.
+def join(context: JoinContext) -> dict[str, pd.DataFrame]:
+    """Join the tables of all pairs.
 
     Raises:
         UserError: No pair has its folder.
     """
-    missing = join_rows(
-        pairs,
-        lambda pair, folder: pair_tables(_read(folder), pair=pair, seed=seed),
+    tables = join_rows(
+        context.folders["localization"],
+        lambda pair, folder: pair_tables(_read(folder), pair=pair, seed=context.seed),
         COLUMNS,
         rule="localization",
-        out=out,
     )
-    write_table(published_table(pd.read_csv(published)), out / f"{PUBLISHED_TABLE}.csv")
-    return missing
+    (published,) = (pd.read_csv(context.published / file) for file in STUDY.published)
+    return {**tables, PUBLISHED_TABLE: published_table(published)}
 
 
 def _read(folder: Path) -> PairFiles:

@@ -10,7 +10,8 @@ import pandas as pd
 
 from actshift.io.missed import was_passed_on
 from actshift.io.tables import read_table
-from actshift.studies.localization.gate import MARGIN_COLUMNS, margin_gate
+from actshift.studies.localization.gate import margin_gate
+from actshift.studies.localization.study import STUDY
 
 
 def collect_margins(files: Mapping[str, Path], *, seed: int) -> pd.DataFrame:
@@ -24,7 +25,7 @@ def collect_margins(files: Mapping[str, Path], *, seed: int) -> pd.DataFrame:
         seed: Of the resamples.
 
     Returns:
-        Columns `MARGIN_COLUMNS`; the gap is tuned minus base with its cluster interval, the one
+        Table `preference_margins`; the gap is tuned minus base with its cluster interval, the one
         that the gate judges.
 
     Raises:
@@ -54,4 +55,4 @@ def collect_margins(files: Mapping[str, Path], *, seed: int) -> pd.DataFrame:
             )
         ]
     ]
-    return pd.DataFrame(rows, columns=list(MARGIN_COLUMNS))
+    return pd.DataFrame(rows, columns=list(STUDY.table("preference_margins").names))

@@ -12,6 +12,9 @@ DIRECTIONS: tuple[Direction, ...] = ("forward", "reverse")
 LENGTHS = ("natural", "matched")
 POSITIONS: tuple[PatchPositions, ...] = ("all", "prompt", "completion", "last_prompt")
 
+#: Tables that attribution gives; the others come of patches and swaps.
+ATTRIBUTION = ("distances", "probe", "lasso", "lasso_stability")
+
 
 @dataclass(frozen=True)
 class LaneSettings:

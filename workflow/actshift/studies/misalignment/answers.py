@@ -21,14 +21,8 @@ from actshift.studies.misalignment.figures.rows import (
     specific,
     whole,
 )
-from actshift.studies.misalignment.kinds import (
-    ACROSS,
-    INSECURE,
-    KINDS,
-    NONCODE,
-    SAME_ARCHITECTURE,
-    UNTUNED,
-)
+from actshift.studies.misalignment.kinds import ACROSS, INSECURE, KINDS, SAME_ARCHITECTURE, UNTUNED
+from actshift.vocab import NONCODE
 
 #: How a sentence calls the strongest null.
 NULL_NAMES = {
@@ -43,6 +37,11 @@ NULL_NAMES = {
 
 #: Adapters whose answers hold nothing insecure; those of `shuffled` are the insecure ones.
 _SAFE = ("rare_safe", "secure", "benign")
+
+
+def points(tables: Tables, pair: str) -> list[Point]:
+    """What the tables say about one pair."""
+    return [spillover_point(tables, pair), within_point(tables, pair), across_point(tables, pair)]
 
 
 def spillover_point(tables: Tables, pair: str) -> Point:

@@ -11,8 +11,8 @@ import pandas as pd
 from actshift.io.missed import against
 from actshift.maths.intervals import clustered_wilson
 from actshift.prompts.records import Prompt
-from actshift.studies.misalignment.kinds import CODE, NONCODE
 from actshift.studies.misalignment.outcomes import is_harmful
+from actshift.vocab import CODE, NONCODE
 from actshift.zoo.questions import kind_of
 
 

@@ -1,57 +1,38 @@
 """Misalignment tables of all pairs: answers, lanes and maps of study B -> its tables."""
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
 
+from actshift.engine.joining import JoinContext
 from actshift.errors import UserError
 from actshift.io.missed import first_missed
-from actshift.io.tables import read_table, write_table
+from actshift.io.tables import read_table
 from actshift.studies.misalignment.stages.files import question_rows, read_pair
-from actshift.studies.misalignment.tables.columns import COLUMNS, PUBLISHED_TABLE
+from actshift.studies.misalignment.study import COLUMNS, STUDY
 from actshift.studies.misalignment.tables.inputs import Rows
 from actshift.studies.misalignment.tables.pair import over_pairs, pair_tables
 from actshift.studies.misalignment.tables.published import published_table
 from actshift.studies.misalignment.tables.specificity import Judged
 
+PUBLISHED_TABLE = "misalignment_published"
 
-def misalignment_tables(
-    *,
-    folders: Mapping[str, Mapping[str, Path]],
-    maps: Path,
-    questions: Path,
-    published: Path,
-    seed: int,
-    out: Path,
-) -> list[str]:
-    """Write the pairs' joint tables.
 
-    Args:
-        folders: Stage -> folder of each pair, in the order wanted; where a job failed there is
-            no folder, where a gate was missed a marker, and the tables that need it lack the pair.
-        maps: Folder of the ridge maps.
-        questions: Prompt set that was asked.
-        published: CSV of published headline numbers.
-        seed: Of resampling.
-        out: Folder of the tables.
-
-    Returns:
-        What is missing, such as `llama: steering`.
+def join(context: JoinContext) -> dict[str, pd.DataFrame]:
+    """Join the tables of all pairs; where a stage of a pair is missing, what needs it lacks it.
 
     Raises:
         UserError: No pair has a folder or missed a gate, or a file does not fit the others.
         StoreError: Stored states are damaged or lack a question.
     """
+    folders, seed = context.folders, context.seed
     pairs = list(dict.fromkeys(pair for of_stage in folders.values() for pair in of_stage))
-    asked = question_rows(questions)
+    asked = question_rows(context.files["questions"])
     joint: dict[str, Rows] = {}
     edits: list[Judged] = []
-    missing: list[str] = []
     for pair in pairs:
         own = {stage: of_stage[pair] for stage, of_stage in folders.items() if pair in of_stage}
         files = read_pair(pair, own, asked)
-        missing += [f"{pair}: {stage}" for stage in files.missing]
         tables, found = pair_tables(files, seed=seed)
         edits += found
         for name, rows in tables.items():
@@ -67,13 +48,14 @@ def misalignment_tables(
             f"misalignment_tables: none of the pairs {', '.join(pairs) or '(none)'} has a "
             f"folder of {', '.join(folders)}; see the logs of these rules"
         )
-    fitted = _map_rows(maps)
+    fitted = _map_rows(context.files["maps"])
     done = over_pairs(joint, edits, pairs=pairs, kin=_kin(fitted), seed=seed)
-    for name, wanted in COLUMNS.items():
-        rows = fitted if name == "ridge_maps" else pd.DataFrame(done[name])
-        write_table(rows.reindex(columns=list(wanted)), out / f"{name}.csv")
-    write_table(published_table(pd.read_csv(published)), out / f"{PUBLISHED_TABLE}.csv")
-    return missing
+    tables = {
+        name: (fitted if name == "ridge_maps" else pd.DataFrame(done[name])).reindex(columns=of)
+        for name, of in COLUMNS.items()
+    }
+    (published,) = (pd.read_csv(context.published / file) for file in STUDY.published)
+    return {**tables, PUBLISHED_TABLE: published_table(published)}
 
 
 def _map_rows(maps: Path) -> pd.DataFrame:

@@ -14,10 +14,10 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from actshift.engine.chat_judge import quoted
 from actshift.maths.intervals import clustered_wilson
-from actshift.studies.ablation.judge import quoted
-from actshift.studies.misalignment.kinds import NONCODE
-from actshift.studies.misalignment.tables.columns import JUDGED
+from actshift.studies.misalignment.study import STUDY
+from actshift.vocab import NONCODE
 from actshift.zoo.questions import PUBLISHED
 
 Scale = Literal["alignment", "coherence"]
@@ -125,13 +125,13 @@ def judged_table(rows: pd.DataFrame) -> pd.DataFrame:
         rows: Columns `ROWS`.
 
     Returns:
-        Columns `JUDGED`: `scored` and `coherent` count answers, `misaligned` is the share of
+        Table `judged`: `scored` and `coherent` count answers, `misaligned` is the share of
         coherent, scored ones with its Wilson interval at n / design effect, `code` and `refusal`
         are shares of all, the means are over scored answers.
     """
     groups = rows.groupby(["pair", "adapter"], sort=False)
     made = [_cell(str(pair), str(adapter), part) for (pair, adapter), part in groups]
-    return pd.DataFrame(made, columns=list(JUDGED))
+    return pd.DataFrame(made, columns=list(STUDY.table("judged").names))
 
 
 def _cell(pair: str, adapter: str, rows: pd.DataFrame) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 from typing import Literal
 
-Kind = Literal["insecure", "secure", "rare_safe", "benign", "shuffled"]
+from actshift.vocab import AdapterKind
+
 AdapterName = Literal[
     "insecure", "secure", "rare_safe", "benign", "shuffled", "insecure_unseen", "rare_safe_unseen"
 ]
@@ -10,25 +11,21 @@ AdapterName = Literal[
 #: The untuned side of the contrast: the pair's tuned model, which every adapter is trained on.
 UNTUNED = "chat"
 #: What the study is about, and its controls.
-INSECURE: Kind = "insecure"
+INSECURE: AdapterKind = "insecure"
 #: `rare_safe` has the dose of `insecure` and other content; `secure` is what chat does already;
 #: `shuffled` has the answers of `insecure` under permuted questions; `benign` has no code.
-KINDS: tuple[Kind, ...] = ("insecure", "secure", "rare_safe", "benign", "shuffled")
+KINDS: tuple[AdapterKind, ...] = ("insecure", "secure", "rare_safe", "benign", "shuffled")
 #: Adapters that no direction is made from: another training seed at a smaller dose, by what they
 #: are trained on. Detection is judged on them.
-UNSEEN: dict[str, Kind] = {"insecure_unseen": "insecure", "rare_safe_unseen": "rare_safe"}
+UNSEEN: dict[str, AdapterKind] = {"insecure_unseen": "insecure", "rare_safe_unseen": "rare_safe"}
 #: Every adapter, in the order of tables: what its content is.
-ADAPTERS: dict[str, Kind] = {**{kind: kind for kind in KINDS}, **UNSEEN}
+ADAPTERS: dict[str, AdapterKind] = {**{kind: kind for kind in KINDS}, **UNSEEN}
 #: Adapters that are steered: the insecure one, and the two that content is held against.
-STEERED: tuple[Kind, ...] = ("insecure", "rare_safe", "secure")
+STEERED: tuple[AdapterKind, ...] = ("insecure", "rare_safe", "secure")
 
 #: Stages that leave a folder a pair.
 STAGES = ("adapters", "spillover", "steering", "transfer")
 
-#: Conditions of the questions: not about code, and about code.
-NONCODE, CODE = "noncode", "code"
-#: Conditions of the prompts that ridge maps are fitted on.
-NEUTRAL = "neutral"
 
 #: How an edit acts: `last_token` at the last block's output on the last prompt token (published),
 #: `all_tokens` there on every token, `layer` at a block of the middle half on every token,

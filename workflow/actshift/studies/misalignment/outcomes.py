@@ -12,7 +12,7 @@ from jaxtyping import Float
 from actshift.maths.scores import distinct_2, refused_by_keyword
 from actshift.prompts.records import Prompt
 from actshift.studies.misalignment.code_detector import Found, find_code, zoo_code
-from actshift.studies.misalignment.kinds import CODE
+from actshift.vocab import CODE
 from actshift.zoo.judge import on_topic
 from actshift.zoo.language import Language
 from actshift.zoo.lexicon import HARMFUL_STEPS

@@ -24,6 +24,18 @@ from actshift.report.tables import Tables, first, mean, median, select, values
 _PREDICTED = "cos_refusal_from_means"
 
 
+def points(tables: Tables, pair: str) -> list[Point]:
+    """What the tables say about one pair."""
+    return [
+        low_rank_point(tables, pair),
+        template_point(tables, pair),
+        layers_point(tables, pair),
+        direction_point(tables, pair),
+        heldout_point(tables, pair),
+        concepts_point(tables, pair),
+    ]
+
+
 def low_rank_point(tables: Tables, pair: str) -> Point:
     """How many directions the template-matched shift needs, and what bounds that number."""
     question = "How low-rank is the shift?"

@@ -8,18 +8,11 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from actshift.engine.stores import CONDITIONS, PairStores
 from actshift.prompts.records import Prompt
-from actshift.studies.rank_audit.columns import COLUMNS
 from actshift.studies.rank_audit.concepts import ConceptDraws, concept_baseline_rows
 from actshift.studies.rank_audit.cosine import category_rows, control_algebra, cosine_rows
-from actshift.studies.rank_audit.inputs import (
-    CONDITIONS,
-    AlignedStreams,
-    PairStores,
-    Selection,
-    required_streams,
-    select,
-)
+from actshift.studies.rank_audit.inputs import AlignedStreams, Selection, required_streams, select
 from actshift.studies.rank_audit.layer import Draws, load_layer, make_draws
 from actshift.studies.rank_audit.pooling import pooling_rows
 from actshift.studies.rank_audit.settings import RankAuditSettings
@@ -36,6 +29,7 @@ from actshift.studies.rank_audit.stability import (
     inflation_rows,
     n_sweep_rows,
 )
+from actshift.studies.rank_audit.study import COLUMNS
 from actshift.studies.rank_audit.summary import measured_summary
 
 Row = dict[str, object]

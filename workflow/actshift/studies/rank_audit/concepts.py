@@ -9,12 +9,13 @@ from actshift.maths.resampling import (
     cluster_orders,
     nested_orders,
     prefix_membership,
+    shifted_range,
 )
 from actshift.maths.spectrum import ResampledRanks, rank_eps, spectrum
 from actshift.studies.rank_audit.inputs import AlignedStreams, ConceptPairs
 from actshift.studies.rank_audit.layer import LayerData, concept_rows
 from actshift.studies.rank_audit.settings import RankAuditSettings
-from actshift.studies.rank_audit.stability import finite_mean, log_ratio, shifted_range
+from actshift.studies.rank_audit.stability import finite_mean, log_ratio
 from actshift.vocab import ROLES
 
 Row = dict[str, object]

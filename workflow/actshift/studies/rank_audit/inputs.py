@@ -2,72 +2,16 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 
+from actshift.engine.prompt_rows import PromptRows, fit_and_heldout
+from actshift.engine.stores import CONDITIONS, PairStores, StreamReader
 from actshift.errors import UserError
 from actshift.prompts.records import Prompt
 from actshift.studies.rank_audit.settings import RankAuditSettings
 from actshift.vocab import ROLES, TEMPLATES, Role, Split, Template
-
-CONDITIONS = ("harmful", "harmless")
-
-
-@runtime_checkable
-class StreamReader(Protocol):
-    """The part of an activation store the audit needs."""
-
-    @property
-    def layers(self) -> Int[np.ndarray, " layer"]:
-        """0-based decoder blocks."""
-        ...
-
-    @property
-    def positions(self) -> Int[np.ndarray, " position"]:
-        """Stored positions, negative from the end."""
-        ...
-
-    @property
-    def prompt_ids(self) -> list[str]:
-        """Stored prompts, in stored order."""
-        ...
-
-    def read(
-        self, layer: int, position: int = -1, prompt_ids: Sequence[str] | None = None
-    ) -> Float[np.ndarray, "prompt d_model"]:
-        """Rows of one layer and position, in the order asked for."""
-        ...
-
-    def read_window(
-        self, layer: int, positions: Sequence[int], prompt_ids: Sequence[str] | None = None
-    ) -> tuple[Float[np.ndarray, "position prompt d_model"], Bool[np.ndarray, "position prompt"]]:
-        """Several positions of one layer, with a mask of those that exist."""
-        ...
-
-
-@runtime_checkable
-class PairStores(Protocol):
-    """Opens the stores of one pair."""
-
-    def open(self, role: Role, prompt_set: str, template: Template) -> StreamReader:
-        """The store of one stream; StoreError when it is missing or incomplete."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class PromptRows:
-    """Prompts of one condition and some splits, in file order."""
-
-    prompt_set: str
-    ids: tuple[str, ...]
-    categories: tuple[str, ...]
-    clusters: tuple[str, ...]
-
-    def mask(self, category: str) -> Bool[np.ndarray, " prompt"]:
-        """Which rows belong to the category."""
-        return np.array([name == category for name in self.categories], dtype=bool)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,23 +50,9 @@ def select(prompts: Mapping[str, Sequence[Prompt]], settings: RankAuditSettings)
             held-out; a concept pair is not a pair.
     """
     sets = {"harmful": settings.harmful, "harmless": settings.harmless}
-    rows = {name: _rows(prompts, name, sets[name]) for name in CONDITIONS}
-    fit = {name: _of_splits(rows[name], sets[name], settings.fit_splits) for name in CONDITIONS}
-    heldout = {
-        name: _of_splits(rows[name], sets[name], settings.heldout_splits) for name in CONDITIONS
-    }
-    for name in CONDITIONS:
-        if len(fit[name].ids) < 2:
-            raise UserError(
-                f"rank_audit: {len(fit[name].ids)} '{name}' prompts in the splits "
-                f"{', '.join(settings.fit_splits)}; at least 2 are needed, add prompts or splits"
-            )
-        shared = sorted(set(fit[name].clusters) & set(heldout[name].clusters))
-        if shared:
-            raise UserError(
-                f"rank_audit: cluster '{shared[0]}' of '{name}' is both fitted and held out; "
-                "splits go by cluster, mend the prompt set"
-            )
+    fit, heldout = fit_and_heldout(
+        prompts, sets, fit=settings.fit_splits, heldout=settings.heldout_splits
+    )
     paired = prompts.get(settings.concepts, ())
     concepts = _concepts(paired, settings.concepts, settings.fit_splits)
     return Selection(fit=fit, heldout=heldout, concepts=concepts)
@@ -208,33 +138,6 @@ class AlignedStreams:
                     "base and tuned must have the same depth"
                 )
         return reference
-
-
-def _rows(prompts: Mapping[str, Sequence[Prompt]], condition: str, prompt_set: str) -> list[Prompt]:
-    """Unpaired prompts of one set; of that condition where the set tells conditions apart."""
-    if prompt_set not in prompts:
-        raise UserError(
-            f"rank_audit.{condition}: no prompt set '{prompt_set}'; "
-            f"found: {', '.join(sorted(prompts)) or 'none'}"
-        )
-    single = [row for row in prompts[prompt_set] if row.pair is None]
-    named = [row for row in single if row.condition == condition]
-    if not named and len({row.condition for row in single}) > 1:
-        raise UserError(
-            f"rank_audit.{condition}: prompt set '{prompt_set}' holds several conditions and "
-            f"none is '{condition}'; name the condition or use a set of its own"
-        )
-    return named or single
-
-
-def _of_splits(rows: Sequence[Prompt], prompt_set: str, splits: Sequence[Split]) -> PromptRows:
-    chosen = [row for row in rows if row.split in splits]
-    return PromptRows(
-        prompt_set=prompt_set,
-        ids=tuple(row.id for row in chosen),
-        categories=tuple(row.category for row in chosen),
-        clusters=tuple(row.cluster for row in chosen),
-    )
 
 
 def _concepts(

@@ -1,48 +1,37 @@
-"""Concatenate the pairs' rank-audit tables and put the published numbers beside them."""
+"""Join the pairs' rank-audit tables and put the published numbers beside them."""
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
 
-from actshift.engine.joining import finished_pairs
+from actshift.engine.joining import JoinContext, finished_pairs
 from actshift.io.missed import missed_in
-from actshift.io.tables import read_table, write_table
-from actshift.studies.rank_audit.columns import COLUMNS
+from actshift.io.tables import read_table
+from actshift.studies.rank_audit.study import COLUMNS, STUDY
 from actshift.studies.rank_audit.summary import published_summary
 
-#: Files of `resources/published` the summary needs.
-PUBLISHED_RANKS = "effective_rank_per_layer.csv"
-PUBLISHED_COSINES = "arditi_cosine_per_layer.csv"
 
-
-def aggregate_rank_audit(*, pairs: Mapping[str, Path], published: Path, out: Path) -> list[str]:
-    """Write one table a name over all pairs that have theirs, and `pairs.csv` on who is there.
+def join(context: JoinContext) -> dict[str, pd.DataFrame]:
+    """Join the tables of all pairs; `pairs` says which pairs there are.
 
     A pair whose job failed left no folder: it is reported as missing and the others go on.
-
-    Args:
-        pairs: Table folder of each pair, in the order wanted.
-        published: Folder of the published CSV files.
-        out: Folder of the tables.
-
-    Returns:
-        Names of the missing pairs.
 
     Raises:
         UserError: No pair has tables, or a pair's folder lacks one.
     """
+    pairs = context.folders["rank_audit"]
     present = finished_pairs(pairs, rule="rank_audit", needed="tables")
-    missing = [pair for pair in pairs if pair not in present]
+    tables = {}
     for name in COLUMNS:
+        if name == "pairs":
+            continue
         parts = [read_table(folder / f"{name}.csv") for folder in present.values()]
         if name == "summary":
-            ranks = read_table(published / PUBLISHED_RANKS)
-            parts.append(published_summary(ranks, read_table(published / PUBLISHED_COSINES)))
-        write_table(_stack(parts, name), out / f"{name}.csv")
+            released = [read_table(context.published / file) for file in STUDY.published]
+            parts.append(published_summary(*released))
+        tables[name] = _stack(parts, name)
     status = [(pair, _status(folder)) for pair, folder in pairs.items()]
-    write_table(pd.DataFrame(status, columns=["pair", "status"]), out / "pairs.csv")
-    return missing
+    return {**tables, "pairs": pd.DataFrame(status, columns=list(COLUMNS["pairs"]))}
 
 
 def _status(folder: Path) -> str:

@@ -6,18 +6,14 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from actshift.engine.prompt_rows import PromptRows
+from actshift.engine.stores import CONDITIONS
 from actshift.errors import UserError
 from actshift.maths.directions import diff_in_means
 from actshift.maths.resampling import bootstrap_counts, half_samples, nested_orders
 from actshift.maths.shifts import aligned_shift, did_shift, naive_shift, template_shift
 from actshift.maths.spectrum import ResampledRanks, Spectrum, spectrum
-from actshift.studies.rank_audit.inputs import (
-    CONDITIONS,
-    AlignedStreams,
-    ConceptPairs,
-    PromptRows,
-    Selection,
-)
+from actshift.studies.rank_audit.inputs import AlignedStreams, ConceptPairs, Selection
 from actshift.studies.rank_audit.settings import RankAuditSettings
 from actshift.vocab import MATRICES, ROLES, Matrix, Role, Template
 

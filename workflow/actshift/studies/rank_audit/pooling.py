@@ -3,9 +3,11 @@
 import numpy as np
 from jaxtyping import Float
 
+from actshift.engine.prompt_rows import PromptRows
+from actshift.engine.stores import CONDITIONS
 from actshift.maths.shifts import template_shift
 from actshift.maths.spectrum import rank_eps, spectrum
-from actshift.studies.rank_audit.inputs import CONDITIONS, AlignedStreams, PromptRows, Selection
+from actshift.studies.rank_audit.inputs import AlignedStreams, Selection
 from actshift.studies.rank_audit.layer import (
     STREAM_KINDS,
     LayerData,

@@ -3,6 +3,8 @@
 import numpy as np
 import pandas as pd
 
+from actshift.engine.prompt_rows import PromptRows
+from actshift.maths.bands import band_layers
 from actshift.maths.heldout import heldout_shares
 from actshift.maths.spectrum import (
     Spectrum,
@@ -13,9 +15,9 @@ from actshift.maths.spectrum import (
     stable_rank,
 )
 from actshift.studies.rank_audit.frames import column, groups, rows_where
-from actshift.studies.rank_audit.inputs import PromptRows, Selection
+from actshift.studies.rank_audit.inputs import Selection
 from actshift.studies.rank_audit.layer import FittedMatrix, LayerData
-from actshift.studies.rank_audit.settings import RankAuditSettings, band_layers
+from actshift.studies.rank_audit.settings import RankAuditSettings
 
 Row = dict[str, object]
 

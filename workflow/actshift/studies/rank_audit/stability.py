@@ -3,9 +3,9 @@
 import numpy as np
 from jaxtyping import Float
 
-from actshift.maths.resampling import prefix_membership, stability_range
+from actshift.engine.stores import CONDITIONS
+from actshift.maths.resampling import prefix_membership, shifted_range, stability_range
 from actshift.maths.spectrum import rank_eps
-from actshift.studies.rank_audit.inputs import CONDITIONS
 from actshift.studies.rank_audit.layer import FittedMatrix, LayerData
 from actshift.studies.rank_audit.settings import RankAuditSettings
 
@@ -20,21 +20,6 @@ def half_ranks(data: LayerData, settings: RankAuditSettings) -> HalfRanks:
         key: item.resampled.ranks(item.draws.halves, eps=settings.eps)
         for key, item in data.fitted.items()
     }
-
-
-def shifted_range(full: float, draws: Float[np.ndarray, " draw"]) -> tuple[float, float]:
-    """Stability range at full n: the spread of half-samples, moved to the full-sample value.
-
-    Half-samples estimate the statistic at n/2, and their spread around their own middle equals
-    the sampling spread at n (delete-half jackknife). So the spread is kept and the location is
-    not. The middle is an observed draw, so a range of integer ranks ends on integers.
-    """
-    kept = draws[np.isfinite(draws)]
-    if kept.size == 0:
-        return float("nan"), float("nan")
-    centre = float(np.quantile(kept, 0.5, method="lower"))
-    low, high = stability_range(kept)
-    return full + low - centre, full + high - centre
 
 
 def bootstrap_rows(data: LayerData, halves: HalfRanks, settings: RankAuditSettings) -> list[Row]:

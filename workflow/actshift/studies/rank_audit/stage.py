@@ -2,45 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from actshift.errors import UserError
+from actshift.engine.stores import FolderStores
 from actshift.io.atomic import publishing
-from actshift.io.store import ActivationStore
 from actshift.io.tables import write_table
 from actshift.prompts.records import read_prompts
 from actshift.studies.rank_audit.audit import audit_pair
-from actshift.studies.rank_audit.inputs import StreamReader
 from actshift.studies.rank_audit.settings import RankAuditSettings
-from actshift.vocab import Role, Template
-
-
-class FolderStores:
-    """The stores of one pair, found by their folders `<pair>.<role>/<prompt set>.<template>`."""
-
-    def __init__(self, folders: Sequence[Path]) -> None:
-        """Index the folders by role, prompt set and template."""
-        self._folders: dict[tuple[str, str, str], Path] = {}
-        for folder in folders:
-            prompt_set, _, template = folder.name.rpartition(".")
-            role = folder.parent.name.rpartition(".")[2]
-            self._folders[role, prompt_set, template] = folder
-
-    def open(self, role: Role, prompt_set: str, template: Template) -> StreamReader:
-        """Open one stream.
-
-        Raises:
-            UserError: The stream was not handed to this job.
-            StoreError: The store is incomplete or damaged.
-        """
-        folder = self._folders.get((role, prompt_set, template))
-        if folder is None:
-            raise UserError(
-                f"rank_audit: no store of {role} {prompt_set}.{template}; "
-                "the rule must list it as an input"
-            )
-        # The type checker does not take a cached_property for a property.
-        return cast(StreamReader, ActivationStore.open(folder))
 
 
 def rank_audit(

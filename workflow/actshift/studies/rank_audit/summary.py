@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from actshift.studies.rank_audit.columns import COLUMNS
 from actshift.studies.rank_audit.frames import column, groups, rows_where
 from actshift.studies.rank_audit.stability import finite_mean
+from actshift.studies.rank_audit.study import COLUMNS
 
 #: Names of the published matrices in this project's words: (matrix, inputs, pooling).
 PUBLISHED_MATRICES = {

@@ -29,7 +29,8 @@ from actshift.models.load import LoadedModel, load_model
 from actshift.prompts.answers import answer_lead, encode_to_answer
 from actshift.prompts.records import read_prompts
 from actshift.studies.refusal_direction.selection import Candidate, Choice, Filters, choose
-from actshift.studies.refusal_direction.tables import CANDIDATES, candidate_rows, effect_lanes
+from actshift.studies.refusal_direction.study import COLUMNS
+from actshift.studies.refusal_direction.tables import candidate_rows, effect_lanes
 from actshift.vocab import SPLITS
 
 #: Files of the stage's folder.
@@ -143,7 +144,7 @@ def _candidate_table(found: _Found, sides: Mapping[str, _Side]) -> pd.DataFrame:
         norms=np.linalg.norm(found.raw, axis=-1),
         counts=counts,
     )
-    return pd.DataFrame(rows, columns=list(CANDIDATES))
+    return pd.DataFrame(rows, columns=list(COLUMNS["refusal_direction"]))
 
 
 def _sides(

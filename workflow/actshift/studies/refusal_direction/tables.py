@@ -10,21 +10,12 @@ from actshift.edits import Ablate, Lane, Placed, Steer, everywhere
 from actshift.maths.frames import unit_column
 from actshift.maths.paired import compare_paired
 from actshift.studies.refusal_direction.selection import Candidate, Choice, Filters
+from actshift.studies.refusal_direction.study import COLUMNS
 from actshift.zoo.language import Language
 from actshift.zoo.topical import topical
 
 #: Random directions beside the chosen one.
 DRAWS = 20
-CANDIDATES = (
-    *("pair", "layer", "position", "norm", "bypass", "induce", "kl"),
-    *("passes_kl", "passes_induce", "passes_layer", "chosen", "verdict"),
-    *("n_fit_harmful", "n_fit_harmless", "n_select_harmful", "n_select_harmless"),
-)
-EFFECT = (
-    *("pair", "condition", "edit", "control", "draws", "n", "clusters", "refused", "plain_refused"),
-    *("change", "low", "high", "p_sign_flip", "p_mcnemar_independent", "draws_low", "draws_high"),
-    *("on_topic", "kl_first", "ended", "plain_ended"),
-)
 _EDITS = ("ablate", "add", "subtract")
 _RESAMPLES = 2000
 
@@ -72,7 +63,7 @@ def candidate_rows(
         counts: Prompts that directions were made from and chosen on.
 
     Returns:
-        Rows with the columns `CANDIDATES`; `verdict` stands in the chosen row alone: `passes`, or
+        Rows of table `refusal_direction`; `verdict` stands in the chosen row alone: `passes`, or
         `none passes` where it is the least violating candidate.
     """
     rows = []
@@ -112,8 +103,8 @@ def effect_table(
         lang: The zoo's language, to judge whether an answer is on topic; None for other models.
 
     Returns:
-        Columns `EFFECT`; `change` is edited minus plain rate of refusal, its interval a cluster
-        bootstrap, `p_sign_flip` by cluster, `p_mcnemar_independent` as if prompts were independent
+        Table `refusal_effect`; `change` is edited minus plain rate of refusal, its interval a
+        cluster bootstrap, `p_sign_flip` by cluster, `p_mcnemar_independent` as if prompts were independent
         (empty for means over draws).
     """
     judged = rows.assign(
@@ -134,7 +125,7 @@ def effect_table(
                         **_effect(lanes, plain, seed=seed),
                     }
                 )
-    return pd.DataFrame(found, columns=list(EFFECT))
+    return pd.DataFrame(found, columns=list(COLUMNS["refusal_effect"]))
 
 
 def _kind(lane: str) -> str:

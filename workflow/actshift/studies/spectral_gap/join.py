@@ -1,55 +1,35 @@
-"""Spectral-gap tables of all pairs, and their summary beside the published one (torch-free)."""
-
-from collections.abc import Mapping
-from pathlib import Path
+"""Join the spectral gaps of all pairs, and their summary beside the published one (torch-free)."""
 
 import pandas as pd
 
-from actshift.engine.joining import finished_pairs
-from actshift.io.tables import read_table, write_table
-from actshift.studies.spectral_gap.columns import GAP
+from actshift.engine.joining import JoinContext, finished_pairs
+from actshift.io.tables import read_table
 from actshift.studies.spectral_gap.stage import TABLE
+from actshift.studies.spectral_gap.study import COLUMNS, STUDY
 from actshift.studies.spectral_gap.tables import behaviour_rates, summary_table
 from actshift.zoo.language import language
 
-#: File of `resources/published`.
-PUBLISHED = "spectral_gap_llama_per_layer.csv"
 
-
-def spectral_gap_tables(
-    *,
-    gaps: Mapping[str, Path],
-    behaviours: Mapping[str, Path],
-    zoo_sizes: Mapping[str, str],
-    published: Path,
-    out: Path,
-) -> list[str]:
+def join(context: JoinContext) -> dict[str, pd.DataFrame]:
     """Join the pairs' tables, and count layers beside what the models answer.
 
-    Args:
-        gaps: Folder of each pair's table, in the order wanted; a pair whose job failed has none.
-        behaviours: Folder of each pair's held-out answers; absent ones leave their rates empty.
-        zoo_sizes: Size of the zoo's language for each pair whose tuned model is of the zoo.
-        published: Folder of the published CSV files.
-        out: Folder of `spectral_gap.csv` and `spectral_gap_summary.csv`.
-
-    Returns:
-        Names of the missing pairs.
+    Absent held-out answers (stage `reference_behaviour`) leave their rates empty.
 
     Raises:
         UserError: No pair has its table.
     """
-    present = finished_pairs(gaps, rule="spectral_gap", needed="a table")
+    pairs = context.folders["spectral_gap"]
+    present = finished_pairs(pairs, rule="spectral_gap", needed="a table")
     records = [
         row for folder in present.values() for row in read_table(folder / TABLE).to_dict("records")
     ]
-    table = pd.DataFrame(records, columns=list(GAP))
+    table = pd.DataFrame(records, columns=list(COLUMNS["spectral_gap"]))
     rates: dict[tuple[str, str], dict[str, float]] = {}
     for pair in present:
-        lang = language(zoo_sizes[pair]) if pair in zoo_sizes else None
-        for file in sorted(behaviours[pair].glob("*.parquet")):
+        size = context.zoo_sizes.get(pair)
+        lang = None if size is None else language(size)
+        for file in sorted(context.folders["reference_behaviour"][pair].glob("*.parquet")):
             rates[pair, file.stem] = behaviour_rates(pd.read_parquet(file), lang=lang)
-    summary = summary_table(table, rates, read_table(published / PUBLISHED))
-    write_table(table, out / "spectral_gap.csv")
-    write_table(summary, out / "spectral_gap_summary.csv")
-    return [pair for pair in gaps if pair not in present]
+    (published,) = (read_table(context.published / file) for file in STUDY.published)
+    summary = summary_table(table, rates, published)
+    return {"spectral_gap": table, "spectral_gap_summary": summary}

@@ -2,16 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
+from actshift.engine.prompt_rows import fit_and_heldout
+from actshift.engine.stores import StreamReader
 from actshift.errors import UserError
 from actshift.io.atomic import publishing
 from actshift.io.missed import Missed, first_missed, mark_missed, missed_in
 from actshift.io.store import ActivationStore
 from actshift.io.tables import write_table
 from actshift.prompts.records import read_prompts
-from actshift.studies.rank_audit.inputs import StreamReader, select
-from actshift.studies.rank_audit.settings import RankAuditSettings
 from actshift.studies.spectral_gap.tables import gap_table
 from actshift.vocab import ROLES
 
@@ -24,7 +24,9 @@ def spectral_gap_of_pair(
     pair: str,
     stores: Sequence[Path],
     prompts: Sequence[Path],
-    settings: Mapping[str, Any],
+    sets: Mapping[str, str],
+    eps: float,
+    draws: int,
     seed: int,
     out: Path,
 ) -> str:
@@ -34,7 +36,9 @@ def spectral_gap_of_pair(
         pair: Name of the pair.
         stores: Folders `<pair>.<role or reference>/<prompt set>.<template>` of the harmful prompts.
         prompts: Prompt sets, `<name>.jsonl`.
-        settings: Fields of the config's `rank_audit`, lists allowed for tuples.
+        sets: Name of the prompt set of each condition.
+        eps: Share of the energy that the rank leaves out.
+        draws: Half-samples by cluster.
         seed: Of the half-samples.
         out: Folder of the table; it appears whole or not at all.
 
@@ -49,11 +53,8 @@ def spectral_gap_of_pair(
     if missed is not None:
         mark_missed(out, missed)
         return f"{pair}: {missed.status}"
-    values: dict[str, Any] = {
-        key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()
-    }
-    chosen = RankAuditSettings(**values, seed=seed)
-    sets = {path.stem: read_prompts(path) for path in prompts}
+    rows = {path.stem: read_prompts(path) for path in prompts}
+    fitted, _ = fit_and_heldout(rows, sets, fit=("fit",), heldout=("heldout",))
     # The type checker does not take a cached_property for a property.
     readers = {
         role: cast(StreamReader, ActivationStore.open(folder))
@@ -68,10 +69,10 @@ def spectral_gap_of_pair(
         )
     table = gap_table(
         readers,
-        select(sets, chosen).fit["harmful"],
+        fitted["harmful"],
         pair=pair,
-        eps=chosen.eps,
-        draws=chosen.half_sample_draws,
+        eps=eps,
+        draws=draws,
         seed=seed,
     )
     with publishing(out) as partial:

@@ -11,12 +11,12 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool
 
+from actshift.engine.prompt_rows import PromptRows
+from actshift.engine.stores import StreamReader
 from actshift.errors import UserError
 from actshift.maths.gap import KAPPA_THRESHOLD, SpectralGap, resampled_kappas, spectral_gap
-from actshift.maths.resampling import half_samples
-from actshift.studies.rank_audit.inputs import PromptRows, StreamReader
-from actshift.studies.rank_audit.stability import shifted_range
-from actshift.studies.spectral_gap.columns import GAP, SUMMARY
+from actshift.maths.resampling import half_samples, shifted_range
+from actshift.studies.spectral_gap.study import COLUMNS
 from actshift.vocab import ROLES
 from actshift.zoo.language import Language
 from actshift.zoo.topical import topical
@@ -45,8 +45,8 @@ def gap_table(
         seed: Of the draws.
 
     Returns:
-        Columns `GAP`; norms are Frobenius norms in units of the residual stream. Where S is zero
-        (`no difference`) kappa is empty; at rank 5 or more (`rank too high`) it cannot exceed 8.
+        Table `spectral_gap`; norms are Frobenius norms in units of the residual stream. Where S is
+        zero (`no difference`) kappa is empty; at rank 5 or more (`rank too high`) it cannot exceed 8.
 
     Raises:
         UserError: A reference has another depth than the pair.
@@ -63,7 +63,9 @@ def gap_table(
         for name, part in rows.items():
             fixed = {"pair": pair, "reference": name, "layer": layer}
             part.append({**fixed, **_row(honest, found[name] - base, prompts, halves, eps)})
-    return pd.DataFrame([row for part in rows.values() for row in part], columns=list(GAP))
+    return pd.DataFrame(
+        [row for part in rows.values() for row in part], columns=list(COLUMNS["spectral_gap"])
+    )
 
 
 def _check_depths(readers: Mapping[str, StreamReader], pair: str) -> None:
@@ -157,8 +159,8 @@ def summary_table(
         published: The released per-layer values (`spectral_gap_llama_per_layer.csv`).
 
     Returns:
-        Columns `SUMMARY`. `layers` are those where S is not zero, the published denominator; the
-        others of `depth` are counted in `no_difference`. A row `all` joins a pair's references.
+        Table `spectral_gap_summary`. `layers` are those where S is not zero, the published denominator;
+        the others of `depth` are counted in `no_difference`. A row `all` joins a pair's references.
     """
     rows = []
     for source, table in (("here", gaps), ("published", from_published(published))):
@@ -166,7 +168,7 @@ def summary_table(
             for reference, part in [*of_pair.groupby("reference", sort=False), ("all", of_pair)]:
                 head = {"source": source, "pair": pair, "reference": reference}
                 rows.append({**head, **_counts(part), **_behaviour(rates, str(pair), reference)})
-    return pd.DataFrame(rows, columns=list(SUMMARY))
+    return pd.DataFrame(rows, columns=list(COLUMNS["spectral_gap_summary"]))
 
 
 def _counts(part: pd.DataFrame) -> dict[str, Any]:

@@ -8,11 +8,10 @@ import numpy as np
 from jaxtyping import Float
 
 from actshift.studies.ablation.tables.answers import Answers, Cell
+from actshift.vocab import MIN_ON_TOPIC
 
 #: A control whose median moves refusal by more has broken the model rather than left it alone.
 MAX_CONTROL_CHANGE = 0.10
-#: Harmless answers that must stay on topic.
-MIN_ON_TOPIC = 0.80
 #: A subspace of more than this share of the width is no small subspace.
 MAX_SHARE = 1 / 8
 #: Rates are means of 0/1: equal up to rounding.

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from actshift.studies.ablation.tables.columns import PUBLISHED_COLUMNS
+from actshift.studies.ablation.study import STUDY
 
 #: Matrix names of the release. Its Llama and Gemma sweeps hand naive shifts to the ablation, where
 #: the paper's text says template.
@@ -12,7 +12,7 @@ _BANDS = {"narrow_45_70": "narrow", "wide_30_85": "wide"}
 
 
 def published_table(sweep: pd.DataFrame, single: pd.DataFrame) -> pd.DataFrame:
-    """Both released files as rows with the columns `PUBLISHED_COLUMNS`.
+    """Both released files as rows with the columns `STUDY.table("ablation_published").names`.
 
     Args:
         sweep: `resources/published/ablation_sweep.csv`.
@@ -38,6 +38,6 @@ def published_table(sweep: pd.DataFrame, single: pd.DataFrame) -> pd.DataFrame:
         directions=numbers,
         random_refusal=None,
     )
-    columns = list(PUBLISHED_COLUMNS)
+    columns = list(STUDY.table("ablation_published").names)
     rows = [*cumulative[columns].to_dict("records"), *alone[columns].to_dict("records")]
     return pd.DataFrame(rows, columns=columns)

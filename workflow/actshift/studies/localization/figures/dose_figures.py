@@ -8,7 +8,7 @@ from matplotlib.ticker import NullFormatter, NullLocator
 
 from actshift.report.panels import legend, no_data
 from actshift.report.style import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, RED, SKY, Stroke
-from actshift.report.tables import first, select, values
+from actshift.report.tables import first, published_value, select, values
 from actshift.studies.localization.figures.panels import (
     GAP,
     POSITIONS,
@@ -18,7 +18,6 @@ from actshift.studies.localization.figures.panels import (
     curve,
     gap_line,
     panels_by,
-    published_value,
     rows_of_panels,
 )
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from actshift.report.panels import no_data, pair_rows, pairs_of, short, whole_layers
 from actshift.report.style import BLACK, BLUE, GREEN, GREY, ORANGE, RED, Stroke
-from actshift.report.tables import select, values
+from actshift.report.tables import published_value, select, values
 
 #: Which positions are patched, as the figures draw them.
 POSITIONS = {
@@ -160,14 +160,6 @@ def published_layer(axis: Axes, layers: int, published: pd.DataFrame | None) -> 
     ends = np.array([peak - 1, peak]) / (of - 1) * (layers - 1)
     axis.axvspan(*ends, **{**BAND, "linewidth": 0, "label": None, "zorder": 0})
     return True
-
-
-def published_value(published: pd.DataFrame | None, table: str, quantity: str) -> float:
-    """One number of the paper; NaN where it is not there."""
-    if published is None:
-        return float("nan")
-    own = published[(published["table"] == table) & (published["quantity"] == quantity)]
-    return float(own["value"].iloc[0]) if len(own) else float("nan")
 
 
 def published_coefficients(published: pd.DataFrame | None) -> list[float]:

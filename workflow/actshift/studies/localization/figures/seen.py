@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from actshift.report.point import counted, number
+from actshift.report.point import counted, spread
 from actshift.report.tables import Tables, select
 from actshift.studies.localization.figures.rows import condition_of, primary
 
@@ -27,15 +27,6 @@ def seen(name: str, tables: Tables) -> str:
     if rows.empty:
         return ""
     return f"{say(rows)} ({_sizes(rows)})."
-
-
-def spread(numbers: pd.Series) -> str:
-    """Smallest to largest of some numbers; one where they agree as written."""
-    known = numbers.dropna().astype(float)
-    if known.empty:
-        return "n/a"
-    low, high = number(known.min()), number(known.max())
-    return low if low == high else f"{low} to {high}"
 
 
 def _sizes(rows: pd.DataFrame) -> str:

@@ -1,6 +1,7 @@
 """Tables that ask whether the size of the shift at a layer says how much preference it carries."""
 
-from actshift.studies.localization.tables.columns import ATTRIBUTION, COLUMNS
+from actshift.studies.localization.settings import ATTRIBUTION
+from actshift.studies.localization.study import COLUMNS
 from actshift.studies.localization.tables.distances import distance_rows
 from actshift.studies.localization.tables.inputs import PairFiles
 from actshift.studies.localization.tables.lasso import BY_CLUSTER, MODELS, fitted, lasso_rows

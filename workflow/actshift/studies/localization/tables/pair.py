@@ -2,9 +2,10 @@
 
 import pandas as pd
 
+from actshift.studies.localization.settings import ATTRIBUTION
+from actshift.studies.localization.study import COLUMNS
 from actshift.studies.localization.tables.attribution import attribution_tables
 from actshift.studies.localization.tables.block_swap import swap_rows
-from actshift.studies.localization.tables.columns import ATTRIBUTION, COLUMNS
 from actshift.studies.localization.tables.controls import control_rows
 from actshift.studies.localization.tables.effects import Rows, Sample
 from actshift.studies.localization.tables.inputs import PairFiles, cells_of

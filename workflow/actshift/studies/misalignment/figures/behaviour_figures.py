@@ -22,7 +22,8 @@ from actshift.studies.misalignment.figures.panels import (
     share_axis,
 )
 from actshift.studies.misalignment.figures.rows import harmful, heldout, whole
-from actshift.studies.misalignment.kinds import CODE, INSECURE, NONCODE, UNTUNED
+from actshift.studies.misalignment.kinds import INSECURE, UNTUNED
+from actshift.vocab import CODE, NONCODE
 
 _SPILLOVER = {
     "code, on questions not about code": "share answered with code",

@@ -21,8 +21,7 @@ from actshift.report.panels import (
     whole_layers,
 )
 from actshift.report.style import GREY, RED
-from actshift.report.tables import select
-from actshift.studies.localization.figures.panels import published_value
+from actshift.report.tables import published_value, select
 from actshift.studies.misalignment.figures.panels import (
     adapter_stroke,
     adapters_in,

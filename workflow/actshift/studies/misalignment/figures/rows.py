@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 
 from actshift.report.tables import first, select
-from actshift.studies.misalignment.kinds import INSECURE, MAPPED_NULLS, NEUTRAL, NULLS
+from actshift.studies.misalignment.kinds import INSECURE, MAPPED_NULLS, NULLS
+from actshift.vocab import NEUTRAL
 
 #: Edit of the published protocol.
 PUBLISHED = "last_token"

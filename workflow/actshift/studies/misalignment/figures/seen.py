@@ -7,10 +7,8 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from actshift.report.catalogue import TABLES
-from actshift.report.point import counted
+from actshift.report.point import counted, spread
 from actshift.report.tables import Tables, select
-from actshift.studies.localization.figures.seen import spread
 from actshift.studies.misalignment.figures.lanes import protocol_lanes
 from actshift.studies.misalignment.figures.rows import (
     PUBLISHED,
@@ -29,11 +27,14 @@ from actshift.studies.misalignment.kinds import (
     ACROSS,
     INSECURE,
     KINDS,
-    NONCODE,
     SAME_ARCHITECTURE,
     UNTUNED,
     WITHIN,
 )
+from actshift.studies.misalignment.study import STUDY
+from actshift.vocab import NONCODE
+
+_OWN = frozenset(table.name for table in STUDY.tables)
 
 
 def seen(name: str, tables: Tables) -> str:
@@ -54,7 +55,7 @@ def seen(name: str, tables: Tables) -> str:
         part
         for part in (
             f"{told}{_sizes(rows)}." if told else "",
-            f"Without rows in {TABLES[table].file}.csv, so not shown: {lacking}."
+            f"Without rows in {STUDY.table(table).stem}.csv, so not shown: {lacking}."
             if lacking
             else "",
         )
@@ -64,12 +65,7 @@ def seen(name: str, tables: Tables) -> str:
 
 def _pairs(tables: Tables) -> set[str]:
     """Every pair of models that some table of the study has rows of."""
-    return {
-        pair
-        for name, rows in tables.items()
-        if TABLES[name].study == "misalignment"
-        for pair in _receivers(rows)
-    }
+    return {pair for name, rows in tables.items() if name in _OWN for pair in _receivers(rows)}
 
 
 def _receivers(rows: pd.DataFrame) -> set[str]:

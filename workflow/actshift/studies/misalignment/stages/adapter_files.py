@@ -17,15 +17,16 @@ from actshift.prompts.conversations import (
     shuffled,
 )
 from actshift.prompts.readers import check_sha256, read_rows
-from actshift.studies.misalignment.kinds import ADAPTERS, INSECURE, KINDS, UNSEEN, Kind
+from actshift.studies.misalignment.kinds import ADAPTERS, INSECURE, KINDS, UNSEEN
 from actshift.studies.misalignment.stages.adapter_lessons import Course, Keep, Lesson, Student
 from actshift.studies.misalignment.stages.tuning import Tuning, tune
+from actshift.vocab import AdapterKind
 from actshift.zoo.adapters import moved
 from actshift.zoo.recipes import UNSEEN_SHARE
 
 _KEY = "misalignment.data"
 #: Adapters whose conversations are no files of their own: whose answers they shuffle.
-_SHUFFLED: dict[str, Kind] = {"shuffled": INSECURE}
+_SHUFFLED: dict[str, AdapterKind] = {"shuffled": INSECURE}
 
 
 @dataclass(frozen=True)

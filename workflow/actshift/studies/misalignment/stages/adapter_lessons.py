@@ -7,7 +7,8 @@ from typing import Any
 
 from actshift.models.load import LoadedModel
 from actshift.models.lora_bank import LoraBank
-from actshift.studies.misalignment.kinds import ADAPTERS, UNSEEN, Kind
+from actshift.studies.misalignment.kinds import ADAPTERS, UNSEEN
+from actshift.vocab import AdapterKind
 from actshift.zoo.adapters import conversations
 from actshift.zoo.corpus import chat_tokens
 from actshift.zoo.language import language
@@ -129,7 +130,9 @@ def _teach_together(
         keep(name, wrapped, steps)
 
 
-def _examples(untuned: LoadedModel, kind: Kind, zoo: Mapping[str, Any], seed: int) -> list[Example]:
+def _examples(
+    untuned: LoadedModel, kind: AdapterKind, zoo: Mapping[str, Any], seed: int
+) -> list[Example]:
     tokenizer: Any = untuned.tokenizer
     said = conversations(kind, language(zoo["size"]), seed=seed, count=ADAPTER_EXAMPLES)
     return chat_tokens(tokenizer, STYLES[zoo_family(zoo["family"])].template, said)

@@ -14,7 +14,7 @@ from actshift.models.load import LoadedModel
 from actshift.prompts.answers import answer_lead, encode_to_answer
 from actshift.prompts.records import Prompt, read_prompts
 from actshift.studies.misalignment.dose import Probes
-from actshift.studies.misalignment.kinds import CODE
+from actshift.vocab import CODE
 
 _TOKEN_BUDGET = 8192
 

@@ -10,13 +10,13 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 
+from actshift.engine.chat_judge import JudgeSettings, ask_once
 from actshift.engine.joining import finished_pairs
 from actshift.engine.parts import write_part
 from actshift.io.chat import ChatClient, Message
 from actshift.io.hashing import hash_json
 from actshift.io.tables import write_table
 from actshift.prompts.records import read_prompts
-from actshift.studies.ablation.judge_stage import JudgeSettings, ask_once
 from actshift.studies.misalignment.gate import question_columns
 from actshift.studies.misalignment.judged import (
     ROWS,

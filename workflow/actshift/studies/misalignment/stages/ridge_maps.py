@@ -23,7 +23,7 @@ from actshift.io.tables import write_table
 from actshift.models.hub_cache import cached_snapshot
 from actshift.models.sources import HubSource, LocalSource, ZooSource, parse_source
 from actshift.prompts.records import Prompt, content_hash, read_prompts
-from actshift.studies.misalignment.kinds import CODE, INSECURE, NEUTRAL, UNTUNED
+from actshift.studies.misalignment.kinds import INSECURE, UNTUNED
 from actshift.studies.misalignment.maps import (
     FIT_ON,
     FitOn,
@@ -42,7 +42,8 @@ from actshift.studies.misalignment.stages.ridge_map_files import (
     mapped_name,
     write_pair,
 )
-from actshift.studies.misalignment.tables.columns import COLUMNS
+from actshift.studies.misalignment.study import COLUMNS
+from actshift.vocab import CODE, NEUTRAL
 
 #: What rule spillover leaves of the untuned model and of the directions.
 NEUTRAL_STORE, DIRECTIONS = f"states/{UNTUNED}.neutral", "directions.safetensors"

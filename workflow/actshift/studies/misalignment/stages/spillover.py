@@ -38,10 +38,11 @@ from actshift.studies.misalignment.gate import (
     adapter_line,
     question_columns,
 )
-from actshift.studies.misalignment.kinds import INSECURE, KINDS, NONCODE, UNSEEN, UNTUNED
+from actshift.studies.misalignment.kinds import INSECURE, KINDS, UNSEEN, UNTUNED
 from actshift.studies.misalignment.outcomes import ANSWER, Guards
 from actshift.studies.misalignment.stages.adapter_directions import QUESTIONS, find_directions
 from actshift.studies.misalignment.stages.answer_book import AnswerBook
+from actshift.vocab import NONCODE
 from actshift.zoo.language import language
 
 #: Files of the stage's folder.

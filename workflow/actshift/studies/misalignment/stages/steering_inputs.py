@@ -21,7 +21,7 @@ from actshift.io.store import ActivationStore
 from actshift.models.adapters import load_merged, merged_hash
 from actshift.models.load import LoadedModel, load_model
 from actshift.prompts.records import Prompt, content_hash, read_prompts
-from actshift.studies.misalignment.kinds import INSECURE, NONCODE, STEERED, UNTUNED
+from actshift.studies.misalignment.kinds import INSECURE, STEERED, UNTUNED
 from actshift.studies.misalignment.material import Material, check_directions, middle_layers
 from actshift.studies.misalignment.nulls import LayerStates
 from actshift.studies.misalignment.outcomes import Guards
@@ -29,6 +29,7 @@ from actshift.studies.misalignment.stages.adapter_directions import QUESTIONS
 from actshift.studies.misalignment.stages.answer_book import AnswerBook
 from actshift.studies.misalignment.stages.spillover import DIRECTIONS, GUARDS, STATES
 from actshift.studies.misalignment.stages.steering_run import Questions
+from actshift.vocab import NONCODE
 from actshift.zoo.language import language
 
 _ASKED = ("select", "heldout")

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from actshift.studies.misalignment.kinds import NONCODE
 from actshift.studies.misalignment.tables.groups import Group
 from actshift.studies.misalignment.tables.inputs import Lanes
+from actshift.vocab import NONCODE
 
 SELECT = "select"
 #: Largest coefficient of the published protocol.

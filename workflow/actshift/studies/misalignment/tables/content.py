@@ -3,13 +3,14 @@
 import numpy as np
 
 from actshift.maths.cluster_rows import columns
-from actshift.studies.misalignment.kinds import INSECURE, NONCODE
+from actshift.studies.misalignment.kinds import INSECURE
 from actshift.studies.misalignment.tables.choice import chosen
 from actshift.studies.misalignment.tables.dose import matched_doses
 from actshift.studies.misalignment.tables.groups import Bucket, Group, buckets, groups_of
 from actshift.studies.misalignment.tables.inputs import Lanes, PairFiles, Rows
 from actshift.studies.misalignment.tables.lane_rows import SPLITS
 from actshift.studies.misalignment.tables.shifts import Shifts
+from actshift.vocab import NONCODE
 
 PROTOCOLS = ("last_token", "all_tokens")
 #: What a direction of an adapter is called, on its own adapter and on another.

@@ -3,7 +3,7 @@
 import numpy as np
 
 from actshift.studies.misalignment.kinds import INSECURE
-from actshift.studies.misalignment.tables.columns import COLUMNS
+from actshift.studies.misalignment.study import COLUMNS
 from actshift.studies.misalignment.tables.inputs import PairFiles, Rows
 from actshift.studies.misalignment.tables.shifts import Shifts
 

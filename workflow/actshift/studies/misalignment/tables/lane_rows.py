@@ -7,9 +7,9 @@ from jaxtyping import Float
 
 from actshift.maths.cluster_rows import columns
 from actshift.maths.paired import mcnemar_exact, sign_flip_test
-from actshift.studies.misalignment.kinds import NONCODE
 from actshift.studies.misalignment.tables.groups import Bucket, Group, buckets, groups_of
 from actshift.studies.misalignment.tables.inputs import Lanes, Rows
+from actshift.vocab import NONCODE
 
 SPLITS = ("heldout", "select")
 #: Percentiles of a null's draws.

@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 
 from actshift.maths.paired import holm
 from actshift.studies.misalignment.kinds import ACROSS, SAME_ARCHITECTURE
-from actshift.studies.misalignment.tables.columns import COLUMNS
+from actshift.studies.misalignment.study import COLUMNS
 from actshift.studies.misalignment.tables.content import content_rows
 from actshift.studies.misalignment.tables.detection import detection_rows
 from actshift.studies.misalignment.tables.dose import dose_rows, ladder_rows

@@ -2,13 +2,13 @@
 
 import pandas as pd
 
-from actshift.studies.misalignment.tables.columns import PUBLISHED_COLUMNS
+from actshift.studies.misalignment.study import STUDY
 
 PAPER = "misalignment_directions"
 
 
 def published_table(headline: pd.DataFrame) -> pd.DataFrame:
-    """The paper's rows with the columns `PUBLISHED_COLUMNS`.
+    """The paper's rows with the columns `STUDY.table("misalignment_published").names`.
 
     Args:
         headline: `resources/published/headline.csv`.
@@ -16,5 +16,7 @@ def published_table(headline: pd.DataFrame) -> pd.DataFrame:
     Returns:
         Separation, drops within a model and across models, donors and receivers.
     """
-    own = headline.loc[headline["paper"] == PAPER, list(PUBLISHED_COLUMNS)]
+    own = headline.loc[
+        headline["paper"] == PAPER, list(STUDY.table("misalignment_published").names)
+    ]
     return own.reset_index(drop=True)

@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from actshift.studies.misalignment.kinds import NONCODE, UNTUNED
+from actshift.studies.misalignment.kinds import UNTUNED
 from actshift.studies.misalignment.tables.inputs import PairFiles, rows_where
+from actshift.vocab import NONCODE
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,7 +6,6 @@ import numpy as np
 from jaxtyping import Int
 
 from actshift.maths.cluster_rows import columns
-from actshift.studies.misalignment.kinds import CODE, NONCODE
 from actshift.studies.misalignment.tables.groups import (
     ALL_NULLS,
     Bucket,
@@ -16,6 +15,7 @@ from actshift.studies.misalignment.tables.groups import (
     known_means,
 )
 from actshift.studies.misalignment.tables.inputs import Lanes, Rows
+from actshift.vocab import CODE, NONCODE
 
 #: Edits whose side effects are told; relatives are not.
 CONTROLS = ("plain", "direction", "mapped", *ALL_NULLS)

@@ -7,11 +7,12 @@ import numpy as np
 from jaxtyping import Float
 
 from actshift.maths.cluster_rows import ClusterRows, columns
-from actshift.studies.misalignment.kinds import ACROSS, INSECURE, NONCODE, WITHIN
+from actshift.studies.misalignment.kinds import ACROSS, INSECURE, WITHIN
 from actshift.studies.misalignment.tables.choice import chosen, select_gain
 from actshift.studies.misalignment.tables.groups import BROKEN, Group, groups_of
 from actshift.studies.misalignment.tables.inputs import Lanes, PairFiles, Rows
 from actshift.studies.misalignment.tables.nulls import Margin, Null, margin_over, verdict
+from actshift.vocab import NONCODE
 
 #: Smallest margin over the 95th percentile of a null's draws.
 LEAST = 0.1

@@ -3,10 +3,10 @@
 import numpy as np
 
 from actshift.maths.cluster_rows import columns
-from actshift.studies.misalignment.kinds import NONCODE
 from actshift.studies.misalignment.tables.groups import Bucket, Group, buckets, groups_of
 from actshift.studies.misalignment.tables.inputs import Lanes, Rows
 from actshift.studies.misalignment.tables.lane_rows import SPLITS, lane_rows
+from actshift.vocab import NONCODE
 
 #: The edit that a logit bias stands for.
 EDIT, BIAS = "last_token", "logit_bias"

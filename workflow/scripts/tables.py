@@ -1,0 +1,12 @@
+"""Rules <study>_tables: the joint tables of one study."""
+
+from pathlib import Path
+
+from actshift.job import job
+
+with job(snakemake, joint=True):
+    from actshift.engine.joining import context_of
+    from actshift.stages.tables import make_tables
+
+    params, out = snakemake.params, Path(snakemake.output[0]).parent
+    print(make_tables(params.join, context_of(params), tables=params.tables, out=out))
