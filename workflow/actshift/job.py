@@ -11,10 +11,13 @@ import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from actshift.errors import UserError, refusal_of
 from actshift.io.missed import Missed, first_missed, kept_name, mark_missed
+
+if TYPE_CHECKING:
+    from actshift.engine.context import JobContext
 
 #: Endings of outputs that are files; all others are folders.
 FILES = frozenset({".csv", ".parquet", ".json", ".jsonl"})
@@ -72,6 +75,29 @@ def job(snakemake: Any, *, joint: bool = False) -> Iterator[None]:
         with suppress(OSError):
             stream.close()
         _describe_machine(status, snakemake)
+
+
+def context_of(snakemake: Any, *, staging: str) -> "JobContext":
+    """Return the circumstances of a job of one pair.
+
+    Args:
+        snakemake: the object Snakemake injects into the script.
+        staging: name of the folder of unfinished work, below the cache.
+    """
+    from actshift.engine.context import JobContext
+    from actshift.paths import CACHE
+
+    params = snakemake.params
+    return JobContext(
+        run=params.run,
+        pair=snakemake.wildcards.pair,
+        dtype=params.dtype,
+        device=snakemake.config.get("device", "auto"),
+        seed=params.seed,
+        code=params.code,
+        staging=CACHE / staging,
+        zoo_size=params.get("zoo_size"),
+    )
 
 
 @contextmanager

@@ -1,0 +1,29 @@
+"""What every stage of a pair is told beside its inputs and settings."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class JobContext:
+    """The circumstances of one job.
+
+    Attributes:
+        run: Name of the run.
+        pair: Name of the pair.
+        dtype: Of the forward pass: float32, bfloat16 or float16.
+        device: auto, cuda or cpu.
+        seed: Of every random draw.
+        code: Hash of the code that the job can reach; part of the key of unfinished work.
+        staging: Folder of unfinished work, which a rerun goes on from.
+        zoo_size: Size of the zoo's language where the tuned model is of the zoo, else None.
+    """
+
+    run: str
+    pair: str
+    dtype: str
+    device: str
+    seed: int
+    code: str
+    staging: Path
+    zoo_size: str | None = None
