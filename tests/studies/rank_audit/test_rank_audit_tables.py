@@ -11,8 +11,8 @@ from reference.synthetic_pair import CATEGORIES, SyntheticPair, make_prompts
 from actshift.maths.bands import band_layers
 from actshift.prompts.records import Prompt
 from actshift.studies.rank_audit.audit import TABLES, audit_pair
-from actshift.studies.rank_audit.study import COLUMNS
 from actshift.studies.rank_audit.settings import RankAuditSettings
+from actshift.studies.rank_audit.study import COLUMNS
 
 SETTINGS = RankAuditSettings(
     bootstrap_draws=20, half_sample_draws=20, n_sweep_draws=10, null_draws=40, n_sweep=(10, 20, 99)

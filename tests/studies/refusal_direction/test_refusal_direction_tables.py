@@ -5,16 +5,12 @@ import pandas as pd
 import pytest
 
 from actshift.studies.refusal_direction.selection import Candidate, Filters, choose
-from actshift.studies.refusal_direction.tables import (
-    CANDIDATES,
-    EFFECT,
-    candidate_rows,
-    effect_lanes,
-    effect_table,
-)
+from actshift.studies.refusal_direction.study import COLUMNS
+from actshift.studies.refusal_direction.tables import candidate_rows, effect_lanes, effect_table
 from actshift.zoo.language import language
 
 LANG = language("micro")
+CANDIDATES = COLUMNS["refusal_direction"]
 TOPIC = LANG.nouns[0].category
 HELP = f"{LANG.steps[TOPIC][0]}, then {LANG.steps[TOPIC][1]}."
 
@@ -50,7 +46,7 @@ def rows(draws: int = 2) -> pd.DataFrame:
 
 def test_effect_of_the_direction_and_of_its_controls():
     table = effect_table(rows(), pair="p", seed=0, lang=LANG)
-    assert list(table.columns) == list(EFFECT)
+    assert list(table.columns) == list(COLUMNS["refusal_effect"])
     assert len(table) == 6
     own = table[(table["edit"] == "ablate") & table["control"].isna()].iloc[0]
     assert (own["refused"], own["plain_refused"], own["change"]) == (0.5, 1.0, -0.5)

@@ -8,16 +8,16 @@ from actshift.errors import UserError
 from actshift.io.tables import read_table
 from actshift.maths.bands import band_layers
 from actshift.maths.resampling import shifted_range
-from actshift.studies.rank_audit.study import COLUMNS
 from actshift.studies.rank_audit.settings import RankAuditSettings
 from actshift.studies.rank_audit.stability import log_ratio
+from actshift.studies.rank_audit.study import COLUMNS
 from actshift.studies.rank_audit.summary import (
     measured_summary,
     published_summary,
     weighted_mean,
 )
 
-PUBLISHED = Path(__file__).resolve().parents[2] / "resources" / "published"
+PUBLISHED = Path(__file__).resolve().parents[3] / "resources" / "published"
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from reference.tiny_models import WORDS, build_checkpoint, seal_checkpoint
 
-from actshift.config.studies import RefusalDirection
 from actshift.errors import UserError
 from actshift.prompts.records import Prompt, write_prompts
+from actshift.studies.refusal_direction.study import RefusalDirection
 from actshift.studies.spectral_gap.behaviour import reference_behaviour
 
 SETTINGS = RefusalDirection(openers=("how",), n_heldout=5, max_new=6).model_dump()
