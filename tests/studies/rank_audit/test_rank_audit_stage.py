@@ -14,20 +14,19 @@ from actshift.errors import UserError
 from actshift.io.tables import read_table
 from actshift.prompts.records import write_prompts
 from actshift.stages.tables import make_tables
-from actshift.studies.rank_audit.audit import TABLES, audit_pair
-from actshift.studies.rank_audit.settings import RankAuditSettings
-from actshift.studies.rank_audit.stage import rank_audit
-from actshift.studies.rank_audit.study import COLUMNS, STUDY
+from actshift.studies.rank_audit.stage import TABLES, audit_pair, rank_audit
+from actshift.studies.rank_audit.study import COLUMNS, STUDY, RankAudit
 
 PUBLISHED = Path(__file__).resolve().parents[3] / "resources" / "published"
-SETTINGS = {
-    "eps_grid": [0.05, 0.2],
-    "bootstrap_draws": 5,
-    "half_sample_draws": 5,
-    "n_sweep": [8, 99],
-    "n_sweep_draws": 3,
-    "null_draws": 5,
-}
+SETS = {name: name for name in ("harmful", "harmless")}
+SETTINGS = RankAudit(
+    eps_grid=(0.05, 0.2),
+    bootstrap_draws=5,
+    half_sample_draws=5,
+    n_sweep=(8, 99),
+    n_sweep_draws=3,
+    null_draws=5,
+)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +46,7 @@ def audit(run: Path, out: Path, **changes: object) -> list[str]:
     arguments = {
         "pair": "my.pair",
         "stores": sorted((run / "activations").glob("*/*")),
-        "prompts": sorted((run / "prompts").glob("*.jsonl")),
+        "prompts": {path.stem: path for path in (run / "prompts").glob("*.jsonl")},
         "settings": SETTINGS,
         "seed": 3,
         "out": out,
@@ -60,8 +59,7 @@ def test_tables_are_those_of_the_study(run: Path, tmp_path: Path) -> None:
     assert len(lines) == len(TABLES)
     prompts = make_prompts(fit=6, select=1, heldout=3, pairs=6)
     stores = SyntheticPair(prompts, d_model=20, rank=2, template_rank=4, mean=3, noise=0.1)
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in SETTINGS.items()}
-    expected = audit_pair(stores, prompts, RankAuditSettings(**values, seed=3), pair="my.pair")
+    expected = audit_pair(stores, prompts, SETTINGS, pair="my.pair", sets=SETS, seed=3)
     files = {path.name for path in (tmp_path / "rank_audit").iterdir()}
     assert files == {f"{name}.csv{end}" for name in TABLES for end in ("", ".sha256")}
     for name, table in expected.items():
@@ -84,8 +82,9 @@ def test_a_failed_job_leaves_nothing(run: Path, tmp_path: Path) -> None:
     stores = sorted((run / "activations").glob("*/*"))
     with pytest.raises(UserError, match=r"no store of tuned harmless\.raw"):
         audit(run, tmp_path / "out", stores=stores[:-1])
-    with pytest.raises(UserError, match="no prompt set 'advbench'"):
-        audit(run, tmp_path / "out", settings={**SETTINGS, "harmful": "advbench"})
+    prompts = {name: run / "prompts" / f"{name}.jsonl" for name in (*SETS, "concepts")}
+    with pytest.raises(UserError, match="at least 2 are needed"):
+        audit(run, tmp_path / "out", prompts={**prompts, "harmful": prompts["concepts"]})
     assert list(tmp_path.iterdir()) == []
 
 

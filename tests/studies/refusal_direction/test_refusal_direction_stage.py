@@ -10,6 +10,7 @@ import pytest
 from reference.tiny_models import WORDS
 from safetensors.numpy import load_file, save_file
 
+from actshift.engine.context import JobContext
 from actshift.engine.joining import JoinContext
 from actshift.errors import UserError
 from actshift.prompts.records import Prompt, read_prompts, write_prompts
@@ -24,7 +25,7 @@ SETTINGS = RefusalDirection(
     n_select=20,
     n_heldout=6,
     max_new=4,
-).model_dump()
+)
 
 
 def make_set(path: Path, condition: str, shift: int) -> Path:
@@ -58,16 +59,10 @@ def sets(tmp_path):
 
 def run(checkpoint: Path, sets: dict[str, Path], root: Path, **changes: Any) -> Path:
     refusal_direction(
-        run="r",
-        pair="pair",
         checkpoint=checkpoint,
         prompts=sets,
-        settings={**SETTINGS, **changes},
-        dtype="float32",
-        device="cpu",
-        seed=0,
-        code="c",
-        staging=root / "staging",
+        settings=SETTINGS.model_copy(update=changes),
+        context=JobContext("r", "pair", "float32", "cpu", 0, "c", root / "staging"),
         out=root / "pair",
     )
     return root / "pair"

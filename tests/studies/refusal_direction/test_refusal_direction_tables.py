@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from actshift.studies.refusal_direction.selection import Candidate, Filters, choose
-from actshift.studies.refusal_direction.study import COLUMNS
+from actshift.studies.refusal_direction.selection import Candidate, choose
+from actshift.studies.refusal_direction.study import COLUMNS, RefusalDirection
 from actshift.studies.refusal_direction.tables import candidate_rows, effect_lanes, effect_table
 from actshift.zoo.language import language
 
@@ -78,14 +78,14 @@ def test_the_order_of_rows_changes_nothing():
 @pytest.mark.parametrize(("kl", "verdict"), [(0.05, "passes"), (0.5, "none passes")])
 def test_every_candidate_has_a_row_and_one_is_chosen(kl, verdict):
     found = [Candidate(-1, 0, -1.0, 1.0, kl), Candidate(-2, 1, -2.0, -1.0, 0.5)]
-    filters = Filters()
-    chosen = choose(found, filters, n_layers=4)
+    settings = RefusalDirection()
+    chosen = choose(found, settings, n_layers=4)
     table = pd.DataFrame(
         candidate_rows(
             "p",
             found,
             chosen,
-            filters,
+            settings,
             norms=np.arange(8.0).reshape(4, 2),
             counts={name: 3 for name in CANDIDATES if name.startswith("n_")},
         )

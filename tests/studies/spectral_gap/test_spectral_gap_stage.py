@@ -41,8 +41,7 @@ def gap(run: Path, out: Path, **changes: Any) -> Path:
     arguments = {
         "pair": "my-pair",
         "stores": sorted(run.glob("activations/*/*")),
-        "prompts": sorted(run.glob("*.jsonl")),
-        "sets": {name: name for name in ("harmful", "harmless")},
+        "prompts": {path.stem: path for path in run.glob("*.jsonl")},
         "eps": 0.05,
         "draws": 9,
         "seed": 0,

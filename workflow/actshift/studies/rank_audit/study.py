@@ -262,42 +262,42 @@ FIGURES = (
     Figure(
         "rank_by_layer",
         ("rank",),
-        "actshift.studies.rank_audit.rank_figures:rank_by_layer",
+        "actshift.studies.rank_audit.figures:rank_by_layer",
     ),
     Figure(
         "cumulative_variance",
         ("cumulative_variance",),
-        "actshift.studies.rank_audit.rank_figures:cumulative_variance",
+        "actshift.studies.rank_audit.figures:cumulative_variance",
     ),
     Figure(
         "shift_by_layer",
         ("rank",),
-        "actshift.studies.rank_audit.rank_figures:shift_by_layer",
+        "actshift.studies.rank_audit.figures:shift_by_layer",
     ),
     Figure(
         "inflation_by_layer",
         ("inflation",),
-        "actshift.studies.rank_audit.rank_figures:inflation_by_layer",
+        "actshift.studies.rank_audit.figures:inflation_by_layer",
     ),
     Figure(
         "cosine_by_layer",
         ("cosine",),
-        "actshift.studies.rank_audit.direction_figures:cosine_by_layer",
+        "actshift.studies.rank_audit.figures:cosine_by_layer",
     ),
     Figure(
         "heldout_rank",
         ("heldout_rank",),
-        "actshift.studies.rank_audit.direction_figures:heldout_rank",
+        "actshift.studies.rank_audit.figures:heldout_rank",
     ),
     Figure(
         "published_summary",
         ("summary",),
-        "actshift.studies.rank_audit.comparison_figures:published_summary",
+        "actshift.studies.rank_audit.figures:published_summary",
     ),
     Figure(
         "zoo_behaviour",
         ("zoo_behaviour",),
-        "actshift.studies.rank_audit.comparison_figures:zoo_behaviour",
+        "actshift.studies.rank_audit.figures:zoo_behaviour",
     ),
 )
 

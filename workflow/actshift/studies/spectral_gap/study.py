@@ -5,6 +5,17 @@ from typing import Any
 
 from actshift.models.sources import ABLITERATED
 from actshift.studies.contract import Figure, Study, table, words
+from actshift.validation import Count, Section
+
+
+class ReferenceAnswers(Section):
+    """How the models are asked: keys of `refusal_direction`, so that rates can be compared."""
+
+    openers: tuple[str, ...]
+    n_heldout: Count
+    max_new: Count
+    token_budget: Count
+
 
 _SHARED = words(
     """
