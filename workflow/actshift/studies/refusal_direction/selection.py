@@ -63,6 +63,6 @@ def choose(candidates: Sequence[Candidate], settings: RefusalDirection, *, n_lay
     """
     if not candidates:
         raise ValueError("no candidates to choose from")
-    missed = [missed_filters(one, settings, n_layers=n_layers) for one in candidates]
+    missed = [missed_filters(c, settings, n_layers=n_layers) for c in candidates]
     index = min(range(len(candidates)), key=lambda i: (len(missed[i]), candidates[i].bypass, i))
     return Choice(index, missed[index])

@@ -1,7 +1,8 @@
 """Spectral gap: is the tuned model's shift set apart from that of an unsafe reference of its base?
 
 With the same base, S = M_honest - M_unsafe is tuned minus reference, prompt by prompt. The paper's
-argument needs kappa > 8; kappa is at most 2 / (eps r), so from rank 5 on a small one is arithmetic.
+argument needs kappa > 8; kappa is at most 2 / (eps r), so at rank 5 or more a small kappa is
+arithmetic.
 """
 
 from collections.abc import Iterator, Mapping
