@@ -85,8 +85,13 @@ def _rank_panel(axis: Axes, rows: pd.DataFrame) -> None:
     whole_layers(axis)
 
 
-def cumulative_variance(table: pd.DataFrame) -> Figure:
-    """Share of a shift's energy in its first k directions: a heat map over layer and k."""
+def cumulative_variance(table: pd.DataFrame, *, eps: float = DEFAULT_EPS) -> Figure:
+    """Share of a shift's energy in its first k directions: a heat map over layer and k.
+
+    Args:
+        table: `cumulative_variance.csv`.
+        eps: Share of the energy that the rank leaves out; the line is the first k without it.
+    """
     pairs = pairs_of(table)
     titles = [MATRIX_TITLES[m] for m in MATRIX_NAMES] + ["template, centred\n(= did, centred)"]
     columns = [(m, "share") for m in MATRIX_NAMES] + [("template", "share_centered")]
@@ -95,16 +100,16 @@ def cumulative_variance(table: pd.DataFrame) -> Figure:
     image = None
     for row, pair in enumerate(pairs):
         harmful = select(table, pair=pair, inputs="harmful")
-        harmful = harmful.loc[harmful["k"] <= _last_k(harmful)]
+        harmful = harmful.loc[harmful["k"] <= _last_k(harmful, eps)]
         for column, (matrix, value) in enumerate(columns):
             rows = select(harmful, matrix=matrix)
-            image = _heat_panel(axes[row, column], rows, value, cmap) or image
+            image = _heat_panel(axes[row, column], rows, value, cmap, eps) or image
     if image is not None:
         bar = figure.colorbar(image, ax=axes, location="bottom", shrink=0.5, aspect=45, pad=0.02)
         bar.set_label("share of the energy in the first k directions (harmful prompts)")
         bar.set_ticks(list(_HEAT_BOUNDS), labels=[f"{bound:g}" for bound in _HEAT_BOUNDS])
     line = {"color": "white", "linewidth": 2, "path_effects": _outline()}
-    legend(figure, [{**line, "label": f"first k that holds {1 - DEFAULT_EPS:.0%}"}])
+    legend(figure, [{**line, "label": f"first k that holds {100 * (1 - eps):g}%"}])
     return figure
 
 
@@ -118,15 +123,16 @@ def _outline() -> list[AbstractPathEffect]:
     return [Outline(linewidth=3.6, foreground=BLACK), Normal()]
 
 
-def _last_k(rows: pd.DataFrame) -> int:
-    """The k beyond which every uncentred row holds 99 %, within 5 .. 24."""
-    open_rows = rows.loc[(rows["share"] < 0.99) | (rows["share_centered"] < 0.95)]
+def _last_k(rows: pd.DataFrame, eps: float) -> int:
+    """The k from which every row holds 1 - eps, uncentred ones at least 99 %, within 5 .. 24."""
+    enough = 1 - eps
+    open_rows = rows.loc[(rows["share"] < max(0.99, enough)) | (rows["share_centered"] < enough)]
     last = int(open_rows["k"].max()) + 1 if len(open_rows) else 5
     return min(max(last, 5), 24)
 
 
 def _heat_panel(
-    axis: Axes, rows: pd.DataFrame, value: str, cmap: tuple[Colormap, BoundaryNorm]
+    axis: Axes, rows: pd.DataFrame, value: str, cmap: tuple[Colormap, BoundaryNorm], eps: float
 ) -> ScalarMappable | None:
     """Cells by index, so that any subset of layers and of k is drawn evenly."""
     axis.grid(visible=False)
@@ -140,7 +146,7 @@ def _heat_panel(
         grid.to_numpy(), origin="lower", aspect="auto", interpolation="nearest",
         cmap=colors, norm=norm, extent=(-0.5, len(layers) - 0.5, 0.5, len(ks) + 0.5),
     )  # fmt: skip
-    enough = grid.to_numpy() >= 1 - DEFAULT_EPS
+    enough = grid.to_numpy() >= 1 - eps
     first = np.where(enough.any(axis=0), enough.argmax(axis=0) + 1.0, len(ks) + 0.5)
     edges = np.arange(len(layers) + 1) - 0.5
     axis.stairs(first, edges, baseline=None, color="white", linewidth=2, path_effects=_outline())

@@ -268,6 +268,7 @@ FIGURES = (
         "cumulative_variance",
         ("cumulative_variance",),
         "actshift.studies.rank_audit.figures:cumulative_variance",
+        settings=("eps",),
     ),
     Figure(
         "shift_by_layer",

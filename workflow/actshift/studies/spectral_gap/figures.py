@@ -1,5 +1,7 @@
 """Figure of the spectral gap: kappa by layer and reference, and its share of what is possible."""
 
+from math import ceil
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -18,6 +20,7 @@ from actshift.report.panels import (
 )
 from actshift.report.style import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, RED, SKY, Stroke
 from actshift.report.tables import select, values
+from actshift.vocab import DEFAULT_EPS
 
 _MARKS = ((RED, "o", "-"), (BLUE, "s", "--"), (GREEN, "D", "-."), (ORANGE, "^", ":"),
           (PINK, "v", "-"), (SKY, "P", "--"))  # fmt: skip
@@ -44,17 +47,25 @@ def kappa_by_layer(gap: pd.DataFrame, summary: pd.DataFrame | None) -> Figure:
     floor = min([*drawn, *published, KAPPA_THRESHOLD]) / 4
     for axis in axes[:, 0]:
         axis.set_ylim(floor, max([*drawn, KAPPA_THRESHOLD]) * 2)
+    rank = _least_uninformative_rank(gap)
     open_marker = {"color": GREY, "marker": "o", "markerfacecolor": "white", "linestyle": ""}
     entries = [
         *(stroke.line() for stroke in strokes.values()),
         {"color": BLACK, "linestyle": "--", "label": f"threshold {KAPPA_THRESHOLD:g}"},
-        {**open_marker, "label": "open: rank of 5 or more, κ cannot reach the threshold"},
+        {**open_marker, "label": f"open: rank of {rank} or more, κ cannot reach the threshold"},
         {"color": GREY, "marker": "x", "linestyle": "", "label": "no difference (S = 0)"},
     ]
     if published:
         entries.append({"color": GREY, "linestyle": ":", "label": "published medians, other model"})
     legend(figure, entries, columns=4)
     return figure
+
+
+def _least_uninformative_rank(gap: pd.DataFrame) -> int:
+    """The smallest rank whose bound 2 / (eps r) does not exceed the threshold, at the rows' eps."""
+    reach = values(gap.assign(reach=gap["bound"] * gap["rank_S"]), "reach")
+    most = float(reach[0]) if len(reach) else 2 / DEFAULT_EPS
+    return ceil(round(most / KAPPA_THRESHOLD, 6))
 
 
 def _published(summary: pd.DataFrame | None) -> list[float]:

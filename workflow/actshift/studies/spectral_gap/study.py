@@ -114,7 +114,7 @@ STUDY = Study(
     about=(
         "Asks whether the shift of the tuned model is set apart from the shift of an unsafe "
         "reference of the same base: kappa above 8 would make the published bound useful. "
-        "Kappa is at most 2 / (eps r), so at rank 5 or more a small kappa is arithmetic and "
+        "Kappa is at most 2 / (eps r), so at a high rank a small kappa is arithmetic and "
         "no evidence; such layers, and layers where the two do not differ, are counted "
         "apart. Ranges come from half-samples of clusters. It says nothing about references "
         "that were not measured, and on small models, whose ranks are small, a kappa above "
