@@ -168,9 +168,10 @@ def _shift(
 
 
 def _read(streams: AlignedStreams, rows: PromptRows, layer: int) -> Streams:
-    acts: dict[tuple[Role, Template], Float[np.ndarray, "prompt d_model"]] = {}
-    for role, template in STREAM_KINDS:
-        acts[role, template] = streams.read(layer, role, template, rows.prompt_set, rows.ids)
+    acts = {
+        (role, template): streams.read(layer, role, template, rows.prompt_set, rows.ids)
+        for role, template in STREAM_KINDS
+    }
     widths = {role: acts[role, "chat"].shape[1] for role in ROLES}
     if widths["tuned"] != widths["base"]:
         raise UserError(

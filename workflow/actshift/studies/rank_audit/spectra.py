@@ -2,7 +2,6 @@
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
 
 from actshift.engine.prompt_rows import PromptRows
 from actshift.engine.stores import CONDITIONS
@@ -27,7 +26,6 @@ from actshift.studies.rank_audit.layer import (
     shift_matrices,
 )
 from actshift.studies.rank_audit.study import RankAudit
-from actshift.vocab import Role, Template
 
 Row = dict[str, object]
 #: The stored positions whose mean is `last_8_mean`.
@@ -196,10 +194,10 @@ def pooling_rows(
 
 
 def _pooled(streams: AlignedStreams, rows: PromptRows, layer: int) -> Streams:
-    acts: dict[tuple[Role, Template], Float[np.ndarray, "prompt d_model"]] = {}
-    for role, template in STREAM_KINDS:
-        acts[role, template] = streams.read_mean(layer, role, template, rows, LAST_8)
-    return acts
+    return {
+        (role, template): streams.read_mean(layer, role, template, rows, LAST_8)
+        for role, template in STREAM_KINDS
+    }
 
 
 def _pooling_row(shift: ShiftMatrix, pooling: str, layer: int, settings: RankAudit) -> Row:

@@ -258,48 +258,21 @@ TABLES = (
     ),
 )
 
+_DRAW = "actshift.studies.rank_audit.figures"
 FIGURES = (
-    Figure(
-        "rank_by_layer",
-        ("rank",),
-        "actshift.studies.rank_audit.figures:rank_by_layer",
-    ),
+    Figure("rank_by_layer", ("rank",), f"{_DRAW}:rank_by_layer"),
     Figure(
         "cumulative_variance",
         ("cumulative_variance",),
-        "actshift.studies.rank_audit.figures:cumulative_variance",
+        f"{_DRAW}:cumulative_variance",
         settings=("eps",),
     ),
-    Figure(
-        "shift_by_layer",
-        ("rank",),
-        "actshift.studies.rank_audit.figures:shift_by_layer",
-    ),
-    Figure(
-        "inflation_by_layer",
-        ("inflation",),
-        "actshift.studies.rank_audit.figures:inflation_by_layer",
-    ),
-    Figure(
-        "cosine_by_layer",
-        ("cosine",),
-        "actshift.studies.rank_audit.figures:cosine_by_layer",
-    ),
-    Figure(
-        "heldout_rank",
-        ("heldout_rank",),
-        "actshift.studies.rank_audit.figures:heldout_rank",
-    ),
-    Figure(
-        "published_summary",
-        ("summary",),
-        "actshift.studies.rank_audit.figures:published_summary",
-    ),
-    Figure(
-        "zoo_behaviour",
-        ("zoo_behaviour",),
-        "actshift.studies.rank_audit.figures:zoo_behaviour",
-    ),
+    Figure("shift_by_layer", ("rank",), f"{_DRAW}:shift_by_layer"),
+    Figure("inflation_by_layer", ("inflation",), f"{_DRAW}:inflation_by_layer"),
+    Figure("cosine_by_layer", ("cosine",), f"{_DRAW}:cosine_by_layer"),
+    Figure("heldout_rank", ("heldout_rank",), f"{_DRAW}:heldout_rank"),
+    Figure("published_summary", ("summary",), f"{_DRAW}:published_summary"),
+    Figure("zoo_behaviour", ("zoo_behaviour",), f"{_DRAW}:zoo_behaviour"),
 )
 
 

@@ -84,17 +84,10 @@ TABLES = (
     ),
 )
 
+_DRAW = "actshift.studies.refusal_direction.figures"
 FIGURES = (
-    Figure(
-        "refusal_effect",
-        ("refusal_effect",),
-        "actshift.studies.refusal_direction.figures:refusal_effect",
-    ),
-    Figure(
-        "refusal_candidates",
-        ("refusal_direction",),
-        "actshift.studies.refusal_direction.figures:refusal_candidates",
-    ),
+    Figure("refusal_effect", ("refusal_effect",), f"{_DRAW}:refusal_effect"),
+    Figure("refusal_candidates", ("refusal_direction",), f"{_DRAW}:refusal_candidates"),
 )
 
 STUDY = Study(
