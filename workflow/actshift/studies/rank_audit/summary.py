@@ -93,7 +93,8 @@ def published_summary(ranks: pd.DataFrame, cosines: pd.DataFrame) -> pd.DataFram
         recovered from the released ratios (rank / rho, rank / (rank / min(d, n))).
     """
     rows: list[dict[str, object]] = []
-    for (family, name), part in ranks.groupby(["family", "matrix"], sort=False):
+    for key, part in ranks.groupby(["family", "matrix"], sort=False):
+        family, name = map(str, key)
         if name not in PUBLISHED_MATRICES or family not in PUBLISHED_PAIRS:
             continue
         cell = PUBLISHED_MATRICES[name]
