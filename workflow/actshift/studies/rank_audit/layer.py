@@ -168,7 +168,7 @@ def _shift(
 
 
 def _read(streams: AlignedStreams, rows: PromptRows, layer: int) -> Streams:
-    acts = {
+    acts: Streams = {
         (role, template): streams.read(layer, role, template, rows.prompt_set, rows.ids)
         for role, template in STREAM_KINDS
     }
