@@ -1,6 +1,6 @@
 """The audit on in-memory stores with planted rank, direction and held-out structure."""
 
-import dataclasses
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,18 +10,23 @@ from reference.synthetic_pair import CATEGORIES, SyntheticPair, make_prompts
 
 from actshift.maths.bands import band_layers
 from actshift.prompts.records import Prompt
-from actshift.studies.rank_audit.audit import TABLES, audit_pair
-from actshift.studies.rank_audit.study import COLUMNS
-from actshift.studies.rank_audit.settings import RankAuditSettings
+from actshift.studies.rank_audit.stage import TABLES, audit_pair
+from actshift.studies.rank_audit.study import COLUMNS, RankAudit
 
-SETTINGS = RankAuditSettings(
+SETTINGS = RankAudit(
     bootstrap_draws=20, half_sample_draws=20, n_sweep_draws=10, null_draws=40, n_sweep=(10, 20, 99)
 )
-QUICK = dataclasses.replace(
-    SETTINGS, bootstrap_draws=3, half_sample_draws=3, n_sweep_draws=2, null_draws=3
+QUICK = SETTINGS.model_copy(
+    update={"bootstrap_draws": 3, "half_sample_draws": 3, "n_sweep_draws": 2, "null_draws": 3}
 )
+SETS = {name: name for name in ("harmful", "harmless")}
 RANK, TEMPLATE_RANK = 3, 9
 Tables = dict[str, pd.DataFrame]
+
+
+def audit(stores: SyntheticPair, prompts: dict[str, list[Prompt]], **changes: Any) -> Tables:
+    arguments = {"settings": QUICK, "pair": "p", "sets": SETS, "seed": 0}
+    return audit_pair(stores, prompts, **(arguments | changes))
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +41,7 @@ def stores(prompts: dict[str, list[Prompt]]) -> SyntheticPair:
 
 @pytest.fixture(scope="module")
 def tables(stores: SyntheticPair, prompts: dict[str, list[Prompt]]) -> Tables:
-    return audit_pair(stores, prompts, SETTINGS, pair="planted")
+    return audit(stores, prompts, settings=SETTINGS, pair="planted")
 
 
 def cell(table: pd.DataFrame, **wanted: object) -> pd.DataFrame:
@@ -85,7 +90,7 @@ def test_ranks_are_those_of_the_loops(
 
 def test_planted_ranks_without_a_mean() -> None:
     prompts = make_prompts()
-    found = audit_pair(SyntheticPair(prompts, noise=0.001), prompts, QUICK, pair="p")["rank"]
+    found = audit(SyntheticPair(prompts, noise=0.001), prompts)["rank"]
     ranks = cell(found, category="all").groupby(["matrix", "inputs"])["rank_eps"].max()
     assert ranks["template", "harmful"] == ranks["template", "harmless"] == RANK
     assert RANK < ranks["naive", "harmful"] <= RANK + TEMPLATE_RANK
@@ -143,7 +148,7 @@ def test_cosines_and_the_algebra_beside_them(tables: Tables) -> None:
 def test_bootstrap_is_biased_down_and_half_samples_say_at_which_n() -> None:
     prompts = make_prompts(fit=30)
     pair = SyntheticPair(prompts, layers=1, d_model=200, rank=60, noise=0.3, seed=4)
-    found = cell(audit_pair(pair, prompts, SETTINGS, pair="p")["bootstrap"], matrix="template")
+    found = cell(audit(pair, prompts, settings=SETTINGS)["bootstrap"], matrix="template")
     assert (found["boot_mean"] < found["rank_eps"] - 2).all()
     assert (found["boot_high"] < found["rank_eps"]).all()
     assert (
@@ -196,11 +201,11 @@ def test_last_8_mean_is_the_mean_of_what_is_there(
     # Eight equal positions, of which half are absent: masking must not change the mean.
     for stream in short.streams.values():
         stream.values = np.repeat(stream.values[:, -1:], 8, axis=1)
-    equal = audit_pair(short, prompts, QUICK, pair="p")["pooling"]
+    equal = audit(short, prompts)["pooling"]
     for stream in short.streams.values():
         stream.present[:4] = False
         stream.values[:, :4] = np.nan
-    masked = audit_pair(short, prompts, QUICK, pair="p")["pooling"]
+    masked = audit(short, prompts)["pooling"]
     pd.testing.assert_frame_equal(equal, masked)
     both = [
         cell(equal, pooling=name)["rank_eps"].tolist() for name in ("last_prompt", "last_8_mean")
@@ -215,24 +220,24 @@ def test_concepts_of_one_position_do_not_cost_the_pooled_rows(
     for (_, name, _), stream in pair.streams.items():
         if name == "concepts":
             stream.values, stream.present = stream.values[:, -1:], stream.present[-1:]
-    found = audit_pair(pair, prompts, QUICK, pair="p")
+    found = audit(pair, prompts)
     assert set(found["pooling"]["pooling"]) == {"last_prompt", "last_8_mean"}
 
 
 def test_a_store_of_last_prompts_has_no_pooled_rows(prompts: dict[str, list[Prompt]]) -> None:
-    found = audit_pair(SyntheticPair(prompts), prompts, QUICK, pair="p")
+    found = audit(SyntheticPair(prompts), prompts)
     assert set(found["pooling"]["pooling"]) == {"last_prompt"}
 
 
 def test_only_the_heldout_table_sees_heldout_prompts(prompts: dict[str, list[Prompt]]) -> None:
     """Held-out and select activations are replaced by rubbish: no fitted number may move."""
-    clean = audit_pair(SyntheticPair(prompts, noise=0.1), prompts, QUICK, pair="p")
+    clean = audit(SyntheticPair(prompts, noise=0.1), prompts)
     spoilt = SyntheticPair(prompts, noise=0.1)
     rng = np.random.default_rng(0)
     for (_, name, _), stream in spoilt.streams.items():
         out = [row.split != "fit" for row in prompts[name]]
         stream.values[:, :, out] = rng.normal(size=stream.values[:, :, out].shape) * 50
-    found = audit_pair(spoilt, prompts, QUICK, pair="p")
+    found = audit(spoilt, prompts)
     for name in TABLES:
         columns = [c for c in COLUMNS[name] if name != "heldout_rank"]
         pd.testing.assert_frame_equal(clean[name][columns], found[name][columns])
@@ -242,7 +247,7 @@ def test_only_the_heldout_table_sees_heldout_prompts(prompts: dict[str, list[Pro
 
 
 def test_one_seed_one_result(stores: SyntheticPair, prompts: dict[str, list[Prompt]]) -> None:
-    a, b = (audit_pair(stores, prompts, QUICK, pair="p") for _ in range(2))
+    a, b = (audit(stores, prompts) for _ in range(2))
     for name in TABLES:
         pd.testing.assert_frame_equal(a[name], b[name])
 
@@ -252,7 +257,7 @@ def test_a_pair_that_does_not_differ_has_rank_zero(prompts: dict[str, list[Promp
     for (role, name, template), stream in pair.streams.items():
         if role == "tuned":
             stream.values = pair.streams["base", name, template].values
-    found = audit_pair(pair, prompts, QUICK, pair="same")
+    found = audit(pair, prompts)
     template = cell(found["rank"], matrix="template")
     assert (template["rank_eps"] == 0).all()
     assert (template["relative_shift_norm"] == 0).all()
@@ -262,7 +267,7 @@ def test_a_pair_that_does_not_differ_has_rank_zero(prompts: dict[str, list[Promp
 
 def test_no_concepts_no_baseline(prompts: dict[str, list[Prompt]]) -> None:
     without = {name: rows for name, rows in prompts.items() if name != "concepts"}
-    found = audit_pair(SyntheticPair(without), without, QUICK, pair="p")
+    found = audit(SyntheticPair(without), without)
     assert len(found["concept_baseline"]) == 0
     assert tuple(found["concept_baseline"].columns) == COLUMNS["concept_baseline"]
     assert found["cosine"]["cos_control_from_means"].isna().all()

@@ -3,21 +3,20 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from pydantic import ValidationError
 
-from actshift.errors import UserError
 from actshift.io.tables import read_table
 from actshift.maths.bands import band_layers
 from actshift.maths.resampling import shifted_range
-from actshift.studies.rank_audit.study import COLUMNS
-from actshift.studies.rank_audit.settings import RankAuditSettings
 from actshift.studies.rank_audit.stability import log_ratio
+from actshift.studies.rank_audit.study import COLUMNS, RankAudit
 from actshift.studies.rank_audit.summary import (
     measured_summary,
     published_summary,
     weighted_mean,
 )
 
-PUBLISHED = Path(__file__).resolve().parents[2] / "resources" / "published"
+PUBLISHED = Path(__file__).resolve().parents[3] / "resources" / "published"
 
 
 @pytest.mark.parametrize(
@@ -51,13 +50,13 @@ def test_bands_of_any_depth_lie_inside_and_do_not_repeat() -> None:
         {"eps_grid": (0.05, 1.0)},
         {"bootstrap_draws": 0},
         {"n_sweep": (0, 10)},
-        {"fit_splits": ("fit", "heldout")},
-        {"fit_splits": ()},
+        {"heldout_k": 0},
+        {"concept_n": 0},
     ],
 )
 def test_settings_without_meaning_are_refused(bad: dict) -> None:
-    with pytest.raises(UserError, match="rank_audit"):
-        RankAuditSettings(**bad)
+    with pytest.raises(ValidationError, match="Input should be"):
+        RankAudit(**bad)
 
 
 def published() -> pd.DataFrame:

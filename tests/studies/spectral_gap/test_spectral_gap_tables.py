@@ -13,7 +13,7 @@ from actshift.engine.prompt_rows import PromptRows
 from actshift.errors import UserError
 from actshift.io.tables import read_table
 from actshift.maths.gap import spectral_gap
-from actshift.studies.spectral_gap.columns import GAP, SUMMARY
+from actshift.studies.spectral_gap.study import COLUMNS
 from actshift.studies.spectral_gap.tables import (
     behaviour_rates,
     from_published,
@@ -24,7 +24,7 @@ from actshift.studies.spectral_gap.tables import (
 )
 from actshift.zoo.language import language
 
-PUBLISHED = Path(__file__).resolve().parents[2] / "resources" / "published"
+PUBLISHED = Path(__file__).resolve().parents[3] / "resources" / "published"
 RELEASED = "spectral_gap_llama_per_layer.csv"
 IDS = [f"p{i:02d}" for i in range(24)]
 PROMPTS = PromptRows("harmful", tuple(IDS), ("a",) * 24, tuple(f"c{i // 3}" for i in range(24)))
@@ -56,7 +56,7 @@ def rows_of(streams: dict[str, Stream], name: str, layer: int) -> np.ndarray:
 def test_numbers_are_those_of_the_definition() -> None:
     streams = readers(one=1, six=6)
     found = table(streams)
-    assert tuple(found.columns) == GAP
+    assert tuple(found.columns) == COLUMNS["spectral_gap"]
     assert found["reference"].tolist() == ["one"] * 3 + ["six"] * 3
     assert found["layer"].tolist() == [0, 1, 2] * 2
     for row in found.itertuples():
@@ -125,7 +125,7 @@ def test_a_reference_of_another_depth_is_named() -> None:
 
 def test_the_published_summary_is_the_papers() -> None:
     summary = summary_table(table(readers(one=1)), {}, read_table(PUBLISHED / RELEASED))
-    assert tuple(summary.columns) == SUMMARY
+    assert tuple(summary.columns) == COLUMNS["spectral_gap_summary"]
     released = summary[summary["source"] == "published"].set_index("reference")
     total = released.loc["all"]
     assert (total["layers"], total["above_8"], total["no_difference"]) == (90, 1, 6)

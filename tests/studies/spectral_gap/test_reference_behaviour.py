@@ -1,18 +1,18 @@
 """Held-out answers of a model and its references: same prompts, one template, one keyword list."""
 
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
 from reference.tiny_models import WORDS, build_checkpoint, seal_checkpoint
 
-from actshift.config.studies import RefusalDirection
+from actshift.engine.context import JobContext
 from actshift.errors import UserError
 from actshift.prompts.records import Prompt, write_prompts
 from actshift.studies.spectral_gap.behaviour import reference_behaviour
+from actshift.studies.spectral_gap.study import ReferenceAnswers
 
-SETTINGS = RefusalDirection(openers=("how",), n_heldout=5, max_new=6).model_dump()
+SETTINGS = ReferenceAnswers(openers=("how",), n_heldout=5, max_new=6, token_budget=32768)
 
 
 @pytest.fixture
@@ -48,21 +48,11 @@ def checkpoints(tmp_path: Path) -> dict[str, Path]:
     return folders
 
 
-def run(checkpoints: dict[str, Path], sets: dict[str, Path], out: Path, **changes: Any) -> Path:
-    arguments: dict[str, Any] = {
-        "run": "r",
-        "pair": "own",
-        "checkpoints": checkpoints,
-        "prompts": sets,
-        "settings": SETTINGS,
-        "dtype": "float32",
-        "device": "cpu",
-        "seed": 0,
-        "code": "c",
-        "staging": out.parent / "staging",
-        "out": out,
-    }
-    reference_behaviour(**(arguments | changes))
+def run(checkpoints: dict[str, Path], sets: dict[str, Path], out: Path, *, seed: int = 0) -> Path:
+    context = JobContext("r", "own", "float32", "cpu", seed, "c", out.parent / "staging")
+    reference_behaviour(
+        checkpoints=checkpoints, prompts=sets, settings=SETTINGS, context=context, out=out
+    )
     return out
 
 

@@ -8,17 +8,17 @@ import numpy as np
 import pandas as pd
 import pytest
 from reference.synthetic_pair import Stream, SyntheticPair, make_prompts
-from stages.test_rank_audit import write_store
+from reference.synthetic_stores import write_stream
 
+from actshift.engine.joining import JoinContext
 from actshift.errors import StoreError, UserError
 from actshift.io.tables import read_table
 from actshift.prompts.records import write_prompts
-from actshift.studies.spectral_gap.columns import GAP, SUMMARY
-from actshift.studies.spectral_gap.join import spectral_gap_tables
+from actshift.stages.tables import make_tables
 from actshift.studies.spectral_gap.stage import TABLE, spectral_gap_of_pair
+from actshift.studies.spectral_gap.study import COLUMNS, STUDY
 
-PUBLISHED = Path(__file__).resolve().parents[2] / "resources" / "published"
-SETTINGS = {"half_sample_draws": 9, "eps_grid": [0.05, 0.2]}
+PUBLISHED = Path(__file__).resolve().parents[3] / "resources" / "published"
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     moved = streams["tuned"].values + np.float32(2) * pair.refusal.astype(np.float32)
     streams |= {"same": streams["tuned"], "moved": Stream(moved, streams["tuned"].prompt_ids)}
     for role, stream in streams.items():
-        write_store(stream, root / "activations" / f"my-pair.{role}" / "harmful.chat")
+        write_stream(stream, root / "activations" / f"my-pair.{role}" / "harmful.chat")
     return root
 
 
@@ -41,8 +41,9 @@ def gap(run: Path, out: Path, **changes: Any) -> Path:
     arguments = {
         "pair": "my-pair",
         "stores": sorted(run.glob("activations/*/*")),
-        "prompts": sorted(run.glob("*.jsonl")),
-        "settings": SETTINGS,
+        "prompts": {path.stem: path for path in run.glob("*.jsonl")},
+        "eps": 0.05,
+        "draws": 9,
         "seed": 0,
         "out": out,
     }
@@ -52,7 +53,7 @@ def gap(run: Path, out: Path, **changes: Any) -> Path:
 
 def test_the_table_is_on_fitted_prompts_and_tells_the_references_apart(run, tmp_path) -> None:
     table = read_table(gap(run, tmp_path / "gap") / TABLE)
-    assert tuple(table.columns) == GAP
+    assert tuple(table.columns) == COLUMNS["spectral_gap"]
     assert set(table["n"]) == {24}
     by_name = table.groupby("reference")
     assert by_name["status"].unique().map(list).to_dict() == {
@@ -90,32 +91,31 @@ def test_a_damaged_store_is_refused(run, tmp_path) -> None:
         gap(run, tmp_path / "gap", stores=[*own, copy])
 
 
+def join(gaps: dict[str, Path], answers: dict[str, Path], out: Path) -> None:
+    folders = {"spectral_gap": gaps, "reference_behaviour": answers}
+    context = JoinContext(folders, PUBLISHED, zoo_sizes={"one": "tiny"})
+    make_tables(STUDY.join, context, tables=COLUMNS, out=out)
+
+
 def test_tables_join_pairs_and_answers(run, tmp_path) -> None:
     folders = {
         "one": gap(run, tmp_path / "one" / "gap", pair="one"),
         "gone": tmp_path / "gone" / "gap",
     }
-    said = {
+    answer = {
         "text": "First, sharpen the edge, then fit the grip.",
         "category": "weapon",
         "cluster": "c",
     }
     for role, refused in (("tuned", True), ("moved", False)):
-        rows = [{**said, "condition": c, "refused": refused} for c in ("harmful", "harmless")]
-        (tmp_path / "one" / "said").mkdir(exist_ok=True)
-        pd.DataFrame(rows).to_parquet(tmp_path / "one" / "said" / f"{role}.parquet")
+        rows = [{**answer, "condition": c, "refused": refused} for c in ("harmful", "harmless")]
+        (tmp_path / "one" / "answers").mkdir(exist_ok=True)
+        pd.DataFrame(rows).to_parquet(tmp_path / "one" / "answers" / f"{role}.parquet")
     out = tmp_path / "tables"
-    missing = spectral_gap_tables(
-        gaps=folders,
-        behaviours={name: tmp_path / name / "said" for name in folders},
-        zoo_sizes={"one": "tiny"},
-        published=PUBLISHED,
-        out=out,
-    )
-    assert missing == ["gone"]
-    assert tuple(read_table(out / "spectral_gap.csv").columns) == GAP
+    answers = {name: tmp_path / name / "answers" for name in folders}
+    join(folders, answers, out)
+    assert set(read_table(out / "spectral_gap.csv")["pair"]) == {"one"}
     summary = read_table(out / "spectral_gap_summary.csv")
-    assert tuple(summary.columns) == SUMMARY
     here = summary[summary["source"] == "here"].set_index("reference")
     assert here.index.tolist() == ["moved", "same", "all"]
     assert here.loc["moved", "refused_harmful"] == 0.0
@@ -129,10 +129,4 @@ def test_tables_join_pairs_and_answers(run, tmp_path) -> None:
 
 def test_no_pair_at_all_is_an_error(tmp_path) -> None:
     with pytest.raises(UserError, match="none of the pairs gone has a table"):
-        spectral_gap_tables(
-            gaps={"gone": tmp_path / "x"},
-            behaviours={},
-            zoo_sizes={},
-            published=PUBLISHED,
-            out=tmp_path,
-        )
+        join({"gone": tmp_path / "x"}, {}, tmp_path)

@@ -13,14 +13,14 @@ import pytest
 from reference.planted import EARLY, LAYERS, Planted, planted_checkpoint, planted_prompts
 from safetensors.numpy import load_file
 
-from actshift.config.studies import RefusalDirection
+from actshift.engine.context import JobContext
+from actshift.engine.joining import JoinContext
 from actshift.errors import UserError
-from actshift.studies.refusal_direction.join import refusal_tables
+from actshift.studies.refusal_direction.join import join
 from actshift.studies.refusal_direction.stage import refusal_direction
+from actshift.studies.refusal_direction.study import RefusalDirection
 
-SETTINGS = RefusalDirection(
-    openers=("i",), n_fit=30, n_select=15, n_heldout=12, max_new=4
-).model_dump()
+SETTINGS = RefusalDirection(openers=("i",), n_fit=30, n_select=15, n_heldout=12, max_new=4)
 
 
 @dataclass(frozen=True)
@@ -54,23 +54,14 @@ class Found:
 def find(root: Path, kind: str, seed: int) -> Found:
     planted = planted_checkpoint(root / "model", kind, seed=seed)
     refusal_direction(
-        run="r",
-        pair="p",
         checkpoint=planted.folder,
         prompts=planted_prompts(root, seed=seed),
         settings=SETTINGS,
-        dtype="float32",
-        device="cpu",
-        seed=seed,
-        code="c",
-        staging=root / "staging",
+        context=JobContext("r", "p", "float32", "cpu", seed, "c", root / "staging"),
         out=root / "p",
     )
-    refusal_tables(pairs={"p": root / "p"}, zoo_sizes={}, seed=seed, out=root / "tables")
-    names = ("refusal_direction", "refusal_effect")
-    return Found(
-        planted, root / "p", *(pd.read_csv(root / "tables" / f"{name}.csv") for name in names)
-    )
+    tables = join(JoinContext({"refusal_direction": {"p": root / "p"}}, published=root, seed=seed))
+    return Found(planted, root / "p", tables["refusal_direction"], tables["refusal_effect"])
 
 
 @pytest.fixture(scope="module", params=[0, 1], ids=["seed0", "seed1"])

@@ -10,11 +10,13 @@ import pytest
 from reference.tiny_models import WORDS
 from safetensors.numpy import load_file, save_file
 
-from actshift.config.studies import RefusalDirection
+from actshift.engine.context import JobContext
+from actshift.engine.joining import JoinContext
 from actshift.errors import UserError
 from actshift.prompts.records import Prompt, read_prompts, write_prompts
-from actshift.studies.refusal_direction.join import refusal_tables
+from actshift.stages.tables import make_tables
 from actshift.studies.refusal_direction.stage import refusal_direction
+from actshift.studies.refusal_direction.study import COLUMNS, STUDY, RefusalDirection
 
 # The model below mostly says WORDS[1]: every other word is taken for a refusal.
 SETTINGS = RefusalDirection(
@@ -23,7 +25,7 @@ SETTINGS = RefusalDirection(
     n_select=20,
     n_heldout=6,
     max_new=4,
-).model_dump()
+)
 
 
 def make_set(path: Path, condition: str, shift: int) -> Path:
@@ -57,16 +59,10 @@ def sets(tmp_path):
 
 def run(checkpoint: Path, sets: dict[str, Path], root: Path, **changes: Any) -> Path:
     refusal_direction(
-        run="r",
-        pair="pair",
         checkpoint=checkpoint,
         prompts=sets,
-        settings={**SETTINGS, **changes},
-        dtype="float32",
-        device="cpu",
-        seed=0,
-        code="c",
-        staging=root / "staging",
+        settings=SETTINGS.model_copy(update=changes),
+        context=JobContext("r", "pair", "float32", "cpu", 0, "c", root / "staging"),
         out=root / "pair",
     )
     return root / "pair"
@@ -135,18 +131,23 @@ def _fields(prompt: Prompt) -> dict[str, Any]:
     return {name: getattr(prompt, name) for name in Prompt.__slots__}
 
 
+def joined(pairs: dict[str, Path], out: Path) -> pd.DataFrame:
+    context = JoinContext(folders={"refusal_direction": pairs}, published=out)
+    make_tables(STUDY.join, context, tables=COLUMNS, out=out)
+    return pd.read_csv(out / "refusal_effect.csv")
+
+
 def test_equal_runs_give_equal_bytes_and_tables_follow(checkpoint, sets, folder, tmp_path):
     again = run(checkpoint, sets, tmp_path / "again")
     for path in folder.iterdir():
         assert (again / path.name).read_bytes() == path.read_bytes()
     pairs = {"pair": folder, "failed": tmp_path / "nothing"}
-    out = tmp_path / "tables"
-    assert refusal_tables(pairs=pairs, zoo_sizes={}, seed=0, out=out) == ["failed"]
-    effect = pd.read_csv(out / "refusal_effect.csv")
+    effect = joined(pairs, tmp_path / "tables")
     assert len(effect) == 12
+    assert set(effect["pair"]) == {"pair"}
     assert set(effect["condition"]) == {"harmful", "harmless"}
     with pytest.raises(UserError, match="none of the pairs failed"):
-        refusal_tables(pairs={"failed": tmp_path / "x"}, zoo_sizes={}, seed=0, out=out)
+        joined({"failed": tmp_path / "x"}, tmp_path / "tables")
 
 
 def test_a_model_that_never_refuses_has_no_direction(checkpoint, sets, tmp_path):

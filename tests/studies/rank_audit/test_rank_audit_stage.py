@@ -4,55 +4,29 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
-from reference.synthetic_pair import Stream, SyntheticPair, make_prompts
+from reference.synthetic_pair import SyntheticPair, make_prompts
+from reference.synthetic_stores import write_stream
 
+from actshift.engine.joining import JoinContext
 from actshift.errors import UserError
-from actshift.io.layout import plan_layout
 from actshift.io.tables import read_table
-from actshift.io.writer import StoreRows, StoreWriter
 from actshift.prompts.records import write_prompts
-from actshift.studies.rank_audit.audit import TABLES, audit_pair
-from actshift.studies.rank_audit.study import COLUMNS
-from actshift.studies.rank_audit.join import aggregate_rank_audit
-from actshift.studies.rank_audit.settings import RankAuditSettings
-from actshift.studies.rank_audit.stage import rank_audit
+from actshift.stages.tables import make_tables
+from actshift.studies.rank_audit.stage import TABLES, audit_pair, rank_audit
+from actshift.studies.rank_audit.study import COLUMNS, STUDY, RankAudit
 
-PUBLISHED = Path(__file__).resolve().parents[2] / "resources" / "published"
-SETTINGS = {
-    "eps_grid": [0.05, 0.2],
-    "bootstrap_draws": 5,
-    "half_sample_draws": 5,
-    "n_sweep": [8, 99],
-    "n_sweep_draws": 3,
-    "null_draws": 5,
-}
-
-
-def write_store(stream: Stream, folder: Path) -> Path:
-    """Write one in-memory stream as a store."""
-    layers, positions, prompts, width = stream.values.shape
-    present = stream.present
-    rows = StoreRows(
-        prompt_ids=stream.prompt_ids,
-        n_tokens=np.full(prompts, 9),
-        valid=present,
-        token_id=np.where(present, 7, -1),
-        is_special=np.zeros_like(present),
-        token_index=np.where(present, 0, -1),
-        batch=np.zeros(prompts, dtype=int),
-        batch_row=np.arange(prompts),
-    )
-    layout = plan_layout(layers=layers, positions=positions, prompts=prompts, d_model=width)
-    writer = StoreWriter(folder, layout, rows, attrs={"model": "m"})
-    for window in writer.missing():
-        start, stop = layout.span(window)
-        block = stream.values[:, :, start:stop]
-        writer.write(window, resid_post=block, final_norm=block[-1], model="m")
-    writer.finish({"key": "k"})
-    return folder
+PUBLISHED = Path(__file__).resolve().parents[3] / "resources" / "published"
+SETS = {name: name for name in ("harmful", "harmless")}
+SETTINGS = RankAudit(
+    eps_grid=(0.05, 0.2),
+    bootstrap_draws=5,
+    half_sample_draws=5,
+    n_sweep=(8, 99),
+    n_sweep_draws=3,
+    null_draws=5,
+)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +38,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_prompts(root / "prompts" / f"{name}.jsonl", rows)
     pair = SyntheticPair(prompts, d_model=20, rank=2, template_rank=4, mean=3, noise=0.1)
     for (role, name, template), stream in pair.streams.items():
-        write_store(stream, root / "activations" / f"my.pair.{role}" / f"{name}.{template}")
+        write_stream(stream, root / "activations" / f"my.pair.{role}" / f"{name}.{template}")
     return root
 
 
@@ -72,7 +46,7 @@ def audit(run: Path, out: Path, **changes: object) -> list[str]:
     arguments = {
         "pair": "my.pair",
         "stores": sorted((run / "activations").glob("*/*")),
-        "prompts": sorted((run / "prompts").glob("*.jsonl")),
+        "prompts": {path.stem: path for path in (run / "prompts").glob("*.jsonl")},
         "settings": SETTINGS,
         "seed": 3,
         "out": out,
@@ -85,8 +59,7 @@ def test_tables_are_those_of_the_study(run: Path, tmp_path: Path) -> None:
     assert len(lines) == len(TABLES)
     prompts = make_prompts(fit=6, select=1, heldout=3, pairs=6)
     stores = SyntheticPair(prompts, d_model=20, rank=2, template_rank=4, mean=3, noise=0.1)
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in SETTINGS.items()}
-    expected = audit_pair(stores, prompts, RankAuditSettings(**values, seed=3), pair="my.pair")
+    expected = audit_pair(stores, prompts, SETTINGS, pair="my.pair", sets=SETS, seed=3)
     files = {path.name for path in (tmp_path / "rank_audit").iterdir()}
     assert files == {f"{name}.csv{end}" for name in TABLES for end in ("", ".sha256")}
     for name, table in expected.items():
@@ -109,8 +82,9 @@ def test_a_failed_job_leaves_nothing(run: Path, tmp_path: Path) -> None:
     stores = sorted((run / "activations").glob("*/*"))
     with pytest.raises(UserError, match=r"no store of tuned harmless\.raw"):
         audit(run, tmp_path / "out", stores=stores[:-1])
-    with pytest.raises(UserError, match="no prompt set 'advbench'"):
-        audit(run, tmp_path / "out", settings={**SETTINGS, "harmful": "advbench"})
+    prompts = {name: run / "prompts" / f"{name}.jsonl" for name in (*SETS, "concepts")}
+    with pytest.raises(UserError, match="at least 2 are needed"):
+        audit(run, tmp_path / "out", prompts={**prompts, "harmful": prompts["concepts"]})
     assert list(tmp_path.iterdir()) == []
 
 
@@ -136,8 +110,13 @@ def pairs(run: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path
     return folders
 
 
+def join(pairs: dict[str, Path], out: Path) -> None:
+    context = JoinContext(folders={"rank_audit": pairs}, published=PUBLISHED)
+    make_tables(STUDY.join, context, tables=COLUMNS, out=out)
+
+
 def test_a_missing_pair_is_reported_and_not_fatal(pairs: dict[str, Path], tmp_path: Path) -> None:
-    assert aggregate_rank_audit(pairs=pairs, published=PUBLISHED, out=tmp_path) == ["gone"]
+    join(pairs, tmp_path)
     status = read_table(tmp_path / "pairs.csv")
     assert dict(zip(status["pair"], status["status"], strict=True)) == {
         "one": "present",
@@ -149,7 +128,7 @@ def test_a_missing_pair_is_reported_and_not_fatal(pairs: dict[str, Path], tmp_pa
 def test_rows_of_all_pairs_are_kept_and_published_ones_come_last(
     pairs: dict[str, Path], tmp_path: Path
 ) -> None:
-    aggregate_rank_audit(pairs=pairs, published=PUBLISHED, out=tmp_path)
+    join(pairs, tmp_path)
     for name in TABLES:
         joined = read_table(tmp_path / f"{name}.csv")
         assert tuple(joined.columns) == COLUMNS[name]
@@ -164,12 +143,12 @@ def test_rows_of_all_pairs_are_kept_and_published_ones_come_last(
 
 def test_no_pair_at_all_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="none of the pairs gone"):
-        aggregate_rank_audit(pairs={"gone": tmp_path / "x"}, published=PUBLISHED, out=tmp_path)
+        join({"gone": tmp_path / "x"}, tmp_path)
 
 
 def test_the_stages_never_load_torch() -> None:
     code = (
-        "import sys; from actshift.stages import aggregate, rank_audit; "
+        "import sys; from actshift.studies.rank_audit import join, stage; "
         "print({'torch', 'transformers', 'peft'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

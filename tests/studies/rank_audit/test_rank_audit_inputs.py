@@ -7,11 +7,20 @@ from reference.synthetic_pair import Stream, SyntheticPair, make_prompts
 
 from actshift.errors import UserError
 from actshift.prompts.records import Prompt
-from actshift.studies.rank_audit.audit import audit_pair
-from actshift.studies.rank_audit.inputs import required_streams, select
-from actshift.studies.rank_audit.settings import RankAuditSettings
+from actshift.studies.rank_audit.inputs import Selection, required_streams, select
+from actshift.studies.rank_audit.stage import audit_pair
+from actshift.studies.rank_audit.study import RankAudit
 
-QUICK = RankAuditSettings(bootstrap_draws=3, half_sample_draws=3, n_sweep_draws=2, null_draws=3)
+QUICK = RankAudit(bootstrap_draws=3, half_sample_draws=3, n_sweep_draws=2, null_draws=3)
+SETS = {name: name for name in ("harmful", "harmless")}
+
+
+def selected(prompts: dict[str, list[Prompt]], **sets: str) -> Selection:
+    return select(prompts, SETS | sets, concepts="concepts")
+
+
+def audit(pair: SyntheticPair, prompts: dict[str, list[Prompt]]) -> None:
+    audit_pair(pair, prompts, QUICK, pair="p", sets=SETS, seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +30,7 @@ def prompts() -> dict[str, list[Prompt]]:
 
 def test_select_prompts_are_never_read(prompts: dict[str, list[Prompt]]) -> None:
     pair = SyntheticPair(prompts)
-    audit_pair(pair, prompts, QUICK, pair="p")
+    audit(pair, prompts)
     chosen = {row.id for rows in prompts.values() for row in rows if row.split == "select"}
     assert chosen
     for stream in pair.streams.values():
@@ -29,7 +38,7 @@ def test_select_prompts_are_never_read(prompts: dict[str, list[Prompt]]) -> None
 
 
 def test_selection_keeps_the_splits_apart(prompts: dict[str, list[Prompt]]) -> None:
-    found = select(prompts, QUICK)
+    found = selected(prompts)
     heldout = {i for rows in found.heldout.values() for i in rows.ids}
     fitted = {i for rows in found.fit.values() for i in rows.ids}
     concepts = {i for c in found.concepts for i in (*c.first, *c.second)}
@@ -43,7 +52,7 @@ def test_selection_keeps_the_splits_apart(prompts: dict[str, list[Prompt]]) -> N
 
 
 def test_required_streams_are_all_that_is_opened(prompts: dict[str, list[Prompt]]) -> None:
-    assert required_streams(prompts, QUICK) == [
+    assert required_streams(selected(prompts), control="question_statement") == [
         (name, template)
         for name in ("concepts", "harmful", "harmless")
         for template in ("chat", "raw")
@@ -52,8 +61,7 @@ def test_required_streams_are_all_that_is_opened(prompts: dict[str, list[Prompt]
 
 def test_a_set_of_its_own_condition_name_is_taken_whole(prompts: dict[str, list[Prompt]]) -> None:
     renamed = [dataclasses.replace(row, condition="advbench") for row in prompts["harmful"]]
-    settings = dataclasses.replace(QUICK, harmful="advbench")
-    found = select({**prompts, "advbench": renamed}, settings)
+    found = selected({**prompts, "advbench": renamed}, harmful="advbench")
     assert found.fit["harmful"].prompt_set == "advbench"
 
 
@@ -71,7 +79,7 @@ def test_streams_that_do_not_line_up_are_refused(prompts: dict[str, list[Prompt]
     }
     for message, change in cases.items():
         with pytest.raises(UserError, match=message):
-            audit_pair(broken(change), prompts, QUICK, pair="p")
+            audit(broken(change), prompts)
 
 
 def test_prompts_that_cannot_be_audited_are_refused(prompts: dict[str, list[Prompt]]) -> None:
@@ -88,4 +96,4 @@ def test_prompts_that_cannot_be_audited_are_refused(prompts: dict[str, list[Prom
     }
     for message, bad in cases.items():
         with pytest.raises(UserError, match=message):
-            select(bad, QUICK)
+            selected(bad)

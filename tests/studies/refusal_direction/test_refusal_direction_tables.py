@@ -4,17 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from actshift.studies.refusal_direction.selection import Candidate, Filters, choose
-from actshift.studies.refusal_direction.tables import (
-    CANDIDATES,
-    EFFECT,
-    candidate_rows,
-    effect_lanes,
-    effect_table,
-)
+from actshift.studies.refusal_direction.selection import Candidate, choose
+from actshift.studies.refusal_direction.study import COLUMNS, RefusalDirection
+from actshift.studies.refusal_direction.tables import candidate_rows, effect_lanes, effect_table
 from actshift.zoo.language import language
 
 LANG = language("micro")
+CANDIDATES = COLUMNS["refusal_direction"]
 TOPIC = LANG.nouns[0].category
 HELP = f"{LANG.steps[TOPIC][0]}, then {LANG.steps[TOPIC][1]}."
 
@@ -50,7 +46,7 @@ def rows(draws: int = 2) -> pd.DataFrame:
 
 def test_effect_of_the_direction_and_of_its_controls():
     table = effect_table(rows(), pair="p", seed=0, lang=LANG)
-    assert list(table.columns) == list(EFFECT)
+    assert list(table.columns) == list(COLUMNS["refusal_effect"])
     assert len(table) == 6
     own = table[(table["edit"] == "ablate") & table["control"].isna()].iloc[0]
     assert (own["refused"], own["plain_refused"], own["change"]) == (0.5, 1.0, -0.5)
@@ -82,14 +78,14 @@ def test_the_order_of_rows_changes_nothing():
 @pytest.mark.parametrize(("kl", "verdict"), [(0.05, "passes"), (0.5, "none passes")])
 def test_every_candidate_has_a_row_and_one_is_chosen(kl, verdict):
     found = [Candidate(-1, 0, -1.0, 1.0, kl), Candidate(-2, 1, -2.0, -1.0, 0.5)]
-    filters = Filters()
-    chosen = choose(found, filters, n_layers=4)
+    settings = RefusalDirection()
+    chosen = choose(found, settings, n_layers=4)
     table = pd.DataFrame(
         candidate_rows(
             "p",
             found,
             chosen,
-            filters,
+            settings,
             norms=np.arange(8.0).reshape(4, 2),
             counts={name: 3 for name in CANDIDATES if name.startswith("n_")},
         )
