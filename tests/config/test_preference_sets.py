@@ -84,7 +84,7 @@ def test_specs_of_plain_prompt_sets_hold_no_kind() -> None:
         (
             {"source": "zoo", "name": "preferences"},
             {"rank_audit": {"harmful": "liked"}},
-            "rank_audit.harmful: 'liked' holds preference pairs, not prompts",
+            "conditions.harmful: 'liked' holds preference pairs, not prompts",
         ),
         (
             {"source": "zoo", "name": "preferences"},

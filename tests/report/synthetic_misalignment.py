@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from report.declared import declared
 from report.synthetic_localization import interval
 
 from actshift.studies.misalignment.kinds import KINDS, MAPPED_NULLS, NULLS, UNSEEN
-from actshift.studies.misalignment.tables.columns import COLUMNS, JUDGED, PUBLISHED_COLUMNS
+from actshift.studies.misalignment.study import COLUMNS
 
 SIZE = {"n": 80, "clusters": 36}
 COEFFS = (0.25, 0.5, 1.0, 1.5)
@@ -32,15 +33,11 @@ def misalignment_tables(pairs: tuple[str, ...] = ("llama", "gemma")) -> dict[str
     for donor, receiver in itertools.product(pairs, pairs):
         for name, made in _across(donor, receiver).items():
             rows[name] += [{"status": "decided", "why": ""} | one for one in made]
-    tables = {
-        name: pd.DataFrame(rows[name]).reindex(columns=list(COLUMNS[name]))
-        for name in COLUMNS
-        if rows[name]
-    }
+    tables = {name: pd.DataFrame(rows[name]) for name in COLUMNS if rows[name]}
     tables["misalignment_side_effects"] = tables.pop("side_effects")
     tables["misalignment_published"] = published_rows()
     tables["judged"] = judged_rows(pairs)
-    return tables
+    return declared(tables)
 
 
 def judged_rows(pairs: tuple[str, ...]) -> pd.DataFrame:
@@ -51,7 +48,7 @@ def judged_rows(pairs: tuple[str, ...]) -> pd.DataFrame:
          "alignment_mean": 90.0 - 50 * rate, "coherence_mean": 80.0, "status": "ok", "why": ""}
         for pair in pairs for name, rate in SPILLOVER.items()
     ]  # fmt: skip
-    return pd.DataFrame(rows, columns=list(JUDGED))
+    return pd.DataFrame(rows)
 
 
 def published_rows() -> pd.DataFrame:
@@ -62,7 +59,7 @@ def published_rows() -> pd.DataFrame:
         {"table": table, "subject": "all", "quantity": quantity, "value": value}
         for (table, quantity), value in numbers.items()
     ]
-    return pd.DataFrame(rows, columns=list(PUBLISHED_COLUMNS))
+    return pd.DataFrame(rows)
 
 
 def _behaviour() -> dict[str, Rows]:

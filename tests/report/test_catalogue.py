@@ -1,17 +1,10 @@
 """The tables that the report relies on are the ones that the studies write."""
 
 import pytest
-from report.synthetic_causal import causal_tables
-from report.synthetic_localization import localization_tables
-from report.synthetic_misalignment import misalignment_tables
-
 from actshift.report.catalogue import OF_THE_RUN, TABLES, study_of
 from actshift.report.spec import STUDIES
-from actshift.studies.ablation.judge import AGREEMENT, JUDGE
 from actshift.studies.ablation.tables.columns import COLUMNS as ABLATION
 from actshift.studies.ablation.tables.columns import PUBLISHED_COLUMNS, PUBLISHED_TABLE
-from actshift.studies.calibration.files import TABLES as CALIBRATION
-from actshift.studies.localization.gate import MARGIN_COLUMNS
 from actshift.studies.localization.tables.columns import COLUMNS as LOCALIZATION
 from actshift.studies.localization.tables.columns import PUBLISHED_COLUMNS as LOCATED_COLUMNS
 from actshift.studies.localization.tables.columns import PUBLISHED_TABLE as LOCATED_TABLE
@@ -19,9 +12,16 @@ from actshift.studies.misalignment.tables.columns import COLUMNS as MISALIGNMENT
 from actshift.studies.misalignment.tables.columns import JUDGED
 from actshift.studies.misalignment.tables.columns import PUBLISHED_COLUMNS as STEERED_COLUMNS
 from actshift.studies.misalignment.tables.columns import PUBLISHED_TABLE as STEERED_TABLE
+from actshift.studies.spectral_gap.columns import GAP, SUMMARY
+from report.synthetic_causal import causal_tables
+from report.synthetic_localization import localization_tables
+from report.synthetic_misalignment import misalignment_tables
+
+from actshift.studies.ablation.judge import AGREEMENT, JUDGE
+from actshift.studies.calibration.files import TABLES as CALIBRATION
+from actshift.studies.localization.gate import MARGIN_COLUMNS
 from actshift.studies.rank_audit.study import COLUMNS as RANK
 from actshift.studies.refusal_direction.tables import CANDIDATES, EFFECT
-from actshift.studies.spectral_gap.columns import GAP, SUMMARY
 from actshift.zoo.behaviour import ATTEMPT_COLUMNS
 from actshift.zoo.behaviour import COLUMNS as BEHAVIOUR
 
