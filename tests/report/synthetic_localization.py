@@ -40,7 +40,8 @@ def localization_tables(
             rows[name] += [cell | one for one in made]
         for name, made in _attributed(n_layers).items():
             rows[name] += [cell | one for one in made]
-    tables = {name: pd.DataFrame(rows[name]) for name in COLUMNS}
+    # The cell of a pair is wider than some tables.
+    tables = {name: pd.DataFrame(rows[name], columns=list(COLUMNS[name])) for name in COLUMNS}
     tables["localization_summary"] = tables.pop("summary")
     tables["localization_published"] = published_rows()
     tables["preference_margins"] = margins(pairs)

@@ -33,7 +33,11 @@ def misalignment_tables(pairs: tuple[str, ...] = ("llama", "gemma")) -> dict[str
     for donor, receiver in itertools.product(pairs, pairs):
         for name, made in _across(donor, receiver).items():
             rows[name] += [{"status": "decided", "why": ""} | one for one in made]
-    tables = {name: pd.DataFrame(rows[name]) for name in COLUMNS if rows[name]}
+    tables = {
+        name: pd.DataFrame(rows[name]).reindex(columns=list(COLUMNS[name]))
+        for name in COLUMNS
+        if rows[name]
+    }
     tables["misalignment_side_effects"] = tables.pop("side_effects")
     tables["misalignment_published"] = published_rows()
     tables["judged"] = judged_rows(pairs)

@@ -16,7 +16,7 @@ CLAIM_COLUMNS = {
     "reason": ("", "why the verdict is not a plain yes or no"),
     **_MEASURED,
     "published": ("", "value in the source"),
-    "kind": ("", "what is compared: a level, a difference, a ratio, an order or a shape"),
+    "kind": ("", "superiority, equivalence, inversion or ratio"),
     "decided_by": ("", "rule that decides"),
     "primary_cell": ("", "rows of the table that are read"),
     "table": ("", "file of the table"),
