@@ -1,7 +1,7 @@
 """The run's configuration, typed once.
 
 `config.yaml` is checked against these models before the DAG is built; the JSON schema in
-`workflow/schemas` and the table in `docs/config.md` are generated from them (`make schema`).
+`workflow/schemas` and the table in `docs/reference/config.md` are generated from them (`make schema`).
 This module is imported by the Snakefile, so it stays free of numpy, torch and pandas.
 """
 
