@@ -1,4 +1,4 @@
-"""Tables of study B in the shape that the study writes, made up by formula."""
+"""Tables of misalignment in the shape that the study writes, made up by formula."""
 
 import itertools
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""What an answer says of study B: spillover, own direction, other models' directions."""
+"""What an answer says of misalignment: spillover, own direction, other models' directions."""
 
 import pandas as pd
 import pytest

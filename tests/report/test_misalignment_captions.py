@@ -1,4 +1,4 @@
-"""What is said beside the figures of study B, and which rows figures and sentences speak of."""
+"""Captions of the figures of misalignment, and which rows figures and sentences speak of."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Figures of study B: they carry the tables' numbers, and the strongest control beside them."""
+"""Figures of misalignment: the tables' numbers, and the strongest control beside them."""
 
 import numpy as np
 import pandas as pd

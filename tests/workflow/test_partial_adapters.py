@@ -1,4 +1,4 @@
-"""The partial report of study B on folders that its stages left, whole and with stages missing."""
+"""The partial report of misalignment on folders of its stages, whole and with stages missing."""
 
 import json
 import re
@@ -22,7 +22,7 @@ FAMILIES = {"llama": "llama", "gemma": "gemma2"}
 
 
 def config_of() -> Config:
-    """Study B alone, two pairs."""
+    """Misalignment alone, two pairs."""
     whole = parse_config(yaml.safe_load((ROOT / "config.yaml").read_text()), origin="config.yaml")
     pairs = tuple(pair for pair in whole.pairs if pair.name in FAMILIES)
     return whole.model_copy(update={"studies": ("misalignment",), "pairs": pairs})

@@ -28,7 +28,7 @@ from actshift.plan.plan import Plan
 DTYPES = ("float32", "bfloat16", "float16")
 
 _HEAD = """\
-# One pair of your own, written by `actshift new`. Every key and its default: docs/reference/config.md.
+# A pair of your own, written by `actshift new`. Keys and defaults: docs/reference/config.md.
 #   snakemake --configfile {file} -n                     what would run
 #   snakemake --configfile {file} --cores 8 --resources gpu=1
 run: {name}
