@@ -13,6 +13,7 @@ from scipy.special import ndtri
 
 from actshift.maths.intervals import bootstrap_ends
 from actshift.maths.resampling import bootstrap_counts
+from actshift.maths.streams import ADAPTER_ROWS
 
 #: Resamples of the clusters.
 DRAWS = 1000
@@ -42,7 +43,7 @@ class ClusterRows:
             draws: How many.
         """
         names, codes = np.unique(np.asarray(clusters, dtype=str), return_inverse=True)
-        rng = np.random.default_rng([seed, len(names)])
+        rng = ADAPTER_ROWS.rng(seed, len(names))
         counts = bootstrap_counts(len(names), draws=draws, rng=rng).astype(np.float64)
         return cls(tuple(clusters), np.eye(len(names))[codes], counts)
 

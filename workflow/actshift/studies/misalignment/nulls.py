@@ -9,12 +9,11 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from actshift.maths.frames import without
+from actshift.maths.streams import DIRECTION_NULLS
 from actshift.studies.misalignment.kinds import NULLS
 
 _Vector = Float[np.ndarray, " d_model"]
 _Draws = Float[np.ndarray, "draw d_model"]
-#: First number of the seeds of this module.
-_STREAM = 61
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +93,7 @@ def null_draws(
 
     Source: arXiv 2606.20225 (`random`, `orthogonal`); the other two are of this project.
     """
-    rng = np.random.default_rng([seed, _STREAM, NULLS.index(name), layer])
+    rng = DIRECTION_NULLS.rng(seed, NULLS.index(name), layer)
     norm = float(np.linalg.norm(v))
     if name == "random_span":
         adapter = states.adapter.astype(np.float64)

@@ -14,6 +14,7 @@ from actshift.maths.spectrum import (
     spectrum,
     stable_rank,
 )
+from actshift.maths.streams import HELDOUT_SHARES
 from actshift.studies.rank_audit.frames import column, groups, rows_where
 from actshift.studies.rank_audit.inputs import Selection
 from actshift.studies.rank_audit.layer import FittedMatrix, LayerData
@@ -92,7 +93,7 @@ def heldout_rows(data: LayerData, selection: Selection, settings: RankAuditSetti
         item = data.fitted[key]
         clusters = selection.heldout[held.inputs].clusters
         # One generator a cell: the same permutations in every layer and matrix.
-        rng = np.random.default_rng([settings.seed, 99])
+        rng = HELDOUT_SHARES.rng(settings.seed)
         result = heldout_shares(
             item.plain.left,
             held.rows,

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 
 from actshift.maths.intervals import bootstrap_ends
 from actshift.maths.resampling import bootstrap_counts
+from actshift.maths.streams import PATCH_EFFECTS
 
 #: Resamples of the clusters of a cell.
 DRAWS = 2000
@@ -122,7 +123,7 @@ class Resampler:
             draws: How many.
         """
         names, codes = np.unique(np.asarray(clusters, dtype=str), return_inverse=True)
-        rng = np.random.default_rng([seed, 54])
+        rng = PATCH_EFFECTS.rng(seed)
         counts = bootstrap_counts(len(names), draws=draws, rng=rng)
         return cls(np.eye(len(names))[codes], counts.astype(np.float64))
 
