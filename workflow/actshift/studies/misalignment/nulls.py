@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
+from actshift.maths.directions import mean_shift
 from actshift.maths.frames import without
 from actshift.maths.streams import DIRECTION_NULLS
 from actshift.studies.misalignment.kinds import NULLS
@@ -36,7 +37,7 @@ class LayerStates:
 
         Source: arXiv 2606.20225 (raw norm kept).
         """
-        return self.shifts.mean(axis=0)
+        return mean_shift(self.adapter, self.chat)
 
     @property
     def shifts(self) -> Float[np.ndarray, "prompt d_model"]:
@@ -109,9 +110,3 @@ def null_draws(
         unit = np.asarray(v, dtype=np.float64) / norm
         rows -= (rows @ unit)[:, None] * unit
     return rescaled(rows, norm)
-
-
-def cosine(a: _Vector, b: _Vector) -> float:
-    """cos(a, b); NaN where one of them is zero."""
-    length = float(np.linalg.norm(a) * np.linalg.norm(b))
-    return float(a @ b) / length if length > 0 else float("nan")
