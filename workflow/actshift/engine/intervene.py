@@ -206,7 +206,7 @@ def _said(run: _Run, tokens: tuple[int, ...]) -> dict[str, Any]:
         run.said[tokens] = {
             "text": text,
             "n_tokens": len(tokens),
-            "refused": refused_by_keyword(text, run.settings.marks),
+            "refused": refused_by_keyword(text, run.settings.refusal_phrases),
             "distinct_2": distinct_2(tokens),
         }
     return run.said[tokens]

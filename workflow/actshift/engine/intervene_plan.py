@@ -10,7 +10,7 @@ from jaxtyping import Int
 from actshift.edits import Lane
 from actshift.errors import UserError
 from actshift.io.hashing import hash_bytes, hash_json
-from actshift.maths.scores import AUDIT_MARKS
+from actshift.maths.scores import AUDIT_PHRASES
 from actshift.prompts.answers import opener_token
 from actshift.prompts.records import Prompt, to_row
 from actshift.prompts.templates import Tokenizer
@@ -43,20 +43,20 @@ class InterveneSettings:
     """Padded tokens a batch, prompt and answer, over all its lanes."""
     prompts_a_batch: int = 64
     """Prompts that share their lanes' batches."""
-    marks: tuple[str, ...] = AUDIT_MARKS
-    """Keywords of a refusal."""
+    refusal_phrases: tuple[str, ...] = AUDIT_PHRASES
+    """Phrases that count as a refusal."""
     refusal_tokens: tuple[int, ...] = ()
     """First tokens of a refusal; none: the log-odds are left empty."""
 
     @classmethod
     def of(
-        cls, study: Mapping[str, Any], *, marks: tuple[str, ...], tokens: tuple[int, ...]
+        cls, study: Mapping[str, Any], *, refusal_phrases: tuple[str, ...], tokens: tuple[int, ...]
     ) -> "InterveneSettings":
         """Settings of a study's block of the configuration, with its keywords and first tokens."""
         return cls(
             max_new=study["max_new"],
             token_budget=study["token_budget"],
-            marks=marks,
+            refusal_phrases=refusal_phrases,
             refusal_tokens=tokens,
         )
 

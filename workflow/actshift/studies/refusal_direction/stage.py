@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 from actshift.edits import Ablate, Lane, Placed, Steer, everywhere
 from actshift.engine.intervene import decoder_of, intervene
 from actshift.engine.intervene_plan import Asked, InterveneSettings, Labels, refusal_tokens
-from actshift.engine.refusal_phrases import marks_of
+from actshift.engine.refusal_phrases import refusal_phrases_of
 from actshift.errors import UserError
 from actshift.hooks.lanes.generation import Decoder
 from actshift.hooks.reading.first_tokens import FirstLogits, first_logits
@@ -101,7 +101,9 @@ def refusal_direction(
             [*sides["harmful"].by_split["heldout"], *sides["harmless"].by_split["heldout"]],
             effect_lanes(found.direction, found.best, n_layers=len(loaded.blocks), seed=seed),
             labels=Labels(run, pair, loaded.name),
-            settings=InterveneSettings.of(settings, marks=marks_of(checkpoint), tokens=tokens),
+            settings=InterveneSettings.of(
+                settings, refusal_phrases=refusal_phrases_of(checkpoint), tokens=tokens
+            ),
             staging=staging,
             out=partial / ROWS,
             identity={"code": code, "weights": weights_hash(checkpoint)},

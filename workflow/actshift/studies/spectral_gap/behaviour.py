@@ -10,7 +10,7 @@ import numpy as np
 from actshift.edits import Lane
 from actshift.engine.intervene import intervene
 from actshift.engine.intervene_plan import Asked, InterveneSettings, Labels, refusal_tokens
-from actshift.engine.refusal_phrases import marks_of
+from actshift.engine.refusal_phrases import refusal_phrases_of
 from actshift.errors import UserError
 from actshift.io.atomic import publishing
 from actshift.io.manifest import weights_hash
@@ -90,7 +90,9 @@ def _answering(
     """The tuned model's tokenizer, and how every model answers and is judged."""
     chat = open_tokenizer(tuned, name=name)
     tokens = refusal_tokens(chat, settings["openers"])
-    return chat, InterveneSettings.of(settings, marks=marks_of(tuned), tokens=tokens)
+    return chat, InterveneSettings.of(
+        settings, refusal_phrases=refusal_phrases_of(tuned), tokens=tokens
+    )
 
 
 def _asked(drawn: Sequence[Prompt], tokenizer: Tokenizer, chat: Tokenizer) -> list[Asked]:
