@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 
-def alike(lengths: Sequence[int], *, weight: int, overhead: int) -> list[list[int]]:
+def cut_by_length(lengths: Sequence[int], *, weight: int, overhead: int) -> list[list[int]]:
     """Cut rows into passes of similar length, so that little of them is padding.
 
     The cheapest cut of the rows in order of length, at sum over passes of
