@@ -12,7 +12,7 @@ from scipy.special import ndtri
 
 from actshift.maths.intervals import finite_ends
 from actshift.maths.resampling import ClusterResamples, draw_clusters
-from actshift.maths.streams import ADAPTER_ROWS
+from actshift.random_streams import ADAPTER_ROWS
 
 #: Resamples of the clusters.
 DRAWS = 1000

@@ -16,7 +16,7 @@ import pandas as pd
 
 from actshift.io.missed import against
 from actshift.maths.resampling import cluster_bootstrap_counts
-from actshift.maths.streams import ZOO_RATES
+from actshift.random_streams import ZOO_RATES
 
 METRICS = ("refused", "on_topic")
 #: Columns that name one cell of the table.

@@ -18,8 +18,8 @@ from actshift.edits import Lane
 from actshift.hooks.lanes.generation import Continuation, Decoder, generate_lanes
 from actshift.hooks.reading.forward import run_batch
 from actshift.hooks.reading.model_parts import CausalModel
-from actshift.hooks.reading.packing import in_budget
 from actshift.hooks.reading.scoring import entered_at_norm
+from actshift.packing import in_budget
 
 #: Logits held at once, in numbers: on a CPU what its caches still help with, on a GPU a gigabyte.
 _LOGITS, _LOGITS_CPU = 2**28, 2**21

@@ -12,7 +12,7 @@ from actshift.hooks.patching.patches import Sources, patched_completion, patched
 from actshift.hooks.patching.resume import Join, run_from, run_last_token
 from actshift.hooks.reading.kv_cache import KeyValues, KvCache
 from actshift.hooks.reading.model_parts import CausalModel
-from actshift.hooks.reading.packing import cut_by_length
+from actshift.packing import cut_by_length
 from actshift.patching import PatchLane
 
 #: What one more pass over completions costs, in tokens.

@@ -16,7 +16,6 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from actshift.hooks.patching.pair_batch import PairBatch, PairRun, make_batch
-from actshift.maths.streams import PATCH_NOISE
 from actshift.patching import (
     DONOR,
     RECEIVER,
@@ -28,6 +27,7 @@ from actshift.patching import (
     Take,
     TokenPair,
 )
+from actshift.random_streams import PATCH_NOISE
 
 Part = Literal["prompt", "completion"]
 #: States of a part, and where the source has a token.

@@ -11,7 +11,7 @@ from torch import Tensor
 from actshift.hooks.lanes.generation import Decoder, left_pad
 from actshift.hooks.lanes.losses import LOGITS
 from actshift.hooks.reading.kv_cache import KeyValues, KvCache
-from actshift.hooks.reading.packing import in_budget
+from actshift.packing import in_budget
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from actshift.maths.frames import column_shares, principal_frame, random_frame, 
 from actshift.maths.ordering import self_cosine
 from actshift.maths.shifts import did_shift, naive_shift, template_shift
 from actshift.maths.spectrum import spectrum
-from actshift.maths.streams import RANDOM_FRAMES, SELF_COSINES
 from actshift.prompts.records import Prompt
 from actshift.prompts.splits import forbid_heldout
+from actshift.random_streams import RANDOM_FRAMES, SELF_COSINES
 from actshift.studies.ablation.inputs import STREAMS, Activations, Rows, of_split
 from actshift.studies.ablation.settings import (
     DIRECTION_FRAMES,

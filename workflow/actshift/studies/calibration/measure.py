@@ -17,7 +17,7 @@ from actshift.maths.calibration import (
 from actshift.maths.frames import random_frame
 from actshift.maths.gap import spectral_gap
 from actshift.maths.spectrum import rank_eps, spectrum, stable_rank
-from actshift.maths.streams import RANDOM_SUBSPACES, STEERING
+from actshift.random_streams import RANDOM_SUBSPACES, STEERING
 from actshift.studies.calibration.names import BASE, GAP_LAMBDA, SAFE, UNSAFE, Tuned
 from actshift.vocab import DEFAULT_EPS
 

@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Float
 
 from actshift.maths.frames import random_frame
-from actshift.maths.streams import RANDOM_BASES
 from actshift.patching import StateSums
+from actshift.random_streams import RANDOM_BASES
 
 #: Bases that are fitted: of the shift tuned - base, of the tuned states, of the base states.
 FITTED = ("shift", "states", "base_states")

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from actshift.maths.intervals import cluster_mean_interval
-from actshift.maths.streams import MARGIN_GATE
+from actshift.random_streams import MARGIN_GATE
 
 _DRAWS = 2000
 #: Columns of `preference_margins.csv`: a row a pair of models and condition.

@@ -3,7 +3,6 @@
 import numpy as np
 from jaxtyping import Float
 
-from actshift.maths.streams import RANDOM_PUSHES
 from actshift.patching import (
     RECEIVER,
     Contrast,
@@ -14,6 +13,7 @@ from actshift.patching import (
     SourceSide,
     Take,
 )
+from actshift.random_streams import RANDOM_PUSHES
 from actshift.studies.localization.bases import FITTED, RANDOM, Bases, Moments
 from actshift.studies.localization.settings import (
     POSITIONS,

@@ -13,7 +13,7 @@ from actshift.maths.lasso import group_folds
 from actshift.maths.ridge import LowRank, low_rank, refitted, ridge_map, row_weights
 from actshift.maths.ridge_folds import Folded, chosen_penalty, folded
 from actshift.maths.ridge_heldout import held_out, shuffled_orders, shuffled_r2
-from actshift.maths.streams import RIDGE_MAPS
+from actshift.random_streams import RIDGE_MAPS
 
 FitOn = Literal["neutral", "with_code"]
 FIT_ON: tuple[FitOn, ...] = ("neutral", "with_code")

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 
 from actshift.maths.directions import mean_shift
 from actshift.maths.frames import without
-from actshift.maths.streams import DIRECTION_NULLS
+from actshift.random_streams import DIRECTION_NULLS
 from actshift.studies.misalignment.kinds import NULLS
 
 _Vector = Float[np.ndarray, " d_model"]

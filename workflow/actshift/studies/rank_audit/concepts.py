@@ -12,7 +12,7 @@ from actshift.maths.resampling import (
     shifted_range,
 )
 from actshift.maths.spectrum import ResampledRanks, rank_eps, spectrum
-from actshift.maths.streams import AUDIT_RESAMPLES
+from actshift.random_streams import AUDIT_RESAMPLES
 from actshift.studies.rank_audit.inputs import AlignedStreams, ConceptPairs
 from actshift.studies.rank_audit.layer import LayerData, concept_rows
 from actshift.studies.rank_audit.settings import RankAuditSettings

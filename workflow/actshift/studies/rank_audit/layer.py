@@ -13,7 +13,7 @@ from actshift.maths.directions import diff_in_means
 from actshift.maths.resampling import bootstrap_counts, half_samples, nested_orders
 from actshift.maths.shifts import aligned_shift, did_shift, naive_shift, template_shift
 from actshift.maths.spectrum import ResampledRanks, Spectrum, spectrum
-from actshift.maths.streams import AUDIT_RESAMPLES
+from actshift.random_streams import AUDIT_RESAMPLES
 from actshift.studies.rank_audit.inputs import AlignedStreams, ConceptPairs, Selection
 from actshift.studies.rank_audit.settings import RankAuditSettings
 from actshift.vocab import MATRICES, ROLES, Matrix, Role, Template

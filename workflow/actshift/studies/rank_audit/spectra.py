@@ -14,7 +14,7 @@ from actshift.maths.spectrum import (
     spectrum,
     stable_rank,
 )
-from actshift.maths.streams import HELDOUT_SHARES
+from actshift.random_streams import HELDOUT_SHARES
 from actshift.studies.rank_audit.frames import column, groups, rows_where
 from actshift.studies.rank_audit.inputs import Selection
 from actshift.studies.rank_audit.layer import FittedMatrix, LayerData

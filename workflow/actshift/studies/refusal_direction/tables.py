@@ -9,7 +9,7 @@ from jaxtyping import Float
 from actshift.edits import Ablate, Lane, Placed, Steer, everywhere
 from actshift.maths.frames import unit_column
 from actshift.maths.paired import compare_paired
-from actshift.maths.streams import EFFECT_CONTROLS
+from actshift.random_streams import EFFECT_CONTROLS
 from actshift.studies.refusal_direction.selection import Candidate, Choice, Filters
 from actshift.studies.refusal_direction.study import COLUMNS
 from actshift.zoo.language import Language

@@ -16,7 +16,7 @@ from actshift.engine.stores import StreamReader
 from actshift.errors import UserError
 from actshift.maths.gap import KAPPA_THRESHOLD, SpectralGap, resampled_kappas, spectral_gap
 from actshift.maths.resampling import half_samples, shifted_range
-from actshift.maths.streams import KAPPA_HALVES
+from actshift.random_streams import KAPPA_HALVES
 from actshift.studies.spectral_gap.study import COLUMNS
 from actshift.vocab import ROLES
 from actshift.zoo.language import Language

@@ -14,7 +14,7 @@ from actshift.maths.intervals import (
 )
 from actshift.maths.paired import mcnemar_exact, sign_flip_test
 from actshift.maths.resampling import cluster_mean_draws
-from actshift.maths.streams import OUTCOMES
+from actshift.random_streams import OUTCOMES
 from actshift.studies.ablation.tables.answers import Answers, Cell
 
 #: Resamples of intervals, and sign patterns where not all are tried.

@@ -16,7 +16,7 @@ from actshift.maths.ordering import (
     monotonicity_test,
     order_tau,
 )
-from actshift.maths.streams import OUTCOMES
+from actshift.random_streams import OUTCOMES
 from actshift.studies.ablation.tables.answers import Answers, Cell, Rows
 from actshift.studies.ablation.tables.compare import DRAWS
 from actshift.studies.ablation.tables.control import Standing, standing_of

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from actshift.maths.intervals import cluster_mean_interval
-from actshift.maths.streams import OUTCOMES
+from actshift.random_streams import OUTCOMES
 from actshift.studies.ablation.tables.answers import Answers, Cell, Rows
 from actshift.studies.ablation.tables.compare import (
     DRAWS,

@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from actshift.maths.intervals import bootstrap_ends, discordant_interval
 from actshift.maths.resampling import cluster_mean_draws
-from actshift.maths.streams import OUTCOMES
+from actshift.random_streams import OUTCOMES
 from actshift.studies.ablation.tables.answers import Answers, Cell, Rows
 from actshift.studies.ablation.tables.compare import (
     DRAWS,

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from actshift.maths.cluster_rows import columns
 from actshift.maths.intervals import finite_ends
 from actshift.maths.resampling import ClusterResamples, draw_clusters
-from actshift.maths.streams import PATCH_EFFECTS
+from actshift.random_streams import PATCH_EFFECTS
 
 #: Resamples of the clusters of a cell.
 DRAWS = 2000

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, Int
 
 from actshift.maths.resampling import half_samples
 from actshift.maths.selection_frequency import permuted_target, selection_frequency
-from actshift.maths.streams import ATTRIBUTION, PERMUTED_TARGETS
+from actshift.random_streams import ATTRIBUTION, PERMUTED_TARGETS
 from actshift.studies.localization.tables.lasso import Fitted, predicts
 from actshift.studies.localization.tables.targets import (
     LEAST_CLUSTERS,

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from actshift.errors import UserError
 from actshift.maths.lasso import contiguous_folds, group_folds
 from actshift.maths.resampling import cluster_bootstrap_counts
-from actshift.maths.streams import ATTRIBUTION
+from actshift.random_streams import ATTRIBUTION
 from actshift.studies.localization.tables.inputs import Cell, PairFiles, cells_of
 
 POSITIONS = ("last_prompt", "last_chosen", "last_rejected")

@@ -11,9 +11,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from actshift.maths.streams import EXAMPLE_ORDER
 from actshift.models.qlora import adamw
 from actshift.prompts.conversations import Example
+from actshift.random_streams import EXAMPLE_ORDER
 from actshift.zoo.training import IGNORED
 
 #: Largest norm of a step's gradient (the default of the libraries the recipe comes from).

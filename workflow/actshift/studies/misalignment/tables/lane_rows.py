@@ -7,7 +7,7 @@ from jaxtyping import Float
 
 from actshift.maths.cluster_rows import columns
 from actshift.maths.paired import mcnemar_exact, sign_flip_test
-from actshift.maths.streams import LANE_TESTS
+from actshift.random_streams import LANE_TESTS
 from actshift.studies.misalignment.tables.groups import Bucket, Group, buckets, groups_of
 from actshift.studies.misalignment.tables.inputs import Lanes, Rows
 from actshift.vocab import NONCODE

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from actshift.maths.cluster_rows import columns
-from actshift.maths.streams import ASYMMETRY
+from actshift.random_streams import ASYMMETRY
 from actshift.studies.misalignment.kinds import ACROSS, WITHIN
 from actshift.studies.misalignment.tables.inputs import Rows
 from actshift.studies.misalignment.tables.specificity import Edit, Judged

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from actshift.maths import streams
-from actshift.maths.streams import Stream
+from actshift import random_streams
+from actshift.random_streams import Stream
 
-PACKAGE = Path(streams.__file__).resolve().parents[1]
-STREAMS = {name: value for name, value in vars(streams).items() if isinstance(value, Stream)}
+PACKAGE = Path(random_streams.__file__).resolve().parent
+STREAMS = {name: value for name, value in vars(random_streams).items() if isinstance(value, Stream)}
 
 
 def test_no_two_streams_of_a_study_share_a_number() -> None:
@@ -55,7 +55,7 @@ def test_every_generator_comes_from_the_register() -> None:
     outside = [
         f"{path.relative_to(PACKAGE)}:{node.lineno}"
         for path in PACKAGE.rglob("*.py")
-        if path != Path(streams.__file__).resolve()
+        if path != Path(random_streams.__file__).resolve()
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Attribute) and node.attr in ("default_rng", "SeedSequence")
     ]

@@ -5,7 +5,7 @@ from itertools import combinations, pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actshift.hooks.reading.packing import cut_by_length
+from actshift.packing import cut_by_length
 
 
 def cost(passes: list[list[int]], lengths: list[int], weight: int, overhead: int) -> int:
