@@ -24,8 +24,8 @@ from actshift.studies.localization.margins import collect_margins
 from actshift.studies.misalignment.join import misalignment_tables
 from actshift.studies.misalignment.stages.judge import judge_misalignment
 from actshift.studies.misalignment.stages.ridge_maps import ridge_maps
-from actshift.studies.rank_audit.study import COLUMNS as RANK_TABLES
 from actshift.studies.rank_audit.join import aggregate_rank_audit
+from actshift.studies.rank_audit.study import COLUMNS as RANK_TABLES
 from actshift.studies.refusal_direction.join import refusal_tables
 from actshift.studies.spectral_gap.join import spectral_gap_tables
 from actshift.studies.spectral_gap.stage import spectral_gap_of_pair, unusable

@@ -9,10 +9,10 @@ from jaxtyping import Float
 
 from actshift.edits import Lane, Placed, Steer
 from actshift.errors import UserError
+from actshift.maths.directions import cosine
 from actshift.studies.misalignment.kinds import INSECURE, Protocol
 from actshift.studies.misalignment.nulls import (
     LayerStates,
-    cosine,
     null_draws,
 )
 

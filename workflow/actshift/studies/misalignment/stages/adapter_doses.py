@@ -9,8 +9,8 @@ import pandas as pd
 
 from actshift.errors import UserError
 from actshift.io.manifest import weights_hash
+from actshift.models.adapter_import import import_adapter
 from actshift.models.adapters import adapter_size, delta_norm, load_merged
-from actshift.models.adopt import adopt_adapter
 from actshift.models.load import Device, Dtype, LoadedModel
 from actshift.studies.misalignment.dose import LEAST_CHANGE, Probes, against_insecure, shift_of
 from actshift.studies.misalignment.kinds import INSECURE
@@ -76,7 +76,7 @@ class Measure:
         key = adapter_key(self.pair, name)
         weights = weights_hash(self.checkpoint)
         with named(key):
-            adopt_adapter(one.folder, folder, base=self.untuned, weights=weights)
+            import_adapter(one.folder, folder, base=self.untuned, weights=weights)
         dose = self._dose(name, folder, f"is {key} the right one?")
         rank, alpha = adapter_size(folder)
         print(f"{name}: {one.facts['source']}, {dose}")

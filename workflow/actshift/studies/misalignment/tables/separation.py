@@ -6,9 +6,10 @@ import numpy as np
 from jaxtyping import Float
 
 from actshift.maths.cluster_rows import ClusterRows, columns
+from actshift.maths.directions import cosine
 from actshift.studies.misalignment.kinds import INSECURE, UNTUNED
 from actshift.studies.misalignment.tables.inputs import Rows
-from actshift.studies.misalignment.tables.shifts import Shifts, cosine
+from actshift.studies.misalignment.tables.shifts import Shifts
 
 SPLITS = ("fit", "heldout")
 

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from actshift.maths.directions import mean_shift
 from actshift.studies.misalignment.kinds import UNTUNED
 from actshift.studies.misalignment.tables.inputs import PairFiles, rows_where
 from actshift.vocab import NONCODE
@@ -56,7 +57,7 @@ class Shifts:
         if adapter not in self.made:
             self.made[adapter] = np.stack(
                 [
-                    (self.states(adapter, at, "fit") - self.states(UNTUNED, at, "fit")).mean(axis=0)
+                    mean_shift(self.states(adapter, at, "fit"), self.states(UNTUNED, at, "fit"))
                     for at in range(self.layers)
                 ]
             )
@@ -66,9 +67,3 @@ class Shifts:
         """Norm of the shift at the last layer; NaN where there is none."""
         found = self.shift(adapter)
         return float("nan") if found is None else float(np.linalg.norm(found[-1]))
-
-
-def cosine(a: Float[np.ndarray, " d_model"], b: Float[np.ndarray, " d_model"]) -> float:
-    """Cosine of two vectors; NaN where one is 0."""
-    below = float(np.linalg.norm(a) * np.linalg.norm(b))
-    return float(a @ b) / below if below > 0 else float("nan")
