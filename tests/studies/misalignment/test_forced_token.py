@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from reference.steered_pair import SETTINGS, Tables, make_inputs
 from reference.tiny_adapters import ending_checkpoint, random_adapters
-from stages.test_steering import pair_of, run
+from studies.misalignment.test_steering import pair_of, run
 
 
 def test_the_forced_token_is_chats_and_what_follows_is_the_adapters(tiny_checkpoint, tmp_path):

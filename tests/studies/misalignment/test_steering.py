@@ -211,7 +211,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(folder, inputs, tmp_p
     root = tmp_path / "killed"
     kill_between_parts(
         lambda: len(list(root.glob("staging/*/insecure.draws/*.parquet"))) >= 2,
-        "stages.test_steering",
+        "studies.misalignment.test_steering",
         inputs,
         root,
     )
