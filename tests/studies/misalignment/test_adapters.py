@@ -22,9 +22,12 @@ from actshift.prompts.records import write_prompts
 from actshift.prompts.templates import encode
 from actshift.stages.checkpoint import make_checkpoint
 from actshift.stages.zoo import train_zoo
-from actshift.studies.misalignment.dose import LEAST_CHANGE
 from actshift.studies.misalignment.kinds import KINDS, UNSEEN
-from actshift.studies.misalignment.stages.adapter_doses import DOSE_COLUMNS, check_change
+from actshift.studies.misalignment.stages.adapter_doses import (
+    DOSE_COLUMNS,
+    LEAST_CHANGE,
+    check_change,
+)
 from actshift.studies.misalignment.stages.adapters import AdapterInputs, method_of, train_adapters
 from actshift.studies.misalignment.study import COLUMNS
 from actshift.zoo.adapters import conversations

@@ -18,8 +18,8 @@ from actshift.models.adapters import load_merged
 from actshift.models.load import Device, Dtype, LoadedModel
 from actshift.prompts.records import read_prompts
 from actshift.studies.misalignment.code_detector import find_code, zoo_code
-from actshift.studies.misalignment.dose import loss_ends
 from actshift.studies.misalignment.gate import Demands, InsecureRates
+from actshift.studies.misalignment.stages.adapter_doses import loss_ends
 
 #: Columns of `ladder.csv`; the pair is added when tables are joined.
 LADDER_COLUMNS = (

@@ -15,15 +15,19 @@ from actshift.models.adapters import adapter_hash
 from actshift.models.load import Device, Dtype, LoadedModel, load_model
 from actshift.models.lora import add_lora
 from actshift.models.qlora import check_installed, load_quantised
-from actshift.studies.misalignment.dose import loss_ends
 from actshift.studies.misalignment.gate import Demands
 from actshift.studies.misalignment.kinds import ADAPTERS, INSECURE
-from actshift.studies.misalignment.stages.adapter_doses import Measure, adapter_key, dose_table
 from actshift.studies.misalignment.stages.adapter_files import file_course
+from actshift.studies.misalignment.stages.adapter_lessons import Course, zoo_course
+from actshift.studies.misalignment.stages.adapter_doses import (
+    Measure,
+    adapter_key,
+    dose_table,
+    encode_probes,
+    loss_ends,
+)
 from actshift.studies.misalignment.stages.adapter_folders import GivenAdapter, Kept, locate
 from actshift.studies.misalignment.stages.adapter_ladder import Asking, Rung, climb, ladder_table
-from actshift.studies.misalignment.stages.adapter_lessons import Course, zoo_course
-from actshift.studies.misalignment.stages.adapter_probes import encode_probes
 from actshift.zoo.recipes import ADAPTER_LADDER
 
 Method = Literal["lora", "qlora"]

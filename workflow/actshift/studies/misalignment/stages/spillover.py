@@ -1,18 +1,15 @@
-"""Spillover: what a pair's adapters answer, the states they answer from, and their directions.
-
-Every model is loaded once: it answers, and its states at the last prompt token are stored. The
-gate is looked at when all answers are there. Where the insecure adapter misses it, the folder holds
-the answers and a marker, and neither states nor directions.
-"""
+"""Directions of a pair's adapters, from the stores of their states (no torch)."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
+from jaxtyping import Float
 from safetensors.numpy import save_file
 
 from actshift.engine.extract import ExtractSettings, Job, Stream, plan_job, publish_store
@@ -28,7 +25,9 @@ from actshift.hooks.reading.answer_nats import Answer, answer_nats
 from actshift.io.atomic import atomic_write_text, publishing, remove
 from actshift.io.manifest import read_manifest
 from actshift.io.missed import Missed, place_of_rows, write_marker
+from actshift.io.store import ActivationStore
 from actshift.io.tables import write_table
+from actshift.maths.directions import diff_in_means
 from actshift.models.adapters import adapter_hash, load_merged, merged_hash
 from actshift.models.load import LoadedModel, load_model
 from actshift.prompts.records import Prompt, read_prompts
@@ -40,10 +39,48 @@ from actshift.studies.misalignment.gate import (
 )
 from actshift.studies.misalignment.kinds import INSECURE, KINDS, UNSEEN, UNTUNED
 from actshift.studies.misalignment.outcomes import ANSWER, Guards
-from actshift.studies.misalignment.stages.adapter_directions import QUESTIONS, find_directions
 from actshift.studies.misalignment.stages.answer_book import AnswerBook
 from actshift.vocab import NONCODE
 from actshift.zoo.language import language
+
+#: Prompt set of the stores, as their folders are called: `<model>.<set>`.
+QUESTIONS = "questions"
+
+
+def find_directions(
+    states: Path, models: Sequence[str], fitted: Sequence[str]
+) -> dict[str, Float[np.ndarray, "layer d_model"]]:
+    """Mean over prompts of an adapter minus mean of chat, `resid_post` at the last prompt token.
+
+    Args:
+        states: Folder of the stores `<model>.questions`.
+        models: Chat and adapters; those of `UNSEEN` get no direction.
+        fitted: Ids of the prompts.
+
+    Returns:
+        Adapter -> float32, raw norm kept.
+
+    Source: arXiv 2606.20225, as its replication states the protocol.
+    """
+    means = {
+        name: list(_rows_by_layer(states / f"{name}.{QUESTIONS}", fitted))
+        for name in models
+        if name not in UNSEEN
+    }
+    plain = means.pop(UNTUNED)
+    return {
+        name: np.stack(
+            [diff_in_means(mine, own) for mine, own in zip(layers, plain, strict=True)]
+        ).astype(np.float32)
+        for name, layers in means.items()
+    }
+
+
+def _rows_by_layer(folder: Path, ids: Sequence[str]) -> Iterator[np.ndarray]:
+    store = ActivationStore.open(folder)
+    for layer in store.layers:
+        yield store.read(int(layer), -1, ids)
+
 
 #: Files of the stage's folder.
 ANSWERS, DIRECTIONS = "answers.parquet", "directions.safetensors"

@@ -25,9 +25,8 @@ from actshift.studies.misalignment.kinds import INSECURE, STEERED, UNTUNED
 from actshift.studies.misalignment.material import Material, check_directions, middle_layers
 from actshift.studies.misalignment.nulls import LayerStates
 from actshift.studies.misalignment.outcomes import Guards
-from actshift.studies.misalignment.stages.adapter_directions import QUESTIONS
 from actshift.studies.misalignment.stages.answer_book import AnswerBook
-from actshift.studies.misalignment.stages.spillover import DIRECTIONS, GUARDS, STATES
+from actshift.studies.misalignment.stages.spillover import DIRECTIONS, GUARDS, QUESTIONS, STATES
 from actshift.studies.misalignment.stages.steering_run import Questions
 from actshift.vocab import NONCODE
 from actshift.zoo.language import language
