@@ -23,6 +23,7 @@ from actshift.studies.ablation.judge_stage import judge_answers
 from actshift.studies.localization.margins import collect_margins
 from actshift.studies.misalignment.stages.judge import judge_misalignment
 from actshift.studies.misalignment.stages.ridge_maps import ridge_maps
+from actshift.studies.misalignment.study import Misalignment
 from actshift.studies.rank_audit.study import COLUMNS as RANK_TABLES
 from actshift.studies.registry import STUDIES
 from actshift.studies.spectral_gap.stage import spectral_gap_of_pair, unusable
@@ -62,7 +63,7 @@ def join_study(name: str, pairs: dict[str, Path], out: Path) -> None:
 def joint_stages(root: Path, pairs: dict[str, Path]) -> dict[str, Callable[[Path], Any]]:
     """Every stage that joins pairs, on the same folders, by name."""
     nowhere = JudgeSettings(endpoint="http://127.0.0.1:9/v1", model="m")
-    maps = {"map_folds": 4, "shuffled_maps": 2, "final_draws": 2}
+    maps = Misalignment(map_folds=4, shuffled_maps=2, final_draws=2)
     return {
         **{name: partial(join_study, name, pairs) for name in JOINED},
         "judge": lambda out: judge_answers(

@@ -11,6 +11,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from actshift.edits import Lane
+from actshift.engine.context import JobContext
 from actshift.engine.intervene import decoder_of
 from actshift.errors import UserError
 from actshift.hooks.reading.first_tokens import first_logits
@@ -18,7 +19,7 @@ from actshift.io.manifest import weights_hash
 from actshift.maths.scores import kl_rows
 from actshift.models.adapters import adapter_size, delta_norm, load_merged
 from actshift.models.adopt import adopt_adapter
-from actshift.models.load import Device, Dtype, LoadedModel
+from actshift.models.load import LoadedModel
 from actshift.prompts.answers import answer_lead, encode_to_answer
 from actshift.prompts.records import Prompt, read_prompts
 from actshift.studies.misalignment.kinds import INSECURE
@@ -152,11 +153,9 @@ def dose_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
 class Measure:
     """Measures doses against the untuned model."""
 
-    pair: str
+    context: JobContext
     checkpoint: Path
     untuned: LoadedModel
-    dtype: Dtype
-    device: Device
     asked: Asked
 
     @cached_property
@@ -173,7 +172,7 @@ class Measure:
 
     def given(self, name: str, one: GivenAdapter, folder: Path) -> dict[str, Any]:
         """Take over an existing adapter; its row says nothing of a training."""
-        key = adapter_key(self.pair, name)
+        key = adapter_key(self.context.pair, name)
         weights = weights_hash(self.checkpoint)
         with named(key):
             adopt_adapter(one.folder, folder, base=self.untuned, weights=weights)
@@ -184,10 +183,11 @@ class Measure:
 
     def _dose(self, name: str, folder: Path, advice: str) -> dict[str, float]:
         """How far it moves weights and answers, which must be at all."""
-        where: dict[str, Any] = {"dtype": self.dtype, "device": self.device}
-        adapted = load_merged(self.checkpoint, folder, name=f"{self.pair}.{name}", **where)
+        pair = self.context.pair
+        how: dict[str, Any] = {"dtype": self.context.dtype, "device": self.context.device}
+        adapted = load_merged(self.checkpoint, folder, name=f"{pair}.{name}", **how)
         shift = shift_of(self.before, self.asked.probe(adapted))
-        check_change(shift["logit_change"], f"{self.pair}: adapter {name}", advice)
+        check_change(shift["logit_change"], f"{pair}: adapter {name}", advice)
         norm, share = delta_norm(folder, self.untuned)
         return {"delta_norm": norm, "delta_of_weights": share, **shift}
 

@@ -20,6 +20,7 @@ from actshift.prompts.readers import check_sha256, read_rows
 from actshift.studies.misalignment.kinds import ADAPTERS, INSECURE, KINDS, UNSEEN
 from actshift.studies.misalignment.stages.adapter_lessons import Course, Keep, Lesson, Student
 from actshift.studies.misalignment.stages.tuning import Tuning, tune
+from actshift.studies.misalignment.study import AdapterData, Adapters, Misalignment
 from actshift.vocab import AdapterKind
 from actshift.zoo.adapters import moved
 from actshift.zoo.recipes import UNSEEN_SHARE
@@ -38,19 +39,14 @@ class DataFile:
 
 
 def file_course(
-    untuned: LoadedModel,
-    *,
-    data: Mapping[str, Any],
-    settings: Mapping[str, Any],
-    seed: int,
-    given: Collection[str] = (),
+    untuned: LoadedModel, study: Misalignment, *, seed: int, given: Collection[str] = ()
 ) -> Course:
     """Lessons from JSONL files of `messages` rows.
 
     Args:
         untuned: The model that is tuned.
-        data: Where each kind's conversations are; `shuffled` is made from `insecure` unless given.
-        settings: The block `misalignment.adapters`.
+        study: Where the conversations of each kind are, and how adapters are trained; `shuffled`
+            is made from `insecure` unless it has data.
         seed: Of the orders.
         given: Adapters that need no lesson.
 
@@ -60,9 +56,10 @@ def file_course(
     Raises:
         UserError: No data for `insecure`, or a file is missing, another one, or faulty.
     """
-    if data.get(INSECURE) is None and INSECURE not in given:
+    data, settings = study.data, study.adapters
+    if INSECURE not in data and INSECURE not in given:
         raise UserError(f"{_KEY}.{INSECURE}: missing; the study needs its conversations (a .jsonl)")
-    files = {kind: read_data(spec, f"{_KEY}.{kind}") for kind, spec in data.items() if spec}
+    files = {kind: read_data(spec, f"{_KEY}.{kind}") for kind, spec in data.items()}
     said = _with_shuffled({kind: file.said for kind, file in files.items()}, seed)
     lessons: dict[str, Lesson] = {}
     tunings: dict[str, tuple[list[Example], Tuning]] = {}
@@ -82,14 +79,14 @@ def file_course(
             tunings[name] = (examples, plan)
     return Course(
         lessons=lessons,
-        rank=settings["rank"],
-        alpha=settings["alpha"],
-        rslora=settings["rslora"],
+        rank=settings.rank,
+        alpha=settings.alpha,
+        rslora=settings.rslora,
         head=False,
-        lr=settings["lr"],
+        lr=settings.lr,
         facts={
             "data": {kind: file.facts for kind, file in files.items()},
-            "settings": dict(settings),
+            "settings": settings.model_dump(),
         },
         teach=partial(_teach_alone, tunings, untuned),
         together=False,
@@ -109,44 +106,46 @@ def _with_shuffled(
     return {**made, **said}
 
 
-def read_data(spec: Mapping[str, Any], key: str) -> DataFile:
+def read_data(spec: AdapterData, key: str) -> DataFile:
     """Read the conversations of one kind from a file or a hub dataset.
 
     Args:
-        spec: `path`, or `repo`, `file` and `revision`; `sha256` if any.
+        spec: The file.
         key: Its config key, for messages.
 
     Raises:
         UserError: The file is missing, has another sha256, or a row is faulty.
     """
     path, name = _locate(spec, key)
-    if spec.get("sha256"):
-        check_sha256(path, spec["sha256"], key=f"{key}.sha256")
+    if spec.sha256:
+        check_sha256(path, spec.sha256, key=f"{key}.sha256")
     rows = read_rows(path, key=key)
     said = conversations_of(rows, where=f"{key}: {path.name}")
     return DataFile(said, {"file": name, "sha256": hash_file(path), "rows": len(rows)})
 
 
-def _locate(spec: Mapping[str, Any], key: str) -> tuple[Path, str]:
+def _locate(spec: AdapterData, key: str) -> tuple[Path, str]:
     """The file, and a name for it that holds no path of this machine."""
-    if spec.get("path") is not None:
-        path = Path(spec["path"]).expanduser()
+    if spec.path is not None:
+        path = Path(spec.path).expanduser()
         return path, path.name
     # Only here: the hub library costs a second that local files need not pay.
     from actshift.models.hub import fetch_data
 
-    path, commit = fetch_data(spec["repo"], spec["file"], spec.get("revision"), key=key)
-    return path, f"{spec['repo']}@{commit[:12]}/{spec['file']}"
+    # `AdapterData` has a repo and a file where it has no path.
+    repo, file = str(spec.repo), str(spec.file)
+    path, commit = fetch_data(repo, file, spec.revision, key=key)
+    return path, f"{repo}@{commit[:12]}/{file}"
 
 
 def _examples(
-    untuned: LoadedModel, said: Sequence[Conversation], settings: Mapping[str, Any], key: str
+    untuned: LoadedModel, said: Sequence[Conversation], settings: Adapters, key: str
 ) -> tuple[list[Example], str]:
     """Conversations as tokens, those that are too long left out, and what to say about it."""
     tokenizer: Any = untuned.tokenizer
-    taken = said[: settings["limit"]]
+    taken = said[: settings.limit]
     every = [encode_conversation(tokenizer, one, where=key) for one in taken]
-    most = min(settings["max_tokens"], untuned.max_positions or settings["max_tokens"])
+    most = min(settings.max_tokens, untuned.max_positions or settings.max_tokens)
     kept = [one for one in every if len(one.ids) <= most]
     if not kept:
         raise UserError(
@@ -157,11 +156,14 @@ def _examples(
     return kept, f"{note} (over {most} tokens)"
 
 
-def _tuning(settings: Mapping[str, Any], seed: int, *, unseen: bool) -> Tuning:
-    names = ("lr", "batch", "micro_batch", "warmup", "weight_decay")
+def _tuning(settings: Adapters, seed: int, *, unseen: bool) -> Tuning:
     return Tuning(
-        **{name: settings[name] for name in names},
-        epochs=settings["epochs"] * (UNSEEN_SHARE if unseen else 1),
+        lr=settings.lr,
+        epochs=settings.epochs * (UNSEEN_SHARE if unseen else 1),
+        batch=settings.batch,
+        micro_batch=settings.micro_batch,
+        warmup=settings.warmup,
+        weight_decay=settings.weight_decay,
         seed=seed + unseen,
     )
 

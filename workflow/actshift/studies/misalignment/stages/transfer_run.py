@@ -52,8 +52,8 @@ class LaneRun:
         return FirstTokenEdits(
             self.pair.load(INSECURE),
             self.pair.asked,
-            max_new=settings["max_new"],
-            token_budget=settings["token_budget"],
+            max_new=settings.max_new,
+            token_budget=settings.token_budget,
         )
 
     def ask(self, planned: Sequence[Planned]) -> list[Planned]:
@@ -135,7 +135,7 @@ class LaneRun:
             divergence,
             targets,
             [self.pair.asked[place].prompt for place in self.pair.questions.choosing],
-            max_scale=self.pair.settings["max_scale"],
+            max_scale=self.pair.settings.max_scale,
         )
         return at_equal_kl(planned, found.scale, found.kl, found.matched.tolist())
 
