@@ -466,86 +466,33 @@ TABLES = (
     ),
 )
 
+
+def _figure(module: str, name: str, table: str = "", beside: str = "") -> Figure:
+    """A figure of the rows of one table, its own unless told, beside those of another."""
+    return Figure(
+        name,
+        (table or name,),
+        f"actshift.studies.misalignment.figures.{module}:{name}",
+        beside=(beside,) if beside else (),
+        seen="actshift.studies.misalignment.figures.seen:seen",
+    )
+
+
 FIGURES = (
-    Figure(
-        "spillover",
-        ("spillover",),
-        "actshift.studies.misalignment.figures.behaviour_figures:spillover",
-        seen="actshift.studies.misalignment.figures.seen:seen",
+    _figure("behaviour_figures", "spillover"),
+    _figure("behaviour_figures", "dose"),
+    _figure("direction_figures", "separation", beside="misalignment_published"),
+    _figure("direction_figures", "detection"),
+    _figure("direction_figures", "direction_cosines"),
+    _figure("steering_figures", "steering_dose", "steering", "specificity"),
+    _figure("steering_figures", "steering_layers", "steering", "specificity"),
+    _figure("steering_figures", "steering_equal_kl", "steering", "specificity"),
+    _figure("transfer_figures", "steering_content", "content", "specificity"),
+    _figure(
+        "behaviour_figures", "steering_side_effects", "misalignment_side_effects", "specificity"
     ),
-    Figure(
-        "dose",
-        ("dose",),
-        "actshift.studies.misalignment.figures.behaviour_figures:dose",
-        seen="actshift.studies.misalignment.figures.seen:seen",
-    ),
-    Figure(
-        "separation",
-        ("separation",),
-        "actshift.studies.misalignment.figures.direction_figures:separation",
-        beside=("misalignment_published",),
-        seen="actshift.studies.misalignment.figures.seen:seen",
-    ),
-    Figure(
-        "detection",
-        ("detection",),
-        "actshift.studies.misalignment.figures.direction_figures:detection",
-        seen="actshift.studies.misalignment.figures.seen:seen",
-    ),
-    Figure(
-        "direction_cosines",
-        ("direction_cosines",),
-        "actshift.studies.misalignment.figures.direction_figures:direction_cosines",
-        seen="actshift.studies.misalignment.figures.seen:seen",
-    ),
-    Figure(
-        "steering_dose",
-        ("steering",),
-        "actshift.studies.misalignment.figures.steering_figures:steering_dose",
-        beside=("specificity",),
-        seen="actshift.studies.misalignment.figures.seen:seen",
-    ),
-    Figure(
-        "steering_layers",
-        ("steering",),
-        "actshift.studies.misalignment.figures.steering_figures:steering_layers",
-        beside=("specificity",),
-        seen="actshift.studies.misalignment.figures.seen:seen",
-    ),
-    Figure(
-        "steering_equal_kl",
-        ("steering",),
-        "actshift.studies.misalignment.figures.steering_figures:steering_equal_kl",
-        beside=("specificity",),
-        seen="actshift.studies.misalignment.figures.seen:seen",
-    ),
-    Figure(
-        "steering_content",
-        ("content",),
-        "actshift.studies.misalignment.figures.transfer_figures:steering_content",
-        beside=("specificity",),
-        seen="actshift.studies.misalignment.figures.seen:seen",
-    ),
-    Figure(
-        "steering_side_effects",
-        ("misalignment_side_effects",),
-        "actshift.studies.misalignment.figures.behaviour_figures:steering_side_effects",
-        beside=("specificity",),
-        seen="actshift.studies.misalignment.figures.seen:seen",
-    ),
-    Figure(
-        "ridge_maps",
-        ("ridge_maps",),
-        "actshift.studies.misalignment.figures.transfer_figures:ridge_maps",
-        seen="actshift.studies.misalignment.figures.seen:seen",
-    ),
-    Figure(
-        "topology",
-        ("topology",),
-        "actshift.studies.misalignment.figures.topology_figure:topology",
-        beside=("specificity",),
-        seen="actshift.studies.misalignment.figures.seen:seen",
-    ),
+    _figure("transfer_figures", "ridge_maps"),
+    _figure("topology_figure", "topology", beside="specificity"),
 )
 
 
