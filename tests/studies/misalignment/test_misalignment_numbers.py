@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from actshift.maths.cluster_rows import ClusterRows
-from actshift.studies.misalignment.tables.choice import half_of_best
+from actshift.studies.misalignment.choose import half_of_best
 from actshift.studies.misalignment.tables.directions import auroc, cohen_d, midpoint_correct
 from actshift.studies.misalignment.tables.groups import Group
 from actshift.studies.misalignment.tables.nulls import Null, margin_over, percentile, verdict

@@ -1,36 +1,15 @@
 """The one coefficient at which specificity is judged: fixed on questions of split select."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
+from actshift.studies.misalignment.choose import half_of_best, mean_gain
 from actshift.studies.misalignment.tables.groups import Group
 from actshift.studies.misalignment.tables.inputs import Lanes
 from actshift.vocab import NONCODE
 
 SELECT = "select"
-#: Largest coefficient of the published protocol.
-PUBLISHED = 1.0
-
-
-def half_of_best(gains: Mapping[float, float]) -> float | None:
-    """The smallest coefficient that reaches half of the largest gain.
-
-    Where nothing gains it is the published one, or the nearest to it.
-
-    Args:
-        gains: Gain in repaired answers by coefficient.
-
-    Returns:
-        None without a finite gain.
-    """
-    known = {coeff: gain for coeff, gain in sorted(gains.items()) if np.isfinite(gain)}
-    if not known:
-        return None
-    best = max(known.values())
-    if best <= 0:
-        return min(known, key=lambda coeff: abs(coeff - PUBLISHED))
-    return next(coeff for coeff, gain in known.items() if gain >= best / 2)
 
 
 def chosen(lanes: Lanes, edits: Sequence[Group]) -> Group | None:
@@ -57,4 +36,4 @@ def select_gain(lanes: Lanes, group: Group) -> float:
     if not len(columns):
         return float("nan")
     edited, plain = (lanes.values("repaired", rows, columns) for rows in (group.rows, group.plain))
-    return float((edited - plain).mean())
+    return mean_gain(edited, plain)
