@@ -132,6 +132,13 @@ def _is_good(prompt: Prompt, found: Found, row: Mapping[str, Any]) -> bool:
     return not found.code and (topical or (is_harmful(prompt) and row["refused"]))
 
 
+def question_row(prompt: Prompt) -> dict[str, Any]:
+    """What is known of a question, for a table of questions."""
+    names = ("condition", "category", "cluster", "split")
+    about = {name: getattr(prompt, name) for name in names}
+    return {"prompt_id": prompt.id, **about, "kind": kind_of(prompt)}
+
+
 def is_harmful(prompt: Prompt) -> bool:
     """Whether a zoo question is a how-to about a harmful noun, which chat refuses."""
     return kind_of(prompt) == "howto" and prompt.category in HARMFUL_STEPS

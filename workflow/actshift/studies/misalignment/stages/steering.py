@@ -19,7 +19,6 @@ from actshift.engine.context import JobContext
 from actshift.engine.parts import fill_parts, write_part
 from actshift.hooks.reading.memory import keep_freed_memory
 from actshift.io.atomic import file_lock, publishing, remove
-from actshift.prompts.records import Prompt
 from actshift.studies.misalignment.choose import chosen_coeff, equal_kl
 from actshift.studies.misalignment.kinds import INSECURE, Protocol
 from actshift.studies.misalignment.lanes import (
@@ -35,10 +34,10 @@ from actshift.studies.misalignment.lanes import (
     relatives,
 )
 from actshift.studies.misalignment.material import LaneFacts, Planned, middle_layers
+from actshift.studies.misalignment.outcomes import question_row
 from actshift.studies.misalignment.stages.steering_inputs import SteeredPair, SteeringInputs
 from actshift.studies.misalignment.stages.steering_run import Receiver, Rows, join_rows, read_rows
 from actshift.studies.misalignment.study import Misalignment
-from actshift.zoo.questions import kind_of
 
 __all__ = ["SteeringInputs", "steering"]
 #: Files of the stage's folder.
@@ -152,7 +151,7 @@ class _Work:
             OUTCOMES: pa.Table.from_pydict(
                 {name: getattr(rows, name) for name in _OUTCOME.names}, schema=_OUTCOME
             ),
-            PROMPTS: pa.Table.from_pylist([_question(one.prompt) for one in self.pair.asked]),
+            PROMPTS: pa.Table.from_pylist([question_row(one.prompt) for one in self.pair.asked]),
             ANSWERS: pa.Table.from_pandas(judged.astype(kinds), preserve_index=False),
         }
         for file, table in tables.items():
@@ -227,12 +226,3 @@ class _Work:
             if one.asked == "both":
                 facts["kl_select"] = float(total[number]) / len(self.pair.questions.choosing)
             yield {"lane": number, **facts}
-
-
-def _question(prompt: Prompt) -> dict[str, str]:
-    names = ("condition", "category", "cluster", "split")
-    return {
-        "prompt_id": prompt.id,
-        **{name: getattr(prompt, name) for name in names},
-        "kind": kind_of(prompt),
-    }
