@@ -1,4 +1,4 @@
-"""A run of study B: two tiny random models through all its stages, in the folders of a run."""
+"""A run of misalignment: two tiny random models through all its stages, in the folders of a run."""
 
 import json
 from collections.abc import Callable
@@ -35,7 +35,7 @@ _TEMPLATE = (
 def make_run(
     paths: RunPaths, families: dict[str, str], checkpoint: Callable[..., Path], scratch: Path
 ) -> None:
-    """Leave what every stage of study B leaves of a pair of each family."""
+    """Leave what every stage of misalignment leaves of a pair of each family."""
     write_prompts(paths.prompts("questions"), questions())
     write_prompts(paths.prompts("neutral"), _neutral())
     for pair, family in families.items():

@@ -1,4 +1,4 @@
-"""Tables of study B of a pair whose insecure adapter missed its gate: answers, nothing else."""
+"""Tables of a pair whose insecure adapter missed its gate: answers, nothing else."""
 
 import shutil
 from pathlib import Path

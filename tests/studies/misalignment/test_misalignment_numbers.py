@@ -1,4 +1,4 @@
-"""Choice, margins, separation, detection and topology of study B, against slow references."""
+"""Choice, margins, separation, detection and topology, against slow references."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The gate of study B, and one line an adapter: how often it spills code, refuses, is insecure.
+"""The gate, and a line for each adapter: how often it spills code, refuses and is insecure.
 
 The gate is asked of the insecure adapter and of no other: that it does what the study is about.
 """

@@ -1,4 +1,4 @@
-"""Misalignment tables of all pairs: answers, lanes and maps of study B -> its tables."""
+"""Misalignment tables of all pairs: answers, lanes and maps -> tables."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Adapters of study B and what its rows are called (imported by the rules: no numpy, no torch)."""
+"""Adapters, and the names in rows of tables (imported by the rules: no numpy, no torch)."""
 
 from typing import Literal
 

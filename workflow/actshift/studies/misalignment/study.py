@@ -56,7 +56,7 @@ class Adapters(Section):
 
 
 class Misalignment(Section):
-    """Study B: what tuning on insecure code does, its direction, and whether it transfers."""
+    """What tuning on insecure code does, its direction, and whether it transfers."""
 
     questions: str = Field(
         default="questions", description="prompt set of conditions noncode and code"

@@ -1,4 +1,4 @@
-"""What is seen in each figure of study B, in one sentence made from the tables.
+"""What each figure shows, in one sentence made from the tables.
 
 Numbers are of held-out questions, smallest to largest over the pairs of models.
 """

@@ -1,4 +1,4 @@
-"""Lessons of models outside the zoo: conversations from files, by the configured recipe."""
+"""How adapters of models outside the zoo are trained: on files, by the configured recipe."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +18,12 @@ from actshift.prompts.conversations import (
 )
 from actshift.prompts.readers import check_sha256, read_rows
 from actshift.studies.misalignment.kinds import ADAPTERS, INSECURE, KINDS, UNSEEN
-from actshift.studies.misalignment.stages.adapter_lessons import Course, Keep, Lesson, Student
+from actshift.studies.misalignment.stages.adapter_plans import (
+    AdapterPlan,
+    MakeUntrained,
+    Store,
+    TrainingPlan,
+)
 from actshift.studies.misalignment.stages.tuning import Tuning, tune
 from actshift.studies.misalignment.study import AdapterData, Adapters, Misalignment
 from actshift.vocab import AdapterKind
@@ -26,7 +31,7 @@ from actshift.zoo.adapters import moved
 from actshift.zoo.recipes import UNSEEN_SHARE
 
 _KEY = "misalignment.data"
-#: Adapters whose conversations are no files of their own: whose answers they shuffle.
+#: Adapters without files: whose answers they shuffle.
 _SHUFFLED: dict[str, AdapterKind] = {"shuffled": INSECURE}
 
 
@@ -34,24 +39,24 @@ _SHUFFLED: dict[str, AdapterKind] = {"shuffled": INSECURE}
 class DataFile:
     """The conversations of one file, and what identifies it."""
 
-    said: list[Conversation]
+    conversations: list[Conversation]
     facts: dict[str, Any]
 
 
-def file_course(
+def file_plan(
     untuned: LoadedModel, study: Misalignment, *, seed: int, given: Collection[str] = ()
-) -> Course:
-    """Lessons from JSONL files of `messages` rows.
+) -> TrainingPlan:
+    """Conversations from JSONL files of `messages` rows.
 
     Args:
         untuned: The model that is tuned.
         study: Where the conversations of each kind are, and how adapters are trained; `shuffled`
             is made from `insecure` unless it has data.
         seed: Of the orders.
-        given: Adapters that need no lesson.
+        given: Adapters that are not trained.
 
     Returns:
-        A lesson for every other adapter whose kind has data.
+        A plan for every other adapter whose kind has data.
 
     Raises:
         UserError: No data for `insecure`, or a file is missing, another one, or faulty.
@@ -60,25 +65,26 @@ def file_course(
     if INSECURE not in data and INSECURE not in given:
         raise UserError(f"{_KEY}.{INSECURE}: missing; the study needs its conversations (a .jsonl)")
     files = {kind: read_data(spec, f"{_KEY}.{kind}") for kind, spec in data.items()}
-    said = _with_shuffled({kind: file.said for kind, file in files.items()}, seed)
-    lessons: dict[str, Lesson] = {}
+    by_kind = {kind: file.conversations for kind, file in files.items()}
+    by_kind = _with_shuffled(by_kind, seed)
+    adapters: dict[str, AdapterPlan] = {}
     tunings: dict[str, tuple[list[Example], Tuning]] = {}
     notes: list[str] = []
     for kind in KINDS:
         names = [name for name, its in ADAPTERS.items() if its == kind and name not in given]
         if not names:
             continue
-        if kind not in said:
+        if kind not in by_kind:
             notes.append(f"{', '.join(names)}: left out, {_KEY} names no conversations of {kind}")
             continue
-        examples, note = _examples(untuned, said[kind], settings, f"{_KEY}.{kind}")
+        examples, note = _examples(untuned, by_kind[kind], settings, f"{_KEY}.{kind}")
         notes.append(f"{kind}: {note}")
         for name in names:
-            plan = _tuning(settings, seed, unseen=name in UNSEEN)
-            lessons[name] = Lesson(plan.steps(len(examples)), len(examples), plan.seed)
-            tunings[name] = (examples, plan)
-    return Course(
-        lessons=lessons,
+            tuning = _tuning(settings, seed, unseen=name in UNSEEN)
+            adapters[name] = AdapterPlan(tuning.steps(len(examples)), len(examples), tuning.seed)
+            tunings[name] = (examples, tuning)
+    return TrainingPlan(
+        adapters=adapters,
         rank=settings.rank,
         alpha=settings.alpha,
         rslora=settings.rslora,
@@ -88,22 +94,22 @@ def file_course(
             "data": {kind: file.facts for kind, file in files.items()},
             "settings": settings.model_dump(),
         },
-        teach=partial(_teach_alone, tunings, untuned),
+        train=partial(_train_alone, tunings, untuned),
         together=False,
         notes=notes,
     )
 
 
 def _with_shuffled(
-    said: Mapping[str, list[Conversation]], seed: int
+    by_kind: Mapping[str, list[Conversation]], seed: int
 ) -> dict[str, list[Conversation]]:
-    """Add the kinds that are others' conversations shuffled, where they have none of their own."""
+    """Add the kinds that shuffle the conversations of another, where they have no data."""
     made = {
-        kind: shuffled(said[source], moved(len(said[source]), seed=seed))
+        kind: shuffled(by_kind[source], moved(len(by_kind[source]), seed=seed))
         for kind, source in _SHUFFLED.items()
-        if source in said
+        if source in by_kind
     }
-    return {**made, **said}
+    return {**made, **by_kind}
 
 
 def read_data(spec: AdapterData, key: str) -> DataFile:
@@ -120,8 +126,8 @@ def read_data(spec: AdapterData, key: str) -> DataFile:
     if spec.sha256:
         check_sha256(path, spec.sha256, key=f"{key}.sha256")
     rows = read_rows(path, key=key)
-    said = conversations_of(rows, where=f"{key}: {path.name}")
-    return DataFile(said, {"file": name, "sha256": hash_file(path), "rows": len(rows)})
+    conversations = conversations_of(rows, where=f"{key}: {path.name}")
+    return DataFile(conversations, {"file": name, "sha256": hash_file(path), "rows": len(rows)})
 
 
 def _locate(spec: AdapterData, key: str) -> tuple[Path, str]:
@@ -139,20 +145,20 @@ def _locate(spec: AdapterData, key: str) -> tuple[Path, str]:
 
 
 def _examples(
-    untuned: LoadedModel, said: Sequence[Conversation], settings: Adapters, key: str
+    untuned: LoadedModel, given: Sequence[Conversation], settings: Adapters, key: str
 ) -> tuple[list[Example], str]:
     """Conversations as tokens, those that are too long left out, and what to say about it."""
     tokenizer: Any = untuned.tokenizer
-    taken = said[: settings.limit]
-    every = [encode_conversation(tokenizer, one, where=key) for one in taken]
+    taken = given[: settings.limit]
+    every = [encode_conversation(tokenizer, conversation, where=key) for conversation in taken]
     most = min(settings.max_tokens, untuned.max_positions or settings.max_tokens)
-    kept = [one for one in every if len(one.ids) <= most]
+    kept = [example for example in every if len(example.ids) <= most]
     if not kept:
         raise UserError(
             f"{key}: all {len(every)} conversations are longer than {most} tokens; raise "
             "misalignment.adapters.max_tokens or give shorter ones"
         )
-    note = f"{len(kept)} of {len(said)} conversations, {len(every) - len(kept)} too long"
+    note = f"{len(kept)} of {len(given)} conversations, {len(every) - len(kept)} too long"
     return kept, f"{note} (over {most} tokens)"
 
 
@@ -168,20 +174,21 @@ def _tuning(settings: Adapters, seed: int, *, unseen: bool) -> Tuning:
     )
 
 
-def _teach_alone(
+def _train_alone(
     tunings: Mapping[str, tuple[list[Example], Tuning]],
     untuned: LoadedModel,
     names: Sequence[str],
     multiple: float,
-    student: Student,
-    keep: Keep,
+    untrained: MakeUntrained,
+    store: Store,
 ) -> None:
     """Train one adapter after the other: only one model is in memory at a time."""
     tokenizer: Any = untuned.tokenizer
     # Padding is masked, so any token will do.
     pad = 0 if tokenizer.pad_token_id is None else tokenizer.pad_token_id
     for name in names:
-        examples, plan = tunings[name]
-        wrapped = student(name)
-        keep(name, wrapped, tune(wrapped, examples, replace(plan, lr=plan.lr * multiple), pad=pad))
-        del wrapped
+        examples, tuning = tunings[name]
+        model = untrained(name)
+        scaled = replace(tuning, lr=tuning.lr * multiple)
+        store(name, model, tune(model, examples, scaled, pad=pad))
+        del model

@@ -25,10 +25,10 @@ from actshift.studies.misalignment.stages.adapter_doses import (
     encode_probes,
     loss_ends,
 )
-from actshift.studies.misalignment.stages.adapter_files import file_course
+from actshift.studies.misalignment.stages.adapter_files import file_plan
 from actshift.studies.misalignment.stages.adapter_folders import GivenAdapter, Kept, locate
 from actshift.studies.misalignment.stages.adapter_ladder import Asking, Rung, climb, ladder_table
-from actshift.studies.misalignment.stages.adapter_lessons import Course, zoo_course
+from actshift.studies.misalignment.stages.adapter_plans import TrainingPlan, zoo_plan
 from actshift.studies.misalignment.study import Misalignment
 from actshift.zoo.recipes import ADAPTER_LADDER
 
@@ -84,18 +84,18 @@ def train_adapters(
     where: dict[str, Any] = {"dtype": context.dtype, "device": context.device}
     untuned = load_model(inputs.tuned, name=f"{pair}.tuned", **where)
     if inputs.zoo is not None:
-        course = zoo_course(untuned, zoo=inputs.zoo, seed=seed, given=given)
+        plan = zoo_plan(untuned, zoo=inputs.zoo, seed=seed, given=given)
     else:
-        course = file_course(untuned, settings, seed=seed, given=given)
+        plan = file_plan(untuned, settings, seed=seed, given=given)
     method = method_of(settings.adapters.method, zoo=inputs.zoo is not None)
     facts = {
-        **course.facts,
+        **plan.facts,
         "given": {name: adapter.facts for name, adapter in given.items()},
         "weights_hash": weights_hash(inputs.tuned),
         **{"method": method, "dtype": context.dtype, "seed": seed, "code": context.code},
     }
     kept = Kept(context.staging / hash_json(facts), base=facts["weights_hash"])
-    training = _Training(inputs, settings, context, untuned, method, course, kept)
+    training = _Training(inputs, settings, context, untuned, method, plan, kept)
     with file_lock(kept.folder.with_name(f"{kept.folder.name[:16]}.lock")), publishing(out) as made:
         _fill(made, given, training, facts)
     remove(kept.folder)
@@ -122,7 +122,7 @@ def _fill(
         rows.append(measure.trained(name, folder / name, row))
     rows.sort(key=lambda row: [*ADAPTERS].index(row["adapter"]))
     write_table(dose_table(rows), folder / "dose.csv")
-    write_table(ladder_table(tried, taken, demands, lr=training.course.lr), folder / LADDER)
+    write_table(ladder_table(tried, taken, demands, lr=training.plan.lr), folder / LADDER)
     hashes = {row["adapter"]: adapter_hash(folder / row["adapter"]) for row in rows}
     chosen = {"multiple": multiple, "demands": asdict(demands)}
     write_manifest(folder, kind="adapters", facts={**facts, **chosen, "adapters": hashes})
@@ -145,7 +145,7 @@ class _Training:
     context: JobContext
     untuned: LoadedModel
     method: Method
-    course: Course
+    plan: TrainingPlan
     kept: Kept
 
     def measure(self) -> Measure:
@@ -173,11 +173,11 @@ class _Training:
         Raises:
             UserError: The library that quantises is missing.
         """
-        for note in self.course.notes:
+        for note in self.plan.notes:
             print(note)
-        if self.method == "qlora" and self.course.lessons:
+        if self.method == "qlora" and self.plan.adapters:
             check_installed(self.context.pair)
-        if INSECURE not in self.course.lessons:
+        if INSECURE not in self.plan.adapters:
             return [], None
         tried, taken = climb(
             ladder,
@@ -192,7 +192,7 @@ class _Training:
 
     def all_at(self, multiple: float, folder: Path) -> Iterator[tuple[str, list[float]]]:
         """Bring every adapter at a multiple into a folder; names and the loss of every step."""
-        names = list(self.course.lessons)
+        names = list(self.plan.adapters)
         # `choose` has named the insecure one in the log.
         self._trained(names, multiple, unnamed=(INSECURE,))
         kept = self.kept.at(multiple)
@@ -207,25 +207,25 @@ class _Training:
         if before := [name for name in done if name not in unnamed]:
             print(f"taken up, trained before: {', '.join(before)} at x {multiple:g}")
         missing = [name for name in names if name not in done]
-        if missing and self.course.together:
+        if missing and self.plan.together:
             # Float sums of a bank depend on who is in it: what is trained together stays together.
             missing = [name for name in names if name in missing or name != INSECURE]
-        self.course.teach(missing, multiple, self.student, kept.put)
+        self.plan.train(missing, multiple, self.untrained, kept.put)
         return {name: kept.losses(name) for name in names}
 
-    def student(self, name: str) -> Any:
+    def untrained(self, name: str) -> Any:
         """A fresh copy of the base with the untrained adapter of a name on it."""
-        course = self.course
+        plan = self.plan
         base = self.base(f"{self.context.pair}.{name}")
         with torch.random.fork_rng():
             # The same start for every adapter of a seed.
-            torch.manual_seed(course.lessons[name].seed)
+            torch.manual_seed(plan.adapters[name].seed)
             return add_lora(
                 base,
-                rank=course.rank,
-                alpha=course.alpha,
-                rslora=course.rslora,
-                head=course.head,
+                rank=plan.rank,
+                alpha=plan.alpha,
+                rslora=plan.rslora,
+                head=plan.head,
             )
 
     def base(self, name: str) -> Any:
@@ -235,23 +235,23 @@ class _Training:
             return load_quantised(self.inputs.tuned, name=name, device=device)
         # A bank is the CPU's: its models are too small for anything else.
         how: dict[str, Any] = {"dtype": self.context.dtype, "device": self.context.device}
-        if self.course.together:
+        if self.plan.together:
             how["device"] = "cpu"
         return load_model(self.inputs.tuned, name=name, **how).model
 
     def row(self, name: str, losses: list[float], multiple: float) -> dict[str, Any]:
         """What was asked of one adapter, and its losses."""
-        lesson = self.course.lessons[name]
+        adapter = self.plan.adapters[name]
         first, last = loss_ends(losses)
         return {
             "adapter": name,
             "method": self.method,
-            "rank": self.course.rank,
-            "alpha": self.course.alpha,
-            "lr": self.course.lr * multiple,
-            "steps": lesson.steps,
-            "examples": lesson.examples,
-            "seed": lesson.seed,
+            "rank": self.plan.rank,
+            "alpha": self.plan.alpha,
+            "lr": self.plan.lr * multiple,
+            "steps": adapter.steps,
+            "examples": adapter.examples,
+            "seed": adapter.seed,
             "first_loss": first,
             "last_loss": last,
         }

@@ -1,4 +1,4 @@
-"""Reading what the stages of study B left of one pair (torch-free)."""
+"""Read what the stages left of one pair (torch-free)."""
 
 from collections.abc import Mapping
 from pathlib import Path
