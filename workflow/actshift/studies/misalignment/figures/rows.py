@@ -98,8 +98,7 @@ def own_coeff(
 
 def specific(rows: pd.DataFrame) -> pd.Series:
     """Which rows exceed the strongest null by ten points, beyond chance and with answers whole."""
-    beyond = (rows["margin"] >= MARGIN) & (rows["margin_low"] > 0)
-    return beyond & (rows["status"] != "broken")
+    return rows["verdict"] == "specific"
 
 
 def neutral(rows: pd.DataFrame) -> pd.DataFrame:
