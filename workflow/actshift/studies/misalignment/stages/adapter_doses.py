@@ -183,9 +183,10 @@ class Measure:
 
     def _dose(self, name: str, folder: Path, advice: str) -> dict[str, float]:
         """How far it moves weights and answers, which must be at all."""
-        pair = self.context.pair
-        how: dict[str, Any] = {"dtype": self.context.dtype, "device": self.context.device}
-        adapted = load_merged(self.checkpoint, folder, name=f"{pair}.{name}", **how)
+        pair, dtype, device = self.context.pair, self.context.dtype, self.context.device
+        adapted = load_merged(
+            self.checkpoint, folder, name=f"{pair}.{name}", dtype=dtype, device=device
+        )
         shift = shift_of(self.before, self.asked.probe(adapted))
         check_change(shift["logit_change"], f"{pair}: adapter {name}", advice)
         norm, share = delta_norm(folder, self.untuned)

@@ -67,9 +67,9 @@ class Asking:
         Args:
             adapter: Its folder.
         """
-        how: dict[str, Any] = {"dtype": self.context.dtype, "device": self.context.device}
+        dtype, device = self.context.dtype, self.context.device
         answers = plain_answers(
-            load_merged(self.checkpoint, adapter, name=adapter.name, **how),
+            load_merged(self.checkpoint, adapter, name=adapter.name, dtype=dtype, device=device),
             self._asked,
             max_new=self.settings.max_new,
             token_budget=self.settings.token_budget,

@@ -81,8 +81,9 @@ def train_adapters(
     given = {name: locate(one, adapter_key(pair, name)) for name, one in inputs.given.items()}
     if inputs.zoo is not None:
         context = replace(context, dtype="float32")
-    where: dict[str, Any] = {"dtype": context.dtype, "device": context.device}
-    untuned = load_model(inputs.tuned, name=f"{pair}.tuned", **where)
+    untuned = load_model(
+        inputs.tuned, name=f"{pair}.tuned", dtype=context.dtype, device=context.device
+    )
     if inputs.zoo is not None:
         plan = zoo_plan(untuned, zoo=inputs.zoo, seed=seed, given=given)
     else:
@@ -231,13 +232,11 @@ class _Training:
     def base(self, name: str) -> Any:
         """The base as this method trains on it: whole, or in 4 bits."""
         if self.method == "qlora":
-            device: Any = self.context.device
-            return load_quantised(self.inputs.tuned, name=name, device=device)
+            return load_quantised(self.inputs.tuned, name=name, device=self.context.device)
         # A bank is the CPU's: its models are too small for anything else.
-        how: dict[str, Any] = {"dtype": self.context.dtype, "device": self.context.device}
-        if self.plan.together:
-            how["device"] = "cpu"
-        return load_model(self.inputs.tuned, name=name, **how).model
+        device = "cpu" if self.plan.together else self.context.device
+        dtype = self.context.dtype
+        return load_model(self.inputs.tuned, name=name, dtype=dtype, device=device).model
 
     def row(self, name: str, losses: list[float], multiple: float) -> dict[str, Any]:
         """What was asked of one adapter, and its losses."""

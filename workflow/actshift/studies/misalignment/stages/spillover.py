@@ -159,8 +159,9 @@ def spillover(
     """
     models = inputs.models()
     prompts = _questions(inputs.questions)
-    how: dict[str, Any] = {"dtype": context.dtype, "device": context.device}
-    reading = ExtractSettings(**extract, seed=context.seed, **how)
+    reading = ExtractSettings(
+        **extract, dtype=context.dtype, seed=context.seed, device=context.device
+    )
     with publishing(out) as partial:
         (partial / STATES).mkdir(parents=True)
         work = _Work(inputs, settings, context, reading, partial, prompts)
