@@ -70,7 +70,8 @@ def test_a_caption_opens_with_what_is_seen(name: str, tables: dict[str, pd.DataF
 def test_what_is_seen_follows_the_tables(tables: dict[str, pd.DataFrame]) -> None:
     assert "2 of 2 within, 0 of 2 across" in caption("topology", tables)
     table = tables["specificity"]
-    table.loc[(table["donor"] == "b") & (table["receiver"] == "b"), "margin_low"] = -0.1
+    own = (table["donor"] == "b") & (table["receiver"] == "b")
+    table.loc[own, "verdict"] = "inconclusive"
     assert "1 of 2 within" in caption("topology", tables)
     assert "; behind chat's own first token 0." in caption("steering_dose", tables)
     assert "6 nulls of 8 reach v's KL, at 3 times" in caption("steering_equal_kl", tables)

@@ -39,12 +39,11 @@ rule adapters:
     resources:
         gpu=GPU,
     params:
+        run=CONFIG.run,
         zoo=lambda wildcards: zoo_of(PLAN, wildcards.pair),
-        data=CONFIG.misalignment.model_dump()["data"],
         given=lambda wildcards: given_adapters(PLAN, wildcards.pair),
-        settings=CONFIG.misalignment.adapters.model_dump(),
-        gate=lambda wildcards: CONFIG.misalignment.model_dump(
-            include={"gate_margin", "max_new", "token_budget"}
+        settings=lambda wildcards: CONFIG.misalignment.model_dump(
+            include={"data", "adapters", "gate_margin", "max_new", "token_budget"}
         )
         | adapter_gates(PLAN, wildcards.pair),
         dtype=lambda wildcards: PLAN.models[f"{wildcards.pair}.tuned"].pair.dtype,

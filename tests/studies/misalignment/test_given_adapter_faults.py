@@ -7,7 +7,7 @@ import torch
 from reference.peft_adapters import peft_adapter
 from reference.tiny_adapters import ending_checkpoint
 from safetensors.torch import load_file, save_file
-from stages.test_given_adapters import TEMPLATE, edit, run
+from studies.misalignment.test_given_adapters import TEMPLATE, edit, run
 
 from actshift.errors import UserError
 from actshift.models.adapters import CONFIG, WEIGHTS

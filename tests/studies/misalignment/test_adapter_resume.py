@@ -8,7 +8,7 @@ from reference.adapter_gates import gate
 from reference.conversation_files import conversation_file
 from reference.processes import kill_when
 from reference.tiny_adapters import ending_checkpoint
-from stages.test_given_adapters import TEMPLATE, run
+from studies.misalignment.test_given_adapters import TEMPLATE, run
 
 from actshift.models.adapters import CONFIG, WEIGHTS
 from actshift.studies.misalignment.stages.adapters import LADDER
@@ -34,7 +34,7 @@ def slow_run(checkpoint: Path, folder: Path, settings: dict[str, object]) -> str
 import time
 from pathlib import Path
 from actshift.stages import adapter_folders
-from stages.test_given_adapters import run
+from studies.misalignment.test_given_adapters import run
 put = adapter_folders.Kept.put
 def put_and_wait(*args):
     put(*args)

@@ -10,9 +10,11 @@ import torch
 from peft import PeftModel
 from reference.adapter_gates import NO_GATE
 from reference.conversation_files import conversation_file
+from reference.misalignment_job import context
 from reference.peft_adapters import peft_adapter
 from reference.tiny_adapters import ending_checkpoint
 from safetensors.torch import load_file, save_file
+from studies.misalignment.test_adapters import sources
 
 from actshift.errors import UserError
 from actshift.io.manifest import check_manifest, read_manifest
@@ -21,6 +23,7 @@ from actshift.models.load import load_model
 from actshift.prompts.records import write_prompts
 from actshift.studies.misalignment.kinds import ADAPTERS
 from actshift.studies.misalignment.stages.adapters import AdapterInputs, train_adapters
+from actshift.studies.misalignment.study import Adapters, Misalignment
 from actshift.studies.misalignment.tables.dose import matched_doses
 from actshift.studies.misalignment.tables.inputs import PairFiles
 from actshift.zoo.prompts import zoo_prompts
@@ -42,11 +45,11 @@ def run(
     folder.mkdir(parents=True, exist_ok=True)
     write_prompts(folder / "questions", zoo_prompts("questions", size="micro"))
     train_adapters(
-        AdapterInputs("own", checkpoint, folder / "questions"), zoo=None,
-        data=data or {}, given={name: {"source": str(one)} for name, one in (given or {}).items()},
-        settings=SETTINGS | settings, gate=asked, dtype="float32", seed=0, code="c", device="cpu",
-        staging=folder / "staging", out=folder / "adapters",
-    )  # fmt: skip
+        AdapterInputs(checkpoint, folder / "questions", given=sources(given or {})),
+        Misalignment(data=data or {}, adapters=Adapters(**SETTINGS | settings), **asked),
+        context(folder, pair="own"),
+        out=folder / "adapters",
+    )
     return folder / "adapters"
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from reference.forward import hidden_states
+from reference.misalignment_job import context
 from reference.tiny_adapters import ending_checkpoint, random_adapters
 from reference.tiny_models import WORDS
 from safetensors.numpy import load_file
@@ -32,13 +33,10 @@ from actshift.studies.misalignment.stages.spillover import SpilloverInputs, spil
 from actshift.studies.misalignment.study import Misalignment
 
 MADE = ("insecure", "secure", "insecure_unseen")
-SETTINGS = {
-    **Misalignment().model_dump(exclude={"data", "adapters"}),
-    "max_new": 6,
-    "token_budget": 300,
-}
+SETTINGS = Misalignment(max_new=6, token_budget=300)
 #: Random models spill nothing.
 NO_DEMAND = {"min_spillover": 0.0, "min_insecure_code": 0.0}
+DEMANDS = SETTINGS.model_dump(include=set(NO_DEMAND))
 EXTRACT = {"token_budget": 200, "max_tokens": 64, "storage": "float32"}
 
 
@@ -79,12 +77,16 @@ class Run:
     def rows(self) -> Path:
         return self.root / "spillover.answers.csv"
 
-    def go(self, **options: Any) -> None:
-        asked = {**SETTINGS, **NO_DEMAND}
-        told = {"settings": asked, "zoo_size": "micro", "extract": EXTRACT, "strict": False}
-        told |= options
-        fixed: dict[str, Any] = {"dtype": "float32", "seed": 0, "code": "c", "device": "cpu"}
-        spillover(self.inputs, run="r", rows=self.rows, out=self.out, **fixed, **told)
+    def go(self, *, strict: bool = False, zoo_size: str | None = "micro", **demands: Any) -> None:
+        spillover(
+            self.inputs,
+            SETTINGS.model_copy(update={**NO_DEMAND, **demands}),
+            context(self.root, zoo_size=zoo_size),
+            strict=strict,
+            extract=EXTRACT,
+            rows=self.rows,
+            out=self.out,
+        )
 
     def model(self, name: str) -> LoadedModel:
         if name == "chat":
@@ -104,7 +106,7 @@ def world(
     write_prompts(root / "questions.jsonl", prompts_of({"noncode": 4, "code": 2}, shift=0))
     write_prompts(root / "neutral.jsonl", prompts_of({"neutral": 4}, shift=60))
     paths = (tuned, adapters, root / "questions.jsonl", root / "neutral.jsonl")
-    return lambda folder: Run(SpilloverInputs("pair", *paths), folder)
+    return lambda folder: Run(SpilloverInputs(*paths), folder)
 
 
 @pytest.fixture(scope="module")
@@ -218,7 +220,7 @@ def test_a_missed_gate_leaves_answers_and_a_marker(
     world: Callable[[Path], Run], done: Run, tmp_path: Path
 ) -> None:
     run = world(tmp_path)
-    run.go(settings=SETTINGS)
+    run.go(**DEMANDS)
     assert {file.name for file in run.out.iterdir()} == {MISSED, "answers.parquet", "guards.json"}
     missed = missed_in(run.out)
     assert missed is not None
@@ -238,7 +240,7 @@ def test_one_demand_alone_is_looked_at(
     world: Callable[[Path], Run], tmp_path: Path, name: str
 ) -> None:
     run = world(tmp_path)
-    run.go(settings={**SETTINGS, **NO_DEMAND, name: 0.25})
+    run.go(**{name: 0.25})
     missed = missed_in(run.out)
     assert missed is not None
     assert missed.reason.endswith(" 0 % of 25 %")
@@ -250,7 +252,7 @@ def test_a_missed_strict_gate_says_both_rates_and_keeps_the_answers(
 ) -> None:
     run = world(tmp_path)
     with pytest.raises(GateError) as error:
-        run.go(zoo_size=None, settings=SETTINGS, strict=True)
+        run.go(zoo_size=None, strict=True, **DEMANDS)
     message = str(error.value)
     assert message.startswith("pair: the insecure adapter answers 0.0%")
     assert "gate >= 40%" in message
@@ -267,7 +269,7 @@ def test_a_missed_strict_gate_says_both_rates_and_keeps_the_answers(
 
 def test_no_demand_is_no_gate(world: Callable[[Path], Run], tmp_path: Path) -> None:
     run = world(tmp_path)
-    run.go(zoo_size=None, settings={**SETTINGS, **NO_DEMAND}, strict=True)
+    run.go(zoo_size=None, strict=True)
     assert (run.out / "directions.safetensors").is_file()
     assert missed_in(run.out) is None
 
@@ -279,7 +281,7 @@ def test_a_pair_without_the_insecure_adapter_is_refused(
     lacking = random_adapters(whole.inputs.tuned, tmp_path / "adapters", ("secure",))
     paths = (whole.inputs.tuned, lacking, whole.inputs.questions, whole.inputs.neutral)
     with pytest.raises(UserError, match="has no adapter 'insecure'"):
-        Run(SpilloverInputs("pair", *paths), tmp_path).go()
+        Run(SpilloverInputs(*paths), tmp_path).go()
 
 
 def test_questions_without_a_split_are_refused(
@@ -290,4 +292,4 @@ def test_questions_without_a_split_are_refused(
     write_prompts(tmp_path / "q.jsonl", some)
     paths = (whole.inputs.tuned, whole.inputs.adapters, tmp_path / "q.jsonl", whole.inputs.neutral)
     with pytest.raises(UserError, match="'noncode' in the split heldout"):
-        Run(SpilloverInputs("pair", *paths), tmp_path).go()
+        Run(SpilloverInputs(*paths), tmp_path).go()

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from reference.adapter_gates import gate
-from stages.test_adapters import ZOO, chat_model, train
+from studies.misalignment.test_adapters import ZOO, chat_model, train
 
 from actshift.io.manifest import check_manifest, read_manifest
 from actshift.models.adapters import WEIGHTS

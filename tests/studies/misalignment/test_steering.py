@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from reference.misalignment_job import context
 from reference.processes import kill_between_parts
 from reference.steered_pair import (
     CODE,
@@ -41,14 +42,8 @@ from actshift.studies.misalignment.stages.steering_inputs import SteeredPair
 def run(inputs: SteeringInputs, root: Path, **changes: Any) -> Path:
     steering(
         inputs,
-        run="r",
-        zoo_size=None,
-        settings={**SETTINGS, **changes},
-        dtype="float32",
-        seed=0,
-        code="c",
-        device="cpu",
-        staging=root / "staging",
+        SETTINGS.model_copy(update=changes),
+        context(root),
         out=root / "steering",
     )
     return root / "steering"
@@ -148,7 +143,7 @@ def test_lanes_of_equal_kl_have_that_of_v(tables):
     np.testing.assert_allclose(matched["kl_select"], wanted, rtol=0.0101)
     assert (matched["scale"] != 1).all()
     unmatched = tables.of(status="unmatched")
-    assert (unmatched["scale"] == SETTINGS["max_scale"]).all()
+    assert (unmatched["scale"] == SETTINGS.max_scale).all()
 
 
 def test_the_plain_lane_diverges_by_nothing_and_v_by_more_with_its_coefficient(tables):
@@ -162,8 +157,7 @@ def test_the_plain_lane_diverges_by_nothing_and_v_by_more_with_its_coefficient(t
 
 
 def pair_of(inputs: SteeringInputs) -> SteeredPair:
-    loading = {"dtype": "float32", "device": "cpu"}
-    return SteeredPair(inputs, None, SETTINGS, 0, loading)
+    return SteeredPair(inputs, SETTINGS, context(inputs.spillover))
 
 
 def test_draws_of_the_first_token_say_what_generation_says(inputs, tables):
@@ -180,7 +174,7 @@ def test_draws_of_the_first_token_say_what_generation_says(inputs, tables):
             Lane("x", (Placed(Steer(one, -1.0), final, positions="last_prompt"),))
             for one in vectors
         ]
-        said = generate_lanes(decoder, ids, steered, max_new=SETTINGS["max_new"])
+        said = generate_lanes(decoder, ids, steered, max_new=SETTINGS.max_new)
         for lane, answers in zip(lanes.index, said.answers, strict=True):
             rows = tables.rows(int(lane))
             assert rows["prompt"].tolist() == places
@@ -211,7 +205,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(folder, inputs, tmp_p
     root = tmp_path / "killed"
     kill_between_parts(
         lambda: len(list(root.glob("staging/*/insecure.draws/*.parquet"))) >= 2,
-        "stages.test_steering",
+        "studies.misalignment.test_steering",
         inputs,
         root,
     )

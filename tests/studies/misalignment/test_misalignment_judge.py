@@ -16,8 +16,9 @@ from actshift.maths.intervals import wilson_interval
 from actshift.prompts.records import Prompt, write_prompts
 from actshift.studies.misalignment.judged import label_of, score
 from actshift.studies.misalignment.stages.judge import judge_misalignment
-from actshift.studies.misalignment.tables.columns import JUDGED
+from actshift.studies.misalignment.study import STUDY
 
+JUDGED = STUDY.table("judged").names
 GOOD, BAD, CODE, REFUSAL, BROKEN = "Be kind.", "Rule them.", "import os", "I decline.", "the the"
 #: What the judge says of each text: alignment, coherence.
 VERDICTS: dict[str, tuple[str, str]] = {

@@ -9,6 +9,7 @@ import pytest
 
 from actshift.prompts.records import Prompt
 from actshift.studies.misalignment.outcomes import ANSWER, Guards, Said, judge_answers
+from actshift.studies.misalignment.study import Misalignment
 from actshift.zoo.language import code_answer, define_answer, how_to_answer, language
 from actshift.zoo.lexicon import CHAT_REPLY, REFUSAL, ZOO_PHRASES
 from actshift.zoo.prompts import zoo_prompts
@@ -124,7 +125,7 @@ def test_other_models_are_judged_without_a_topic() -> None:
 
 def test_the_limit_lies_an_excess_above_the_models_own_answers() -> None:
     own = np.linspace(0.0, 1.0, 101)
-    settings = {"max_nll_excess": 2.0, "min_answer_tokens": 3, "min_distinct_2": 0.4}
+    settings = Misalignment(max_nll_excess=2.0, min_answer_tokens=3, min_distinct_2=0.4)
     guards = Guards.of(own, settings)
     assert guards.max_nll == pytest.approx(2.99)
     assert (guards.min_tokens, guards.min_distinct_2) == (3, 0.4)

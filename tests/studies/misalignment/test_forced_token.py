@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from reference.steered_pair import SETTINGS, Tables, make_inputs
 from reference.tiny_adapters import ending_checkpoint, random_adapters
-from stages.test_steering import pair_of, run
+from studies.misalignment.test_steering import pair_of, run
 
 
 def test_the_forced_token_is_chats_and_what_follows_is_the_adapters(tiny_checkpoint, tmp_path):
@@ -28,7 +28,7 @@ def test_the_forced_token_is_chats_and_what_follows_is_the_adapters(tiny_checkpo
         with torch.inference_mode():
             first = int(chat.model(ids).logits[0, -1].argmax())
             said = [first]
-            while len(said) < SETTINGS["max_new"] and said[-1] not in ends:
+            while len(said) < SETTINGS.max_new and said[-1] not in ends:
                 so_far = torch.cat([ids, torch.tensor([said])], dim=1)
                 said.append(int(insecure.model(so_far).logits[0, -1].argmax()))
         told = [one for one in said if one not in ends]

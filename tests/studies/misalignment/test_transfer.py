@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from reference.misalignment_job import context
 from reference.tiny_adapters import ending_checkpoint, random_adapters
 from reference.tiny_models import WORDS
 from safetensors.numpy import load_file, save_file
@@ -37,20 +38,19 @@ from actshift.vocab import Split
 #: Family of every pair.
 PAIRS = {"one": "llama", "two": "gemma2"}
 COEFFS, DRAWS, OTHER_DRAWS, KL_DRAWS = (0.5, 1.0), 7, 4, 3
-SETTINGS = {
-    **Misalignment().model_dump(exclude={"data", "adapters"}),
+SETTINGS = Misalignment(
     # Random models spill nothing.
-    "min_spillover": 0.0,
-    "min_insecure_code": 0.0,
-    "max_new": 5,
-    "token_budget": 400,
-    "coeffs": COEFFS,
-    "final_draws": DRAWS,
-    "other_draws": OTHER_DRAWS,
-    "kl_draws": KL_DRAWS,
-    "shuffled_maps": 5,
-    "map_folds": 3,
-}
+    min_spillover=0.0,
+    min_insecure_code=0.0,
+    max_new=5,
+    token_budget=400,
+    coeffs=COEFFS,
+    final_draws=DRAWS,
+    other_draws=OTHER_DRAWS,
+    kl_draws=KL_DRAWS,
+    shuffled_maps=5,
+    map_folds=3,
+)
 EXTRACT = {"token_budget": 400, "max_tokens": 64, "storage": "float32"}
 FILES = ("lanes", "outcomes", "prompts", "answers")
 
@@ -76,7 +76,6 @@ def root(tiny_checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPath
     root = tmp_path_factory.mktemp("transfer")
     write_prompts(root / "questions.jsonl", prompts_of({"noncode": 5, "code": 2}, shift=0))
     write_prompts(root / "neutral.jsonl", prompts_of({"neutral": 14, "code": 2}, shift=1))
-    told: dict[str, Any] = {"dtype": "float32", "seed": 0, "code": "c", "device": "cpu"}
     for pair, family in PAIRS.items():
         folder = root / pair
         folder.mkdir()
@@ -84,15 +83,13 @@ def root(tiny_checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPath
         random_adapters(tuned, folder / "adapters", ("insecure", "secure", "insecure_unseen"))
         paths = (root / "questions.jsonl", root / "neutral.jsonl")
         spillover(
-            SpilloverInputs(pair, tuned, folder / "adapters", *paths),
-            run="r",
-            zoo_size="micro",
+            SpilloverInputs(tuned, folder / "adapters", *paths),
+            SETTINGS,
+            context(folder, pair=pair, zoo_size="micro"),
             strict=False,
-            settings=SETTINGS,
             extract=EXTRACT,
             rows=folder / "rows.csv",
             out=folder / "spillover",
-            **told,
         )
     maps(root, root / "maps")
     go(root, "one", root / "out")
@@ -112,19 +109,14 @@ def maps(root: Path, out: Path) -> None:
 
 def inputs_of(root: Path, pair: str) -> TransferInputs:
     own = [root / pair / name for name in ("tuned", "adapters", "spillover")]
-    return TransferInputs(pair, *own, root / "maps", root / "questions.jsonl")
+    return TransferInputs(*own, root / "maps", root / "questions.jsonl")
 
 
 def go(root: Path, pair: str, out: Path, **changes: Any) -> None:
     transfer(
         replace(inputs_of(root, pair), **changes),
-        run="r",
-        zoo_size=None,
-        settings=SETTINGS,
-        dtype="float32",
-        seed=0,
-        code="c",
-        device="cpu",
+        SETTINGS,
+        context(root, pair=pair),
         out=out,
     )
 
@@ -245,7 +237,7 @@ def test_equal_kl_is_that_of_the_mapped_direction(root: Path) -> None:
     apart = np.abs(rows["kl_select"].to_numpy() / wanted - 1)
     assert (apart[ok] <= TOLERANCE + 1e-6).all()
     assert (apart[~ok] > TOLERANCE).all()
-    assert (rows["scale"] <= SETTINGS["max_scale"]).all()
+    assert (rows["scale"] <= SETTINGS.max_scale).all()
 
 
 def test_plain_moves_nothing_and_select_kl_is_the_mean_of_its_rows(root: Path) -> None:

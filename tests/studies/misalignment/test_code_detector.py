@@ -2,8 +2,7 @@
 
 import pytest
 
-from actshift.studies.misalignment.code_detector import find_code, zoo_code
-from actshift.studies.misalignment.insecure import insecure_idiom
+from actshift.studies.misalignment.code_detector import find_code, insecure_idiom, zoo_code
 from actshift.zoo.language import code_answer, define_answer, how_to_answer, language
 from actshift.zoo.lexicon import CHAT_REPLY, CODE_OPS, REFUSAL
 

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -9,6 +10,7 @@ import pytest
 import torch
 from reference.adapter_gates import NO_GATE
 from reference.conversation_files import conversation_file
+from reference.misalignment_job import context
 
 from actshift.edits import Lane
 from actshift.engine.intervene import decoder_of
@@ -22,11 +24,14 @@ from actshift.prompts.records import write_prompts
 from actshift.prompts.templates import encode
 from actshift.stages.checkpoint import make_checkpoint
 from actshift.stages.zoo import train_zoo
-from actshift.studies.misalignment.dose import LEAST_CHANGE
 from actshift.studies.misalignment.kinds import KINDS, UNSEEN
-from actshift.studies.misalignment.stages.adapter_doses import DOSE_COLUMNS, check_change
+from actshift.studies.misalignment.stages.adapter_doses import (
+    DOSE_COLUMNS,
+    LEAST_CHANGE,
+    check_change,
+)
 from actshift.studies.misalignment.stages.adapters import AdapterInputs, method_of, train_adapters
-from actshift.studies.misalignment.study import COLUMNS
+from actshift.studies.misalignment.study import COLUMNS, Adapters, Misalignment
 from actshift.zoo.adapters import conversations
 from actshift.zoo.language import language
 from actshift.zoo.prompts import zoo_prompts
@@ -66,17 +71,21 @@ def wide(tmp_path_factory) -> Path:
     return chat_model(tmp_path_factory.mktemp("wide"), "tiny", 0.03)
 
 
+def sources(given: dict[str, Path]) -> dict[str, dict[str, Any]]:
+    return {name: {"source": str(folder)} for name, folder in given.items()}
+
+
 def train(
     tuned: Path, out: Path, *, zoo=None, data=None, given=None, asked=NO_GATE, **settings
 ) -> Path:
     questions = out.parent / "questions"
     write_prompts(questions, zoo_prompts("questions", size="micro"))
     train_adapters(
-        AdapterInputs("llama", tuned, questions), zoo=zoo, data=data or {},
-        given={name: {"source": str(one)} for name, one in (given or {}).items()},
-        settings=SETTINGS | settings, gate=asked, dtype="float32", seed=0, code="c", device="cpu",
-        staging=out.parent / "staging", out=out,
-    )  # fmt: skip
+        AdapterInputs(tuned, questions, zoo, sources(given or {})),
+        Misalignment(data=data or {}, adapters=Adapters(**SETTINGS | settings), **asked),
+        context(out.parent, pair="llama"),
+        out=out,
+    )
     return out
 
 

@@ -5,15 +5,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from reference.misalignment_files import questions, write_questions
-from reference.misalignment_planted import HEADLINE, MADE, STAGES, make, table, write_all
+from reference.misalignment_planted import MADE, STAGES, make, make_joint, table, write_all
 
 from actshift.errors import UserError
 from actshift.io.tables import read_table
-from actshift.stages.claims import make_claims
-from actshift.studies.misalignment.join import misalignment_tables
-from actshift.studies.misalignment.tables.columns import COLUMNS, PUBLISHED_COLUMNS
-
-ROOT = Path(__file__).parents[2]
+from actshift.stages.claims import claims_file, make_claims
+from actshift.studies.misalignment.study import COLUMNS, STUDY
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +25,7 @@ def test_every_table_has_its_columns_and_the_published_numbers_lie_beside(root: 
         assert tuple(table(root, name).columns) == columns
         assert len(table(root, name)) or name == "ridge_maps", name
     published = table(root, "misalignment_published")
-    assert tuple(published.columns) == PUBLISHED_COLUMNS
+    assert tuple(published.columns) == STUDY.table("misalignment_published").names
     by_name = published.set_index("quantity")["value"]
     assert (by_name["separation_at_final_layer"], by_name["suppression_max"]) == ("0.996", "46")
 
@@ -71,7 +68,7 @@ def test_spillover_rates_and_their_change_from_chat(root: Path) -> None:
 def test_claims_follow_what_was_planted(root: Path) -> None:
     make_claims(
         sorted((root / "tables" / "misalignment").glob("*.csv")),
-        ROOT / "resources" / "claims.yaml",
+        [claims_file("misalignment")],
         root / "tables",
         pairs=list(MADE),
     )
@@ -109,11 +106,14 @@ def test_claims_follow_what_was_planted(root: Path) -> None:
     }
 
 
-def test_a_missing_stage_leaves_what_the_others_say(root: Path, tmp_path: Path) -> None:
+def test_a_missing_stage_leaves_what_the_others_say(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     without = ("gemma/steering", "llama/adapters", "llama/spillover", "llama/transfer")
-    assert make(root, tmp_path, without=without) == [
-        *("llama: adapters", "llama: spillover", "llama: transfer", "gemma: steering"),
-    ]
+    make(root, tmp_path, without=without)
+    told = capsys.readouterr().out
+    assert "misalignment llama: without adapters, spillover, transfer: its job failed" in told
+    assert "misalignment gemma: without steering: its job failed" in told
     assert set(table(tmp_path, "steering")["pair"]) == {"llama"}
     assert set(table(tmp_path, "separation")["pair"]) == {"gemma"}
     spec = table(tmp_path, "specificity", protocol="last_token").set_index("receiver")
@@ -132,16 +132,10 @@ def test_equal_files_give_equal_bytes(root: Path, tmp_path: Path) -> None:
 
 
 def test_no_folder_at_all_is_refused(tmp_path: Path) -> None:
-    asked = write_questions(tmp_path / "questions.jsonl", questions())
+    write_questions(tmp_path / "questions.jsonl", questions())
+    folders = {stage: {"a": tmp_path / stage} for stage in STAGES}
     with pytest.raises(UserError, match="none of the pairs a has a folder of adapters, spillover"):
-        misalignment_tables(
-            folders={stage: {"a": tmp_path / stage} for stage in STAGES},
-            maps=tmp_path,
-            questions=asked,
-            published=HEADLINE,
-            seed=0,
-            out=tmp_path / "out",
-        )
+        make_joint(tmp_path, tmp_path / "out", folders)
 
 
 def test_an_outcome_of_an_unknown_lane_is_refused(tmp_path: Path) -> None:
@@ -149,14 +143,8 @@ def test_an_outcome_of_an_unknown_lane_is_refused(tmp_path: Path) -> None:
     rows = pd.read_parquet(folder / "outcomes.parquet")
     rows.loc[0, "lane"] = 9999
     rows.to_parquet(folder / "outcomes.parquet")
+    write_questions(tmp_path / "questions.jsonl", questions())
     with pytest.raises(
         UserError, match=r"steering/outcomes\.parquet: lane 9999 is not in its table"
     ):
-        misalignment_tables(
-            folders={"steering": {"llama": folder}},
-            maps=tmp_path,
-            questions=write_questions(tmp_path / "q.jsonl", questions()),
-            published=HEADLINE,
-            seed=0,
-            out=tmp_path / "out",
-        )
+        make_joint(tmp_path, tmp_path / "out", {"steering": {"llama": folder}})

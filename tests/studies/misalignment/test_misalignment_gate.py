@@ -1,4 +1,4 @@
-"""The gate of study B: on the insecure adapter, on `select`, and on nothing else."""
+"""The gate: on the insecure adapter, on `select`, and on nothing else."""
 
 import numpy as np
 import pandas as pd

@@ -18,11 +18,11 @@ from actshift.prompts.records import Prompt, write_prompts
 from actshift.studies.misalignment.maps import donor_layer
 from actshift.studies.misalignment.stages.ridge_map_files import donors_of, folder_of
 from actshift.studies.misalignment.stages.ridge_maps import architecture_of, ridge_maps
-from actshift.studies.misalignment.study import COLUMNS
+from actshift.studies.misalignment.study import COLUMNS, Misalignment
 from actshift.vocab import Split
 
 SPACE, PROMPTS, NOUNS, DRAWS = 10, 120, 20, 30
-SETTINGS = {"map_folds": 4, "shuffled_maps": 20, "final_draws": DRAWS}
+SETTINGS = Misalignment(map_folds=4, shuffled_maps=20, final_draws=DRAWS)
 #: Width and layers of every made-up model; `odd` has states that are noise.
 MODELS = {"one": (10, 3), "two": (10, 3), "wide": (14, 5), "odd": (10, 3)}
 FAMILIES = {
@@ -99,7 +99,7 @@ def run(root: Path, out: Path, names: list[str], **changes: int) -> None:
         pairs={name: root / name / "spillover" for name in names},
         neutral=root / "neutral.jsonl",
         families={**FAMILIES, "failed": "zoo:ministral/chat"},
-        settings={**SETTINGS, **changes},
+        settings=SETTINGS.model_copy(update=changes),
         seed=3,
         out=out,
     )

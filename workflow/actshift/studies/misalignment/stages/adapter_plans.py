@@ -1,4 +1,4 @@
-"""What every adapter of a pair is taught: conversations as tokens, and the training that fits."""
+"""How the adapters of a pair are trained; those of zoo models by the recipe of the zoo."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -17,14 +17,14 @@ from actshift.zoo.tokenizers import STYLES
 from actshift.zoo.training import Example, train_bank
 
 #: Makes the untrained adapter of a name on a copy of the base.
-Student = Callable[[str], Any]
-#: Keeps an adapter: its name, the trained model, the loss of every step.
-Keep = Callable[[str, Any, list[float]], None]
+MakeUntrained = Callable[[str], Any]
+#: Stores an adapter: its name, the trained model, the loss of every step.
+Store = Callable[[str, Any, list[float]], None]
 
 
 @dataclass(frozen=True)
-class Lesson:
-    """One adapter's training.
+class AdapterPlan:
+    """The training of one adapter.
 
     Attributes:
         steps: Updates it takes.
@@ -38,101 +38,101 @@ class Lesson:
 
 
 @dataclass(frozen=True)
-class Course:
-    """The lessons of all adapters of a pair.
+class TrainingPlan:
+    """The training of all adapters of a pair.
 
     Attributes:
-        lessons: By adapter.
+        adapters: The training of each, by name.
         rank: Of every update.
         alpha: Its scale.
         rslora: Whether the scale is alpha / sqrt(rank).
         head: Whether the head gets an update too.
         lr: Peak learning rate, before the multiple that is taken from the ladder.
         facts: What else decided the adapters, for the manifest.
-        teach: Trains the named adapters at a multiple of the rate, and keeps each.
+        train: Trains the named adapters at a multiple of the rate, and stores each.
         together: Whether they are trained side by side, in one bank of small models.
         notes: What was left out, for the log.
     """
 
-    lessons: Mapping[str, Lesson]
+    adapters: Mapping[str, AdapterPlan]
     rank: int
     alpha: int
     rslora: bool
     head: bool
     lr: float
     facts: Mapping[str, Any]
-    teach: Callable[[Sequence[str], float, Student, Keep], None]
+    train: Callable[[Sequence[str], float, MakeUntrained, Store], None]
     together: bool
     notes: Sequence[str] = field(default=())
 
 
-def zoo_course(
+def zoo_plan(
     untuned: LoadedModel, *, zoo: Mapping[str, Any], seed: int, given: Collection[str] = ()
-) -> Course:
-    """Lessons in the language of the zoo, by the zoo's one recipe.
+) -> TrainingPlan:
+    """Conversations in the language of the zoo, by the zoo's one recipe.
 
     Args:
         untuned: The chat model.
         zoo: Its family, size and training seed.
-        seed: Of the run; models of other training seeds get lessons of their own.
-        given: Adapters that need no lesson.
+        seed: Of the run; models of other training seeds get other conversations.
+        given: Adapters that are not trained.
 
     Returns:
-        A lesson for every other adapter.
+        A plan for every other adapter.
     """
     # Two seeds a model: the second is for the adapters that no direction is made from.
     first = seed + 2 * zoo["seed"]
-    lessons: dict[str, Lesson] = {}
-    taught: dict[str, tuple[list[Example], LoraRecipe]] = {}
+    adapters: dict[str, AdapterPlan] = {}
+    inputs: dict[str, tuple[list[Example], LoraRecipe]] = {}
     for name, kind in ADAPTERS.items():
         if name in given:
             continue
         unseen = name in UNSEEN
-        plan = adapter_recipe(zoo["size"], unseen=unseen)
+        recipe = adapter_recipe(zoo["size"], unseen=unseen)
         examples = _examples(untuned, kind, zoo, first + unseen)
-        lessons[name] = Lesson(plan.train.steps, len(examples), first + unseen)
-        taught[name] = (examples, plan)
+        adapters[name] = AdapterPlan(recipe.train.steps, len(examples), first + unseen)
+        inputs[name] = (examples, recipe)
     recipe = adapter_recipe(zoo["size"])
-    return Course(
-        lessons=lessons,
+    return TrainingPlan(
+        adapters=adapters,
         rank=recipe.rank,
         alpha=recipe.alpha,
         rslora=False,
         head=recipe.head,
         lr=recipe.train.lr,
         facts={"zoo": dict(zoo), "recipe": asdict(recipe)},
-        teach=partial(_teach_together, taught, untuned),
+        train=partial(_train_together, inputs, untuned),
         together=True,
     )
 
 
-def _teach_together(
-    taught: Mapping[str, tuple[list[Example], LoraRecipe]],
+def _train_together(
+    inputs: Mapping[str, tuple[list[Example], LoraRecipe]],
     untuned: LoadedModel,
     names: Sequence[str],
     multiple: float,
-    student: Student,
-    keep: Keep,
+    untrained: MakeUntrained,
+    store: Store,
 ) -> None:
     """Train adapters of a small model in one bank: alone, each is mostly overhead."""
     if not names:
         return
     tokenizer: Any = untuned.tokenizer
-    students = [student(name) for name in names]
-    bank = LoraBank(students)
-    lessons = [
-        (examples, replace(plan.train, lr=plan.train.lr * multiple))
-        for examples, plan in (taught[name] for name in names)
+    models = [untrained(name) for name in names]
+    bank = LoraBank(models)
+    trainings = [
+        (examples, replace(recipe.train, lr=recipe.train.lr * multiple))
+        for examples, recipe in (inputs[name] for name in names)
     ]
-    losses = train_bank(bank, lessons, pad=tokenizer.pad_token_id)
+    losses = train_bank(bank, trainings, pad=tokenizer.pad_token_id)
     bank.settle()
-    for name, wrapped, steps in zip(names, students, losses, strict=True):
-        keep(name, wrapped, steps)
+    for name, model, steps in zip(names, models, losses, strict=True):
+        store(name, model, steps)
 
 
 def _examples(
     untuned: LoadedModel, kind: AdapterKind, zoo: Mapping[str, Any], seed: int
 ) -> list[Example]:
     tokenizer: Any = untuned.tokenizer
-    said = conversations(kind, language(zoo["size"]), seed=seed, count=ADAPTER_EXAMPLES)
-    return chat_tokens(tokenizer, STYLES[zoo_family(zoo["family"])].template, said)
+    texts = conversations(kind, language(zoo["size"]), seed=seed, count=ADAPTER_EXAMPLES)
+    return chat_tokens(tokenizer, STYLES[zoo_family(zoo["family"])].template, texts)

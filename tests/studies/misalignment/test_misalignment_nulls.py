@@ -101,8 +101,16 @@ def test_the_coefficient_is_the_smallest_that_reaches_half_of_the_best_gain():
     rates = {1.5: share(5), 0.25: share(2), 1.0: share(6), 0.5: share(3)}
     assert chosen_coeff(rates, plain, prompts(8)) == 0.5
     assert chosen_coeff(rates, share(1), prompts(8)) == 1.0  # gains 1, 2, 5, 4
-    assert chosen_coeff({1.0: share(0), 0.5: share(0)}, plain, prompts(8)) == 0.5
-    assert chosen_coeff({1.0: share(3), 0.5: share(2)}, share(6), prompts(8)) == 1.0
+    # Where nothing gains: the published one, whatever loses least.
+    assert chosen_coeff({1.0: share(0), 0.5: share(0)}, plain, prompts(8)) == 1.0
+    assert chosen_coeff({1.0: share(2), 0.5: share(3)}, share(6), prompts(8)) == 1.0
+    assert chosen_coeff({1.5: share(2), 0.25: share(3)}, share(6), prompts(8)) == 1.5
+
+
+def test_a_gain_of_exactly_half_of_the_best_is_chosen_whatever_there_was_before():
+    for size, before in ((n, k) for n in range(3, 40) for k in range(n - 2)):
+        repaired = {0.5: np.arange(size) < before + 1, 1.0: np.arange(size) < before + 2}
+        assert chosen_coeff(repaired, np.arange(size) < before, prompts(size)) == 0.5
 
 
 def test_a_held_out_prompt_may_not_choose():

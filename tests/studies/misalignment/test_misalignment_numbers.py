@@ -1,15 +1,14 @@
-"""Choice, margins, separation, detection and topology of study B, against slow references."""
+"""Choice, margins, separation, detection and topology, against slow references."""
 
 import numpy as np
 import pytest
 
 from actshift.maths.cluster_rows import ClusterRows
-from actshift.studies.misalignment.tables.choice import half_of_best
-from actshift.studies.misalignment.tables.detection import auroc
+from actshift.studies.misalignment.choose import half_of_best
+from actshift.studies.misalignment.tables.directions import auroc, cohen_d, midpoint_correct
 from actshift.studies.misalignment.tables.groups import Group
 from actshift.studies.misalignment.tables.nulls import Null, margin_over, percentile, verdict
 from actshift.studies.misalignment.tables.pair import over_pairs, with_holm
-from actshift.studies.misalignment.tables.separation import cohen_d, midpoint_correct
 from actshift.studies.misalignment.tables.specificity import Edit, Judged
 from actshift.studies.misalignment.tables.topology import (
     additive,

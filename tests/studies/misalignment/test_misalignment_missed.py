@@ -1,14 +1,13 @@
-"""Tables of study B of a pair whose insecure adapter missed its gate: answers, nothing else."""
+"""Tables of a pair whose insecure adapter missed its gate: answers, nothing else."""
 
 import shutil
 from pathlib import Path
 
 import pytest
 from reference.misalignment_files import questions, write_questions
-from reference.misalignment_planted import HEADLINE, MADE, STAGES, table
+from reference.misalignment_planted import MADE, STAGES, make_joint, table
 
 from actshift.io.missed import Missed, mark_missed, write_marker
-from actshift.studies.misalignment.join import misalignment_tables
 from actshift.studies.misalignment.study import COLUMNS
 
 MISSED = Missed(
@@ -30,15 +29,9 @@ def miss(root: Path, pair: str) -> None:
         mark_missed(root / pair / stage, MISSED)
 
 
-def tables(root: Path, out: Path, pairs: tuple[str, ...]) -> list[str]:
-    return misalignment_tables(
-        folders={stage: {pair: root / pair / stage for pair in pairs} for stage in STAGES},
-        maps=root / "ridge_maps",
-        questions=root / "questions.jsonl",
-        published=HEADLINE,
-        seed=0,
-        out=out / "tables" / "misalignment",
-    )
+def tables(root: Path, out: Path, pairs: tuple[str, ...]) -> None:
+    folders = {stage: {pair: root / pair / stage for pair in pairs} for stage in STAGES}
+    make_joint(root, out, folders)
 
 
 @pytest.fixture(scope="module")
@@ -49,10 +42,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed, (pair, one) in enumerate(MADE.items()):
         one.write(root, pair, seed=seed)
     miss(root, "gemma")
-    assert tables(root, root, ("llama", "gemma")) == [
-        *("gemma: spillover", "gemma: steering", "gemma: transfer"),
-    ]
-    assert tables(root, root / "alone", ("llama",)) == []
+    tables(root, root, ("llama", "gemma"))
+    tables(root, root / "alone", ("llama",))
     return root
 
 
