@@ -1,4 +1,4 @@
-"""The lanes of Test 2 and one row of facts about each."""
+"""The lanes of every experiment and one row of facts about each."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,19 +10,24 @@ from jaxtyping import Int
 
 from actshift.edits import Ablate, Edit, Lane, Patch, Placed
 from actshift.maths.frames import subset_share
-from actshift.studies.ablation.frames import OLD_OR_NEW, Fitted, Frame
-from actshift.studies.ablation.settings import (
-    COMBINED,
+from actshift.studies.ablation.frames import (
     DIRECTION_FRAMES,
-    PATCH_FRAMES,
-    AblationSettings,
+    OLD_OR_NEW,
+    Fitted,
+    Frame,
+    FrameName,
 )
+from actshift.studies.ablation.study import Ablation
 
 #: Columns of `lanes.csv`.
 LANES = (
     *("lane", "experiment", "frame", "edit", "band", "layers", "k", "d", "draw", "directions"),
     *("energy_harmful", "energy_harmless", "shift_share", "cos_with_tuned"),
 )
+#: Frames of the experiments that patch.
+PATCH_FRAMES: tuple[FrameName, ...] = ("template", "did", "template_harmless")
+#: Directions whose pairs and leave-one-out sets are ablated.
+COMBINED = 5
 Experiment = Literal["sweep", "direction", "old_or_new", "substitution", "mode_toggle"]
 EditName = Literal["zero", "mean", "patch"]
 _ABLATIONS: tuple[EditName, ...] = ("zero", "mean")
@@ -37,7 +42,7 @@ class Planned:
     facts: _Facts
 
 
-def sweep(fitted: Fitted, settings: AblationSettings) -> list[Planned]:
+def sweep(fitted: Fitted, settings: Ablation) -> list[Planned]:
     """Leading k directions of every frame, both bands, projected to zero and to the mean.
 
     Source: arXiv 2605.24583, Test 2 (frame naive or template, edit zero, one random draw).
@@ -53,7 +58,7 @@ def sweep(fitted: Fitted, settings: AblationSettings) -> list[Planned]:
     ]
 
 
-def single_directions(fitted: Fitted, settings: AblationSettings) -> list[Planned]:
+def single_directions(fitted: Fitted, settings: Ablation) -> list[Planned]:
     """Each direction alone; pairs and leave-one-out sets of the leading ones; narrow band, zero.
 
     All of the leading ones together are a lane of the sweep.
@@ -100,7 +105,7 @@ def old_or_new(fitted: Fitted) -> list[Planned]:
     return found
 
 
-def patches(fitted: Fitted, settings: AblationSettings, experiment: Experiment) -> list[Planned]:
+def patches(fitted: Fitted, settings: Ablation, experiment: Experiment) -> list[Planned]:
     """The donor's activation in the span of the leading k directions, the receiver's elsewhere.
 
     `substitution` (receiver tuned): h <- (I - P_k) h_tuned + P_k h_base. `mode_toggle` (receiver

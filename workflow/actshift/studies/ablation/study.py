@@ -9,7 +9,7 @@ from actshift.validation import Count, Rising, Section
 
 
 class Ablation(Section):
-    """Test 2 of study A: what ablating the leading directions of the shift does."""
+    """What ablating the leading directions of the shift does."""
 
     ks: Annotated[tuple[Count, ...], Rising] = Field(
         default=(1, 3, 5, 10, 20, 50),

@@ -1,4 +1,4 @@
-"""Plain text for Test 2: which texts, and their losses in every lane, as one Parquet file."""
+"""Plain text for the study: which texts, and their losses in every lane, as one Parquet file."""
 
 import random
 from collections.abc import Mapping, Sequence

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from actshift.studies.calibration.files import PUBLISHED
 from actshift.studies.calibration.names import GAP_LAMBDA, RANK_LAMBDA, Tuned
+from actshift.studies.calibration.study import PUBLISHED
 
 _KEYS = {
     "calibration_rank": ["seed", "variant", "lambda", "inputs", "layer"],

@@ -1,4 +1,4 @@
-"""The gate of study C: without a gap between the two models there is nothing to localise."""
+"""The gate of the study: without a gap between the two models there is nothing to localise."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,6 @@ from jaxtyping import Float
 from actshift.maths.intervals import cluster_mean_interval
 
 _DRAWS = 2000
-#: Columns of `preference_margins.csv`: a row a pair of models and condition.
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Lanes of every experiment of study C, as data; docs and tables call them by `LaneFacts`."""
+"""Lanes of every experiment, as data; docs and tables call them by `LaneFacts`."""
 
 import numpy as np
 from jaxtyping import Float

@@ -1,4 +1,4 @@
-"""preference_margins.csv: margins of both models, whether the gate of study C was met or not.
+"""preference_margins.csv: margins of both models, whether the gate was met or not.
 
 Torch-free: read from what the rule `localization` writes before it looks at its gate.
 """

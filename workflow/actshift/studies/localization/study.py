@@ -10,7 +10,7 @@ from actshift.validation import Count, Rising, Section
 
 
 class Localization(Section):
-    """Study C: where in the layers the preference for the chosen answers sits."""
+    """Where in the layers the preference for the chosen answers sits."""
 
     preferences: str = Field(
         default="preferences", description="prompt set of kind preferences that is scored"

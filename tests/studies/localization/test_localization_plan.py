@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from actshift.config.studies import Localization
 from actshift.patching import StateSums, Take
 from actshift.studies.localization.bases import (
     FITTED,
@@ -24,6 +23,7 @@ from actshift.studies.localization.lanes import (
     random_directions,
 )
 from actshift.studies.localization.settings import Direction, LaneSettings, Planned
+from actshift.studies.localization.study import Localization
 
 LAYERS, WIDTH, RANKS = 2, 12, (1, 3, 8)
 CONDITIONS = ["harmful"] * 12 + ["harmless"] * 8
@@ -144,7 +144,7 @@ def test_moments_are_those_of_all_tokens() -> None:
 
 
 def planned(direction: Direction = "forward", **changes: object) -> dict[str, list[Planned]]:
-    section = {**Localization().model_dump(), "ranks": RANKS, **changes}
+    section = Localization().model_copy(update={"ranks": RANKS, **changes})
     settings = LaneSettings.of(section, seed=0, d_model=WIDTH)
     bases = {name: one.columns for name, one in fit(draws(4), 0, settings.ranks).items()}
     donor = moments([sums_of(one) for one in draws(5)["states"]])
