@@ -326,80 +326,28 @@ TABLES = (
     ),
 )
 
+_DRAWN = "actshift.studies.localization.figures"
+
+
+def _figure(name: str, file: str, table: str, *beside: str) -> Figure:
+    """A figure whose function has its name."""
+    return Figure(
+        name, (table,), f"{_DRAWN}.{file}:{name}", beside=beside, seen=f"{_DRAWN}.seen:seen"
+    )
+
+
 FIGURES = (
-    Figure(
-        "patch_forward",
-        ("patching",),
-        "actshift.studies.localization.figures.figures:patch_forward",
-        beside=("controls", "localization_published"),
-        seen="actshift.studies.localization.figures.seen:seen",
-    ),
-    Figure(
-        "patch_reverse",
-        ("patching",),
-        "actshift.studies.localization.figures.figures:patch_reverse",
-        beside=("controls",),
-        seen="actshift.studies.localization.figures.seen:seen",
-    ),
-    Figure(
-        "patch_controls",
-        ("controls",),
-        "actshift.studies.localization.figures.figures:patch_controls",
-        beside=("patching",),
-        seen="actshift.studies.localization.figures.seen:seen",
-    ),
-    Figure(
-        "patch_interpolation",
-        ("interpolation",),
-        "actshift.studies.localization.figures.dose_figures:patch_interpolation",
-        seen="actshift.studies.localization.figures.seen:seen",
-    ),
-    Figure(
-        "patch_sources",
-        ("sources",),
-        "actshift.studies.localization.figures.figures:patch_sources",
-        seen="actshift.studies.localization.figures.seen:seen",
-    ),
-    Figure(
-        "patch_low_rank",
-        ("low_rank",),
-        "actshift.studies.localization.figures.dose_figures:patch_low_rank",
-        beside=("localization_published",),
-        seen="actshift.studies.localization.figures.seen:seen",
-    ),
-    Figure(
-        "patch_positions",
-        ("positions",),
-        "actshift.studies.localization.figures.dose_figures:patch_positions",
-        seen="actshift.studies.localization.figures.seen:seen",
-    ),
-    Figure(
-        "swap_shares",
-        ("block_swap",),
-        "actshift.studies.localization.figures.swap_figures:swap_shares",
-        beside=("localization_summary",),
-        seen="actshift.studies.localization.figures.seen:seen",
-    ),
-    Figure(
-        "state_distances",
-        ("distances",),
-        "actshift.studies.localization.figures.attribution_figures:state_distances",
-        beside=("probe",),
-        seen="actshift.studies.localization.figures.seen:seen",
-    ),
-    Figure(
-        "lasso_coefficients",
-        ("lasso",),
-        "actshift.studies.localization.figures.attribution_figures:lasso_coefficients",
-        beside=("localization_published",),
-        seen="actshift.studies.localization.figures.seen:seen",
-    ),
-    Figure(
-        "lasso_stability",
-        ("lasso_stability",),
-        "actshift.studies.localization.figures.attribution_figures:lasso_stability",
-        seen="actshift.studies.localization.figures.seen:seen",
-    ),
+    _figure("patch_forward", "figures", "patching", "controls", "localization_published"),
+    _figure("patch_reverse", "figures", "patching", "controls"),
+    _figure("patch_controls", "figures", "controls", "patching"),
+    _figure("patch_interpolation", "dose_figures", "interpolation"),
+    _figure("patch_sources", "figures", "sources"),
+    _figure("patch_low_rank", "dose_figures", "low_rank", "localization_published"),
+    _figure("patch_positions", "dose_figures", "positions"),
+    _figure("swap_shares", "swap_figures", "block_swap", "localization_summary"),
+    _figure("state_distances", "attribution_figures", "distances", "probe"),
+    _figure("lasso_coefficients", "attribution_figures", "lasso", "localization_published"),
+    _figure("lasso_stability", "attribution_figures", "lasso_stability"),
 )
 
 
