@@ -185,9 +185,8 @@ def test_draws_ranks_and_weights_follow_the_settings() -> None:
 
 
 def test_ranks_that_the_width_does_not_hold_are_left_out() -> None:
-    section = Localization().model_dump()
-    assert LaneSettings.of(section, seed=0, d_model=16).ranks == (1, 2, 4, 8)
-    assert LaneSettings.of({**section, "ranks": (64,)}, seed=0, d_model=16).ranks == (1,)
+    assert LaneSettings.of(Localization(), seed=0, d_model=16).ranks == (1, 2, 4, 8)
+    assert LaneSettings.of(Localization(ranks=(64,)), seed=0, d_model=16).ranks == (1,)
 
 
 def test_the_gate_looks_at_harmful_pairs_and_at_whole_clusters() -> None:
