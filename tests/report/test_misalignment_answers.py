@@ -1,4 +1,4 @@
-"""What an answer says of study B: spillover, own direction, other models' directions."""
+"""What an answer says of misalignment: spillover, own direction, other models' directions."""
 
 import pandas as pd
 import pytest
@@ -6,7 +6,7 @@ from report.synthetic_misalignment import misalignment_tables
 from report.synthetic_tables import synthetic_tables
 
 from actshift.report.point import Point
-from actshift.stages.answers_of_run import answer_pair, answers
+from actshift.stages.answering import answer_pair, answers
 from actshift.studies.misalignment.answers import NULL_NAMES
 from actshift.studies.misalignment.kinds import MAPPED_NULLS, NULLS
 

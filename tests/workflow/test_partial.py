@@ -9,6 +9,7 @@ from report.synthetic_causal import causal_tables
 from report.synthetic_localization import localization_tables
 from report.synthetic_tables import synthetic_tables
 
+from actshift import partial
 from actshift.config.schema import Config, parse_config
 from actshift.io.tables import read_table, write_table
 from actshift.partial import _judge, partial_report
@@ -115,17 +116,20 @@ def test_a_study_whose_folders_are_damaged_leaves_the_rest(
 
 
 def test_a_damaged_claims_file_leaves_the_rest_and_no_old_verdicts(
-    config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    config: Config,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     tables = partial_report(config, root=ROOT).parent / "tables"
     assert (tables / "claims.csv").is_file()
-    broken = tmp_path / "broken" / "resources" / "claims.yaml"
-    broken.parent.mkdir(parents=True)
+    broken = tmp_path / "claims.yaml"
     broken.write_text("- id: x\n")
-    page = partial_report(config, root=broken.parents[1])
+    monkeypatch.setattr(partial, "claims_file", lambda _: broken)
+    page = partial_report(config, root=ROOT)
     assert page.is_file()
     assert not (tables / "claims.csv").exists()
-    assert "no claims: resources/claims.yaml: claim 'x'" in capsys.readouterr().out
+    assert "/claims.yaml: claim 'x'" in capsys.readouterr().out
 
 
 def test_answers_that_are_there_are_judged_unless_a_chat_judge_is_wanted(config: Config) -> None:

@@ -10,6 +10,7 @@ transfer    maps, adapters, questions       -> results/<run>/pairs/<pair>/transf
 misalignment_judge  answers, questions      -> results/<run>/tables/misalignment/judged*; without
             `judge.endpoint` nothing is asked and the table is empty
 """
+
 from actshift.plan.gates import adapter_gates
 from actshift.plan.misalignment import adapter_files, check_adapter_files, given_adapters, zoo_of
 
@@ -86,6 +87,7 @@ rule spillover:
         status=str(PATHS.status),
     script:
         "../scripts/spillover.py"
+
 
 rule steering:
     input:
@@ -173,6 +175,7 @@ rule transfer:
         status=str(PATHS.status),
     script:
         "../scripts/transfer.py"
+
 
 rule misalignment_judge:
     input:
