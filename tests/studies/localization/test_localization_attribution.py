@@ -13,8 +13,8 @@ from actshift.errors import UserError
 from actshift.maths.lasso import ALPHAS, group_folds
 from actshift.studies.localization.settings import ATTRIBUTION
 from actshift.studies.localization.study import COLUMNS
-from actshift.studies.localization.tables.attribution import attribution_tables
 from actshift.studies.localization.tables.inputs import PairFiles
+from actshift.studies.localization.tables.pair import attribution_tables
 from actshift.studies.localization.tables.stability import half_folds, stability
 from actshift.studies.localization.tables.targets import LEAST_CLUSTERS, problems_of
 

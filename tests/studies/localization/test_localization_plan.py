@@ -15,13 +15,13 @@ from actshift.studies.localization.bases import (
     random_bases,
 )
 from actshift.studies.localization.gate import margin_gate
-from actshift.studies.localization.groups import cluster_folds, partners
 from actshift.studies.localization.lanes import (
     PARTNERED,
     matched_lanes,
     natural_lanes,
     random_directions,
 )
+from actshift.studies.localization.pairs import cluster_folds, partners
 from actshift.studies.localization.settings import Direction, LaneSettings, Planned
 from actshift.studies.localization.study import Localization
 

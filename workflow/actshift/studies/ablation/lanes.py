@@ -87,8 +87,7 @@ def old_or_new(fitted: Fitted) -> list[Planned]:
     """The tuned model's refusal direction, the base's own, and the tuned one without the base's."""
     found = []
     for name in OLD_OR_NEW:
-        for band, layers in fitted.bands.items():
-            cosines = [fitted.cosines[name, layer] for layer in layers]
+        for band in fitted.bands:
             for edit in _ABLATIONS:
                 found.append(
                     _planned(
@@ -99,7 +98,6 @@ def old_or_new(fitted: Fitted) -> list[Planned]:
                         edit=edit,
                         columns=np.arange(1),
                         directions=name,
-                        cos_with_tuned=float(np.mean(cosines)),
                     )
                 )
     return found
@@ -157,7 +155,6 @@ def _planned(
     edit: EditName,
     columns: Int[np.ndarray, " column"],
     directions: str | None = None,
-    cos_with_tuned: float | None = None,
 ) -> Planned:
     layers = fitted.bands[band]
     if experiment == "direction":
@@ -170,6 +167,9 @@ def _planned(
         found = [subset_share(frame.shares[energy, layer], columns) for layer in layers]
         return float(np.mean(found))
 
+    cosines = None
+    if experiment == "old_or_new" and directions is not None:
+        cosines = [fitted.cosines[directions, layer] for layer in layers]
     facts: _Facts = {
         "lane": name,
         "experiment": experiment,
@@ -184,7 +184,7 @@ def _planned(
         "energy_harmful": share("harmful"),
         "energy_harmless": share("harmless"),
         "shift_share": share("shift"),
-        "cos_with_tuned": cos_with_tuned,
+        "cos_with_tuned": None if cosines is None else float(np.mean(cosines)),
     }
     return Planned(lane, facts)
 

@@ -344,7 +344,7 @@ FIGURES = (
     _figure("patch_sources", "figures", "sources"),
     _figure("patch_low_rank", "dose_figures", "low_rank", "localization_published"),
     _figure("patch_positions", "dose_figures", "positions"),
-    _figure("swap_shares", "swap_figures", "block_swap", "localization_summary"),
+    _figure("swap_shares", "figures", "block_swap", "localization_summary"),
     _figure("state_distances", "attribution_figures", "distances", "probe"),
     _figure("lasso_coefficients", "attribution_figures", "lasso", "localization_published"),
     _figure("lasso_stability", "attribution_figures", "lasso_stability"),

@@ -1,4 +1,4 @@
-"""direction_ablation.csv: single directions and sets of them projected out, one by one."""
+"""Tables `direction_ablation` and `old_or_new`: single directions and sets of them ablated."""
 
 from collections.abc import Mapping, Sequence
 
@@ -116,3 +116,36 @@ def _kind(cell: Cell, combined: int) -> str:
     if cell.k == 1:
         return "single"
     return "leave_one_out" if cell.k == combined - 1 and combined > 3 else "pair"
+
+
+def old_or_new_rows(
+    cells: Sequence[Cell], harmful: Answers, harmless: Answers, *, pair: str, seed: int
+) -> Rows:
+    """One row a direction (tuned, base or new), band and edit.
+
+    Args:
+        cells: All of the pair; the sweep's random frames are the controls.
+        harmful: Held-out answers to harmful prompts.
+        harmless: Held-out answers to harmless prompts.
+        pair: Name of the pair.
+        seed: Of resampling.
+
+    Returns:
+        Columns of `old_or_new`.
+    """
+    own = [cell for cell in harmful.run(cells) if cell.experiment == "old_or_new"]
+    rows: Rows = []
+    for cell, change in zip(own, against_plain(own, harmful, "refused", seed=seed), strict=True):
+        rows.append(
+            {
+                "pair": pair,
+                "direction": cell.directions,
+                "band": cell.band,
+                "edit": cell.edit,
+                "cos_with_tuned": cell.cos_with_tuned,
+                "energy_removed": cell.energy_harmful,
+                **refusal_columns(change, harmful),
+                **standing_of(cell, cells, harmful, harmless).columns(),
+            }
+        )
+    return rows

@@ -58,15 +58,13 @@ def ordering_rows(
         curve.sort(key=lambda cell: numbers_of(cell)[0])
         values = harmful.plain("refused") - harmful.matrix("refused", curve)
         stable = np.array([least_definite(cell, cosines) >= STABLE_COSINE for cell in curve])
-        steps = [numbers_of(cell)[0] for cell in curve]
-        curve_rows = _curve_rows(curve, values, stable, stands, steps, harmful.clusters, seed=seed)
+        curve_rows = _curve_rows(curve, values, stable, stands, harmful.clusters, seed=seed)
         rows += [{**own, "test": "inversion", **row} for row in curve_rows]
     for curve in _curves([c for c in cells if c.experiment == "sweep" and c.frame != "random"]):
         curve.sort(key=lambda cell: cell.k)
         values, stable = harmful.matrix("refused", curve), np.ones(len(curve), dtype=bool)
-        steps = [cell.k for cell in curve]
         curve_rows = _curve_rows(
-            curve, values, stable, stands, steps, harmful.clusters, seed=seed, falls=True
+            curve, values, stable, stands, harmful.clusters, seed=seed, falls=True
         )
         rows += [{**own, "test": "monotonicity", **row} for row in curve_rows]
     return rows
@@ -85,13 +83,13 @@ def _curve_rows(
     values: Float[np.ndarray, "step prompt"],
     stable: np.ndarray,
     stands: Callable[[Cell], Standing],
-    steps: Sequence[int],
     clusters: Sequence[str],
     *,
     seed: int,
     falls: bool = False,
 ) -> Rows:
     """All pairs of one curve; a step that is broken, too wide or not definite is not tested."""
+    steps = [cell.k if falls else numbers_of(cell)[0] for cell in curve]
     standings = [stands(cell) for cell in curve]
     keep = np.array([one.status in ("decided", "no judge") for one in standings]) & stable
     rng = np.random.default_rng(seed)

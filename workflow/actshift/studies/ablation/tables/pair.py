@@ -6,13 +6,15 @@ from dataclasses import dataclass
 import pandas as pd
 
 from actshift.studies.ablation.tables.answers import Answers, Cell, Rows, answers_of, cells_of
-from actshift.studies.ablation.tables.by_category import category_rows
-from actshift.studies.ablation.tables.directions import direction_rows, self_cosines
-from actshift.studies.ablation.tables.old_or_new import old_or_new_rows
+from actshift.studies.ablation.tables.directions import (
+    direction_rows,
+    old_or_new_rows,
+    self_cosines,
+)
 from actshift.studies.ablation.tables.ordering import ordering_rows
 from actshift.studies.ablation.tables.side_effects import losses_by_lane, side_effect_rows
 from actshift.studies.ablation.tables.substitution import MODELS, substitution_rows
-from actshift.studies.ablation.tables.sweep import add_inflation, sweep_rows
+from actshift.studies.ablation.tables.sweep import add_inflation, category_rows, sweep_rows
 from actshift.zoo.language import Language
 
 

@@ -1,4 +1,4 @@
-"""Tables `patching` and `sources`: donor states at each layer, and states of either completion."""
+"""Tables `patching`, `sources` and `block_swap`: states or weights of the donor, layer by layer."""
 
 from actshift.studies.localization.settings import DIRECTIONS
 from actshift.studies.localization.tables.effects import Rows, Sample
@@ -7,6 +7,7 @@ from actshift.studies.localization.tables.inputs import Lanes
 
 #: The source of a plain patch in the table `sources`: each completion has its own donor states.
 DONOR = "donor"
+OPERATIONS = ("insert", "remove")
 
 
 def patch_lanes(sample: Sample, direction: str, positions: str) -> Lanes:
@@ -85,4 +86,24 @@ def source_rows(sample: Sample) -> Rows:
                 ]
                 found = sample.effects(lanes.logp, direction)
                 rows += sample.rows(facts, found.with_share())
+    return rows
+
+
+def swap_rows(sample: Sample) -> Rows:
+    """One row an operation, part and layer; `layer` is empty for embeddings and head.
+
+    Exchanged weights are the only share of a part that is its own.
+
+    Args:
+        sample: Of a cell.
+    """
+    rows: Rows = []
+    for operation in OPERATIONS:
+        own = sample.cell.swaps.where(operation=operation)
+        found = sample.effects(own.logp, operation)
+        facts: Rows = [
+            {"operation": operation, "part": part, "layer": None if layer != layer else int(layer)}
+            for part, layer in zip(own.facts["part"], own.facts["layer"], strict=True)
+        ]
+        rows += sample.rows(facts, found.with_share())
     return rows

@@ -4,11 +4,10 @@ import numpy as np
 
 from actshift.maths.attribution import centre_of_mass, effective_number, unit_depths
 from actshift.studies.localization.settings import DIRECTIONS
-from actshift.studies.localization.tables.block_swap import OPERATIONS
 from actshift.studies.localization.tables.controls import mean_over_draws
 from actshift.studies.localization.tables.effects import Effects, Rows, Sample, blank
 from actshift.studies.localization.tables.estimate import Estimate
-from actshift.studies.localization.tables.patching import curves
+from actshift.studies.localization.tables.patching import OPERATIONS, curves
 from actshift.studies.localization.tables.positions import Curve
 
 _EMPTY = blank(
