@@ -217,14 +217,14 @@ def _contrasts(rows: _Streams, layer: int) -> dict[str, Float[np.ndarray, " d_mo
         diff_in_means(rows[role, "chat", "harmful"], rows[role, "chat", "harmless"])
         for role in ("tuned", "base")
     )
-    found = {"tuned": tuned, "base": base, "new": without(tuned, base)}
-    for name, vector in found.items():
+    contrasts = {"tuned": tuned, "base": base, "new": without(tuned, base)}
+    for name, vector in contrasts.items():
         if not np.any(vector):
             raise UserError(
                 f"ablation: the {name} harmful-harmless difference of layer {layer} is zero, so "
                 "there is no direction to ablate; are the two prompt sets the same?"
             )
-    return found
+    return contrasts
 
 
 def _direction_rows(
@@ -235,25 +235,25 @@ def _direction_rows(
     seed: int,
 ) -> list[dict[str, object]]:
     """Rows of `directions.csv`: how strong and how definite each direction is."""
-    found: list[dict[str, object]] = []
+    rows: list[dict[str, object]] = []
     for number, name in enumerate(DIRECTION_FRAMES):
         rng = np.random.default_rng([seed, layer, number])
         count = min(most, *shifts[name].shape)
         values = spectrum(shifts[name]).values
         energy = np.square(values) / max(float(np.sum(np.square(values))), np.finfo(float).tiny)
-        own = self_cosine(shifts[name], clusters, k=count, draws=SELF_COSINE_DRAWS, rng=rng)
-        found += [
+        cosines = self_cosine(shifts[name], clusters, k=count, draws=SELF_COSINE_DRAWS, rng=rng)
+        rows += [
             {
                 "frame": name,
                 "layer": layer,
                 "direction": i + 1,
                 "singular_value": float(values[i]),
                 "share": float(energy[i]),
-                "self_cosine": float(own[i]),
+                "self_cosine": float(cosines[i]),
             }
             for i in range(count)
         ]
-    return found
+    return rows
 
 
 def _random_bases(

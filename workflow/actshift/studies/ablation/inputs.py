@@ -43,8 +43,8 @@ class Activations:
     ) -> Rows:
         """Rows in the order of the prompts, float64."""
         reader = self._readers[role, template, condition]
-        found = reader.read(layer, -1, [prompt.id for prompt in prompts])
-        return np.asarray(found, dtype=np.float64)
+        rows = reader.read(layer, -1, [prompt.id for prompt in prompts])
+        return np.asarray(rows, dtype=np.float64)
 
 
 def of_split(prompts: Sequence[Prompt], split: Split, condition: str) -> list[Prompt]:
@@ -53,7 +53,9 @@ def of_split(prompts: Sequence[Prompt], split: Split, condition: str) -> list[Pr
     Raises:
         UserError: There are fewer than two.
     """
-    chosen = [one for one in prompts if one.split == split and one.condition == condition]
+    chosen = [
+        prompt for prompt in prompts if prompt.split == split and prompt.condition == condition
+    ]
     if len(chosen) < 2:
         raise UserError(
             f"ablation: {len(chosen)} '{condition}' prompts in the split {split}; at least 2 are "
@@ -91,7 +93,9 @@ def asked_prompts(
     Raises:
         UserError: There are none.
     """
-    chosen = [one for one in prompts if one.condition == condition and one.split == split]
+    chosen = [
+        prompt for prompt in prompts if prompt.condition == condition and prompt.split == split
+    ]
     if not chosen:
         raise UserError(
             f"ablation: the prompt set '{prompt_set}' has no '{condition}' prompts in the split "

@@ -40,14 +40,14 @@ def join(context: JoinContext) -> dict[str, pd.DataFrame]:
 
 
 def _read(folder: Path) -> PairFiles:
-    found = {name: folder / f"{name}.parquet" for name in _ROWS}
+    paths = {name: folder / f"{name}.parquet" for name in _ROWS}
     losses = folder / "losses.parquet"
     return PairFiles(
         lanes=read_table(folder / "lanes.csv"),
         directions=read_table(folder / "directions.csv"),
         rows={
             name: pd.read_parquet(path, columns=list(READ))
-            for name, path in found.items()
+            for name, path in paths.items()
             if path.is_file()
         },
         losses=pd.read_parquet(losses) if losses.is_file() else None,

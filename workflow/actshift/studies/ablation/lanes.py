@@ -65,7 +65,7 @@ def single_directions(fitted: Fitted, settings: Ablation) -> list[Planned]:
 
     Source: arXiv 2605.24583, causal ordering (singles); the combinations are named there, not run.
     """
-    found = []
+    planned = []
     for name in DIRECTION_FRAMES:
         frame = fitted.named[name]
         width = frame.width(fitted.bands["narrow"])
@@ -74,22 +74,22 @@ def single_directions(fitted: Fitted, settings: Ablation) -> list[Planned]:
         sets += list(combinations(top, 2))
         if len(top) > 3:  # of three directions, leaving one out leaves a pair
             sets += list(combinations(top, len(top) - 1))
-        found += [
+        planned += [
             _planned(
                 fitted, "direction", frame, band="narrow", edit="zero", columns=np.array(columns)
             )
             for columns in sets
         ]
-    return found
+    return planned
 
 
 def old_or_new(fitted: Fitted) -> list[Planned]:
     """The tuned model's refusal direction, the base's own, and the tuned one without the base's."""
-    found = []
+    planned = []
     for name in OLD_OR_NEW:
         for band in fitted.bands:
             for edit in _ABLATIONS:
-                found.append(
+                planned.append(
                     _planned(
                         fitted,
                         "old_or_new",
@@ -100,7 +100,7 @@ def old_or_new(fitted: Fitted) -> list[Planned]:
                         directions=name,
                     )
                 )
-    return found
+    return planned
 
 
 def patches(fitted: Fitted, settings: Ablation, experiment: Experiment) -> list[Planned]:
@@ -114,29 +114,29 @@ def patches(fitted: Fitted, settings: Ablation, experiment: Experiment) -> list[
     """
     frames = [fitted.named[name] for name in PATCH_FRAMES]
     frames += fitted.drawn[: settings.patch_draws]
-    found = [
+    planned = [
         _planned(fitted, experiment, frame, band=band, edit="patch", columns=np.arange(k))
         for band, layers in fitted.bands.items()
         for frame in frames
         for k in _fitting(settings.ks, fitted, frame, layers)
     ]
-    return found + [_whole(fitted, experiment, band) for band in fitted.bands]
+    return planned + [_whole(fitted, experiment, band) for band in fitted.bands]
 
 
 def published(planned: Sequence[Planned]) -> list[Planned]:
     """Lanes that are also run on the fitted prompts, as published: zero edit, one random draw."""
     return [
-        one
-        for one in planned
-        if one.facts["experiment"] == "sweep"
-        and one.facts["edit"] == "zero"
-        and one.facts["draw"] in (None, 0)
+        lane
+        for lane in planned
+        if lane.facts["experiment"] == "sweep"
+        and lane.facts["edit"] == "zero"
+        and lane.facts["draw"] in (None, 0)
     ]
 
 
 def with_plain(planned: Sequence[Planned]) -> list[Lane]:
     """The lanes of an experiment, the unedited model first."""
-    return [Lane("plain"), *(one.lane for one in planned)]
+    return [Lane("plain"), *(lane.lane for lane in planned)]
 
 
 def _fitting(
@@ -164,8 +164,8 @@ def _planned(
     lane = Lane(name, tuple(Placed(make(layer), layer) for layer in layers), draw=frame.draw)
 
     def share(energy: str) -> float:
-        found = [subset_share(frame.shares[energy, layer], columns) for layer in layers]
-        return float(np.mean(found))
+        shares = [subset_share(frame.shares[energy, layer], columns) for layer in layers]
+        return float(np.mean(shares))
 
     cosines = None
     if experiment == "old_or_new" and directions is not None:

@@ -163,20 +163,22 @@ class _Job:
     openers: tuple[str, ...]
     context: JobContext
 
-    def rows(self, one: Experiment) -> Path:
+    def rows(self, experiment: Experiment) -> Path:
         """Run an experiment, unless its finished file is there; return the file."""
-        receiver = self.models[one.receiver]
-        donor = None if one.donor is None else self.models[one.donor]
-        asked = self._asked(one, receiver, donor)
+        receiver = self.models[experiment.receiver]
+        donor = None if experiment.donor is None else self.models[experiment.donor]
+        asked = self._asked(experiment, receiver, donor)
         labels = Labels(self.context.run, self.context.pair, receiver.name)
-        identity = self._identity(*filter(None, (one.receiver, one.donor)))
-        key = job_key(asked, one.lanes, labels=labels, settings=self._answers, identity=identity)
+        identity = self._identity(*filter(None, (experiment.receiver, experiment.donor)))
+        key = job_key(
+            asked, experiment.lanes, labels=labels, settings=self._answers, identity=identity
+        )
         out = self.context.staging / f"{key}.parquet"
         if not is_whole(out):
             intervene(
                 receiver,
                 asked,
-                one.lanes,
+                experiment.lanes,
                 labels=labels,
                 settings=self._answers,
                 staging=self.context.staging,
@@ -185,7 +187,7 @@ class _Job:
                 donor=donor,
                 chat=self.models["tuned"].tokenizer,
             )
-        print(f"{one.file}: {len(one.lanes)} lanes x {len(asked)} prompts")
+        print(f"{experiment.file}: {len(experiment.lanes)} lanes x {len(asked)} prompts")
         return out
 
     def losses(self, lanes: Sequence[Lane]) -> Path:
@@ -199,8 +201,8 @@ class _Job:
             seed=self.context.seed,
         )
         asked = [
-            Asked(one, np.array(encode(tuned.tokenizer, one.text, template="raw").ids))
-            for one in texts
+            Asked(text, np.array(encode(tuned.tokenizer, text.text, template="raw").ids))
+            for text in texts
         ]
         key = job_key(
             asked,
@@ -232,22 +234,22 @@ class _Job:
         )
 
     def _asked(
-        self, one: Experiment, receiver: LoadedModel, donor: LoadedModel | None
+        self, experiment: Experiment, receiver: LoadedModel, donor: LoadedModel | None
     ) -> list[Asked]:
         """Prompts of both conditions in the tuned model's template.
 
         Raises:
             UserError: Receiver and donor would read different tokens.
         """
-        chosen = [prompt for name in CONDITIONS for prompt in self._chosen(name, one.split)]
+        chosen = [prompt for name in CONDITIONS for prompt in self._chosen(name, experiment.split)]
         chat = self.models["tuned"]
         asked = _asked(chosen, receiver, chat=chat)
         if donor is None:
             return asked
-        for mine, other in zip(asked, _asked(chosen, donor, chat=chat), strict=True):
-            if not np.array_equal(mine.ids, other.ids):
+        for read, other in zip(asked, _asked(chosen, donor, chat=chat), strict=True):
+            if not np.array_equal(read.ids, other.ids):
                 raise UserError(
-                    f"ablation: {receiver.name} and {donor.name} read prompt '{mine.prompt.id}' as "
+                    f"ablation: {receiver.name} and {donor.name} read prompt '{read.prompt.id}' as "
                     "different tokens, so neither can be patched into the other; a pair needs one "
                     "tokenizer for the study ablation"
                 )
@@ -268,8 +270,11 @@ def _asked(prompts: Sequence[Prompt], model: LoadedModel, *, chat: LoadedModel) 
     """Prompts in the template of another model, up to where answers begin."""
     source = {"chat_tokenizer": chat.tokenizer}
     lead = answer_lead(model.tokenizer, **source)
-    ids = [encode_to_answer(model.tokenizer, one.text, lead=lead, **source).ids for one in prompts]
-    return [Asked(one, np.array(found)) for one, found in zip(prompts, ids, strict=True)]
+    ids = [
+        encode_to_answer(model.tokenizer, prompt.text, lead=lead, **source).ids
+        for prompt in prompts
+    ]
+    return [Asked(prompt, np.array(tokens)) for prompt, tokens in zip(prompts, ids, strict=True)]
 
 
 def _say(pair: str, fitted: Fitted, planned: Sequence[Planned]) -> None:

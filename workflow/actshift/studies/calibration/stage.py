@@ -58,11 +58,11 @@ class CalibrationNet(nn.Module):
 
     def layers(self, x: Tensor) -> list[Tensor]:
         """Activations `[input, 128]` after each hidden layer's ReLU."""
-        found: list[Tensor] = []
+        activations: list[Tensor] = []
         for layer in self.hidden:
             x = layer(x).relu_()
-            found.append(x)
-        return found
+            activations.append(x)
+        return activations
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits `[input]`."""

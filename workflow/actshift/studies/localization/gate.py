@@ -60,11 +60,11 @@ def margin_gate(
         clusters: Of each pair.
         seed: Of the resamples.
     """
-    chosen = np.array([one == "harmful" for one in conditions])
+    chosen = np.array([condition == "harmful" for condition in conditions])
     name = "harmful"
     if not chosen.any():
         chosen[:], name = True, " and ".join(sorted(set(conditions)))
-    groups = [cluster for cluster, mine in zip(clusters, chosen, strict=True) if mine]
+    groups = [cluster for cluster, kept in zip(clusters, chosen, strict=True) if kept]
     rng = np.random.default_rng([seed, 53])
     low, high = cluster_mean_interval(gap[chosen], groups, draws=_DRAWS, rng=rng)
     mean = float(gap[chosen].mean())

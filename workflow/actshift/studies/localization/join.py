@@ -49,7 +49,7 @@ def published_table(headline: pd.DataFrame) -> pd.DataFrame:
     Returns:
         LASSO coefficients, the low-rank effects of table 2, peak layer and number of pairs.
     """
-    own = headline.loc[
+    rows = headline.loc[
         headline["paper"] == PAPER, list(STUDY.table("localization_published").names)
     ]
-    return own.reset_index(drop=True)
+    return rows.reset_index(drop=True)

@@ -60,26 +60,26 @@ class PairSet:
     @cached_property
     def chunks(self) -> list[tuple[int, list[int]]]:
         """(fold, places) of pairs of similar length that a part of a sweep holds."""
-        found = []
+        chunks = []
         for fold in sorted(set(self.folds.tolist())):
             places = np.flatnonzero(self.folds == fold).tolist()
             places.sort(key=lambda i: (len(self.tokens[i].prompt), i))
             parts = range(0, len(places), _CHUNK)
-            found += [(fold, places[start : start + _CHUNK]) for start in parts]
-        return found
+            chunks += [(fold, places[start : start + _CHUNK]) for start in parts]
+        return chunks
 
     @cached_property
     def stand_ins(self) -> dict[str, list[TokenPair]]:
         """By name of a partnered experiment, the pair whose donor states are taken."""
-        found = {}
+        tokens = {}
         for name in PARTNERED:
             other = name == "other_condition"
             places = partners(self.conditions, self.clusters, other=other, seed=self.seed)
             if places is None:
                 print(f"{self.length}: no {name} lanes, a pair has no partner")
             else:
-                found[name] = [self.tokens[i] for i in places]
-        return found
+                tokens[name] = [self.tokens[i] for i in places]
+        return tokens
 
     def table(self) -> pd.DataFrame:
         """One row a pair, `PAIRS_COLUMNS`."""
@@ -123,7 +123,7 @@ def read_pairs(
         [row.condition for row in rows], [row.cluster for row in rows], folds=folds, seed=seed
     )
     places = {row.id: place for place, row in enumerate(rows)}
-    found = []
+    sets = []
     for length in lengths:
         kept = [
             encode_pairs(
@@ -144,8 +144,8 @@ def read_pairs(
                 "two clusters; give more pairs, or raise localization.max_tokens"
             )
         chosen = [rows[i] for i in index]
-        found.append(PairSet(length, chosen, kept[0].pairs, _dense(folded[index]), seed))
-    return found
+        sets.append(PairSet(length, chosen, kept[0].pairs, _dense(folded[index]), seed))
+    return sets
 
 
 def _dense(folds: Int[np.ndarray, " pair"]) -> Int[np.ndarray, " pair"]:
@@ -180,10 +180,10 @@ def cluster_folds(
     """
     fold_of: dict[str, int] = {}
     for condition in sorted(set(conditions)):
-        own = {
+        of_condition = {
             cluster for one, cluster in zip(conditions, clusters, strict=True) if one == condition
         }
-        fresh = sorted(own - fold_of.keys())
+        fresh = sorted(of_condition - fold_of.keys())
         random.Random(f"localization folds {condition} {seed}").shuffle(fresh)
         start = len(fold_of)
         fold_of |= {cluster: (start + number) % folds for number, cluster in enumerate(fresh)}
@@ -206,7 +206,7 @@ def partners(
         Places of the partners; None where a pair has none, such as with one condition alone.
     """
     rng = random.Random(f"localization partners {other} {seed}")
-    found = []
+    places = []
     for condition, cluster in zip(conditions, clusters, strict=True):
         fitting = [
             place
@@ -215,5 +215,5 @@ def partners(
         ]
         if not fitting:
             return None
-        found.append(rng.choice(fitting))
-    return found
+        places.append(rng.choice(fitting))
+    return places

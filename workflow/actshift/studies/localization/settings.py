@@ -70,13 +70,13 @@ class LaneFacts:
     @property
     def name(self) -> str:
         """Unique in its experiment, direction and fold."""
-        told = [self.experiment, self.positions]
-        told += [] if self.source in (None, "donor") else [self.source]
-        told += [f"a{self.alpha:g}"] if self.experiment == "interpolation" else []
-        told += [] if self.basis is None else [self.basis, f"k{self.rank}"]
-        told += [] if self.keep_rest else ["alone"]
-        told += [] if self.draw is None else [f"d{self.draw}"]
-        return f"{'.'.join(told)}@{self.layer}"
+        parts = [self.experiment, self.positions]
+        parts += [] if self.source in (None, "donor") else [self.source]
+        parts += [f"a{self.alpha:g}"] if self.experiment == "interpolation" else []
+        parts += [] if self.basis is None else [self.basis, f"k{self.rank}"]
+        parts += [] if self.keep_rest else ["alone"]
+        parts += [] if self.draw is None else [f"d{self.draw}"]
+        return f"{'.'.join(parts)}@{self.layer}"
 
     def row(self) -> dict[str, Any]:
         """The columns of a table, `lane` first."""

@@ -100,8 +100,8 @@ def localization(
     causal: dict[Role, Causal] = {role: take_apart(models[role].model) for role in ROLES}
     budget = settings.token_budget
     plain: dict[tuple[str, Role], PairScores] = {
-        (one.length, role): score_pairs(causal[role], one.tokens, token_budget=budget)
-        for one, role in product(sets, ROLES)
+        (pairs.length, role): score_pairs(causal[role], pairs.tokens, token_budget=budget)
+        for pairs, role in product(sets, ROLES)
     }
     missed = _missed(context, sets[0], plain, rows=rows, strict=inputs.strict)
     if inputs.gated and missed is not None:
@@ -117,7 +117,7 @@ def localization(
     parts = context.staging / key
     with file_lock(context.staging / f"{key[:16]}.lock"), publishing(out) as partial:
         _write(job, parts, partial, label=context.pair)
-        shares = [row for folds in fitted.bases.values() for one in folds for row in one.rows]
+        shares = [row for folds in fitted.bases.values() for pairs in folds for row in pairs.rows]
         write_table(pd.DataFrame(shares, columns=list(BASES_COLUMNS)), partial / BASES_FILE)
     remove(parts)
 
@@ -199,7 +199,7 @@ def _fit(
 ) -> _Fitted:
     """Fit bases and moments fold by fold; the sums of one kind of states are held at a time."""
     folds = range(int(pairs.folds.max()) + 1)
-    found = _Fitted({}, {})
+    fitted = _Fitted({}, {})
     for name in FITTED:
         role: Role = "base" if name == "base_states" else "tuned"
         minus = causal["base"] if name == "shift" else None
@@ -207,12 +207,12 @@ def _fit(
             state_sums(causal[role], pairs.of_fold(fold), minus=minus, token_budget=budget)
             for fold in folds
         ]
-        found.bases[name] = fit_bases(name, sums, ranks=lanes.ranks)
+        fitted.bases[name] = fit_bases(name, sums, ranks=lanes.ranks)
         if name == "shift":
-            found.bases[RANDOM] = random_bases(sums, ranks=lanes.ranks, seed=lanes.seed)
+            fitted.bases[RANDOM] = random_bases(sums, ranks=lanes.ranks, seed=lanes.seed)
         else:
-            found.moments[role] = moments(sums)
-    return found
+            fitted.moments[role] = moments(sums)
+    return fitted
 
 
 def _key(

@@ -53,12 +53,12 @@ def pair_tables(
     answers = {name: answers_of(rows, lang) for name, rows in files.rows.items()}
     harmful, harmless = (answers["heldout"][condition] for condition in ("harmful", "harmless"))
     cosines = self_cosines(files.directions)
-    own = {"pair": pair, "seed": seed}
+    shared = {"pair": pair, "seed": seed}
     return {
         "ablation_sweep": _sweep(cells, answers, pair=pair, seed=seed),
         "ablation_by_category": category_rows(cells, harmful, pair=pair),
-        "direction_ablation": direction_rows(cells, harmful, harmless, cosines, **own),
-        "ordering": ordering_rows(cells, harmful, harmless, cosines, **own),
+        "direction_ablation": direction_rows(cells, harmful, harmless, cosines, **shared),
+        "ordering": ordering_rows(cells, harmful, harmless, cosines, **shared),
         "substitution": [
             row
             for lane, donor in _patched(answers).items()
@@ -72,7 +72,7 @@ def pair_tables(
                 seed=seed,
             )
         ],
-        "old_or_new": old_or_new_rows(cells, harmful, harmless, **own),
+        "old_or_new": old_or_new_rows(cells, harmful, harmless, **shared),
         "side_effects": _side_effects(cells, answers, files.losses, pair=pair, seed=seed),
     }
 
@@ -80,16 +80,16 @@ def pair_tables(
 def _sweep(
     cells: list[Cell], answers: Mapping[str, Mapping[str, Answers]], *, pair: str, seed: int
 ) -> Rows:
-    own = [cell for cell in cells if cell.experiment == "sweep"]
+    swept = [cell for cell in cells if cell.experiment == "sweep"]
     rows: Rows = []
     for protocol in ("heldout", "fitted"):
         if protocol not in answers:
             continue
         harmful, harmless = (answers[protocol][name] for name in ("harmful", "harmless"))
-        found = sweep_rows(own, harmful, harmless, pair=pair, protocol=protocol, seed=seed)
+        of_protocol = sweep_rows(swept, harmful, harmless, pair=pair, protocol=protocol, seed=seed)
         if protocol == "fitted":
-            add_inflation(found, own, harmful, answers["heldout"]["harmful"], seed=seed)
-        rows += found
+            add_inflation(of_protocol, swept, harmful, answers["heldout"]["harmful"], seed=seed)
+        rows += of_protocol
     return rows
 
 

@@ -142,15 +142,15 @@ def _over_rival(cells: Sequence[Cell], answers: Answers, *, seed: int) -> list[C
         for place, cell in enumerate(cells)
         if cell.frame != RIVAL and (cell.k, cell.band, cell.edit) in rivals
     ]
-    found = [NOTHING] * len(cells)
+    gains = [NOTHING] * len(cells)
     if not pairs:
-        return found
+        return gains
     after = answers.matrix("complied", [cell for _, cell, _ in pairs])
     before = answers.matrix("complied", [rival for _, _, rival in pairs])
     compared = changes(before, after, answers.clusters, seed=seed)
     for (place, _, _), change in zip(pairs, compared, strict=True):
-        found[place] = change
-    return found
+        gains[place] = change
+    return gains
 
 
 def _names(cell: Cell, lanes: int) -> dict[str, object]:
@@ -190,11 +190,11 @@ def category_rows(cells: Sequence[Cell], harmful: Answers, *, pair: str) -> Rows
     ]
     rows: Rows = []
     for category in sorted(set(harmful.categories)):
-        own = np.array([name == category for name in harmful.categories])
-        clusters = [name for name, kept in zip(harmful.clusters, own, strict=True) if kept]
+        in_category = np.array([name == category for name in harmful.categories])
+        clusters = [name for name, kept in zip(harmful.clusters, in_category, strict=True) if kept]
         for cell in shown:
             refused, complied = (
-                harmful.matrix(what, [cell])[0][own] for what in ("refused", "complied")
+                harmful.matrix(what, [cell])[0][in_category] for what in ("refused", "complied")
             )
             low, high = clustered_wilson(refused, clusters)
             rows.append(
@@ -208,7 +208,7 @@ def category_rows(cells: Sequence[Cell], harmful: Answers, *, pair: str) -> Rows
                     "draws": cell.draws,
                     "n": len(clusters),
                     "clusters": len(set(clusters)),
-                    "plain_refusal": float(harmful.plain("refused")[own].mean()),
+                    "plain_refusal": float(harmful.plain("refused")[in_category].mean()),
                     "refusal": float(refused.mean()),
                     "refusal_low": low,
                     "refusal_high": high,

@@ -56,8 +56,8 @@ def _by_layer(
             other = _control(beside, "other_condition", positions)
             curve(axis, other, "effect", stroke, linewidth=1.2)
         for place, (positions, stroke) in enumerate(POSITIONS.items()):
-            mine = select(rows, positions=positions)
-            curve(axis, mine, "effect", stroke, shift=_apart(rows, place, len(POSITIONS)))
+            of_positions = select(rows, positions=positions)
+            curve(axis, of_positions, "effect", stroke, shift=_apart(rows, place, len(POSITIONS)))
         layers_axis(axis, rows)
     drawn = _OTHER.values() if controls is not None else ()
     strokes = [stroke.line() for stroke in (*POSITIONS.values(), *drawn)]
@@ -106,8 +106,8 @@ def patch_controls(controls: pd.DataFrame, patching: pd.DataFrame | None) -> Fig
         gap_line(axis, rows, zero_only=panel.cell["positions"] == "last_prompt")
         curve(axis, panel.of(patching, pair), "effect", _PATCH)
         for place, (name, stroke) in enumerate(_CONTROLS.items()):
-            mine = select(rows, control=name) if len(rows) else rows
-            _control_curve(axis, mine, name, stroke, _apart(rows, place, len(_CONTROLS)))
+            of_control = select(rows, control=name) if len(rows) else rows
+            _control_curve(axis, of_control, name, stroke, _apart(rows, place, len(_CONTROLS)))
         layers_axis(axis, rows)
     patch = [_PATCH.line()] if patching is not None else []
     strokes = [stroke.line() for stroke in _CONTROLS.values()]
@@ -149,8 +149,8 @@ def patch_sources(sources: pd.DataFrame) -> Figure:
         rows = panel.of(sources, pair)
         gap_line(axis, rows)
         for place, (source, stroke) in enumerate(_SOURCES.items()):
-            mine = select(rows, source=source) if len(rows) else rows
-            curve(axis, mine, "effect", stroke, shift=_apart(rows, place, len(_SOURCES)))
+            of_source = select(rows, source=source) if len(rows) else rows
+            curve(axis, of_source, "effect", stroke, shift=_apart(rows, place, len(_SOURCES)))
         layers_axis(axis, rows)
     legend(figure, [*(stroke.line() for stroke in _SOURCES.values()), GAP], columns=3)
     return figure
@@ -201,9 +201,9 @@ def _unit_panel(axis: Axes, rows: pd.DataFrame) -> int:
     axis.bar(units["at"], units["share"], color=BLUE, alpha=0.45, width=0.8, linewidth=0)
     axis.vlines(units["at"], units["share_low"], units["share_high"], color=BLUE, linewidth=1.4)
     for place, (part, stroke) in enumerate(_PARTS.items()):
-        mine = select(rows, part=part).sort_values("layer")
-        at = mine["layer"].to_numpy(dtype=float) + 0.24 * (2 * place - 1)
-        axis.plot(at, mine["share"], **stroke.line(label=None, markersize=3.5))
+        of_part = select(rows, part=part).sort_values("layer")
+        at = of_part["layer"].to_numpy(dtype=float) + 0.24 * (2 * place - 1)
+        axis.plot(at, of_part["share"], **stroke.line(label=None, markersize=3.5))
     axis.axhline(1 / len(units), **{**_EVEN, "label": None})
     layers = range(0, last + 1, max(1, -(-(last + 1) // 8)))
     axis.set_xticks([-1, *layers, last + 1], ["emb", *map(str, layers), "head"])

@@ -33,8 +33,8 @@ def pair_tables(files: PairFiles, *, pair: str, seed: int) -> dict[str, Rows]:
     Raises:
         UserError: A score or a distance is missing.
     """
-    found = patch_tables(files, pair=pair, seed=seed)
-    return found | attribution_tables(files, pair=pair, seed=seed)
+    patched = patch_tables(files, pair=pair, seed=seed)
+    return patched | attribution_tables(files, pair=pair, seed=seed)
 
 
 def patch_tables(files: PairFiles, *, pair: str, seed: int) -> dict[str, Rows]:
@@ -51,11 +51,11 @@ def patch_tables(files: PairFiles, *, pair: str, seed: int) -> dict[str, Rows]:
     Raises:
         UserError: A model, lane or unit is not scored on every pair.
     """
-    found: dict[str, Rows] = {name: [] for name in COLUMNS if name not in ATTRIBUTION}
+    tables: dict[str, Rows] = {name: [] for name in COLUMNS if name not in ATTRIBUTION}
     for cell in cells_of(files):
         for name, rows in _of_cell(Sample.of(cell, pair=pair, seed=seed), files.bases).items():
-            found[name] += rows
-    return found
+            tables[name] += rows
+    return tables
 
 
 def _of_cell(sample: Sample, bases: pd.DataFrame) -> dict[str, Rows]:
