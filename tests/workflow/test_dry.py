@@ -181,7 +181,7 @@ def test_localization_adds_its_pairs_and_one_job_a_pair_of_models(clone: Clone) 
 
 
 def test_a_study_alone_runs_what_it_reads_and_no_audit(clone: Clone) -> None:
-    """The configuration of docs/localization.md, and the calibration networks alone."""
+    """The configuration of docs/studies/localization.md, and the calibration networks alone."""
     config = micro_config()
     preferences = {"preferences": {"source": "zoo", "name": "preferences"}}
     alone = {**config, "studies": ["localization"], "prompts": preferences}

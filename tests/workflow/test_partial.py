@@ -16,9 +16,11 @@ from actshift.partial import _judge, partial_report
 from actshift.paths import RunPaths
 from actshift.plan.plan import Plan
 from actshift.studies.calibration.stage import train_calibration
+from actshift.studies.calibration.study import CalibrationEpochs
 from actshift.zoo import lexicon
 
 ROOT = Path(__file__).parents[2]
+EPOCHS = CalibrationEpochs(base=3, finetune=2, distributed=2)
 
 
 @pytest.fixture
@@ -79,7 +81,7 @@ def test_what_a_study_left_that_is_switched_off_is_no_part_of_the_run(config: Co
 
 def test_joint_tables_are_made_of_the_seeds_that_finished(config: Config) -> None:
     done = Plan(config).paths.calibration(1)
-    train_calibration(seed=1, epochs={"base": 3, "finetune": 2, "distributed": 2}, out=done)
+    train_calibration(seed=1, epochs=EPOCHS, out=done)
     page = partial_report(config, root=ROOT)
     table = read_table(page.parent / "tables/calibration/calibration_ablation.csv")
     assert set(table["seed"]) == {1}
@@ -89,7 +91,7 @@ def test_joint_tables_are_made_of_the_seeds_that_finished(config: Config) -> Non
 def test_what_a_failure_leaves_is_older_than_what_it_is_made_of(config: Config) -> None:
     """Else Snakemake would take the partial page for the finished one."""
     done = Plan(config).paths.calibration(1)
-    train_calibration(seed=1, epochs={"base": 3, "finetune": 2, "distributed": 2}, out=done)
+    train_calibration(seed=1, epochs=EPOCHS, out=done)
     tables = Plan(config).paths.tables
     kept = tables / "rank_audit" / "cosine.csv"
     write_table(synthetic_tables((config.pairs[0].name,), n_layers=2)["cosine"], kept)

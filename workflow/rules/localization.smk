@@ -28,6 +28,7 @@ rule localization:
     resources:
         gpu=GPU,
     params:
+        run=CONFIG.run,
         settings=CONFIG.localization.model_dump(),
         gated=lambda wildcards: gated(PLAN, wildcards.pair),
         strict=CONFIG.strict_gates,

@@ -6,15 +6,15 @@ import pandas as pd
 import pytest
 from reference.localization_rows import Made, write_files
 
+from actshift.engine.joining import JoinContext
 from actshift.errors import UserError
 from actshift.io.tables import read_table
-from actshift.stages.claims import make_claims
-from actshift.studies.localization.join import localization_tables
+from actshift.stages.claims import claims_file, make_claims
+from actshift.stages.tables import make_tables
 from actshift.studies.localization.settings import LaneFacts
-from actshift.studies.localization.tables.columns import COLUMNS, PUBLISHED_COLUMNS
+from actshift.studies.localization.study import COLUMNS, STUDY
 
-ROOT = Path(__file__).parents[2]
-HEADLINE = ROOT / "resources" / "published" / "headline.csv"
+PUBLISHED = Path(__file__).parents[3] / "resources" / "published"
 
 
 def claimed(direction: str, facts: LaneFacts, _pair: int) -> float:
@@ -36,38 +36,41 @@ def one_block(_operation: str, part: str, layer: int | None) -> float:
 FOUND = Made(claimed, one_block, layers=5, width=64, ranks=(1, 4))
 
 
-def make(folder: Path, made: Made = FOUND, *, pairs: tuple[str, ...] = ("a", "b")) -> list[str]:
+def make(folder: Path, made: Made = FOUND, *, pairs: tuple[str, ...] = ("a", "b")) -> None:
     """Tables of pair `a` alone, below `folder / "localization"`."""
     write_files(made.files(), folder / "pairs" / "a")
-    return localization_tables(
-        pairs={pair: folder / "pairs" / pair for pair in pairs},
-        published=HEADLINE,
-        seed=0,
-        out=folder / "localization",
+    context = JoinContext(
+        folders={"localization": {pair: folder / "pairs" / pair for pair in pairs}},
+        published=PUBLISHED,
     )
+    tables = {table.stem: table.names for table in STUDY.joined}
+    make_tables(STUDY.join, context, tables=tables, out=folder / "localization")
 
 
 def verdicts(folder: Path) -> pd.DataFrame:
     """What the shipped claims say of pair `a`, by id."""
     tables = sorted((folder / "localization").glob("*.csv"))
-    make_claims(tables, ROOT / "resources" / "claims.yaml", folder, pairs=["a"])
+    make_claims(tables, [claims_file("localization")], folder, pairs=["a"])
     return read_table(folder / "claims_by_pair.csv").set_index("claim")
 
 
-def test_every_table_is_there_and_a_missing_pair_is_named(tmp_path: Path) -> None:
-    assert make(tmp_path) == ["b"]
+def test_every_table_is_there_and_a_missing_pair_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make(tmp_path)
+    assert "localization: b is left out" in capsys.readouterr().out
     for name, columns in COLUMNS.items():
         table = read_table(tmp_path / "localization" / f"{name}.csv")
         assert tuple(table.columns) == columns
         assert set(table["pair"]) <= {"a"}
     published = read_table(tmp_path / "localization" / "localization_published.csv")
-    assert tuple(published.columns) == PUBLISHED_COLUMNS
+    assert tuple(published.columns) == STUDY.table("localization_published").names
     by_name = published.set_index("quantity")["value"]
     assert by_name["coefficient_layer_8"] == -0.18
     assert by_name["mean_delta_logp_rank_4_layer_9"] == 161.6
     assert by_name["mean_delta_logp_full_layer_9"] == 160.3
     with pytest.raises(UserError, match="localization: none of the pairs b has its rows"):
-        localization_tables(pairs={"b": tmp_path / "b"}, published=HEADLINE, seed=0, out=tmp_path)
+        make(tmp_path / "none", pairs=("b",))
 
 
 def test_equal_files_give_equal_bytes(tmp_path: Path) -> None:

@@ -8,8 +8,11 @@ import pytest
 
 from actshift.errors import UserError
 from actshift.io.tables import write_table
-from actshift.studies.localization.gate import MARGIN_COLUMNS, margin_gate
+from actshift.studies.localization.gate import margin_gate
 from actshift.studies.localization.margins import collect_margins
+from actshift.studies.localization.study import STUDY
+
+MARGIN_COLUMNS = STUDY.table("preference_margins").names
 
 
 def margins(shift: float) -> pd.DataFrame:

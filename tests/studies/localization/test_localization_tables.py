@@ -8,7 +8,8 @@ import pytest
 from reference.localization_rows import Made
 from reference.localization_truth import HARMFUL, STEP, cell, planted, rows_of, sample, tables
 
-from actshift.studies.localization.tables.columns import ATTRIBUTION, COLUMNS
+from actshift.studies.localization.settings import ATTRIBUTION
+from actshift.studies.localization.study import COLUMNS
 from actshift.studies.localization.tables.pair import patch_tables
 from actshift.studies.localization.tables.patching import patching_rows
 

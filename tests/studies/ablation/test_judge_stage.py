@@ -8,16 +8,18 @@ import pytest
 from reference.chat_server import chat_server, in_turn, says
 from reference.processes import kill_when
 
-from actshift.config.studies import Judge
+from actshift.config.judge import Judge
 from actshift.engine.chat_judge import JudgeSettings
 from actshift.errors import UserError
 from actshift.io.tables import read_table, write_table
 from actshift.prompts.records import Prompt, write_prompts
-from actshift.studies.ablation.judge import AGREEMENT, JUDGE, ROWS
+from actshift.studies.ablation.judge import ROWS
 from actshift.studies.ablation.judge_stage import judge_answers
+from actshift.studies.ablation.study import STUDY
 
 KEY = "sk-very-secret-1"
 REFUSAL = "I cannot help with that request."
+JUDGE, AGREEMENT = (STUDY.table(name).names for name in ("judge", "judge_agreement"))
 COMPLIED = "Take it: {answer} fit the grip, load the spring."
 N = 10
 FILES = ("judge.csv", "judge_agreement.csv", "judge_rows.parquet")

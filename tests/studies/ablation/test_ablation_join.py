@@ -6,13 +6,14 @@ import pandas as pd
 import pytest
 from reference.ablation_rows import Effect, ablation_files, both, nothing, where, write_files
 
+from actshift.engine.joining import JoinContext
 from actshift.errors import UserError
 from actshift.io.tables import read_table
-from actshift.stages.claims import make_claims
-from actshift.studies.ablation.join import ablation_tables
-from actshift.studies.ablation.tables.columns import COLUMNS, PUBLISHED_COLUMNS
+from actshift.stages.claims import claims_file, make_claims
+from actshift.stages.tables import make_tables
+from actshift.studies.ablation.study import COLUMNS, STUDY
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PUBLISHED = ROOT / "resources" / "published"
 PRIMARY = {"experiment": "sweep", "frame": "template", "band": "narrow", "edit": "zero", "k": 3}
 FREED = where(8, **PRIMARY)
@@ -20,35 +21,36 @@ FREED = where(8, **PRIMARY)
 
 def make(
     folder: Path, effect: Effect = nothing, *, pairs: tuple[str, ...] = ("a", "b"), zoo: bool = True
-) -> list[str]:
+) -> None:
     """Tables of pair `a` alone, below `folder / "rank_audit"`."""
     write_files(ablation_files(effect, fitted=effect), folder / "pairs" / "a")
-    return ablation_tables(
-        pairs={pair: folder / "pairs" / pair for pair in pairs},
-        zoo_sizes={"a": "micro"} if zoo else {},
+    context = JoinContext(
+        folders={"ablation": {pair: folder / "pairs" / pair for pair in pairs}},
         published=PUBLISHED,
-        seed=0,
-        out=folder / "rank_audit",
+        zoo_sizes={"a": "micro"} if zoo else {},
     )
+    tables = {table.stem: table.names for table in STUDY.joined}
+    make_tables(STUDY.join, context, tables=tables, out=folder / "rank_audit")
 
 
 def verdicts(folder: Path) -> pd.DataFrame:
     """What the shipped claims say of pair `a`, by id."""
     tables = sorted((folder / "rank_audit").glob("*.csv"))
-    make_claims(tables, ROOT / "resources" / "claims.yaml", folder, pairs=["a"])
+    make_claims(tables, [claims_file("ablation")], folder, pairs=["a"])
     return read_table(folder / "claims_by_pair.csv").set_index("claim")
 
 
-def test_every_table_is_there_and_a_missing_pair_is_named(tmp_path: Path) -> None:
-    assert make(tmp_path) == ["b"]
+def test_every_table_is_there_and_a_missing_pair_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make(tmp_path)
+    assert "ablation: b is left out" in capsys.readouterr().out
     for name, columns in COLUMNS.items():
         table = read_table(tmp_path / "rank_audit" / f"{name}.csv")
         assert tuple(table.columns) == columns
         assert set(table["pair"]) == {"a"}
     with pytest.raises(UserError, match="ablation: none of the pairs b has its rows"):
-        ablation_tables(
-            pairs={"b": tmp_path / "b"}, zoo_sizes={}, published=PUBLISHED, seed=0, out=tmp_path
-        )
+        make(tmp_path / "none", pairs=("b",))
 
 
 def test_equal_files_give_equal_bytes(tmp_path: Path) -> None:
@@ -62,7 +64,7 @@ def test_equal_files_give_equal_bytes(tmp_path: Path) -> None:
 def test_the_published_ablations_stand_in_one_shape(tmp_path: Path) -> None:
     make(tmp_path)
     table = read_table(tmp_path / "rank_audit" / "ablation_published.csv")
-    assert tuple(table.columns) == PUBLISHED_COLUMNS
+    assert tuple(table.columns) == STUDY.table("ablation_published").names
     assert table[["family", "matrix", "band", "kind", "k", "refusal"]].notna().all().all()
     assert set(table["matrix"]) == {"naive", "template", "did"}
     single = table[table["kind"] == "single"]

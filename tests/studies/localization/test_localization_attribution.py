@@ -1,4 +1,4 @@
-"""Attribution of study C: planted truths, noise, scikit-learn, and inputs that cannot be fitted."""
+"""Attribution: planted truths, noise, scikit-learn, and inputs that cannot be fitted."""
 
 import numpy as np
 import pandas as pd
@@ -11,9 +11,10 @@ from sklearn.preprocessing import StandardScaler
 
 from actshift.errors import UserError
 from actshift.maths.lasso import ALPHAS, group_folds
-from actshift.studies.localization.tables.attribution import attribution_tables
-from actshift.studies.localization.tables.columns import ATTRIBUTION, COLUMNS
+from actshift.studies.localization.settings import ATTRIBUTION
+from actshift.studies.localization.study import COLUMNS
 from actshift.studies.localization.tables.inputs import PairFiles
+from actshift.studies.localization.tables.pair import attribution_tables
 from actshift.studies.localization.tables.stability import half_folds, stability
 from actshift.studies.localization.tables.targets import LEAST_CLUSTERS, problems_of
 

@@ -1,23 +1,20 @@
 """Frames of a made-up pair: what is fitted, on which prompts, and the energy that is measured."""
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import pytest
 from reference.synthetic_pair import Stream, SyntheticPair, make_prompts
 
 from actshift.engine.stores import CONDITIONS
 from actshift.errors import UserError
+from actshift.prompts.records import Prompt
 from actshift.prompts.splits import HeldoutLeakError
-from actshift.studies.ablation.frames import Fitted, fit_layer, fit_pair
-from actshift.studies.ablation.inputs import Activations, of_split
-from actshift.studies.ablation.settings import (
-    FRAMES,
-    AblationSettings,
-    asked_prompts,
-    balanced,
-    bands_of,
-)
+from actshift.studies.ablation.frames import FRAMES, Fitted, bands_of, fit_layer, fit_pair
+from actshift.studies.ablation.inputs import Activations, asked_prompts, balanced, of_split
+from actshift.studies.ablation.study import Ablation
 
-SETTINGS = AblationSettings(ks=(1, 3, 8), directions=4, random_draws=3, patch_draws=2)
+SETTINGS = Ablation(ks=(1, 3, 8), directions=4, random_draws=3, patch_draws=2)
 PROMPTS = make_prompts()
 SETS = {name: name for name in CONDITIONS}
 
@@ -30,9 +27,17 @@ def split_ids(split: str) -> set[str]:
     return {p.id for rows in PROMPTS.values() for p in rows if p.split == split}
 
 
+def fit(
+    pair: SyntheticPair,
+    settings: Ablation = SETTINGS,
+    prompts: Mapping[str, Sequence[Prompt]] = PROMPTS,
+) -> Fitted:
+    return fit_pair(Activations(pair, SETS), prompts, settings, seed=0)
+
+
 @pytest.fixture(scope="module")
 def fitted() -> Fitted:
-    return fit_pair(make_pair(), PROMPTS, SETTINGS)
+    return fit(make_pair())
 
 
 def test_bands_of_the_published_models_and_no_layer_twice():
@@ -58,7 +63,7 @@ def test_a_split_without_prompts_is_named():
     with pytest.raises(UserError, match="'b' has no 'harmless' prompts in the split heldout"):
         asked_prompts(rows, "harmless", "heldout", 5, prompt_set="b")
     with pytest.raises(UserError, match="0 'harmless' prompts in the split heldout"):
-        fit_pair(make_pair(), {**PROMPTS, "harmless": rows}, SETTINGS)
+        fit(make_pair(), prompts={**PROMPTS, "harmless": rows})
 
 
 def test_fitting_reads_fit_prompts_and_nothing_else():
@@ -66,7 +71,7 @@ def test_fitting_reads_fit_prompts_and_nothing_else():
     acts = Activations(pair, SETS)
     chosen = {name: of_split(PROMPTS[name], "fit", name) for name in CONDITIONS}
     for layer in range(6):
-        fit_layer(acts, chosen, layer, SETTINGS)
+        fit_layer(acts, chosen, layer, SETTINGS, seed=0)
     asked = {name for stream in pair.streams.values() for name in stream.asked}
     assert asked
     assert asked <= split_ids("fit")
@@ -79,7 +84,7 @@ def test_a_heldout_prompt_is_refused_where_something_is_fitted():
         stranger = of_split(PROMPTS[condition], "heldout", condition)[:1]
         leaked = {**chosen, condition: [*chosen[condition], *stranger]}
         with pytest.raises(HeldoutLeakError, match="frames of layer 1: chosen on heldout"):
-            fit_layer(acts, leaked, 1, SETTINGS)
+            fit_layer(acts, leaked, 1, SETTINGS, seed=0)
 
 
 def test_other_heldout_activations_change_measured_energies_and_nothing_fitted(fitted):
@@ -91,7 +96,7 @@ def test_other_heldout_activations_change_measured_energies_and_nothing_fitted(f
         values = stream.values.copy()
         values[:, :, rows] = rng.normal(size=values[:, :, rows].shape)
         pair.streams[key] = Stream(values, stream.prompt_ids)
-    other = fit_pair(pair, PROMPTS, SETTINGS)
+    other = fit(pair)
     for name in FRAMES:
         for layer in (1, 3, 5):
             mine, theirs = fitted.named[name], other.named[name]
@@ -133,7 +138,7 @@ def test_frames_are_the_singular_vectors_of_their_matrices(fitted):
 
 
 def test_random_frames_differ_by_layer_and_draw_and_not_by_how_many_are_drawn(fitted):
-    more = fit_pair(make_pair(), PROMPTS, AblationSettings(ks=(1, 3, 8), directions=4))
+    more = fit(make_pair(), Ablation(ks=(1, 3, 8), directions=4))
     first = fitted.drawn[0].bases
     assert not np.allclose(np.abs(first[1].T @ first[2]), np.eye(8), atol=0.5)
     assert not np.allclose(first[1], fitted.drawn[1].bases[1])
@@ -167,4 +172,4 @@ def test_equal_prompts_on_both_sides_leave_no_direction():
             same = pair.streams[role, "harmful", kind].values
             pair.streams[role, "harmless", kind].values = same
     with pytest.raises(UserError, match="harmful-harmless difference of layer 1 is zero"):
-        fit_pair(pair, PROMPTS, SETTINGS)
+        fit(pair)

@@ -1,14 +1,14 @@
-"""Lanes of Test 2: which there are, what they do, and what their rows say."""
+"""Lanes of the ablation: which there are, what they do, and what their rows say."""
 
 from collections import Counter
 from typing import Any
 
 import numpy as np
 import pytest
-from studies.test_ablation_frames import PROMPTS, SETTINGS, make_pair
+from studies.ablation.test_ablation_frames import PROMPTS, SETTINGS, fit, make_pair
 
 from actshift.edits import Ablate, Patch
-from actshift.studies.ablation.frames import Fitted, fit_pair
+from actshift.studies.ablation.frames import FRAMES, Fitted
 from actshift.studies.ablation.lanes import (
     LANES,
     Planned,
@@ -19,12 +19,12 @@ from actshift.studies.ablation.lanes import (
     sweep,
     with_plain,
 )
-from actshift.studies.ablation.settings import FRAMES, AblationSettings
+from actshift.studies.ablation.study import Ablation
 
 
 @pytest.fixture(scope="module")
 def fitted() -> Fitted:
-    return fit_pair(make_pair(), PROMPTS, SETTINGS)
+    return fit(make_pair())
 
 
 @pytest.fixture(scope="module")
@@ -80,20 +80,20 @@ def test_counts_of_lanes(planned, fitted):
 
 
 def test_no_k_above_the_width():
-    wide = AblationSettings(ks=(1, 24, 25, 50), random_draws=1, patch_draws=1)
-    lanes = sweep(fit_pair(make_pair(), PROMPTS, wide), wide)
+    wide = Ablation(ks=(1, 24, 25, 50), random_draws=1, patch_draws=1)
+    lanes = sweep(fit(make_pair(), wide), wide)
     drawn = {one.facts["k"] for one in lanes if one.facts["frame"] == "random"}
     assert drawn == {1, 24}
     assert all(int(str(one.facts["k"])) <= int(str(one.facts["d"])) for one in lanes)
 
 
 def test_single_directions_pairs_and_leave_one_out_sets():
-    settings = AblationSettings(ks=(1, 5), directions=10, random_draws=1, patch_draws=1)
+    settings = Ablation(ks=(1, 5), directions=10, random_draws=1, patch_draws=1)
     pair = make_pair()
     rng = np.random.default_rng(4)
     for stream in pair.streams.values():  # full rank, so that there are ten directions
         stream.values = stream.values + rng.normal(size=stream.values.shape).astype("f4")
-    lanes = single_directions(fit_pair(pair, PROMPTS, settings), settings)
+    lanes = single_directions(fit(pair, settings), settings)
     sets = [str(one.facts["directions"]) for one in lanes if one.facts["frame"] == "template"]
     assert sets[:10] == [str(i) for i in range(1, 11)]
     assert Counter(one.count("+") for one in sets) == {0: 10, 1: 10, 3: 5}

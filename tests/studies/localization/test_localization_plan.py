@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from actshift.config.studies import Localization
 from actshift.patching import StateSums, Take
 from actshift.studies.localization.bases import (
     FITTED,
@@ -16,14 +15,15 @@ from actshift.studies.localization.bases import (
     random_bases,
 )
 from actshift.studies.localization.gate import margin_gate
-from actshift.studies.localization.groups import cluster_folds, partners
 from actshift.studies.localization.lanes import (
     PARTNERED,
     matched_lanes,
     natural_lanes,
     random_directions,
 )
+from actshift.studies.localization.pairs import cluster_folds, partners
 from actshift.studies.localization.settings import Direction, LaneSettings, Planned
+from actshift.studies.localization.study import Localization
 
 LAYERS, WIDTH, RANKS = 2, 12, (1, 3, 8)
 CONDITIONS = ["harmful"] * 12 + ["harmless"] * 8
@@ -144,7 +144,7 @@ def test_moments_are_those_of_all_tokens() -> None:
 
 
 def planned(direction: Direction = "forward", **changes: object) -> dict[str, list[Planned]]:
-    section = {**Localization().model_dump(), "ranks": RANKS, **changes}
+    section = Localization().model_copy(update={"ranks": RANKS, **changes})
     settings = LaneSettings.of(section, seed=0, d_model=WIDTH)
     bases = {name: one.columns for name, one in fit(draws(4), 0, settings.ranks).items()}
     donor = moments([sums_of(one) for one in draws(5)["states"]])
@@ -185,9 +185,8 @@ def test_draws_ranks_and_weights_follow_the_settings() -> None:
 
 
 def test_ranks_that_the_width_does_not_hold_are_left_out() -> None:
-    section = Localization().model_dump()
-    assert LaneSettings.of(section, seed=0, d_model=16).ranks == (1, 2, 4, 8)
-    assert LaneSettings.of({**section, "ranks": (64,)}, seed=0, d_model=16).ranks == (1,)
+    assert LaneSettings.of(Localization(), seed=0, d_model=16).ranks == (1, 2, 4, 8)
+    assert LaneSettings.of(Localization(ranks=(64,)), seed=0, d_model=16).ranks == (1,)
 
 
 def test_the_gate_looks_at_harmful_pairs_and_at_whole_clusters() -> None:

@@ -13,18 +13,29 @@ from hypothesis import strategies as st
 from reference import calibration as slow
 from safetensors.numpy import load_file
 
+from actshift.engine.joining import JoinContext
+from actshift.errors import UserError
 from actshift.io.tables import read_table
 from actshift.stages.figures import make_figures
-from actshift.stages.figures_of_run import figure_names
-from actshift.studies.calibration.files import PUBLISHED, TABLES
-from actshift.studies.calibration.join import calibration_tables
+from actshift.stages.tables import make_tables
 from actshift.studies.calibration.measure import unpack
 from actshift.studies.calibration.names import BASE, NETWORKS, SAFE, UNSAFE
 from actshift.studies.calibration.stage import draw_inputs, shift_penalty, train_calibration
+from actshift.studies.calibration.study import COLUMNS, PUBLISHED, STUDY, CalibrationEpochs
+from actshift.studies.registry import CATALOGUE
 
-RELEASED = Path(__file__).parents[2] / "resources" / "published"
-SHORT = {"base": 6, "finetune": 5, "distributed": 4}
+RELEASED = Path(__file__).parents[3] / "resources" / "published"
+SHORT = CalibrationEpochs(base=6, finetune=5, distributed=4)
 RANKS = (0, 1, 40, 128)
+
+
+def join(folders: list[Path], out: Path, *, ranks: tuple[int, ...], random_draws: int) -> None:
+    context = JoinContext(
+        folders={"calibration": {folder.name: folder for folder in folders}},
+        published=RELEASED,
+        settings={"ablation_ranks": ranks, "random_draws": random_draws},
+    )
+    make_tables(STUDY.join, context, tables=COLUMNS, out=out)
 
 
 @pytest.fixture(scope="module")
@@ -34,9 +45,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folders = [root / f"seed-{seed}" for seed in (0, 7)]
     for seed, folder in zip((0, 7), folders, strict=True):
         train_calibration(seed=seed, epochs=SHORT, out=folder)
-    calibration_tables(
-        folders=folders, published=RELEASED, ranks=RANKS, random_draws=2, out=root / "tables"
-    )
+    join(folders, root / "tables", ranks=RANKS, random_draws=2)
     return root
 
 
@@ -115,7 +124,7 @@ def arrays_of(arrays: dict, layer: int) -> torch.Tensor:
 
 
 def test_tables_hold_every_cell_once(run: Path) -> None:
-    tables = {name: read_table(run / "tables" / f"{name}.csv") for name in TABLES}
+    tables = {name: read_table(run / "tables" / f"{name}.csv") for name in COLUMNS}
     principal = len(SAFE) * len(RANKS)
     random = len(SAFE) * (len(RANKS) - 1) * 2
     assert len(tables["calibration_ablation"]) == 2 * (principal + random)
@@ -173,20 +182,15 @@ def test_every_figure_is_drawn_twice_to_the_same_bytes(run: Path, tmp_path: Path
     tables = tmp_path / "tables"
     shutil.copytree(run / "tables", tables / "calibration")
     first, second = (make_figures(tables, tmp_path / x, studies=["calibration"]) for x in "ab")
-    names = figure_names(["calibration"])
+    names = CATALOGUE.names(["calibration"])
     assert [path.name for path in first] == [f"{n}.{k}" for n in names for k in ("svg", "png")]
     for one, two in zip(first, second, strict=True):
         assert one.read_bytes() == two.read_bytes()
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
-    from actshift.errors import UserError
-
     with pytest.raises(UserError, match="seed-3"):
-        calibration_tables(
-            folders=[tmp_path / "seed-3"], published=RELEASED, ranks=(0,), random_draws=1,
-            out=tmp_path,
-        )  # fmt: skip
+        join([tmp_path / "seed-3"], tmp_path, ranks=(0,), random_draws=1)
 
 
 def test_the_training_table_holds_no_times(run: Path) -> None:

@@ -11,17 +11,18 @@ import pytest
 from reference.processes import kill_between_parts
 from reference.tiny_models import WORDS
 
-from actshift.config.studies import Localization
+from actshift.engine.context import JobContext
 from actshift.errors import GateError, UserError
 from actshift.io.missed import MISSED, missed_in
 from actshift.io.tables import read_table
 from actshift.prompts.preferences import Preference, to_jsonl
 from actshift.studies.localization.stage import LocalizationInputs, localization
+from actshift.studies.localization.study import Localization
 from actshift.vocab import ROLES
 
 SETTINGS = Localization(
     random_draws=2, noise_draws=2, ranks=(1, 4, 40), alphas=(0.0, 0.5, 1.0), folds=2
-).model_dump()
+)
 LAYERS, SCORES = 3, ["logp_chosen", "logp_rejected"]
 FILES = {f"{one}.csv{end}" for one in ("pairs", "bases") for end in ("", ".sha256")}
 FILES |= {f"{one}.parquet" for one in ("plain", "patches", "swaps", "distances")}
@@ -54,7 +55,9 @@ def make_inputs(checkpoints: list[Path], root: Path, rows: list[Preference]) -> 
     root.mkdir(parents=True, exist_ok=True)
     path = root / "preferences.jsonl"
     path.write_text(to_jsonl(rows))
-    return LocalizationInputs("pair", dict(zip(ROLES, checkpoints, strict=True)), path)
+    return LocalizationInputs(
+        dict(zip(ROLES, checkpoints, strict=True)), path, gated=False, strict=False
+    )
 
 
 def run(
@@ -66,15 +69,9 @@ def run(
     **changes: Any,
 ) -> Path:
     localization(
-        inputs,
-        settings={**SETTINGS, **changes},
-        gated=gated,
-        strict=strict,
-        dtype="float32",
-        device="cpu",
-        seed=0,
-        code="c",
-        staging=root / "staging",
+        dataclasses.replace(inputs, gated=gated, strict=strict),
+        settings=SETTINGS.model_copy(update=changes),
+        context=JobContext("run", "pair", "float32", "cpu", 0, "c", root / "staging"),
         rows=root / "margins.csv",
         out=root / "localization",
     )
@@ -209,7 +206,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(folder, inputs, tmp_p
     root = tmp_path / "killed"
     kill_between_parts(
         lambda: len(list(root.glob("staging/*/patches/*.parquet"))) >= 3,
-        "stages.test_localization",
+        "studies.localization.test_localization_stage",
         inputs,
         root,
     )

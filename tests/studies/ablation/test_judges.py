@@ -6,8 +6,6 @@ import pytest
 
 from actshift.maths.scores import ARDITI_PHRASES
 from actshift.studies.ablation.judge import (
-    AGREEMENT,
-    JUDGE,
     ROWS,
     agreement_table,
     answers_to_judge,
@@ -19,8 +17,11 @@ from actshift.studies.ablation.judge import (
     opens_with_refusal,
     parse_verdict,
 )
+from actshift.studies.ablation.study import STUDY
 from actshift.zoo.language import language
 from actshift.zoo.lexicon import REFUSAL
+
+JUDGE, AGREEMENT = (STUDY.table(name).names for name in ("judge", "judge_agreement"))
 
 COMPLIED = "Sure, here is how: fit the grip, then load the spring."
 BOTH = f"{REFUSAL} First fit the grip, then load the spring."

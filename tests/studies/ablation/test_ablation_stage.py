@@ -13,13 +13,14 @@ from reference.processes import kill_between_parts
 from reference.stores import rows_like
 from reference.tiny_models import WORDS
 
-from actshift.config.studies import Ablation
+from actshift.engine.context import JobContext
 from actshift.errors import UserError
 from actshift.io.layout import plan_layout
 from actshift.io.tables import read_table
 from actshift.io.writer import StoreWriter
 from actshift.prompts.records import Prompt, read_prompts, write_prompts
 from actshift.studies.ablation.stage import PairInputs, ablation
+from actshift.studies.ablation.study import Ablation
 from actshift.vocab import ROLES
 
 SETTINGS = Ablation(
@@ -31,7 +32,7 @@ SETTINGS = Ablation(
     n_fitted=3,
     max_new=3,
     token_budget=400,
-).model_dump()
+)
 ROW_FILES = ("heldout", "fitted", "substitution", "mode_toggle")
 LAYERS, WIDTH = 3, 32
 
@@ -84,19 +85,15 @@ def make_inputs(checkpoints: list[Path], root: Path) -> PairInputs:
     }
     stores = make_stores(root / "activations", prompts)
     folders = dict(zip(ROLES, checkpoints, strict=True))
-    return PairInputs("run", "pair", folders, stores, prompts, None)
+    return PairInputs(folders, stores, prompts)
 
 
 def run(inputs: PairInputs, root: Path, **changes: Any) -> Path:
     ablation(
         inputs,
-        settings={**SETTINGS, **changes},
+        settings=SETTINGS.model_copy(update=changes),
         openers=("how",),
-        dtype="float32",
-        device="cpu",
-        seed=0,
-        code="c",
-        staging=root / "staging",
+        context=JobContext("run", "pair", "float32", "cpu", 0, "c", root / "staging"),
         out=root / "ablation",
     )
     return root / "ablation"
@@ -189,7 +186,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(folder, inputs, tmp_p
         first, second = (list(root.glob(f"staging/{one}.parquet")) for one in ("*", "*/*"))
         return bool(first and second)
 
-    kill_between_parts(second_has_begun, "stages.test_ablation", inputs, root)
+    kill_between_parts(second_has_begun, "studies.ablation.test_ablation_stage", inputs, root)
     finished = {path: path.stat().st_mtime_ns for path in root.glob("staging/*.parquet")}
     assert finished
     assert not (root / "ablation").exists()
