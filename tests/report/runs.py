@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from report.declared import declared
 from safetensors.numpy import save_file
 
 from actshift.io.manifest import write_manifest
@@ -19,7 +18,7 @@ HOSTILE = "<script>alert('x')</script> & <img src=http://evil.example/a.png oner
 
 def write_run(folder: Path, tables: dict[str, pd.DataFrame]) -> Path:
     """Tables, a behaviour file and a timing, where a run has them."""
-    for name, table in declared(tables).items():
+    for name, table in tables.items():
         path = CATALOGUE.path(folder / "tables", name)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_table(table, path)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from report.declared import declared
 from report.runs import HOSTILE, config_of, write_run
 from report.synthetic_tables import synthetic_tables
 
@@ -23,7 +24,8 @@ def claims(*changes: dict) -> pd.DataFrame:
         "high": 3.0, "published": "3.88", "kind": "ratio", "decided_by": "median ratio above 1",
         "primary_cell": "inputs harmful", "table": "inflation.csv", "source": "paper, table 1",
     }  # fmt: skip
-    return pd.DataFrame([row | change for change in changes])
+    rows = pd.DataFrame([row | change for change in changes])
+    return declared({"claims": rows})["claims"]
 
 
 def test_numbers_are_shown_with_their_interval() -> None:
