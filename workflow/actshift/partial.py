@@ -74,8 +74,8 @@ def partial_report(config: Config, *, root: Path) -> Path:
 def _dates(plan: Plan) -> dict[Path, int]:
     """When each table, figure and the page were last written, nanoseconds."""
     paths = plan.paths
-    found = [paths.report, *paths.tables.rglob("*"), *(paths.root / "figures").rglob("*")]
-    return {file: file.stat().st_mtime_ns for file in found if file.is_file()}
+    files = [paths.report, *paths.tables.rglob("*"), *(paths.root / "figures").rglob("*")]
+    return {file: file.stat().st_mtime_ns for file in files if file.is_file()}
 
 
 def _outdate(plan: Plan, before: dict[Path, int]) -> None:

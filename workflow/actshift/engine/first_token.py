@@ -60,7 +60,7 @@ class FirstTokenEdits:
         """
         self._decoder = decoder_of(receiver)
         self._causal = self._decoder.causal
-        self._ids = [one.ids for one in asked]
+        self._ids = [question.ids for question in asked]
         self._sizes = {"max_new": max_new, "token_budget": token_budget}
         self._states = final_states(self._causal, self._ids, token_budget=token_budget)
 
@@ -94,6 +94,9 @@ class FirstTokenEdits:
         rows = np.stack([np.asarray(prompt, dtype=np.int64), token])
         distinct, number = np.unique(rows, axis=1, return_inverse=True)
         pairs = [(int(place), int(first)) for place, first in distinct.T]
-        found = continue_from(self._decoder, self._ids, pairs, **self._sizes)
-        said = [(place, one) for (place, _), one in zip(pairs, found, strict=True)]
-        return Said(number.reshape(-1).astype(np.int32), said)
+        continuations = continue_from(self._decoder, self._ids, pairs, **self._sizes)
+        answers = [
+            (place, continuation)
+            for (place, _), continuation in zip(pairs, continuations, strict=True)
+        ]
+        return Said(number.reshape(-1).astype(np.int32), answers)

@@ -198,7 +198,7 @@ def _top_tokens(response: httpx2.Response) -> dict[str, float]:
     """Log-probs of the likeliest first tokens; empty where the endpoint gives none."""
     try:
         first = response.json()["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
-        return {str(one["token"]): float(one["logprob"]) for one in first}
+        return {str(entry["token"]): float(entry["logprob"]) for entry in first}
     except (ValueError, LookupError, TypeError):
         return {}
 

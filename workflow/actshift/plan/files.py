@@ -76,13 +76,13 @@ def refuse_files(plan: Plan, *, warn: Callable[[str], None], where_all: str = ""
         UserError: names the key, what was expected and how to mend it.
     """
     findings = file_findings(plan)
-    errors = [one for one in findings if one.finding.level == "error"]
+    errors = [finding for finding in findings if finding.finding.level == "error"]
     if errors:
         more = len(errors) - 1
         rest = f" (the first of {more + 1} errors{where_all})"
         raise UserError(errors[0].line + (rest if more else ""))
-    for one in findings:
-        warn(f"warning: {one.line}")
+    for finding in findings:
+        warn(f"warning: {finding.line}")
 
 
 def warn_on_stderr(line: str) -> None:

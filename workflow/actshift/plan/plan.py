@@ -76,18 +76,18 @@ class Plan:
     @cached_property
     def models(self) -> dict[str, Model]:
         """Every model of the chosen pairs, by name; references where a study reads them."""
-        found = [
+        models = [
             Model(pair, role, _source(pair, role))
             for pair in self.config.chosen_pairs
             for role in ROLES
         ]
         if "spectral_gap" in self.config.studies:
-            found += [
+            models += [
                 Model(pair, name, _reference(pair, name))
                 for pair in self.config.chosen_pairs
                 for name in pair.references
             ]
-        return {model.name: model for model in found}
+        return {model.name: model for model in models}
 
     def references(self, pair: str) -> list[str]:
         """Return the names of the models of a pair's references, in config order."""

@@ -91,15 +91,15 @@ def train_bank(
     losses: list[list[float]] = [[] for _ in lessons]
     for step in range(plans[0].steps):
         running = [examples for examples, plan in lessons if step < plan.steps]
-        batch = [one for every in running for one in _pick(every, step, plans[0].examples)]
-        found = _bank_losses(bank, batch, len(running), pad=pad)
-        found.sum().backward()
+        batch = [example for every in running for example in _pick(every, step, plans[0].examples)]
+        losses_of_step = _bank_losses(bank, batch, len(running), pad=pad)
+        losses_of_step.sum().backward()
         for vector in bank.vectors[: len(running)]:
             nn.utils.clip_grad_norm_([vector], 1.0)
         adam.step()
         adam.zero_grad(set_to_none=True)
         schedule.step()
-        for number, loss in enumerate(found.tolist()):
+        for number, loss in enumerate(losses_of_step.tolist()):
             losses[number].append(loss)
     return losses
 
