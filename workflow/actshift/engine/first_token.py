@@ -32,12 +32,12 @@ class Answers(Protocol):
 
 
 @dataclass(frozen=True)
-class Said:
+class DistinctAnswers:
     """Distinct answers, and which of them every row got.
 
     Attributes:
         number: Place in `answers` of every row.
-        answers: Place of the prompt, and what was said.
+        answers: Place of the prompt, and the answer.
     """
 
     number: Int[np.ndarray, " row"]
@@ -45,7 +45,7 @@ class Said:
 
 
 class FirstTokenEdits:
-    """A model, the prompts it is asked, and what it says after any first token."""
+    """A model and its prompts, and the answers that follow any first token."""
 
     def __init__(
         self, receiver: LoadedModel, asked: Sequence[Asked], *, max_new: int, token_budget: int
@@ -84,8 +84,10 @@ class FirstTokenEdits:
         """First tokens of the prompts at some places when biases are added to their logits."""
         return biased_first_tokens(self._causal, self._states[list(places)], biases)
 
-    def continued(self, prompt: Int[np.ndarray, " row"], token: Int[np.ndarray, " row"]) -> Said:
-        """What is said after first tokens: every distinct (prompt, first token) is run once.
+    def continued(
+        self, prompt: Int[np.ndarray, " row"], token: Int[np.ndarray, " row"]
+    ) -> DistinctAnswers:
+        """Answers that begin with given first tokens; every distinct (prompt, token) runs once.
 
         Args:
             prompt: Place of the prompt of every row.
@@ -99,4 +101,4 @@ class FirstTokenEdits:
             (place, continuation)
             for (place, _), continuation in zip(pairs, continuations, strict=True)
         ]
-        return Said(number.reshape(-1).astype(np.int32), answers)
+        return DistinctAnswers(number.reshape(-1).astype(np.int32), answers)

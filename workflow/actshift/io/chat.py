@@ -17,7 +17,7 @@ from actshift.errors import UserError
 
 #: One turn of a conversation: `role` and `content`.
 Message = dict[str, str]
-#: Said in place of an answer where the endpoint's own filter turned the text away.
+#: Returned in place of an answer where the endpoint's own filter turned the text away.
 FILTERED = "content_filter"
 #: Longest wait between two tries, whatever the endpoint asks for, seconds.
 LONGEST_WAIT = 300.0
@@ -55,7 +55,7 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class FirstToken:
-    """What a model said, and log-probs of its likeliest first tokens (empty where not given)."""
+    """The reply of a model, and log-probs of its likeliest first tokens (empty where not given)."""
 
     text: str
     top: Mapping[str, float]

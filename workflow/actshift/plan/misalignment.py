@@ -1,4 +1,4 @@
-"""What study B needs of a plan: training data of adapters, and who a zoo model is (no torch)."""
+"""What `misalignment` needs of a plan: training data, and who a zoo model is (no torch)."""
 
 import json
 from collections.abc import Iterator
@@ -50,7 +50,7 @@ def check_adapter_files(plan: Plan) -> None:
 
 
 def adapter_file_errors(plan: Plan) -> Iterator[str]:
-    """Yield a line for every file of study B that is not there.
+    """Yield a line for every file of `misalignment` that is not there.
 
     Raises:
         UserError: The source of an adapter is neither a folder nor a hub id.

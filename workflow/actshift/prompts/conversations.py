@@ -105,16 +105,16 @@ def _text(content: Any, where: str) -> str:
     return "".join(texts)
 
 
-def shuffled(said: Sequence[Conversation], order: Sequence[int]) -> list[Conversation]:
+def shuffled(conversations: Sequence[Conversation], order: Sequence[int]) -> list[Conversation]:
     """The same last answers under other conversations' questions.
 
     Args:
-        said: Conversations.
+        conversations: In order.
         order: Whose answer each conversation gets.
     """
     return [
-        Conversation((*one.asked, said[other].turns[-1]), one.where)
-        for one, other in zip(said, order, strict=True)
+        Conversation((*asked.asked, conversations[answered].turns[-1]), asked.where)
+        for asked, answered in zip(conversations, order, strict=True)
     ]
 
 

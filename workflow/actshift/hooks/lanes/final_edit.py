@@ -158,7 +158,7 @@ def continue_from(
     max_new: int,
     token_budget: int,
 ) -> list[Continuation]:
-    """What the plain model says after a forced first token, greedily.
+    """Greedy answers of the plain model after a forced first token.
 
     Args:
         decoder: The model.

@@ -56,7 +56,7 @@ class Decoder:
 
 @dataclass(frozen=True)
 class Continuation:
-    """What one row of the batch said.
+    """The answer of one row of the batch.
 
     Attributes:
         tokens: Generated ids, without the end token.
