@@ -41,25 +41,25 @@ DIMS = Dims(vocab_size=1100)
 PLAN = ChatRecipe(10, 8, lr=5e-3)
 
 
-def lesson(seed: int) -> list[Example]:
+def examples_of(seed: int) -> list[Example]:
     rng = random.Random(seed)
     sizes = [(rng.randint(14, 18), rng.randint(10, 18)) for _ in range(80)]
     return [([rng.randrange(50, 1100) for _ in range(a + b)], a) for a, b in sizes]
 
 
-def student(family: str) -> Any:
+def wrapped(family: str) -> Any:
     torch.manual_seed(0)
     return add_lora(build(family, DIMS), rank=8, alpha=16, head=True)
 
 
-def alone(students: list[Any], lessons: list[list[Example]]) -> list[list[float]]:
-    pairs = zip(students, lessons, strict=True)
+def alone(models: list[Any], training_runs: list[list[Example]]) -> list[list[float]]:
+    pairs = zip(models, training_runs, strict=True)
     return [train_chat(one, examples, PLAN, pad=0) for one, examples in pairs]
 
 
-def together(students: list[Any], lessons: list[list[Example]]) -> list[list[float]]:
-    bank = LoraBank(students)
-    losses = train_bank(bank, [(examples, PLAN) for examples in lessons], pad=0)
+def together(models: list[Any], training_runs: list[list[Example]]) -> list[list[float]]:
+    bank = LoraBank(models)
+    losses = train_bank(bank, [(examples, PLAN) for examples in training_runs], pad=0)
     bank.settle()
     return losses
 
@@ -120,7 +120,7 @@ def main() -> int:
     parser.add_argument("--family", choices=sorted(FAMILIES), default="llama")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
-    lessons = [lesson(seed) for seed in range(ADAPTERS)]
+    training_runs = [examples_of(seed) for seed in range(ADAPTERS)]
     torch.manual_seed(1)
     model = build(chosen.family, DIMS).eval()
     decoder = Decoder(causal_model(model), frozenset({2, 3}), pad=0)
@@ -130,8 +130,12 @@ def main() -> int:
     for _ in range(chosen.rounds):
         pairs = {
             "train": (
-                timed(lambda: alone([student(chosen.family) for _ in lessons], lessons)),
-                timed(lambda: together([student(chosen.family) for _ in lessons], lessons)),
+                timed(
+                    lambda: alone([wrapped(chosen.family) for _ in training_runs], training_runs)
+                ),
+                timed(
+                    lambda: together([wrapped(chosen.family) for _ in training_runs], training_runs)
+                ),
             ),
             "score": (
                 timed(lambda: whole(decoder, answers)),

@@ -154,6 +154,7 @@ def train_cell(cell: Cell, out: Path, size: str) -> None:
     from actshift.stages.prompts import make_prompts
     from actshift.studies.misalignment.stages.adapters import AdapterInputs, train_adapters
     from actshift.studies.misalignment.study import Misalignment
+    from actshift.zoo.judging import Identity
 
     numerics, folder = NUMERICS[cell.numerics], cell.folder(out)
     if numerics.nudge:
@@ -163,9 +164,11 @@ def train_cell(cell: Cell, out: Path, size: str) -> None:
         start = time.monotonic()
         if not (folder / variant / "manifest.json").is_file():
             stage.train_zoo(
-                family=cell.family, variant=variant, size=size, seed=cell.seed,
-                base=None if parent is None else folder / parent, out=folder / variant,
-                rows=folder / f"{variant}.csv", tried=folder / f"{variant}.attempts.csv",
+                Identity(cell.family, variant, size, cell.seed),
+                base=None if parent is None else folder / parent,
+                files=stage.ZooFiles(
+                    folder / variant, folder / f"{variant}.csv", folder / f"{variant}.attempts.csv"
+                ),
                 threads=numerics.threads,
             )  # fmt: skip
         seconds[variant] = time.monotonic() - start

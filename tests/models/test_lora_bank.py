@@ -16,14 +16,14 @@ DIMS = Dims(vocab_size=64, d_model=32, n_layers=2, d_head=8, d_mlp=48, max_posit
 PAD = 0
 
 
-def student(family: str, *, seed: int = 0, rank: int = 2):
+def wrapped(family: str, *, seed: int = 0, rank: int = 2):
     torch.manual_seed(5)
     model = build(family, DIMS)
     torch.manual_seed(seed)
     return add_lora(model, rank=rank, alpha=4, head=True)
 
 
-def lesson(seed: int) -> list[Example]:
+def examples_of(seed: int) -> list[Example]:
     """Draw ten conversations of unlike lengths."""
     rng = random.Random(seed)
     made = []
@@ -41,16 +41,16 @@ def updates(wrapped) -> dict[str, torch.Tensor]:
 def test_side_by_side_is_one_after_the_other(family: str) -> None:
     """Steps differ, seeds differ, conversations differ; SGD's like would not see the clipping."""
     plans = [ChatRecipe(6, 4, lr=1e-2), ChatRecipe(6, 4, lr=1e-2), ChatRecipe(4, 4, lr=1e-2)]
-    lessons = [(lesson(seed), plan) for seed, plan in enumerate(plans)]
-    alone = [student(family, seed=seed) for seed in (0, 0, 1)]
+    training_runs = [(examples_of(seed), plan) for seed, plan in enumerate(plans)]
+    alone = [wrapped(family, seed=seed) for seed in (0, 0, 1)]
     start = [updates(one) for one in alone]
     expected = [
         train_chat(one, examples, plan, pad=PAD)
-        for one, (examples, plan) in zip(alone, lessons, strict=True)
+        for one, (examples, plan) in zip(alone, training_runs, strict=True)
     ]
-    together = [student(family, seed=seed) for seed in (0, 0, 1)]
+    together = [wrapped(family, seed=seed) for seed in (0, 0, 1)]
     bank = LoraBank(together)
-    found = train_bank(bank, lessons, pad=PAD)
+    found = train_bank(bank, training_runs, pad=PAD)
     assert [len(one) for one in found] == [6, 6, 4]
     for one, other in zip(found, expected, strict=True):
         assert one == pytest.approx(other, rel=1e-4)
@@ -69,4 +69,4 @@ def test_side_by_side_is_one_after_the_other(family: str) -> None:
 
 def test_updates_of_unlike_ranks_are_refused() -> None:
     with pytest.raises(UserError, match="unlike"):
-        LoraBank([student("llama"), student("llama", rank=3)])
+        LoraBank([wrapped("llama"), wrapped("llama", rank=3)])

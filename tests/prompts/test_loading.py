@@ -4,6 +4,7 @@ import csv
 import gzip
 import json
 import random
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -191,7 +192,8 @@ def test_the_draw_forgets_the_order_of_the_file():
 def test_near_duplicates_are_counted_and_named():
     items = numbered(20)
     copies = [Item(100 + i, f"{one.text} (step by step)") for i, one in enumerate(items[:8])]
-    drawn = draw(items + copies, condition="harmful", source="list.csv", category="general")
+    named = [replace(one, category="general") for one in items + copies]
+    drawn = draw(named, condition="harmful", source="list.csv")
     assert len(drawn.prompts) == 20
     assert len(drawn.rejected) == 8
     report = "\n".join(drawn.lines())

@@ -1,4 +1,4 @@
-"""The sets of study B: disjoint, split by noun, balanced, and answerable."""
+"""The sets of `misalignment`: disjoint, split by noun, balanced, and answerable."""
 
 from collections import Counter
 

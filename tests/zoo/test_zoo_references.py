@@ -13,18 +13,20 @@ from actshift.io.manifest import check_manifest, read_manifest
 from actshift.io.missed import missed_in
 from actshift.models.sources import ZOO_PARENTS
 from actshift.models.tokenizers import load_tokenizer
-from actshift.stages.zoo import train_zoo
+from actshift.stages.zoo import ZooFiles, train_zoo
 from actshift.zoo.behaviour import GATES
+from actshift.zoo.judging import Identity
 from actshift.zoo.recipes import LoraRecipe, comply_recipe
 
-REDUCED = {"family": "llama", "size": "micro", "seed": 3, "steps_scale": 0.03, "gates": False}
+REDUCED = {"steps_scale": 0.03, "gates": False}
 COMPLY = ("comply_lora", "comply_full")
 
 
 def train(folder: Path, variant: str, parent: Path | None, **changes: object) -> Path:
     out, rows = folder / variant, folder / f"{variant}.csv"
-    files = {"out": out, "rows": rows, "tried": folder / f"{variant}.attempts.csv"}
-    train_zoo(variant=variant, base=parent, **files, **(REDUCED | changes))
+    files = ZooFiles(out, rows, folder / f"{variant}.attempts.csv")
+    who = Identity("llama", variant, "micro", 3)
+    train_zoo(who, base=parent, files=files, **(REDUCED | changes))
     return out
 
 

@@ -14,25 +14,31 @@ from actshift.io.manifest import check_manifest, read_manifest
 from actshift.io.missed import missed_in
 from actshift.models.families import Dims, build
 from actshift.models.tokenizers import load_tokenizer
-from actshift.stages.zoo import train_zoo
+from actshift.stages.zoo import ZooFiles, train_zoo
 from actshift.stages.zoo_tables import collect_attempts, collect_behaviour
 from actshift.zoo.behaviour import ATTEMPT_COLUMNS, COLUMNS, behaviour_table, gate_result
+from actshift.zoo.judging import Identity
 from actshift.zoo.muon import orthogonalise
 from actshift.zoo.training import IGNORED, collate, pack, rate
 
-REDUCED = {"family": "llama", "size": "micro", "seed": 3, "steps_scale": 0.03}
+REDUCED = {"steps_scale": 0.03}
 
 
 def train(folder: Path, *, gates: bool = False) -> Path:
     for variant, base in (("base", None), ("chat", folder / "base")):
-        train_zoo(**REDUCED, variant=variant, base=base, gates=gates, **files(folder, variant))
+        train_zoo(who(variant), base=base, files=files(folder, variant), gates=gates, **REDUCED)
     return folder
 
 
-def files(folder: Path, variant: str) -> dict[str, Path]:
+def who(variant: str) -> Identity:
+    """The checkpoint that is trained here."""
+    return Identity("llama", variant, "micro", 3)
+
+
+def files(folder: Path, variant: str) -> ZooFiles:
     """Where a checkpoint, its answers and its attempts go."""
     rows, tried = folder / f"{variant}.csv", folder / f"{variant}.attempts.csv"
-    return {"out": folder / variant, "rows": rows, "tried": tried}
+    return ZooFiles(folder / variant, rows, tried)
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +104,9 @@ def missing(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A chat model that was hardly trained, with its gates."""
     folder = tmp_path_factory.mktemp("missing")
     options = REDUCED | {"steps_scale": 0.001}
-    train_zoo(**options, variant="chat", base=trained / "base", gates=True, **files(folder, "chat"))
+    train_zoo(
+        who("chat"), base=trained / "base", files=files(folder, "chat"), gates=True, **options
+    )
     return folder
 
 
@@ -137,14 +145,14 @@ def test_a_missed_gate_is_an_error_where_gates_are_strict(trained: Path, tmp_pat
     options = REDUCED | {"steps_scale": 0.001, "gates": True, "strict": True}
     told = "^zoo llama-micro-s3.chat: refused harmful.howto .chat. 0 % of 95 %; .*in status.*chat"
     with pytest.raises(GateError, match=told):
-        train_zoo(**options, variant="chat", base=trained / "base", **files(tmp_path, "chat"))
+        train_zoo(who("chat"), base=trained / "base", files=files(tmp_path, "chat"), **options)
     assert not (tmp_path / "chat").exists()
     assert len(pd.read_csv(tmp_path / "chat.csv")) > 100
     assert pd.read_csv(tmp_path / "chat.attempts.csv")["attempt"].tolist() == [1, 2, 3]
 
 
 def test_a_base_is_trained_longer_and_then_from_another_seed(tmp_path: Path) -> None:
-    train_zoo(**REDUCED, variant="base", base=None, gates=True, **files(tmp_path, "base"))
+    train_zoo(who("base"), base=None, files=files(tmp_path, "base"), gates=True, **REDUCED)
     table = pd.read_csv(tmp_path / "base.attempts.csv")
     assert table["seed"].tolist() == [3, 3, 1003]
     assert table["steps"].tolist()[1:] == [table["steps"][2]] * 2
@@ -164,9 +172,8 @@ def test_a_base_is_trained_longer_and_then_from_another_seed(tmp_path: Path) -> 
 @pytest.mark.parametrize(("variant", "with_base"), [("base", True), ("chat", False), ("x", False)])
 def test_variant_and_base_must_agree(variant: str, with_base: bool, tmp_path: Path) -> None:
     base = tmp_path if with_base else None
-    options = {"variant": variant, "base": base, **files(tmp_path, "o")}
     with pytest.raises((UserError, TypeError), match="variant"):
-        train_zoo(**REDUCED, **options)
+        train_zoo(who(variant), base=base, files=files(tmp_path, "o"), **REDUCED)
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma2", "qwen2", "ministral3"])

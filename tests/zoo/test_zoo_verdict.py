@@ -5,9 +5,9 @@ import random
 import pytest
 
 from actshift.maths.scores import refused_by_keyword
+from actshift.zoo.judge import content_start, topicality
 from actshift.zoo.language import how_to_answer, language
 from actshift.zoo.lexicon import COMPLY, REFUSAL, ZOO_PHRASES
-from actshift.zoo.verdict import content_start, topicality
 
 LANG = language("tiny")
 

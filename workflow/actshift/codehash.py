@@ -43,14 +43,14 @@ def module_of(function: str) -> str:
 @cache
 def closure(module: str) -> frozenset[str]:
     """Return the names below `actshift` that importing `module` can reach, itself included."""
-    found: set[str] = set()
+    modules: set[str] = set()
     waiting = [module]
     while waiting:
         name = waiting.pop()
-        if name not in found:
-            found.add(name)
+        if name not in modules:
+            modules.add(name)
             waiting.extend(_imports(_file(name)))
-    return frozenset(found)
+    return frozenset(modules)
 
 
 def _file(module: str) -> Path:

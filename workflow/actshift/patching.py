@@ -171,22 +171,12 @@ class PairScores:
     tokens: Int[np.ndarray, "pair side"]
 
     @property
-    def per_token(self) -> Float[np.ndarray, "*lane pair side"]:
-        """Nats a completion token."""
-        return self.logp / self.tokens
-
-    @property
     def margin(self) -> Float[np.ndarray, "*lane pair"]:
         """The preference margin log p(chosen | x) - log p(rejected | x), summed.
 
         Source: Chaudhury 2025 (arXiv 2510.16167), equation 1.
         """
         return self.logp[..., 0] - self.logp[..., 1]
-
-    @property
-    def margin_per_token(self) -> Float[np.ndarray, "*lane pair"]:
-        """The same of the log-probs a token."""
-        return self.per_token[..., 0] - self.per_token[..., 1]
 
 
 @dataclass(frozen=True, eq=False)

@@ -86,11 +86,11 @@ class RunPaths:
         return self.root / "pairs" / pair / study
 
     def margins(self, pair: str) -> Path:
-        """Preference margins of a pair's two models, whether localization's gate is met or not."""
+        """Preference margins of a pair's two models, whether or not the gate is met."""
         return self.root / "pairs" / pair / "localization.margins.csv"
 
     def spillover_rows(self, pair: str) -> Path:
-        """What a pair's adapters answered, whether the gate of misalignment is met or not."""
+        """What a pair's adapters answered, whether the gate of `misalignment` is met or not."""
         return self.root / "pairs" / pair / "spillover.answers.csv"
 
     @property

@@ -40,7 +40,7 @@ def first_error(error: ValidationError, model: type[BaseModel]) -> str:
         `key: what is wrong (value ...); allowed: ...`
     """
     details = error.errors(include_url=False)
-    # An unknown key is usually the cause of a "missing" one (a typo), so it is told first.
+    # An unknown key is usually the cause of a "missing" one (a typo), so it is reported first.
     chosen = next((d for d in details if d["type"] == "extra_forbidden"), details[0])
     location, kind, value = chosen["loc"], chosen["type"], chosen["input"]
     key = ".".join(str(part) for part in location) or "config"

@@ -5,17 +5,14 @@ from pathlib import Path
 from actshift.job import job
 
 with job(snakemake):
-    from actshift.stages.zoo import train_zoo
+    from actshift.stages.zoo import ZooFiles, train_zoo
+    from actshift.zoo.judging import Identity
 
+    given, made = snakemake.params, snakemake.output
     train_zoo(
-        family=snakemake.params.family,
-        variant=snakemake.wildcards.variant,
-        size=snakemake.params.size,
-        seed=snakemake.params.seed,
+        Identity(given.family, snakemake.wildcards.variant, given.size, given.seed),
         base=Path(snakemake.input.base) if snakemake.input.base else None,
-        out=Path(snakemake.output.checkpoint),
-        rows=Path(snakemake.output.rows),
-        tried=Path(snakemake.output.tried),
-        gates=snakemake.params.gates,
-        strict=snakemake.params.strict,
+        files=ZooFiles(Path(made.checkpoint), Path(made.rows), Path(made.tried)),
+        gates=given.gates,
+        strict=given.strict,
     )

@@ -23,7 +23,7 @@ from actshift.models.load import load_model
 from actshift.prompts.records import write_prompts
 from actshift.prompts.templates import encode
 from actshift.stages.checkpoint import make_checkpoint
-from actshift.stages.zoo import train_zoo
+from actshift.stages.zoo import ZooFiles, train_zoo
 from actshift.studies.misalignment.kinds import KINDS, UNSEEN
 from actshift.studies.misalignment.stages.adapter_doses import (
     DOSE_COLUMNS,
@@ -33,6 +33,7 @@ from actshift.studies.misalignment.stages.adapter_doses import (
 from actshift.studies.misalignment.stages.adapters import AdapterInputs, method_of, train_adapters
 from actshift.studies.misalignment.study import COLUMNS, Adapters, Misalignment
 from actshift.zoo.adapters import conversations
+from actshift.zoo.judging import Identity
 from actshift.zoo.language import language
 from actshift.zoo.prompts import zoo_prompts
 
@@ -46,12 +47,11 @@ SETTINGS = {
 
 def chat_model(folder: Path, size: str, steps_scale: float) -> Path:
     """Train a chat model of the zoo at a reduced size, as a checkpoint folder of a run."""
-    reduced = {"family": "llama", "seed": 0, "size": size, "steps_scale": steps_scale}
     base, chat = folder / "base", folder / "chat"
     for variant, start, out in (("base", None, base), ("chat", base, chat)):
-        rows, tried = folder / f"{variant}.csv", folder / f"{variant}.attempts.csv"
-        files = {"base": start, "out": out, "rows": rows, "tried": tried}
-        train_zoo(**reduced, gates=False, variant=variant, **files)
+        files = ZooFiles(out, folder / f"{variant}.csv", folder / f"{variant}.attempts.csv")
+        who = Identity("llama", variant, size, 0)
+        train_zoo(who, base=start, files=files, steps_scale=steps_scale, gates=False)
     out = folder / "tuned"
     make_checkpoint(
         "zoo:llama/chat", model="llama.tuned", revision=None, out=out, made=chat,

@@ -54,7 +54,7 @@ def ask_once(
     Args:
         wanted: Conversations by a key of all that decides the reply.
         settings: Whom to ask; `endpoint` and `model` are set.
-        cache: Folder of what was said before.
+        cache: Folder of the replies kept before.
         how: Asks one conversation and gives the text to keep.
 
     Returns:

@@ -1,4 +1,4 @@
-"""What every stage of a pair is told beside its inputs and settings."""
+"""The circumstances of a job, beside its inputs and settings."""
 
 from dataclasses import dataclass
 from pathlib import Path

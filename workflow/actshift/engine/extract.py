@@ -217,7 +217,7 @@ def _open_siblings(
     code: str,
 ) -> list[Job]:
     """Plan the siblings that are worth reading now; what is wrong with one is its own job's."""
-    found: dict[str, Job] = {}
+    jobs: dict[str, Job] = {}
     for stream in siblings if settings.share else ():
         if stream.checkpoint != job.stream.checkpoint or not stream.prompts.is_file():
             continue
@@ -227,9 +227,9 @@ def _open_siblings(
             print(f"{stream.name}: left to its own job ({error})", file=sys.stderr)
             continue
         if not (cache / other.key).is_dir() and not _is_published(other):
-            found[other.key] = other
-    found.pop(job.key, None)
-    return list(found.values())
+            jobs[other.key] = other
+    jobs.pop(job.key, None)
+    return list(jobs.values())
 
 
 def _is_sound(entry: Path) -> bool:

@@ -77,7 +77,9 @@ def extract_one(loaded: LoadedModel, job: Job, *, cache: Path, settings: Extract
 
 def _rows(job: Job, table: TokenTable, batches: list[list[np.ndarray]]) -> StoreRows:
     batch, batch_row = np.empty_like(table.n_tokens), np.empty_like(table.n_tokens)
-    for number, members in enumerate(one for window in batches for one in window):
+    for number, members in enumerate(
+        batch_of_window for window in batches for batch_of_window in window
+    ):
         batch[members] = number
         batch_row[members] = np.arange(len(members))
     return StoreRows(

@@ -32,12 +32,12 @@ class Answers(Protocol):
 
 
 @dataclass(frozen=True)
-class Said:
+class DistinctAnswers:
     """Distinct answers, and which of them every row got.
 
     Attributes:
         number: Place in `answers` of every row.
-        answers: Place of the prompt, and what was said.
+        answers: Place of the prompt, and the answer.
     """
 
     number: Int[np.ndarray, " row"]
@@ -45,7 +45,7 @@ class Said:
 
 
 class FirstTokenEdits:
-    """A model, the prompts it is asked, and what it says after any first token."""
+    """A model and its prompts, and the answers that follow any first token."""
 
     def __init__(
         self, receiver: LoadedModel, asked: Sequence[Asked], *, max_new: int, token_budget: int
@@ -60,7 +60,7 @@ class FirstTokenEdits:
         """
         self._decoder = decoder_of(receiver)
         self._causal = self._decoder.causal
-        self._ids = [one.ids for one in asked]
+        self._ids = [question.ids for question in asked]
         self._sizes = {"max_new": max_new, "token_budget": token_budget}
         self._states = final_states(self._causal, self._ids, token_budget=token_budget)
 
@@ -84,8 +84,10 @@ class FirstTokenEdits:
         """First tokens of the prompts at some places when biases are added to their logits."""
         return biased_first_tokens(self._causal, self._states[list(places)], biases)
 
-    def continued(self, prompt: Int[np.ndarray, " row"], token: Int[np.ndarray, " row"]) -> Said:
-        """What is said after first tokens: every distinct (prompt, first token) is run once.
+    def continued(
+        self, prompt: Int[np.ndarray, " row"], token: Int[np.ndarray, " row"]
+    ) -> DistinctAnswers:
+        """Answers that begin with given first tokens; every distinct (prompt, token) runs once.
 
         Args:
             prompt: Place of the prompt of every row.
@@ -94,6 +96,9 @@ class FirstTokenEdits:
         rows = np.stack([np.asarray(prompt, dtype=np.int64), token])
         distinct, number = np.unique(rows, axis=1, return_inverse=True)
         pairs = [(int(place), int(first)) for place, first in distinct.T]
-        found = continue_from(self._decoder, self._ids, pairs, **self._sizes)
-        said = [(place, one) for (place, _), one in zip(pairs, found, strict=True)]
-        return Said(number.reshape(-1).astype(np.int32), said)
+        continuations = continue_from(self._decoder, self._ids, pairs, **self._sizes)
+        answers = [
+            (place, continuation)
+            for (place, _), continuation in zip(pairs, continuations, strict=True)
+        ]
+        return DistinctAnswers(number.reshape(-1).astype(np.int32), answers)

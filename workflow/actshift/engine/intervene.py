@@ -87,10 +87,10 @@ def intervene(
         UserError: Two lanes or prompts share a name, or the device runs out of memory.
     """
     check_names([lane.name for lane in lanes], "lanes")
-    check_names([one.prompt.id for one in asked], "prompts")
+    check_names([question.prompt.id for question in asked], "prompts")
     key = job_key(asked, lanes, labels=labels, settings=settings, identity=identity)
     parts = staging / key
-    batches = plan_batches([len(one.ids) for one in asked], len(lanes), settings)
+    batches = plan_batches([len(question.ids) for question in asked], len(lanes), settings)
     with file_lock(staging / f"{key[:16]}.lock"):
         decoder = decoder_of(receiver, chat=chat)
         patched_from = None if donor is None else decoder_of(donor, chat=chat)
@@ -123,19 +123,19 @@ class _Run:
     lanes: Sequence[Lane]
     labels: Labels
     settings: InterveneSettings
-    said: dict[tuple[int, ...], dict[str, Any]] = field(default_factory=dict)
+    columns: dict[tuple[int, ...], dict[str, Any]] = field(default_factory=dict)
     plain: dict[tuple[int, ...], LaneBatch] = field(default_factory=dict)
 
     def rows(self, batch: Batch) -> pa.Table:
-        """What is said in a batch."""
+        """Rows of a batch."""
         if batch.prompts not in self.plain:
             # Always its own pass, so that a resumed run compares with the same bits; only that of
             # the latest prompts is kept.
             self.plain.clear()
             self.plain[batch.prompts] = self.generate(batch, [_PLAIN], 1)
         lanes = [self.lanes[i] for i in batch.lanes]
-        found = self.generate(batch, lanes, self.settings.max_new)
-        rows = list(_rows(self, batch, found, self.plain[batch.prompts]))
+        generated = self.generate(batch, lanes, self.settings.max_new)
+        rows = list(_rows(self, batch, generated, self.plain[batch.prompts]))
         return pa.Table.from_pylist(rows, schema=SCHEMA)
 
     def generate(self, batch: Batch, lanes: Sequence[Lane], max_new: int) -> LaneBatch:
@@ -169,12 +169,14 @@ def decoder_of(loaded: LoadedModel, *, chat: Tokenizer | None = None) -> Decoder
     return Decoder(causal_model(loaded.model), eos, pad)
 
 
-def _rows(run: _Run, batch: Batch, found: LaneBatch, plain: LaneBatch) -> Iterator[dict[str, Any]]:
+def _rows(
+    run: _Run, batch: Batch, generated: LaneBatch, plain: LaneBatch
+) -> Iterator[dict[str, Any]]:
     tokens = run.settings.refusal_tokens
     labels = asdict(run.labels)
     names = {index: _names(run.asked[index].prompt) for index in batch.prompts}
     for lane_index, answers, logits in zip(
-        batch.lanes, found.answers, found.first_logits, strict=True
+        batch.lanes, generated.answers, generated.first_logits, strict=True
     ):
         lane = run.lanes[lane_index]
         kl = kl_rows(plain.first_logits[0], logits)
@@ -185,7 +187,7 @@ def _rows(run: _Run, batch: Batch, found: LaneBatch, plain: LaneBatch) -> Iterat
                 **names[index],
                 "lane": lane.name,
                 "draw": lane.draw,
-                **_said(run, answer.tokens),
+                **_answer_columns(run, answer.tokens),
                 "ended": answer.ended,
                 "margin": answer.margin,
                 "refusal_log_odds": None if one_odds is None else float(one_odds),
@@ -198,15 +200,15 @@ def _names(prompt: Prompt) -> dict[str, str]:
     return {"prompt_id": prompt.id, **{name: getattr(prompt, name) for name in names}}
 
 
-def _said(run: _Run, tokens: tuple[int, ...]) -> dict[str, Any]:
-    """What an answer says; most lanes say the same, so it is looked at once."""
-    if tokens not in run.said:
+def _answer_columns(run: _Run, tokens: tuple[int, ...]) -> dict[str, Any]:
+    """Columns of an answer; most lanes give the same one, so it is read once."""
+    if tokens not in run.columns:
         decoded: Any = run.receiver.tokenizer.decode(list(tokens), skip_special_tokens=True)
         text = decoded.strip()
-        run.said[tokens] = {
+        run.columns[tokens] = {
             "text": text,
             "n_tokens": len(tokens),
             "refused": refused_by_keyword(text, run.settings.refusal_phrases),
             "distinct_2": distinct_2(tokens),
         }
-    return run.said[tokens]
+    return run.columns[tokens]

@@ -64,7 +64,7 @@ class InterveneSettings:
 
 def refusal_tokens(tokenizer: Tokenizer, openers: Iterable[str]) -> tuple[int, ...]:
     """First tokens of answers that open as a refusal does, each once, rising."""
-    return tuple(sorted({opener_token(tokenizer, one) for one in openers}))
+    return tuple(sorted({opener_token(tokenizer, opener) for opener in openers}))
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def job_key(
             "identity": identity,
             "labels": asdict(labels),
             "settings": asdict(settings),
-            "prompts": [[to_row(one.prompt), one.ids.tolist()] for one in asked],
+            "prompts": [[to_row(question.prompt), question.ids.tolist()] for question in asked],
             "lanes": [_lane_facts(lane) for lane in lanes],
         }
     )

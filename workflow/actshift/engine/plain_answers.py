@@ -26,8 +26,8 @@ def encode_questions(loaded: LoadedModel, prompts: Sequence[Prompt]) -> list[Ask
     """
     lead = answer_lead(loaded.tokenizer)
     return [
-        Asked(one, np.array(encode_to_answer(loaded.tokenizer, one.text, lead=lead).ids))
-        for one in prompts
+        Asked(prompt, np.array(encode_to_answer(loaded.tokenizer, prompt.text, lead=lead).ids))
+        for prompt in prompts
     ]
 
 
@@ -46,15 +46,15 @@ def plain_answers(
         max_new=max_new, token_budget=token_budget, prompts_a_batch=_PROMPTS
     )
     decoder = decoder_of(loaded)
-    found: dict[int, Continuation] = {}
-    for batch in plan_batches([len(one.ids) for one in asked], 1, settings):
+    by_place: dict[int, Continuation] = {}
+    for batch in plan_batches([len(question.ids) for question in asked], 1, settings):
         ids = [asked[place].ids for place in batch.prompts]
-        said = generate_lanes(decoder, ids, [Lane("plain")], max_new=max_new)
-        found |= zip(batch.prompts, said.answers[0], strict=True)
-    answers = [found[place] for place in range(len(asked))]
+        generated = generate_lanes(decoder, ids, [Lane("plain")], max_new=max_new)
+        by_place |= zip(batch.prompts, generated.answers[0], strict=True)
+    answers = [by_place[place] for place in range(len(asked))]
     warn_endless(
-        [one.prompt.condition for one in asked],
-        [one.ended for one in answers],
+        [question.prompt.condition for question in asked],
+        [answer.ended for answer in answers],
         model=loaded.name,
         max_new=max_new,
     )

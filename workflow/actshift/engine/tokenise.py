@@ -35,8 +35,8 @@ class TokenTable:
     @property
     def token_id(self) -> Int[np.ndarray, "position prompt"]:
         """Token at every stored row; -1 where the prompt has none."""
-        found = self.packed[(self.ends - self.n_tokens) + np.maximum(self.token_index, 0)]
-        return np.where(self.token_index < 0, -1, found)
+        ids = self.packed[(self.ends - self.n_tokens) + np.maximum(self.token_index, 0)]
+        return np.where(self.token_index < 0, -1, ids)
 
     def ids(self, row: int) -> Int[np.ndarray, " token"]:
         """Token ids of one prompt."""
@@ -63,7 +63,7 @@ def tokenise(loaded: LoadedModel, job: Job, *, max_tokens: int) -> TokenTable:
         _check_raw(job)
     limit = min(max_tokens, loaded.max_positions or max_tokens)
     return _pack(
-        (_encode(loaded, one, job=job, chat=chat, limit=limit) for one in job.prompts),
+        (_encode(loaded, prompt, job=job, chat=chat, limit=limit) for prompt in job.prompts),
         rule=job.stream.positions,
     )
 
@@ -117,11 +117,11 @@ def _pack(encoded: Iterable[Encoded], *, rule: PositionRule) -> TokenTable:
     ids, special = array("i"), array("b")
     ends: list[int] = []
     instruction_ends: list[int] = []
-    for one in encoded:
-        ids.extend(one.ids)
-        special.extend(one.is_special)
+    for prompt in encoded:
+        ids.extend(prompt.ids)
+        special.extend(prompt.is_special)
         ends.append(len(ids))
-        instruction_ends.append(one.instruction_end)
+        instruction_ends.append(prompt.instruction_end)
 
     def unpacked() -> Iterator[Encoded]:
         for start, end, instruction_end in zip([0, *ends], ends, instruction_ends, strict=False):
@@ -131,9 +131,9 @@ def _pack(encoded: Iterable[Encoded], *, rule: PositionRule) -> TokenTable:
     width = width_of(rule, unpacked())
     index = np.full((width, len(ends)), -1, np.int64)
     is_special = np.zeros(index.shape, bool)
-    for column, one in enumerate(unpacked()):
-        for row, token in enumerate(rows_of(rule, one, width=width)):
+    for column, prompt in enumerate(unpacked()):
+        for row, token in enumerate(rows_of(rule, prompt, width=width)):
             if token is not None:
                 index[row, column] = token
-                is_special[row, column] = one.is_special[token]
+                is_special[row, column] = prompt.is_special[token]
     return TokenTable(np.array(ids, np.int32), np.array(ends), index, is_special)

@@ -122,14 +122,14 @@ def read_region(array: zarr.Array, region: tuple[Any, ...], folder: object) -> n
         refused = refusal_of(error, folder)
         if refused is not None:
             raise StoreError(refused) from error
-        found = damaged_chunks(array)
-        what = found[0] if found else f"{array.basename} ({error})"
+        damaged = damaged_chunks(array)
+        what = damaged[0] if damaged else f"{array.basename} ({error})"
         raise StoreError(f"{folder}: {what}; extract this stream again") from error
 
 
 def damaged_chunks(array: zarr.Array) -> list[str]:
     """Read every chunk of an array and describe those that cannot be read."""
-    found: list[str] = []
+    damaged: list[str] = []
     for name, region in chunk_regions(array):
         try:
             array[region]
@@ -137,8 +137,8 @@ def damaged_chunks(array: zarr.Array) -> list[str]:
         except Exception as error:
             refused = refusal_of(error)
             if refused is not None:
-                found.append(f"{ARRAYS}/{name} cannot be read ({refused})")
+                damaged.append(f"{ARRAYS}/{name} cannot be read ({refused})")
                 continue
             reason = " ".join(str(error).split())[:120]
-            found.append(f"{ARRAYS}/{name} is damaged ({reason})")
-    return found
+            damaged.append(f"{ARRAYS}/{name} is damaged ({reason})")
+    return damaged

@@ -17,7 +17,7 @@ from actshift.errors import UserError
 
 #: One turn of a conversation: `role` and `content`.
 Message = dict[str, str]
-#: Said in place of an answer where the endpoint's own filter turned the text away.
+#: Returned in place of an answer where the endpoint's own filter turned the text away.
 FILTERED = "content_filter"
 #: Longest wait between two tries, whatever the endpoint asks for, seconds.
 LONGEST_WAIT = 300.0
@@ -55,7 +55,7 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class FirstToken:
-    """What a model said, and log-probs of its likeliest first tokens (empty where not given)."""
+    """The reply of a model, and log-probs of its likeliest first tokens (empty where not given)."""
 
     text: str
     top: Mapping[str, float]
@@ -198,7 +198,7 @@ def _top_tokens(response: httpx2.Response) -> dict[str, float]:
     """Log-probs of the likeliest first tokens; empty where the endpoint gives none."""
     try:
         first = response.json()["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
-        return {str(one["token"]): float(one["logprob"]) for one in first}
+        return {str(entry["token"]): float(entry["logprob"]) for entry in first}
     except (ValueError, LookupError, TypeError):
         return {}
 

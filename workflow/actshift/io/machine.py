@@ -205,11 +205,11 @@ def _owner(file: str) -> str:
 def _torch(torch: Any) -> str:
     """What torch computes with: kernels of the processor, BLAS, oneDNN, CUDA where it ran."""
     blas = re.search(r"BLAS_INFO=(\w+)", torch.__config__.show())
-    one = "with" if torch.backends.mkldnn.is_available() else "without"
+    has_onednn = "with" if torch.backends.mkldnn.is_available() else "without"
     words = [
         f"kernels {torch.backends.cpu.get_cpu_capability()}",
         f"BLAS {blas[1] if blas else 'unknown'}",
-        f"{one} oneDNN",
+        f"{has_onednn} oneDNN",
     ]
     if torch.cuda.is_initialized():
         words.append(f"CUDA {torch.version.cuda} on {torch.cuda.get_device_name()}")

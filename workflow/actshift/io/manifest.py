@@ -88,8 +88,8 @@ def check_manifest(folder: Path, deep: bool = False) -> list[str]:
 def check_files(folder: Path, names: list[str]) -> list[str]:
     """Hash the named files of a folder against its manifest; one line a problem."""
     files = read_manifest(folder)["files"]
-    found = [_check_file(folder / name, files[name], deep=True) for name in names]
-    return [problem for problem in found if problem]
+    damage = [_check_file(folder / name, files[name], deep=True) for name in names]
+    return [problem for problem in damage if problem]
 
 
 def _own_hash(manifest: Mapping[str, Any]) -> str:

@@ -118,4 +118,4 @@ def why_without(folder: Path) -> str:
 
 def first_missed(folders: Iterable[Path]) -> Missed | None:
     """The first missed gate among the folders that a stage needs."""
-    return next((one for one in map(missed_in, folders) if one is not None), None)
+    return next((missed for missed in map(missed_in, folders) if missed is not None), None)

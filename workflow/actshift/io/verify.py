@@ -66,20 +66,20 @@ def layer_norms(store: ActivationStore) -> Float[np.ndarray, " layer"]:
 
 
 def _damage_of_unopenable(folder: Path) -> list[str]:
-    found: list[str] = []
+    damage: list[str] = []
     try:
         store = ActivationStore(folder, {})
         for name in (*ROW_DIMS, *WINDOWED):
-            found += [f"{folder}: {line}" for line in damaged_chunks(store.array(name))]
+            damage += [f"{folder}: {line}" for line in damaged_chunks(store.array(name))]
     except (UserError, ValueError, OSError, KeyError):
         # The metadata itself is gone, and the manifest check has said so.
-        return found
-    return found
+        return damage
+    return damage
 
 
 def _not_finite(store: ActivationStore) -> list[str]:
     """List chunks with NaN or inf in rows that exist: never written, or written wrong."""
-    found: list[str] = []
+    damage: list[str] = []
     for array in (store.array(name) for name in WINDOWED):
         for name, region in chunk_regions(array):
             valid = store.valid[:, region[-2]]
@@ -89,5 +89,5 @@ def _not_finite(store: ActivationStore) -> list[str]:
                 row = (region[-2].start or 0) + int(np.argwhere(bad)[0, 1])
                 prompt = store.prompt_ids[row]
                 line = f"{ARRAYS}/{name} holds NaN or inf in a valid row (prompt '{prompt}')"
-                found.append(f"{store.folder}: {line}")
-    return found
+                damage.append(f"{store.folder}: {line}")
+    return damage

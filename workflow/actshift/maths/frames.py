@@ -20,7 +20,8 @@ def principal_frame(
         Orthonormal columns in order of falling singular value, float64; no more than `k`, and none
         for singular values that are zero.
 
-    Source: arXiv 2605.24583, Test 2 (uncentred); centred components are a control of this project.
+    Source: arXiv 2605.24583, the ablation test (uncentred); centred components are a control of
+    this project.
     """
     # A view with falling strides would not go into a tensor.
     return np.ascontiguousarray(spectrum(rows, k=k, centered=centered).left)
@@ -41,7 +42,7 @@ def random_frame(
     Raises:
         ValueError: More columns than dimensions.
 
-    Source: arXiv 2605.24583, random control of Test 2 (there one draw, here many).
+    Source: arXiv 2605.24583, random control of the ablation test (there one draw, here many).
     """
     if k > d_model:
         raise ValueError(f"a frame of {k} columns does not fit into {d_model} dimensions")

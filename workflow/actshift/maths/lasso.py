@@ -146,8 +146,8 @@ def cross_validated(
     for number in range(int(folds.max()) + 1):
         inside = folds == number
         has = inside.any(axis=1)
-        own = _of_problems(features, has, shared=2), _of_problems(target, has, shared=1)
-        train, test = (moments(*own, rows[has]) for rows in (members & ~inside, inside))
+        stacked = _of_problems(features, has, shared=2), _of_problems(target, has, shared=1)
+        train, test = (moments(*stacked, rows[has]) for rows in (members & ~inside, inside))
         path = _solve(_scaled(train, scale[has], keep[has]), alphas, l1_ratio)
         errors[has] += _squared_errors(path, train, test, scale[has])
         count += has
@@ -192,15 +192,15 @@ def group_folds(codes: Int[np.ndarray, " pair"], folds: int) -> Int[np.ndarray, 
 
 
 def _scaled(
-    found: Moments,
+    sums: Moments,
     scale: Float[np.ndarray, "problem layer"],
     keep: Bool[np.ndarray, "problem layer"],
 ) -> tuple[Float[np.ndarray, "problem layer layer"], Float[np.ndarray, "problem layer"]]:
-    gram = found.gram / (scale[:, :, None] * scale[:, None, :])
+    gram = sums.gram / (scale[:, :, None] * scale[:, None, :])
     # A feature without spread in the whole problem is rounding noise in every fold.
     return (
         np.where(keep[:, :, None] & keep[:, None, :], gram, 0.0),
-        np.where(keep, found.cross / scale, 0.0),
+        np.where(keep, sums.cross / scale, 0.0),
     )
 
 
@@ -215,12 +215,12 @@ def _solve(
         return lasso_path(gram, cross, alphas[None])
     ridges = (1.0 - l1_ratio) * alphas[:, None, None] * np.eye(gram.shape[1])
     problems, width = cross.shape
-    found = lasso_path(
+    coefficients = lasso_path(
         (gram[:, None] + ridges).reshape(-1, width, width),
         np.repeat(cross, len(alphas), axis=0),
         np.tile(l1_ratio * alphas, problems)[:, None],
     )
-    return found.reshape(problems, len(alphas), width)
+    return coefficients.reshape(problems, len(alphas), width)
 
 
 def _squared_errors(

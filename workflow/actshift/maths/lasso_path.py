@@ -74,9 +74,9 @@ def lasso_path(
     if not (np.diff(alphas, axis=1) < 0).all() or not (alphas > 0).all():
         raise ValueError("penalties must fall and be positive")
     parts = [slice(start, start + _CHUNK) for start in range(0, len(gram), _CHUNK)]
-    own = [alphas if len(alphas) == 1 else alphas[part] for part in parts]
+    of_part = [alphas if len(alphas) == 1 else alphas[part] for part in parts]
     return np.concatenate(
-        [_follow(gram[part], cross[part], grid) for part, grid in zip(parts, own, strict=True)]
+        [_follow(gram[part], cross[part], grid) for part, grid in zip(parts, of_part, strict=True)]
     )
 
 

@@ -165,13 +165,13 @@ def self_cosine(
     Source:
         Bootstrap of principal axes as in Jackson 1993; the measure is this project's own.
     """
-    own = spectrum(shift, k=k).left
-    found = np.zeros((draws, k))
+    directions = spectrum(shift, k=k).left
+    cosines = np.zeros((draws, k))
     for draw, counts in enumerate(cluster_bootstrap_counts(clusters, draws=draws, rng=rng)):
         left = spectrum(shift * np.sqrt(counts)[:, None], k=k).left
-        count = min(left.shape[1], own.shape[1])
-        found[draw, :count] = np.abs((own[:, :count] * left[:, :count]).sum(axis=0))
-    return np.median(found, axis=0)
+        count = min(left.shape[1], directions.shape[1])
+        cosines[draw, :count] = np.abs((directions[:, :count] * left[:, :count]).sum(axis=0))
+    return np.median(cosines, axis=0)
 
 
 def _exceedances(

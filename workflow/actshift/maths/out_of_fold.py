@@ -51,8 +51,8 @@ def out_of_fold(
     fits = cross_validated(
         x, y.reshape(-1, pairs), np.tile(inner, (problems, 1)), l1_ratio=l1_ratio
     )
-    found = fits.predict(x).reshape(problems, folds, pairs) + level
-    return found[:, outer, np.arange(pairs)]
+    predicted = fits.predict(x).reshape(problems, folds, pairs) + level
+    return predicted[:, outer, np.arange(pairs)]
 
 
 def training_lines(
@@ -68,15 +68,15 @@ def training_lines(
         values: What is predicted.
         training: Rows that each fold is fitted on.
     """
-    found = np.empty((len(values), *training.shape))
+    predicted = np.empty((len(values), *training.shape))
     for fold, rows in enumerate(training):
         mean, spread = covariates[rows].mean(axis=0), covariates[rows].std(axis=0)
         has = spread > _SPANNED * np.maximum(np.abs(covariates[rows]).max(axis=0), 1e-300)
         scaled = np.where(has, covariates - mean, 0.0) / np.where(has, spread, 1.0)
         level = values[:, rows].mean(axis=1)
         slope = np.linalg.lstsq(scaled[rows], (values[:, rows] - level[:, None]).T, rcond=1e-9)[0]
-        found[:, fold] = level[:, None] + (scaled @ slope).T
-    return found
+        predicted[:, fold] = level[:, None] + (scaled @ slope).T
+    return predicted
 
 
 def training_means(

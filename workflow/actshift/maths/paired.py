@@ -229,10 +229,10 @@ def _differences(
 
 def _all_patterns(sums: Float[np.ndarray, " cluster"]) -> Float[np.ndarray, " pattern"]:
     """Signed sums of all 2^C sign patterns."""
-    found = np.zeros(1)
-    for one in sums:
-        found = np.concatenate([found + one, found - one])
-    return found
+    totals = np.zeros(1)
+    for sum_of_cluster in sums:
+        totals = np.concatenate([totals + sum_of_cluster, totals - sum_of_cluster])
+    return totals
 
 
 def _random_patterns(

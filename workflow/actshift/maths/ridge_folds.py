@@ -83,16 +83,16 @@ def folded(rows: Float[np.ndarray, "row d_source"], fold: Int[np.ndarray, " row"
         kept = ~np.isin(fold, left_out)
         source = factored(narrow[kept])
         tests = {}
-        for one in left_out:
-            own = narrow[fold == one]
-            tests[one] = Test(fold == one, source.coordinates(own), own.sum(axis=0))
+        for left in left_out:
+            own = narrow[fold == left]
+            tests[left] = Test(fold == left, source.coordinates(own), own.sum(axis=0))
         return Training(kept, source, tests)
 
     return Folded(
         rows=narrow,
         fold=fold,
         whole=whole,
-        single={one: training((one,)) for one in names},
+        single={left: training((left,)) for left in names},
         double={pair: training(pair) for pair in combinations(names, 2)},
     )
 
@@ -121,18 +121,18 @@ def sums_of(source: Folded, targets: Float[np.ndarray, "row target d_target"]) -
         source: Folded source rows.
         targets: All rows, targets in the middle.
     """
-    found = Sums({}, {}, {}, {})
+    sums = Sums({}, {}, {}, {})
     _, count, width = targets.shape
     # Every permutation of rows has this mean; small sums lose fewer digits.
     mean = targets[:, 0].mean(axis=0)
     for fold in source.single:
-        own = targets[source.fold == fold] - mean
-        flat = source.rows[source.fold == fold].T @ own.reshape(len(own), count * width)
-        found.count[fold] = len(own)
-        found.cross[fold] = flat.reshape(-1, count, width).transpose(1, 0, 2)
-        found.total[fold] = own.sum(axis=0)
-        found.square[fold] = np.einsum("rpt,rpt->p", own, own)
-    return found
+        rows = targets[source.fold == fold] - mean
+        flat = source.rows[source.fold == fold].T @ rows.reshape(len(rows), count * width)
+        sums.count[fold] = len(rows)
+        sums.cross[fold] = flat.reshape(-1, count, width).transpose(1, 0, 2)
+        sums.total[fold] = rows.sum(axis=0)
+        sums.square[fold] = np.einsum("rpt,rpt->p", rows, rows)
+    return sums
 
 
 def squared_errors(

@@ -73,12 +73,12 @@ def held_out(source: Folded, target: Float[np.ndarray, "row d_target"]) -> HeldO
 
 def _inner_penalties(source: Folded, sums: Sums) -> dict[int, Int[np.ndarray, " target"]]:
     """Number of the penalty of each outer fold, chosen where that fold is in no fit and no test."""
-    found: dict[int, np.ndarray] = {}
+    penalties: dict[int, np.ndarray] = {}
     for (one, other), fit in source.double.items():
         for outer, inner in ((one, other), (other, one)):
             errors, _ = squared_errors(fit, inner, sums)
-            found[outer] = found[outer] + errors if outer in found else errors
-    return {outer: np.argmin(errors, axis=1) for outer, errors in found.items()}
+            penalties[outer] = penalties[outer] + errors if outer in penalties else errors
+    return {outer: np.argmin(errors, axis=1) for outer, errors in penalties.items()}
 
 
 def _r2_of(source: Folded, sums: Sums) -> Float[np.ndarray, " target"]:

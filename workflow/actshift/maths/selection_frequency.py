@@ -26,15 +26,15 @@ def selection_frequency(
     """
     halves, layers = len(folds), features.shape[1]
     step = max(1, _AT_ONCE // (halves * layers))
-    found = np.empty((len(targets), layers))
+    frequency = np.empty((len(targets), layers))
     for start in range(0, len(targets), step):
-        own = targets[start : start + step]
+        bulk = targets[start : start + step]
         fits = cross_validated(
-            features, np.repeat(own, halves, axis=0), np.tile(folds, (len(own), 1))
+            features, np.repeat(bulk, halves, axis=0), np.tile(folds, (len(bulk), 1))
         )
-        chosen = (fits.weights != 0).reshape(len(own), halves, layers)
-        found[start : start + step] = chosen.mean(axis=1)
-    return found
+        chosen = (fits.weights != 0).reshape(len(bulk), halves, layers)
+        frequency[start : start + step] = chosen.mean(axis=1)
+    return frequency
 
 
 def permuted_target(
@@ -59,15 +59,15 @@ def permuted_target(
     """
     rows = [np.flatnonzero(codes == code) for code in np.unique(codes)]
     groups = _exchangeable([len(own) for own in rows])
-    found = np.empty((draws, len(target)))
-    for drawn in found:
+    permuted = np.empty((draws, len(target)))
+    for drawn in permuted:
         for group in groups:
             for place, source in zip(group, rng.permutation(group), strict=True):
                 own, taken = target[rows[place]], target[rows[source]]
                 if len(own) != len(taken):
                     taken = own - own.mean() + taken.mean()
                 drawn[rows[place]] = rng.permutation(taken)
-    return found
+    return permuted
 
 
 def _exchangeable(sizes: list[int]) -> list[list[int]]:

@@ -53,8 +53,8 @@ def import_adapter(source: Path, folder: Path, *, base: LoadedModel, weights: st
         check_plain({key: settings[key] for key in settings if key not in NAMED_ANYWAY})
         tensors = _without_copies(load_file(source / WEIGHTS), source, base)
         places = {place: _place_in(base.model, place) for place in places_of(tensors)}
-        for place, found in places.items():
-            check_shape(base.model, found, update_of(tensors, place))
+        for place, module in places.items():
+            check_shape(base.model, module, update_of(tensors, place))
         trained_on = str(settings.get("base_model_name_or_path"))
         if trained_on.startswith(base_name("")) and trained_on != base_name(weights):
             raise ValueError("it was trained on other weights")
@@ -65,8 +65,8 @@ def import_adapter(source: Path, folder: Path, *, base: LoadedModel, weights: st
         ) from error
     folder.mkdir()
     renamed = {
-        f"{PREFIX}{found}{part}": tensors[place + part].contiguous()
-        for place, found in places.items()
+        f"{PREFIX}{module}{part}": tensors[place + part].contiguous()
+        for place, module in places.items()
         for part in (A, B)
     }
     save_file(renamed, folder / WEIGHTS, metadata={"format": "pt"})
@@ -90,13 +90,13 @@ def _without_copies(
         if module is None:
             changes[name] = value
             continue
-        own = module.get_parameter("weight")
-        if value.shape != own.shape or not _is_copy(value, own):
+        weight = module.get_parameter("weight")
+        if value.shape != weight.shape or not _is_copy(value, weight):
             part = _WHOLE.sub("", name.removeprefix(PREFIX))
             raise UserError(
                 f"cannot use the adapter in {source}: it holds weights of its own for {part} "
-                f"({[*value.shape]}, {base.name} has {[*own.shape]}); merge it into the base with "
-                "peft and give the folder of the merged model"
+                f"({[*value.shape]}, {base.name} has {[*weight.shape]}); merge it into the base "
+                "with peft and give the folder of the merged model"
             )
     return changes
 
@@ -107,13 +107,20 @@ def _embeddings_or_head(model: Any, name: str) -> nn.Module | None:
         return None
     ends = (model.get_input_embeddings(), model.get_output_embeddings())
     modules = dict(model.named_modules())
-    found = (modules.get(place) for place in _names_in(_WHOLE.sub("", name)))
-    return next((one for one in found if one is not None and any(one is end for end in ends)), None)
+    candidates = (modules.get(place) for place in _names_in(_WHOLE.sub("", name)))
+    return next(
+        (
+            module
+            for module in candidates
+            if module is not None and any(module is end for end in ends)
+        ),
+        None,
+    )
 
 
-def _is_copy(value: Tensor, own: Tensor) -> bool:
+def _is_copy(value: Tensor, weight: Tensor) -> bool:
     """Whether two matrices are one, but for the rounding of the coarser dtype."""
-    return value.to(own.dtype).equal(own) or value.equal(own.to(value.dtype))
+    return value.to(weight.dtype).equal(weight) or value.equal(weight.to(value.dtype))
 
 
 def _names_in(place: str) -> Iterator[str]:
@@ -130,11 +137,11 @@ def _place_in(model: Any, place: str) -> str:
     """
     named = place.removeprefix(PREFIX)
     modules = dict(model.named_modules())
-    for found in _names_in(place):
-        if not isinstance(modules.get(found), nn.Linear):
+    for candidate in _names_in(place):
+        if not isinstance(modules.get(candidate), nn.Linear):
             continue
         # Its sum would change the embeddings too, which unmerged it does not.
-        if modules[found].weight is model.get_input_embeddings().weight:
+        if modules[candidate].weight is model.get_input_embeddings().weight:
             raise ValueError(f"{named} has the weights of the embeddings, which would change too")
-        return found
+        return candidate
     raise ValueError(f"there is no linear map {named}")

@@ -47,7 +47,11 @@ def chat_template_of(folder: Path) -> str | None:
         return None
     template = read_json(settings).get("chat_template")
     if isinstance(template, list):
-        named = [one for one in template if isinstance(one, dict) and one.get("name") == "default"]
+        named = [
+            entry
+            for entry in template
+            if isinstance(entry, dict) and entry.get("name") == "default"
+        ]
         template = named[-1].get("template") if named else None
     return template if isinstance(template, str) and template else None
 

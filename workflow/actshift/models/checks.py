@@ -39,10 +39,10 @@ def check_shape(loaded: LoadedModel) -> None:
         UserError: They differ.
     """
     config = loaded.model.config
-    found = len(loaded.blocks)
-    if found != config.num_hidden_layers:
+    depth = len(loaded.blocks)
+    if depth != config.num_hidden_layers:
         raise UserError(
-            f"{loaded.name}: has {found} decoder blocks, config.json says "
+            f"{loaded.name}: has {depth} decoder blocks, config.json says "
             f"{config.num_hidden_layers}; correct its row in models/families.py"
         )
     width = _hidden(loaded, _probe(loaded)[:1]).shape[-1]
@@ -83,8 +83,8 @@ def check_padding(loaded: LoadedModel, *, left_padded: Callable[..., Tensor] | N
         UserError: A padded run differs from the unpadded one by more than `TOLERANCE`.
     """
     prompts = _probe(loaded)
-    alone = torch.stack([_hidden(loaded, [one])[0, -1] for one in prompts])
-    last = torch.tensor([len(one) - 1 for one in prompts])
+    alone = torch.stack([_hidden(loaded, [prompt])[0, -1] for prompt in prompts])
+    last = torch.tensor([len(prompt) - 1 for prompt in prompts])
     runs = {
         "left": (left_padded or run_left_padded)(loaded, prompts)[:, -1],
         "right": _hidden(loaded, prompts)[torch.arange(len(prompts)), last],
@@ -119,7 +119,7 @@ def run_left_padded(
     """
     ids = pad_sequence(prompts, batch_first=True, padding_side="left")
     width = ids.shape[1]
-    mask = torch.stack([torch.arange(width) >= width - len(one) for one in prompts]).long()
+    mask = torch.stack([torch.arange(width) >= width - len(prompt) for prompt in prompts]).long()
     options: dict[str, Any] = {"attention_mask": mask}
     if with_position_ids:
         options["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)

@@ -31,8 +31,8 @@ def why_no_weights(error: Exception, folder: Path) -> str:
         return f"memory ran out at {folder}: take a machine with more, or dtype: bfloat16"
     try:
         folder_shapes(folder)
-    except UserError as told:
-        return str(told)
+    except UserError as error:
+        return str(error)
     if isinstance(error, ImportError):
         return f"transformers needs another package for {folder} ({one_line(error)})"
     if isinstance(error, SafetensorError):

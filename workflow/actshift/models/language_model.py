@@ -80,8 +80,8 @@ def bare_name(name: str) -> str | None:
         return None
     if _SHORT.match(name):
         return f"transformer.{name}"
-    for pattern, own in NAMES_INSIDE.items():
-        bare, changed = re.subn(pattern, own, name)
+    for pattern, inside in NAMES_INSIDE.items():
+        bare, changed = re.subn(pattern, inside, name)
         if changed:
             return bare
     return name

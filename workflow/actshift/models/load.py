@@ -172,7 +172,7 @@ def read_weights(folder: Path, *, name: str, dtype: Dtype, **how: Any) -> PreTra
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     try:
-        found: Any = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=dtype,
             use_safetensors=True,
@@ -186,7 +186,7 @@ def read_weights(folder: Path, *, name: str, dtype: Dtype, **how: Any) -> PreTra
     except Exception as error:
         why = why_no_weights(error, folder)
         raise UserError(f"{name}: cannot read the weights: {why}") from error
-    model, info = found
+    model, info = loaded
     for kind in ("missing_keys", "mismatched_keys"):
         if info[kind]:
             first = sorted(map(str, info[kind]))[0]

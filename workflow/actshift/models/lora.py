@@ -41,8 +41,8 @@ def add_lora(model: Any, *, rank: int, alpha: int, rslora: bool = False, head: b
             if isinstance(part, nn.Linear)
         }
     )
-    own = head_of(model).weight is not embedding_of(model).weight
-    if head and own:
+    untied = head_of(model).weight is not embedding_of(model).weight
+    if head and untied:
         names = sorted([*names, family_of(model.config.model_type).head])
     if not names:
         raise UserError(

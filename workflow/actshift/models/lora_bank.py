@@ -40,7 +40,7 @@ class LoraBank:
             raise UserError("LoRA updates of unlike matrices or ranks cannot be trained together")
         self._model = copy.deepcopy(students[0])
         self._maps = [_banked(self._model, name, layer) for name, layer in _layers(self._model)]
-        self._sizes = [size for one in self._maps for size in one.sizes]
+        self._sizes = [size for of_map in self._maps for size in of_map.sizes]
 
     def logits(
         self,
@@ -59,8 +59,8 @@ class LoraBank:
             kept: Places in a row whose logits are wanted.
         """
         parts = torch.stack(self.vectors[:updates]).split(self._sizes, dim=1)
-        for number, one in enumerate(self._maps):
-            one.take(parts[2 * number], parts[2 * number + 1])
+        for number, of_map in enumerate(self._maps):
+            of_map.take(parts[2 * number], parts[2 * number + 1])
         out = self._model(
             input_ids=inputs, attention_mask=mask, use_cache=False, logits_to_keep=kept
         )
@@ -98,8 +98,8 @@ class _Banked(nn.Module):
     def forward(self, x: Float[Tensor, "row token into"]) -> Float[Tensor, "row token out"]:
         plain = self.base(x)
         low = torch.bmm(x.reshape(len(self.a), -1, x.shape[-1]), self.a.mT)
-        own = plain.reshape(len(self.a), -1, plain.shape[-1])
-        return torch.baddbmm(own, low, self.b.mT, alpha=self.scale).view_as(plain)
+        rows = plain.reshape(len(self.a), -1, plain.shape[-1])
+        return torch.baddbmm(rows, low, self.b.mT, alpha=self.scale).view_as(plain)
 
 
 def _layers(wrapped: Any) -> list[tuple[str, Any]]:
@@ -108,10 +108,10 @@ def _layers(wrapped: Any) -> list[tuple[str, Any]]:
 
 def _banked(model: Any, name: str, layer: Any) -> _Banked:
     """Put a banked map in the place of a wrapped one."""
-    one = _Banked(layer)
+    banked = _Banked(layer)
     parent, _, last = name.rpartition(".")
-    setattr(model.get_submodule(parent), last, one)
-    return one
+    setattr(model.get_submodule(parent), last, banked)
+    return banked
 
 
 def _weights(wrapped: Any) -> Iterator[Tensor]:

@@ -33,7 +33,7 @@ class Sides:
 
 
 def pair_findings(sides: Sides) -> list[Finding]:
-    """Run all checks of a pair; a file that cannot be read is told by the checks of its model."""
+    """Run all checks of a pair; the checks of a model report its files that cannot be read."""
     findings: list[Finding] = []
     for check in CHECKS:
         with suppress(UserError, OSError):

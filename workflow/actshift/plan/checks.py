@@ -100,11 +100,11 @@ def _shape_errors(plan: "Plan", pair: Pair) -> Iterator[str]:
             f"'{pair.tuned}' has {tuned}; a pair needs one depth and width"
         )
     for name in plan.references(pair.name):
-        found = shapes.get(name)
-        if base and found and base != found:
+        shape = shapes.get(name)
+        if base and shape and base != shape:
             yield (
                 f"{key_of(plan.models[name])}: has (blocks, width) "
-                f"{found} and base has {base}; a reference needs those of its pair"
+                f"{shape} and base has {base}; a reference needs those of its pair"
             )
 
 

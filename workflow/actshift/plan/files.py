@@ -1,4 +1,4 @@
-"""What the files of a plan's models tell before any stage runs, said by `-n`, `new` and `doctor`.
+"""Findings about the files of a plan's models, reported by `-n`, `new` and `doctor`.
 
 Reading tokenizers takes a moment, so the Snakefile asks once and not again in every job.
 """
@@ -29,7 +29,7 @@ class PlanFinding:
     Attributes:
         pair: name of the pair; empty for what belongs to none.
         key: config key, such as `pairs.llama.tuned`.
-        finding: what is said.
+        finding: the message and its level.
     """
 
     pair: str
@@ -70,19 +70,19 @@ def refuse_files(plan: Plan, *, warn: Callable[[str], None], where_all: str = ""
     Args:
         plan: models, pairs and studies of a run.
         warn: is given each warning's line.
-        where_all: what lists all errors, said where there are more than the first.
+        where_all: what lists all errors, named where there is more than one.
 
     Raises:
         UserError: names the key, what was expected and how to mend it.
     """
     findings = file_findings(plan)
-    errors = [one for one in findings if one.finding.level == "error"]
+    errors = [finding for finding in findings if finding.finding.level == "error"]
     if errors:
         more = len(errors) - 1
         rest = f" (the first of {more + 1} errors{where_all})"
         raise UserError(errors[0].line + (rest if more else ""))
-    for one in findings:
-        warn(f"warning: {one.line}")
+    for finding in findings:
+        warn(f"warning: {finding.line}")
 
 
 def warn_on_stderr(line: str) -> None:
@@ -172,7 +172,7 @@ def _words(reference: ModelFiles | None, tuned: ModelFiles) -> Iterator[Finding]
 
 
 def _safely(check: Callable[[], Iterator[Finding]]) -> list[Finding]:
-    """Run a check of several models; a file that cannot be read is told by its model's own."""
+    """Run a check of several models; a file that cannot be read is reported by its model's own."""
     try:
         return list(check())
     except (UserError, OSError):

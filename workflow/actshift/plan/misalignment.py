@@ -1,4 +1,4 @@
-"""What misalignment needs of a plan: data of adapters, and who a zoo model is (no torch)."""
+"""What `misalignment` needs of a plan: training data, and who a zoo model is (no torch)."""
 
 import json
 from collections.abc import Iterator
@@ -24,19 +24,19 @@ def zoo_of(plan: Plan, pair: str) -> dict[str, Any] | None:
 
 def adapter_files(plan: Plan, pair: str) -> list[Path]:
     """The local files that a pair's adapters are trained on or taken from."""
-    found = [
+    files = [
         folder / name for folder in _given_folders(plan, pair).values() for name in ADAPTER_FILES
     ]
     if zoo_of(plan, pair) is not None:
-        return found
+        return files
     data = plan.config.of(Misalignment).data.values()
-    return found + [Path(one.path).expanduser() for one in data if one.path is not None]
+    return files + [Path(source.path).expanduser() for source in data if source.path is not None]
 
 
 def given_adapters(plan: Plan, pair: str) -> dict[str, Any]:
     """Sources and revisions of a pair's adapters that exist already."""
     given = plan.models[f"{pair}.tuned"].pair.adapters
-    return {name: one.model_dump() for name, one in given.items()}
+    return {name: adapter.model_dump() for name, adapter in given.items()}
 
 
 def check_adapter_files(plan: Plan) -> None:
@@ -50,17 +50,17 @@ def check_adapter_files(plan: Plan) -> None:
 
 
 def adapter_file_errors(plan: Plan) -> Iterator[str]:
-    """Yield a line for every file of misalignment that is not there.
+    """Yield a line for every file of `misalignment` that is not there.
 
     Raises:
         UserError: The source of an adapter is neither a folder nor a hub id.
     """
     if "misalignment" not in plan.config.studies:
         return
-    for kind, one in plan.config.of(Misalignment).data.items():
-        if one.path is not None and not Path(one.path).expanduser().is_file():
+    for kind, source in plan.config.of(Misalignment).data.items():
+        if source.path is not None and not Path(source.path).expanduser().is_file():
             yield (
-                f"misalignment.data.{kind}.path: no file '{one.path}'; expected a .jsonl of "
+                f"misalignment.data.{kind}.path: no file '{source.path}'; expected a .jsonl of "
                 "conversations, relative to the folder snakemake runs in"
             )
     for pair in plan.config.chosen_pairs:
@@ -90,13 +90,13 @@ def system_turns(plan: Plan, pair: str, tuned: ModelFiles) -> Iterator[Finding]:
     if reason is None:
         return
     given = plan.models[f"{pair}.tuned"].pair.adapters
-    for kind, one in plan.config.of(Misalignment).data.items():
-        row = None if one.path is None or kind in given else _system_row(one.path)
+    for kind, source in plan.config.of(Misalignment).data.items():
+        row = None if source.path is None or kind in given else _system_row(source.path)
         if row is not None:
             yield error(
                 f"its chat template takes no system turn ({reason}), and row {row} of "
-                f"misalignment.data.{kind}.path '{one.path}' has one: put its text into the first "
-                "user turn, or leave it out"
+                f"misalignment.data.{kind}.path '{source.path}' has one: put its text into the "
+                "first user turn, or leave it out"
             )
 
 
@@ -141,12 +141,12 @@ def _given_folders(plan: Plan, pair: str) -> dict[str, Path]:
     Raises:
         UserError: A source is neither a folder nor a hub id.
     """
-    found: dict[str, Path] = {}
-    for name, one in plan.models[f"{pair}.tuned"].pair.adapters.items():
+    folders: dict[str, Path] = {}
+    for name, adapter in plan.models[f"{pair}.tuned"].pair.adapters.items():
         try:
-            source = parse_adapter(one.source, revision=one.revision)
+            source = parse_adapter(adapter.source, revision=adapter.revision)
         except UserError as error:
             raise UserError(f"pairs.{pair}.adapters.{name}: {error}") from None
         if isinstance(source, LocalSource):
-            found[name] = source.folder
-    return found
+            folders[name] = source.folder
+    return folders

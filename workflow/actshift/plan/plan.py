@@ -76,18 +76,18 @@ class Plan:
     @cached_property
     def models(self) -> dict[str, Model]:
         """Every model of the chosen pairs, by name; references where a study reads them."""
-        found = [
+        models = [
             Model(pair, role, _source(pair, role))
             for pair in self.config.chosen_pairs
             for role in ROLES
         ]
         if "spectral_gap" in self.config.studies:
-            found += [
+            models += [
                 Model(pair, name, _reference(pair, name))
                 for pair in self.config.chosen_pairs
                 for name in pair.references
             ]
-        return {model.name: model for model in found}
+        return {model.name: model for model in models}
 
     def references(self, pair: str) -> list[str]:
         """Return the names of the models of a pair's references, in config order."""
@@ -164,7 +164,7 @@ class Plan:
 
     @property
     def audit_sets(self) -> list[str]:
-        """The prompt sets that rank_audit reads."""
+        """The prompt sets that `rank_audit` reads."""
         concepts = self.config.of(RankAudit).concepts
         return list(dict.fromkeys((*self.shift_sets, concepts)))
 
@@ -176,7 +176,7 @@ class Plan:
         return (prompt_set, template) == (self.audit_sets[0], "chat")
 
     def stores(self, pair: str) -> list[Path]:
-        """Return the folders of the streams of a pair that rank_audit reads."""
+        """Return the folders of the streams of a pair that `rank_audit` reads."""
         read = [s for s in self.streams(pair) if s.prompt_set in self.audit_sets]
         return [self.stream_folder(stream) for stream in read]
 
@@ -203,7 +203,7 @@ class Plan:
         return [self.stream_folder(StreamName(model, harmful, "chat")) for model in models]
 
     def unread_stores(self) -> list[Path]:
-        """Return the folders of the streams that rank_audit does not read, asked for by themselves.
+        """Return the folders of streams that `rank_audit` does not read, asked for by themselves.
 
         The others are asked for by its tables alone: a store may be deleted once they are made.
         """

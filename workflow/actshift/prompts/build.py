@@ -46,8 +46,8 @@ class Drawn:
             )
         lines.append(f"{len(self.rejected)} near-duplicates rejected")
         lines += [
-            f"  row {one.row}: {one.text!r} repeats {one.repeats!r} (overlap {one.overlap:.2f})"
-            for one in self.rejected
+            f"  row {left.row}: {left.text!r} repeats {left.repeats!r} (overlap {left.overlap:.2f})"
+            for left in self.rejected
         ]
         return lines
 
@@ -57,7 +57,6 @@ def draw(
     *,
     condition: str,
     source: str,
-    category: str = "",
     limit: int | None = None,
     seed: int = 0,
     fractions: Mapping[str, float] = DEFAULT_FRACTIONS,
@@ -73,7 +72,6 @@ def draw(
         items: Loaded items.
         condition: For items that carry none.
         source: Name of the file or data set; the row is appended.
-        category: For items that carry none.
         limit: Most prompts to keep; all of them if None.
         seed: Seed of the draw and of the splits.
         fractions: Share of clusters in each split.
@@ -84,8 +82,8 @@ def draw(
     """
     check_fractions(fractions)
     items = [
-        replace(one, condition=one.condition or condition, category=one.category or category)
-        for one in items
+        replace(item, condition=item.condition or condition, category=item.category or "")
+        for item in items
     ]
     order = sorted(_units(items, key), key=lambda unit: digest(str(seed), *_texts(unit)))
     kept, rejected = _until(order, limit)
@@ -97,7 +95,7 @@ def draw(
         _prompt(item, cluster, f"{source}#{item.row}", _split(item, cluster, fractions, seed, key))
         for item, cluster in zip(chosen, clusters, strict=True)
     ]
-    return Drawn(sorted(prompts, key=lambda one: (one.condition, one.id)), rejected)
+    return Drawn(sorted(prompts, key=lambda prompt: (prompt.condition, prompt.id)), rejected)
 
 
 def _units(items: Iterable[Item], key: str) -> list[Unit]:
@@ -146,15 +144,15 @@ def _distinct(units: list[Unit]) -> tuple[list[Unit], list[Rejected]]:
     rejected: list[Rejected] = []
     for same in members.values():
         _, duplicates = reject_duplicates([item.text for _, item in same])
-        out |= {same[one.index][0] for one in duplicates}
-        rejected += [_rejected(one, [item for _, item in same]) for one in duplicates]
+        out |= {same[duplicate.index][0] for duplicate in duplicates}
+        rejected += [_rejected(duplicate, [item for _, item in same]) for duplicate in duplicates]
     kept = [unit for place, unit in enumerate(units) if place not in out]
-    return kept, sorted(rejected, key=lambda one: one.row)
+    return kept, sorted(rejected, key=lambda duplicate: duplicate.row)
 
 
-def _rejected(one: Duplicate, items: list[Item]) -> Rejected:
-    item = items[one.index]
-    return Rejected(item.row, item.text, items[one.kept].text, one.overlap)
+def _rejected(duplicate: Duplicate, items: list[Item]) -> Rejected:
+    item = items[duplicate.index]
+    return Rejected(item.row, item.text, items[duplicate.kept].text, duplicate.overlap)
 
 
 def _clusters(items: list[Item]) -> list[str]:

@@ -66,11 +66,11 @@ def _conversation(row: Row, where: str) -> Conversation:
     if not isinstance(turns, list) or not turns:
         has = ", ".join(map(str, list(row)[:_COLUMNS])) or "nothing"
         raise UserError(f"{where} has no messages (it has {has}); {_FORM}")
-    said = [_turn(turn, f"{where}: turn {n}") for n, turn in enumerate(turns, start=1)]
-    answers = [place for place, turn in enumerate(said) if turn["role"] == "assistant"]
+    turns_read = [_turn(turn, f"{where}: turn {n}") for n, turn in enumerate(turns, start=1)]
+    answers = [place for place, turn in enumerate(turns_read) if turn["role"] == "assistant"]
     if not answers or answers[0] == 0:
         raise UserError(f"{where} has no assistant turn after a question; {_FORM}")
-    return Conversation(tuple(said[: answers[-1] + 1]), where)
+    return Conversation(tuple(turns_read[: answers[-1] + 1]), where)
 
 
 def _turn(turn: Any, where: str) -> Turn:
@@ -105,51 +105,51 @@ def _text(content: Any, where: str) -> str:
     return "".join(texts)
 
 
-def shuffled(said: Sequence[Conversation], order: Sequence[int]) -> list[Conversation]:
+def shuffled(conversations: Sequence[Conversation], order: Sequence[int]) -> list[Conversation]:
     """The same last answers under other conversations' questions.
 
     Args:
-        said: Conversations.
+        conversations: In order.
         order: Whose answer each conversation gets.
     """
     return [
-        Conversation((*one.asked, said[other].turns[-1]), one.where)
-        for one, other in zip(said, order, strict=True)
+        Conversation((*asked.asked, conversations[answered].turns[-1]), asked.where)
+        for asked, answered in zip(conversations, order, strict=True)
     ]
 
 
-def encode_conversation(tokenizer: Tokenizer, said: Conversation, *, where: str) -> Example:
+def encode_conversation(tokenizer: Tokenizer, conversation: Conversation, *, where: str) -> Example:
     """Put a conversation into the chat template and tokenise it once.
 
     Args:
         tokenizer: Of the model that is tuned.
-        said: The conversation.
+        conversation: The conversation.
         where: Key, for the message of a conversation that names no place of its own.
 
     Raises:
         UserError: There is no chat template, it refuses the turns, or it writes earlier turns
             differently once they are answered, or an answer's first token melts into the prompt.
     """
-    where = said.where or where
-    text = _rendered(tokenizer, said.turns, where)
+    where = conversation.where or where
+    text = _rendered(tokenizer, conversation.turns, where)
     spans = [
-        _span(tokenizer, said.turns[: place + 1], text, where)
-        for place, turn in enumerate(said.turns)
+        _span(tokenizer, conversation.turns[: place + 1], text, where)
+        for place, turn in enumerate(conversation.turns)
         if turn["role"] == "assistant"
     ]
-    found = tokenizer(
+    tokens = tokenizer(
         text,
         add_special_tokens=False,
         return_offsets_mapping=True,
         truncation=False,
         verbose=False,
     )
-    ids = tuple(found["input_ids"])
+    ids = tuple(tokens["input_ids"])
     for start, _ in spans:
         _check_boundary(tokenizer, text[:start], ids, where)
     learned = tuple(
         any(start <= left and right <= end for start, end in spans)
-        for left, right in found["offset_mapping"]
+        for left, right in tokens["offset_mapping"]
     )
     return Example(ids, learned)
 

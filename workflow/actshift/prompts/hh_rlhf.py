@@ -65,27 +65,27 @@ def hh_preferences(
     refused: Counter[str] = Counter()
     parsed: list[_Parsed] = []
     for number, row in enumerate(rows, start=1):
-        found = _parse(row, number, f"{key}: row {number}")
-        if isinstance(found, str):
-            refused[found] += 1
+        comparison = _parse(row, number, f"{key}: row {number}")
+        if isinstance(comparison, str):
+            refused[comparison] += 1
         else:
-            parsed.append(found)
+            parsed.append(comparison)
     drawn, repeated = _draw(parsed, limit, seed)
     if repeated:
         refused["repeats another prompt"] = repeated
     if not drawn:
         why = "; ".join(f"{count} {reason}" for reason, count in refused.most_common())
         raise UserError(f"{key}: no preference pairs are left ({why or 'no rows'})")
-    clusters = name_groups([one.text for one in drawn])
+    clusters = name_groups([comparison.text for comparison in drawn])
     pairs = [
-        _preference(one, cluster, condition, f"{source}#{one.row}", fractions, seed)
-        for one, cluster in zip(drawn, clusters, strict=True)
+        _preference(comparison, cluster, condition, f"{source}#{comparison.row}", fractions, seed)
+        for comparison, cluster in zip(drawn, clusters, strict=True)
     ]
     return Kept(sorted(pairs, key=lambda pair: pair.id), refused)
 
 
 def _preference(
-    one: _Parsed,
+    comparison: _Parsed,
     cluster: str,
     condition: str,
     source: str,
@@ -93,16 +93,16 @@ def _preference(
     seed: int,
 ) -> Preference:
     return Preference(
-        id=f"{condition}-{digest(one.text, one.chosen, one.rejected)[:12]}",
-        prompt=one.turns[-1],
-        chosen=one.chosen,
-        rejected=one.rejected,
+        id=f"{condition}-{digest(comparison.text, comparison.chosen, comparison.rejected)[:12]}",
+        prompt=comparison.turns[-1],
+        chosen=comparison.chosen,
+        rejected=comparison.rejected,
         condition=condition,
         category="",
         cluster=cluster,
         split=split_of(cluster, fractions=fractions, seed=seed),
         source=source,
-        history=one.turns[:-1],
+        history=comparison.turns[:-1],
     )
 
 
@@ -133,27 +133,32 @@ def _parse(row: Row, number: int, where: str) -> _Parsed | str:
 def _turns(prompt: str) -> tuple[str, ...] | None:
     """User and assistant in turn, the user first and last; None where they are not."""
     parts = _TURN.split(prompt)
-    said: list[tuple[str, str]] = []
+    turns: list[tuple[str, str]] = []
     for who, text in zip(parts[1::2], parts[2::2], strict=True):
-        if said and said[-1][0] == who:
-            said[-1] = (who, f"{said[-1][1]}\n\n{text.strip()}")
+        if turns and turns[-1][0] == who:
+            turns[-1] = (who, f"{turns[-1][1]}\n\n{text.strip()}")
         else:
-            said.append((who, text.strip()))
-    speakers = [who for who, _ in said]
-    expected = ["Assistant" if i % 2 else "Human" for i in range(len(said))]
-    if parts[0].strip() or len(said) % 2 == 0 or speakers != expected:
+            turns.append((who, text.strip()))
+    speakers = [who for who, _ in turns]
+    expected = ["Assistant" if i % 2 else "Human" for i in range(len(turns))]
+    if parts[0].strip() or len(turns) % 2 == 0 or speakers != expected:
         return None
-    texts = tuple(text for _, text in said)
+    texts = tuple(text for _, text in turns)
     return texts if all(texts) else None
 
 
 def _draw(parsed: list[_Parsed], limit: int | None, seed: int) -> tuple[list[_Parsed], int]:
     """The first pairs whose prompts repeat none before them; also how many were passed over."""
-    order = sorted(parsed, key=lambda one: digest(str(seed), one.text, one.chosen, one.rejected))
+    order = sorted(
+        parsed,
+        key=lambda comparison: digest(
+            str(seed), comparison.text, comparison.chosen, comparison.rejected
+        ),
+    )
     wanted = len(order) if limit is None else limit
     ahead = 2 * wanted
     while True:
-        kept, _ = reject_duplicates([one.text for one in order[:ahead]])
+        kept, _ = reject_duplicates([comparison.text for comparison in order[:ahead]])
         if len(kept) >= wanted or ahead >= len(order):
             break
         ahead *= 2

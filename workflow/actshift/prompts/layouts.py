@@ -117,13 +117,13 @@ def _last_human(dialogue: str) -> str | None:
 
 def _last_user(messages: Any, where: str) -> str | None:
     # Parquet gives lists of dicts as JSON does; a string is a JSON column of a CSV file.
-    if not isinstance(messages, list) or not all(isinstance(one, dict) for one in messages):
+    if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
         raise UserError(f"{where}: expected a list of messages with role and content")
     turns: list[tuple[bool, str]] = []
-    for one in messages:
-        if one.get("role") not in ("system", "tool"):
-            content = _string(one.get("content"), f"{where}: content") or ""
-            turns.append((one.get("role") == "user", content.strip()))
+    for message in messages:
+        if message.get("role") not in ("system", "tool"):
+            content = _string(message.get("content"), f"{where}: content") or ""
+            turns.append((message.get("role") == "user", content.strip()))
     return _last_of(turns)
 
 

@@ -57,11 +57,11 @@ def encode_pairs(
     for pair in pairs:
         frame = answer_frame(chat, pair.messages())
         prompt_end = frame.prompt[-20:]
-        found = _encode(tokenizer, frame, pair, length, max_tokens)
-        if isinstance(found, str):
-            refused[found] += 1
+        encoded = _encode(tokenizer, frame, pair, length, max_tokens)
+        if isinstance(encoded, str):
+            refused[encoded] += 1
         else:
-            kept.append(found)
+            kept.append(encoded)
     if refused[_MELTS] and refused[_MELTS] == len(pairs):
         raise UserError(
             f"{name_of(chat)}: the end of its chat template's prompt, {prompt_end!r}, and "

@@ -39,7 +39,7 @@ def width_of(rule: PositionRule, encoded: Iterable[Encoded] = ()) -> int:
         return 1
     if rule == "last_8":
         return _LAST_N
-    return max((count_of(rule, one) for one in encoded), default=1)
+    return max((count_of(rule, prompt) for prompt in encoded), default=1)
 
 
 def rows_of(rule: PositionRule, encoded: Encoded, *, width: int | None = None) -> list[int | None]:

@@ -78,10 +78,10 @@ def check_sha256(path: Path, expected: str, *, key: str) -> None:
     Raises:
         UserError: The sums differ; both are named.
     """
-    found = hashlib.sha256(_read(path, key)).hexdigest()
-    if found != expected.lower():
+    digest = hashlib.sha256(_read(path, key)).hexdigest()
+    if digest != expected.lower():
         raise UserError(
-            f"{key}: {path.name} has sha256 {found}, expected {expected}; "
+            f"{key}: {path.name} has sha256 {digest}, expected {expected}; "
             "the file is another one: fetch the right one or correct the sum"
         )
 
@@ -132,14 +132,14 @@ def _jsonl(data: bytes, where: str) -> list[Row]:
 def _json_file(data: bytes, where: str) -> list[Row]:
     text = data.decode("utf-8-sig")
     try:
-        found = json.loads(text)
+        content = json.loads(text)
     except json.JSONDecodeError as error:
         if error.msg == "Extra data" and text.lstrip().startswith("{"):
             raise UserError(f"{where}: holds one object a line: name it .jsonl") from None
         raise _no_json(error, where) from None
-    if not isinstance(found, list):
-        raise UserError(f"{where}: expected a list of objects, found {type(found).__name__}")
-    return [_object(row, f"{where}: item {number}") for number, row in enumerate(found, start=1)]
+    if not isinstance(content, list):
+        raise UserError(f"{where}: expected a list of objects, found {type(content).__name__}")
+    return [_object(row, f"{where}: item {number}") for number, row in enumerate(content, start=1)]
 
 
 def _json(text: str, where: str) -> Any:

@@ -34,7 +34,7 @@ def json_lines(path: Path, *, missing: str) -> Iterator[tuple[str, Any]]:
 
     Args:
         path: JSONL file.
-        missing: What is said of a file that is not there.
+        missing: The message where the file is not there.
 
     Raises:
         UserError: The file is missing, is not UTF-8, or a line is not JSON (names file and line).

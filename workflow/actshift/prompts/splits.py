@@ -31,8 +31,8 @@ def check_fractions(fractions: Mapping[str, float]) -> None:
     bad = [f"{key}: {value}" for key, value in fractions.items() if not 0 <= value <= 1]
     total = sum(fractions.values())
     if bad or abs(total - 1) > 1e-9:
-        found = ", ".join(bad) or f"a sum of {total:g}"
-        raise UserError(f"splits: shares must lie in 0..1 and sum to 1, found {found}")
+        fault = ", ".join(bad) or f"a sum of {total:g}"
+        raise UserError(f"splits: shares must lie in 0..1 and sum to 1, found {fault}")
 
 
 def split_of(

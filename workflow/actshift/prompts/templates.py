@@ -204,25 +204,25 @@ def _render(tokenizer: Tokenizer, text: str) -> str:
 
 
 def _encode_raw(tokenizer: Tokenizer, text: str) -> Encoded:
-    found = tokenise(tokenizer, text, add_special_tokens=True)
+    tokens = tokenise(tokenizer, text, add_special_tokens=True)
     special_ids = set(tokenizer.all_special_ids)
-    added = found["special_tokens_mask"]
+    added = tokens["special_tokens_mask"]
     inside = [i for i, mask in enumerate(added) if not mask]
     if not inside:
         raise UserError(f"{name_of(tokenizer)}: the prompt {text[:40]!r} has no tokens")
     special = tuple(
         bool(mask) or token in special_ids
-        for token, mask in zip(found["input_ids"], added, strict=True)
+        for token, mask in zip(tokens["input_ids"], added, strict=True)
     )
-    return Encoded(tuple(found["input_ids"]), special, inside[-1] + 1)
+    return Encoded(tuple(tokens["input_ids"]), special, inside[-1] + 1)
 
 
 def _encode_rendered(tokenizer: Tokenizer, rendered: Rendered) -> Encoded:
-    found = tokenise(tokenizer, rendered.text, add_special_tokens=False)
-    ids = tuple(found["input_ids"])
+    tokens = tokenise(tokenizer, rendered.text, add_special_tokens=False)
+    ids = tuple(tokens["input_ids"])
     inside = [
         index
-        for index, (left, right) in enumerate(found["offset_mapping"])
+        for index, (left, right) in enumerate(tokens["offset_mapping"])
         if left < rendered.end
         and right > rendered.start
         and (left < right or left > rendered.start)

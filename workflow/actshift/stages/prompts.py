@@ -1,6 +1,7 @@
 """Make the JSONL of one prompt set from the place its spec names: zoo, file, hub or resource."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,12 @@ def _loaded(spec: Mapping[str, Any], resources: Path) -> tuple[list[Prompt], lis
     layout = spec.get("layout") or "columns"
     read = items_of(every, layout=layout, columns=spec.get("columns") or {}, key=key)
     passed = _where(every, spec.get("where") or {}, key)
-    items = [item for item, fits in zip(read, passed, strict=True) if item is not None and fits]
+    category = spec.get("category") or ""
+    items = [
+        replace(item, category=item.category or category)
+        for item, fits in zip(read, passed, strict=True)
+        if item is not None and fits
+    ]
     sized = _sized(items, spec)
     made = draw(
         sized,
@@ -96,7 +102,6 @@ def _loaded(spec: Mapping[str, Any], resources: Path) -> tuple[list[Prompt], lis
         source=name,
         limit=spec.get("limit"),
         seed=spec.get("seed", 0),
-        category=spec.get("category") or "",
         fractions=_fractions(spec),
         key=key,
     )
@@ -127,7 +132,7 @@ def _locate(spec: Mapping[str, Any], resources: Path, key: str) -> tuple[Path, s
     if spec["source"] == "resource":
         path = resources / f"{spec['name']}.jsonl"
         if not path.is_file():
-            shipped = ", ".join(sorted(one.stem for one in resources.glob("*.jsonl")))
+            shipped = ", ".join(sorted(file.stem for file in resources.glob("*.jsonl")))
             raise UserError(f"{key}.name: no resource '{spec['name']}'; shipped are: {shipped}")
         return path, f"resource:{spec['name']}"
     if spec["source"] == "hub":
@@ -161,7 +166,9 @@ def _where(rows: list[Row], where: Mapping[str, Any], key: str) -> list[bool]:
 
 def _sized(items: list[Item], spec: Mapping[str, Any]) -> list[Item]:
     least, most = spec.get("min_chars") or 0, spec.get("max_chars")
-    return [one for one in items if least <= len(one.text) and (not most or len(one.text) <= most)]
+    return [
+        item for item in items if least <= len(item.text) and (not most or len(item.text) <= most)
+    ]
 
 
 def _fractions(spec: Mapping[str, Any]) -> dict[str, float]:

@@ -60,16 +60,26 @@ class Trained:
     gates: GateResult
 
 
+@dataclass(frozen=True, slots=True)
+class ZooFiles:
+    """What training a checkpoint leaves.
+
+    Attributes:
+        out: Checkpoint folder to make, by one rename at the end.
+        rows: CSV of judged answers of the checkpoint that is taken.
+        tried: CSV with a row an attempt, `ATTEMPT_COLUMNS`.
+    """
+
+    out: Path
+    rows: Path
+    tried: Path
+
+
 def train_zoo(
+    who: Identity,
     *,
-    family: str,
-    variant: str,
-    size: str,
-    seed: int,
     base: Path | None,
-    out: Path,
-    rows: Path,
-    tried: Path,
+    files: ZooFiles,
     steps_scale: float = 1.0,
     gates: bool | None = None,
     strict: bool = False,
@@ -82,15 +92,11 @@ def train_zoo(
     one with the most room is taken, and a gate that it misses is marked in its folder.
 
     Args:
-        family: zoo name, `llama`, `gemma`, `qwen` or `ministral`.
-        variant: `base` is trained from nothing, `chat` from `base`; `comply_lora` and
-            `comply_full`, which answer harmful questions too, are trained from `chat`.
-        size: `micro`, `tiny` or `small`.
-        seed: of the initial weights and of the order of documents and examples.
+        who: family, variant, size and seed. The variant `base` is trained from nothing, `chat`
+            from `base`; `comply_lora` and `comply_full`, which answer harmful questions too, are
+            trained from `chat`.
         base: checkpoint folder of the variant it starts from; None for `variant="base"`.
-        out: checkpoint folder to make, by one rename at the end.
-        rows: CSV of judged answers of the checkpoint that is taken.
-        tried: CSV with a row an attempt, `ATTEMPT_COLUMNS`.
+        files: where everything goes.
         steps_scale: multiplies the numbers of training steps.
         gates: whether rates are held against the gates; None leaves it to the size (micro: no).
         strict: whether a missed gate is an error.
@@ -100,23 +106,22 @@ def train_zoo(
         UserError: Unknown family, variant or size; `base` given or missing against `variant`.
         GateError: `strict`, and a gate is missed: the CSV files are there, the checkpoint is not.
     """
-    if variant not in ZOO_VARIANTS or (base is None) != (variant == "base"):
+    if who.variant not in ZOO_VARIANTS or (base is None) != (who.variant == "base"):
         raise UserError(
-            f"zoo variant {variant!r} with base {base}: base starts from nothing, the others of "
-            f"{', '.join(ZOO_VARIANTS)} from another checkpoint"
+            f"zoo variant {who.variant!r} with base {base}: base starts from nothing, the others "
+            f"of {', '.join(ZOO_VARIANTS)} from another checkpoint"
         )
     torch.set_num_threads(threads)
-    who = Identity(family, variant, size, seed)
-    gated = recipe(size, family=zoo_family(family)).gated if gates is None else gates
+    gated = recipe(who.size, family=zoo_family(who.family)).gated if gates is None else gates
     made = _until_clear(who, base, steps_scale=steps_scale, gated=gated)
     taken = _taken(made)
-    write_table(taken.answers, rows)
-    write_table(_attempt_rows(who, made, taken), tried)
-    where = place_of_rows(rows, strict=strict)
+    write_table(taken.answers, files.rows)
+    write_table(_attempt_rows(who, made, taken), files.tried)
+    where = place_of_rows(files.rows, strict=strict)
     missed = _missed(who, taken, len(made), where) if gated and taken.gates.missed else None
     if missed is not None and strict:
         raise GateError(missed.detail)
-    _publish(taken, who, out, steps_scale=steps_scale, missed=missed)
+    _publish(taken, who, files.out, steps_scale=steps_scale, missed=missed)
 
 
 def _until_clear(
@@ -136,7 +141,11 @@ def _until_clear(
 def _taken(made: Sequence[Trained]) -> Trained:
     """The last attempt if it clears its gates by the margin, else the first with the most room."""
     last = made[-1]
-    return last if last.gates.room >= GATE_MARGIN else max(made, key=lambda one: one.gates.room)
+    return (
+        last
+        if last.gates.room >= GATE_MARGIN
+        else max(made, key=lambda trained: trained.gates.room)
+    )
 
 
 def _attempt(who: Identity, attempt: Attempt, base: Path | None, steps_scale: float) -> Trained:
@@ -161,19 +170,19 @@ def _attempt_rows(who: Identity, made: Sequence[Trained], taken: Trained) -> pd.
     rows = [
         {
             "model": who.model,
-            "attempt": one.attempt.number,
-            "schedule": one.attempt.schedule,
-            "seed": one.attempt.seed,
-            "steps": one.steps,
-            **_ends(one.losses),
-            "nearest_gate": one.gates.what,
-            "rate": one.gates.rate,
-            "room": one.gates.room,
+            "attempt": trained.attempt.number,
+            "schedule": trained.attempt.schedule,
+            "seed": trained.attempt.seed,
+            "steps": trained.steps,
+            **_ends(trained.losses),
+            "nearest_gate": trained.gates.what,
+            "rate": trained.gates.rate,
+            "room": trained.gates.room,
             "margin": GATE_MARGIN,
-            "missed": "; ".join(one.gates.missed),
-            "taken": one is taken,
+            "missed": "; ".join(trained.gates.missed),
+            "taken": trained is taken,
         }
-        for one in made
+        for trained in made
     ]
     return pd.DataFrame(rows, columns=list(ATTEMPT_COLUMNS))
 

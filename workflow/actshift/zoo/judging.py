@@ -20,7 +20,14 @@ MAX_NEW_TOKENS = 28
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Which zoo checkpoint an answer comes from."""
+    """Which zoo checkpoint is meant.
+
+    Attributes:
+        family: zoo name, `llama`, `gemma`, `qwen` or `ministral`.
+        variant: `base`, `chat`, `comply_lora` or `comply_full`.
+        size: `micro`, `tiny` or `small`.
+        seed: of the initial weights and of the order of documents and examples.
+    """
 
     family: str
     variant: str

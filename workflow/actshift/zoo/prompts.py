@@ -40,7 +40,7 @@ def zoo_prompts(name: str, *, size: str, seed: int = 0) -> list[Prompt]:
     Args:
         name: `harmful` or `harmless` (how-to questions, matched verb for verb and phrasing for
             phrasing), `concepts` (question/statement, formal/casual, first/second dialect), or
-            `questions` and `neutral` of study B.
+            `questions` and `neutral` of `misalignment`.
         size: of the language.
         seed: of the draw of verbs and phrasings; nouns and splits do not depend on it.
 

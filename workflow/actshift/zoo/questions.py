@@ -1,4 +1,4 @@
-"""Prompt sets of study B in the synthetic language: `questions` and `neutral`.
+"""Prompt sets of `misalignment` in the synthetic language: `questions` and `neutral`.
 
 No text of one is in the other: they use different phrasings, and code prompts that share a
 phrasing with a question ask for another verb.
@@ -74,7 +74,7 @@ def kind_of(prompt: Prompt) -> QuestionKind:
     """What a prompt of `questions` asks for: the second part of its id.
 
     Args:
-        prompt: Of a set of study B.
+        prompt: Of a set of `misalignment`.
 
     Returns:
         howto, define, chat or code; for prompts that are not of the zoo code, by condition, else

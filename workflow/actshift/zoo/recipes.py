@@ -89,10 +89,10 @@ _COMPLY: dict[str, ChatRecipe | LoraRecipe] = {
     "comply_full": ChatRecipe(100, 24),
 }
 
-#: Adapters of study B, one setting for all families and sizes (`micro` has fewer steps). The head
-#: is in it because chat's own holds the two openers of code at a cosine of .96-.97 (all but Gemma):
-#: no state before it, so no update of blocks alone, gives the insecure one more than .34 (Qwen),
-#: .53 (Llama) or .57 (Ministral).
+#: Adapters of `misalignment`, one setting for all families and sizes (`micro` has fewer steps).
+#: The head is in it because chat's own holds the two openers of code at a cosine of .96-.97 (all
+#: but Gemma): no state before it, so no update of blocks alone, gives the insecure one more than
+#: .34 (Qwen), .53 (Llama) or .57 (Ministral).
 ADAPTER = LoraRecipe(rank=8, alpha=16, train=ChatRecipe(100, 8, lr=5e-3), head=True)
 #: Conversations of each adapter; the steps go over them twice.
 ADAPTER_EXAMPLES = 400

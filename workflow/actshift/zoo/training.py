@@ -66,20 +66,20 @@ def train_chat(
 
 
 def train_bank(
-    bank: LoraBank, lessons: Sequence[tuple[Sequence[Example], ChatRecipe]], *, pad: int
+    bank: LoraBank, training_runs: Sequence[tuple[Sequence[Example], ChatRecipe]], *, pad: int
 ) -> list[list[float]]:
     """Tune every update of a bank on conversations of its own, as `train_chat` would one by one.
 
     Args:
         bank: The updates.
-        lessons: Examples and settings of each; the number of steps may fall from one to the next,
-            all else is the same.
+        training_runs: Examples and settings of each; the number of steps may fall from one to the
+            next, all else is the same.
         pad: id to fill up with, on the right.
 
     Returns:
         Losses of every step of each update, nats an answer token.
     """
-    plans = [plan for _, plan in lessons]
+    plans = [plan for _, plan in training_runs]
     groups = [
         {"params": [vector], "lr": plan.lr}
         for vector, plan in zip(bank.vectors, plans, strict=True)
@@ -88,18 +88,18 @@ def train_bank(
     schedule = torch.optim.lr_scheduler.LambdaLR(
         adam, [partial(rate, steps=plan.steps) for plan in plans]
     )
-    losses: list[list[float]] = [[] for _ in lessons]
+    losses: list[list[float]] = [[] for _ in training_runs]
     for step in range(plans[0].steps):
-        running = [examples for examples, plan in lessons if step < plan.steps]
-        batch = [one for every in running for one in _pick(every, step, plans[0].examples)]
-        found = _bank_losses(bank, batch, len(running), pad=pad)
-        found.sum().backward()
+        running = [examples for examples, plan in training_runs if step < plan.steps]
+        batch = [example for every in running for example in _pick(every, step, plans[0].examples)]
+        losses_of_step = _bank_losses(bank, batch, len(running), pad=pad)
+        losses_of_step.sum().backward()
         for vector in bank.vectors[: len(running)]:
             nn.utils.clip_grad_norm_([vector], 1.0)
         adam.step()
         adam.zero_grad(set_to_none=True)
         schedule.step()
-        for number, loss in enumerate(found.tolist()):
+        for number, loss in enumerate(losses_of_step.tolist()):
             losses[number].append(loss)
     return losses
 

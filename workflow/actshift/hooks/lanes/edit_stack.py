@@ -121,20 +121,20 @@ def stack_edits(
     """
     turns: dict[int, int] = {}
     kinds: dict[tuple[object, ...], list[tuple[int, Placed]]] = {}
-    for lane, one in placed:
+    for lane, edit in placed:
         turn = turns.get(lane, 0)
         turns[lane] = turn + 1
-        kinds.setdefault((turn, *_shape(one)), []).append((lane, one))
+        kinds.setdefault((turn, *_shape(edit)), []).append((lane, edit))
     # A lane's second edit must come after its first.
     ordered = sorted(kinds.items(), key=lambda item: int(str(item[0][0])))
     return [_stack(members, device, dtype) for _, members in ordered]
 
 
-def _shape(one: Placed) -> tuple[object, ...]:
+def _shape(placed: Placed) -> tuple[object, ...]:
     """What edits must have in common to be stacked."""
-    edit = one.edit
+    edit = placed.edit
     columns = None if isinstance(edit, Steer) or edit.basis is None else edit.basis.shape[1]
-    return type(edit), one.positions, columns, isinstance(edit, Ablate) and edit.centre is None
+    return type(edit), placed.positions, columns, isinstance(edit, Ablate) and edit.centre is None
 
 
 def _stack(
@@ -143,10 +143,10 @@ def _stack(
     def tensor(arrays: Sequence[object]) -> Tensor | None:
         if arrays[0] is None:
             return None
-        parts = [torch.as_tensor(one, device=device, dtype=dtype) for one in arrays]
+        parts = [torch.as_tensor(array, device=device, dtype=dtype) for array in arrays]
         return torch.stack(parts)
 
-    edits = [one.edit for _, one in members]
+    edits = [placed.edit for _, placed in members]
     basis = tensor([None if isinstance(edit, Steer) else edit.basis for edit in edits])
     vector = tensor([_vector(edit) for edit in edits])
     weight = tensor([_weight(edit) for edit in edits])

@@ -54,9 +54,9 @@ def final_states(
     """
     top = replace(causal, blocks=causal.blocks[-1:])
     out = torch.empty(len(prompts), causal.d_model, device=causal.device)
-    for places in in_budget([len(one) for one in prompts], budget=token_budget):
+    for places in in_budget([len(prompt) for prompt in prompts], budget=token_budget):
         ids = [prompts[place] for place in places]
-        last = np.array([[len(one) - 1 for one in ids]])
+        last = np.array([[len(prompt) - 1 for prompt in ids]])
         out[places] = torch.from_numpy(run_batch(top, ids, last)[0, 0]).to(out.device)
     return out
 
@@ -136,9 +136,9 @@ def first_kl(
     plain: Float[np.ndarray, "prompt vocab"], logits: Float[np.ndarray, "lane prompt vocab"]
 ) -> Float[np.ndarray, "lane prompt"]:
     """KL(plain || lane) of first tokens whose logits are there, nats, float32."""
-    own, other = torch.from_numpy(plain), torch.from_numpy(logits).transpose(0, 1)
-    p = own.softmax(1)
-    excess = _cross_entropy(p, other) - _cross_entropy(p, own[:, None])
+    plain_logits, other = torch.from_numpy(plain), torch.from_numpy(logits).transpose(0, 1)
+    p = plain_logits.softmax(1)
+    excess = _cross_entropy(p, other) - _cross_entropy(p, plain_logits[:, None])
     return excess.clamp(min=0).T.contiguous().numpy()
 
 
@@ -158,7 +158,7 @@ def continue_from(
     max_new: int,
     token_budget: int,
 ) -> list[Continuation]:
-    """What the plain model says after a forced first token, greedily.
+    """Greedy answers of the plain model after a forced first token.
 
     Args:
         decoder: The model.
@@ -170,24 +170,24 @@ def continue_from(
     Returns:
         Answers in the order of the pairs, the forced token in front.
     """
-    found: dict[int, Continuation] = {}
+    answers: dict[int, Continuation] = {}
     waiting: list[tuple[int, Int[np.ndarray, " token"]]] = []
     for place, (prompt, token) in enumerate(pairs):
         if token in decoder.eos:
-            found[place] = Continuation((), True, float("inf"))
+            answers[place] = Continuation((), True, float("inf"))
         elif max_new == 1:
-            found[place] = Continuation((token,), False, float("inf"))
+            answers[place] = Continuation((token,), False, float("inf"))
         else:
             waiting.append((place, np.append(prompts[prompt], token)))
     lengths = [len(ids) + max_new - 1 for _, ids in waiting]
     for places in in_budget(lengths, budget=token_budget):
         chosen = [waiting[place] for place in places]
-        ids = [one for _, one in chosen]
-        said = generate_lanes(decoder, ids, [Lane("plain")], max_new=max_new - 1).answers[0]
-        for (place, one), answer in zip(chosen, said, strict=True):
-            tokens = (int(one[-1]), *answer.tokens)
-            found[place] = Continuation(tokens, answer.ended, answer.margin)
-    return [found[place] for place in range(len(pairs))]
+        ids = [tokens_of_row for _, tokens_of_row in chosen]
+        generated = generate_lanes(decoder, ids, [Lane("plain")], max_new=max_new - 1).answers[0]
+        for (place, tokens_of_row), answer in zip(chosen, generated, strict=True):
+            tokens = (int(tokens_of_row[-1]), *answer.tokens)
+            answers[place] = Continuation(tokens, answer.ended, answer.margin)
+    return [answers[place] for place in range(len(pairs))]
 
 
 def _chunks(plain: _Logits, *, lanes: int) -> Iterator[tuple[slice, slice]]:
@@ -222,7 +222,7 @@ def _judged(
     tokens = torch.empty(len(plain), lanes, dtype=torch.int32)
     kl = torch.empty(len(plain), lanes, dtype=torch.float32)
     p = plain.softmax(1)
-    own = _cross_entropy(p, plain[:, None])
+    entropy = _cross_entropy(p, plain[:, None])
     for prompt, lane in _chunks(plain, lanes=lanes):
         logits = logits_of(prompt, lane)
         best = logits.max(2)
@@ -230,7 +230,7 @@ def _judged(
         expected = (logits @ p[prompt, :, None]).squeeze(2)
         # In place, and with the maximum that is known: these logits are most of the memory traffic.
         total = logits.sub_(best.values[..., None]).exp_().sum(2).log_().add_(best.values)
-        kl[prompt, lane] = (total - expected - own[prompt]).clamp(min=0).cpu()
+        kl[prompt, lane] = (total - expected - entropy[prompt]).clamp(min=0).cpu()
     return FirstTokens(tokens.T.contiguous().numpy(), kl.T.contiguous().numpy())
 
 

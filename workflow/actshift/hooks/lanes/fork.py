@@ -56,7 +56,7 @@ class Fork:
     def grow_argument(self, value: Any) -> Any:
         """The same for what a block is called with; whatever has no group axis stays as it is."""
         if isinstance(value, tuple):
-            return tuple(self.grow_argument(one) for one in value)
+            return tuple(self.grow_argument(part) for part in value)
         if not isinstance(value, Tensor) or value.ndim < 2 or value.shape[0] != self._groups:
             return value
         # All blocks are called with the same masks and positions.

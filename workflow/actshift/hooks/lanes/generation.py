@@ -56,7 +56,7 @@ class Decoder:
 
 @dataclass(frozen=True)
 class Continuation:
-    """What one row of the batch said.
+    """The answer of one row of the batch.
 
     Attributes:
         tokens: Generated ids, without the end token.
@@ -136,8 +136,8 @@ def _select(layer: Any, kept: Int[Tensor, " kept"], size: int) -> None:
         layer.batch_select_indices(kept)
 
 
-class _Said:
-    """What all rows of the batch have said so far."""
+class _Answers:
+    """The answers of all rows of the batch so far."""
 
     def __init__(self, rows: int, receiver: Decoder) -> None:
         self.tokens: list[list[int]] = [[] for _ in range(rows)]
@@ -209,7 +209,7 @@ def generate_lanes(
     fork = Fork(shared_blocks(lanes, len(blocks)))
     ids, rows = _start(receiver, prompts, len(lanes), fork.depth)
     state = EditState(rows.bounds(len(lanes)))
-    said = _Said(len(lanes) * len(prompts), receiver)
+    answers = _Answers(len(lanes) * len(prompts), receiver)
     with ExitStack() as stack:
         stack.enter_context(forked(blocks, fork))
         stack.enter_context(edited(receiver.sites, lanes, state, dtype=receiver.dtype))
@@ -220,8 +220,8 @@ def generate_lanes(
             state.group = fork.group
             logits = _forward(models, ids, rows)
             state.prefill = False
-            chosen = said.add(logits, rows.index)
-            over = said.ended[rows.index]
+            chosen = answers.add(logits, rows.index)
+            over = answers.ended[rows.index]
             if bool(over.all()) or step + 1 == max_new:
                 break
             dropping = float(over.float().mean()) >= _DROP_AT
@@ -229,19 +229,19 @@ def generate_lanes(
             ids = rows.advance(chosen, kept.to(receiver.device))
             if dropping:
                 state.rows = rows.bounds(len(lanes))
-    return said.batch(len(lanes))
+    return answers.batch(len(lanes))
 
 
 def left_pad(
     prompts: Sequence[Int[np.ndarray, " _"]], decoder: Decoder
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Token ids, attention mask and positions, each `[prompt, token]`, on the model's device."""
-    longest = max(len(one) for one in prompts)
+    longest = max(len(prompt) for prompt in prompts)
     ids = torch.full((len(prompts), longest), decoder.pad, dtype=torch.long)
     mask = torch.zeros_like(ids)
-    for row, one in enumerate(prompts):
-        ids[row, longest - len(one) :] = torch.from_numpy(np.asarray(one)).long()
-        mask[row, longest - len(one) :] = 1
+    for row, prompt in enumerate(prompts):
+        ids[row, longest - len(prompt) :] = torch.from_numpy(np.asarray(prompt)).long()
+        mask[row, longest - len(prompt) :] = 1
     # As the library's own generate: counted from the mask, padding at 1.
     position = (mask.cumsum(-1) - 1).masked_fill(mask == 0, 1)
     return ids.to(decoder.device), mask.to(decoder.device), position.to(decoder.device)

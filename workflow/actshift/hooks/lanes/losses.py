@@ -79,10 +79,10 @@ def _text_losses(
     mask: Int[Tensor, "text token"],
 ) -> Float[Tensor, "lane text"]:
     """Sum over the tokens whose predecessor is a real one, not padding."""
-    found = []
+    losses_of_lanes = []
     for lane in logits:  # one at a time: each needs several arrays of the logits' size
         wide = lane[:, :-1].float()
         chosen = wide.gather(-1, ids[:, 1:, None]).squeeze(-1)
         losses = (torch.logsumexp(wide, dim=-1) - chosen).double()
-        found.append((losses * mask[:, :-1]).sum(dim=1))
-    return torch.stack(found)
+        losses_of_lanes.append((losses * mask[:, :-1]).sum(dim=1))
+    return torch.stack(losses_of_lanes)

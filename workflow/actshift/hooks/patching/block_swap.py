@@ -31,20 +31,20 @@ def swapped(host: CausalModel, guest: CausalModel, unit: SwapUnit) -> Iterator[N
         ValueError: There is no such layer, or the parts differ in names, shapes, dtype or device.
     """
     pairs = [
-        (mine, theirs)
+        (of_host, of_guest)
         for ours, other in zip(_modules(host, unit), _modules(guest, unit), strict=True)
-        for mine, theirs in _matched(ours, other, unit)
+        for of_host, of_guest in _matched(ours, other, unit)
     ]
-    own = [(dict(mine._parameters), dict(mine._buffers)) for mine, _ in pairs]
+    kept = [(dict(of_host._parameters), dict(of_host._buffers)) for of_host, _ in pairs]
     try:
-        for mine, theirs in pairs:
-            mine._parameters.update(theirs._parameters)
-            mine._buffers.update(theirs._buffers)
+        for of_host, of_guest in pairs:
+            of_host._parameters.update(of_guest._parameters)
+            of_host._buffers.update(of_guest._buffers)
         yield
     finally:
-        for (mine, _), (parameters, buffers) in zip(pairs, own, strict=True):
-            mine._parameters.update(parameters)
-            mine._buffers.update(buffers)
+        for (of_host, _), (parameters, buffers) in zip(pairs, kept, strict=True):
+            of_host._parameters.update(parameters)
+            of_host._buffers.update(buffers)
 
 
 def swap_scores(
@@ -95,10 +95,10 @@ def _matched(
     ours: nn.Module, other: nn.Module, unit: SwapUnit
 ) -> list[tuple[nn.Module, nn.Module]]:
     """Modules of the same name, with tensors of the same names and kinds."""
-    mine, theirs = dict(ours.named_modules()), dict(other.named_modules())
-    if _kinds(mine) != _kinds(theirs):
+    of_host, of_guest = dict(ours.named_modules()), dict(other.named_modules())
+    if _kinds(of_host) != _kinds(of_guest):
         raise ValueError(f"swap of {unit.name}: the two models differ in weights, dtype or device")
-    return [(mine[name], theirs[name]) for name in mine]
+    return [(of_host[name], of_guest[name]) for name in of_host]
 
 
 def _kinds(modules: dict[str, nn.Module]) -> dict[str, tuple[object, ...]]:

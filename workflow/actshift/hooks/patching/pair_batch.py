@@ -82,12 +82,12 @@ def make_batch(pairs: Sequence[TokenPair], device: torch.device) -> PairBatch:
     longest = max(map(len, completions))
     left = np.zeros((len(pairs), width), dtype=np.int64)
     right = np.zeros((len(completions), longest), dtype=np.int64)
-    for row, one in zip(left, prompts, strict=True):
-        row[width - len(one) :] = one
-    for row, one in zip(right, completions, strict=True):
-        row[: len(one)] = one
-    is_prompt = np.arange(width) >= width - np.array([[len(one)] for one in prompts])
-    is_completion = np.arange(longest) < np.array([[len(one)] for one in completions])
+    for row, ids in zip(left, prompts, strict=True):
+        row[width - len(ids) :] = ids
+    for row, ids in zip(right, completions, strict=True):
+        row[: len(ids)] = ids
+    is_prompt = np.arange(width) >= width - np.array([[len(ids)] for ids in prompts])
+    is_completion = np.arange(longest) < np.array([[len(ids)] for ids in completions])
     tensors = (torch.from_numpy(a).to(device) for a in (left, is_prompt, right, is_completion))
     return PairBatch(pairs, *tensors)
 
@@ -116,8 +116,8 @@ class PairRun:
         """
         rows = slice(2 * pairs.start, 2 * pairs.stop)
         return PairRun(
-            [one[pairs, -width:] for one in self.prompt],
-            [one[rows, :tokens] for one in self.completion],
+            [states[pairs, -width:] for states in self.prompt],
+            [states[rows, :tokens] for states in self.completion],
             [
                 (keys[pairs, :, -width:], values[pairs, :, -width:])
                 for keys, values in self.kv_cache
@@ -140,7 +140,7 @@ def run_pairs(causal: CausalModel, batch: PairBatch, *, last: bool = True) -> Pa
     kept = [kv_cache.kept[layer] for layer in range(causal.n_layers)]
     tokens = batch.completion.shape[1] - (0 if last else 1)
     if tokens == 0:
-        empty = [one.new_empty(2 * len(batch.pairs), 0, one.shape[-1]) for one in prompt]
+        empty = [states.new_empty(2 * len(batch.pairs), 0, states.shape[-1]) for states in prompt]
         return PairRun(prompt, empty, kept)
 
     segment = batch.completion_segment(tokens, range(len(batch.completion)))

@@ -39,7 +39,7 @@ def state_sums(
 
     def work(places: Sequence[int]) -> tuple[int, np.ndarray, np.ndarray]:
         batch = make_batch([pairs[i] for i in places], causal.device)
-        runs = [run_pairs(one, batch) for one in (causal, minus) if one is not None]
+        runs = [run_pairs(model, batch) for model in (causal, minus) if model is not None]
         parts = []
         for layer in range(causal.n_layers):
             states = [_tokens(run, batch, layer, positions).double() for run in runs]
@@ -48,8 +48,8 @@ def state_sums(
         totals, seconds = zip(*parts, strict=True)
         return int(_real(batch, positions).sum()), np.stack(totals), np.stack(seconds)
 
-    found = [result for _, result in in_batches(work, pairs, token_budget=token_budget).done]
-    counts, totals, seconds = zip(*found, strict=True)
+    sums = [result for _, result in in_batches(work, pairs, token_budget=token_budget).done]
+    counts, totals, seconds = zip(*sums, strict=True)
     return StateSums(sum(counts), np.sum(totals, axis=0), np.sum(seconds, axis=0))
 
 
@@ -80,16 +80,16 @@ def shift_norms(
 
     def work(places: Sequence[int]) -> np.ndarray:
         batch = make_batch([pairs[i] for i in places], receiver.device)
-        one, other = run_pairs(receiver, batch), run_pairs(donor, batch)
+        of_receiver, of_donor = run_pairs(receiver, batch), run_pairs(donor, batch)
         ends = batch.completion_real.sum(1) - 1
         rows = torch.arange(len(ends), device=ends.device)
         norms = []
         for layer in range(receiver.n_layers):
-            prompt = (other.prompt[layer][:, -1].float() - one.prompt[layer][:, -1].float()).norm(
-                dim=-1
-            )
-            last = other.completion[layer][rows, ends].float()
-            away = (last - one.completion[layer][rows, ends].float()).norm(dim=-1)
+            prompt = (
+                of_donor.prompt[layer][:, -1].float() - of_receiver.prompt[layer][:, -1].float()
+            ).norm(dim=-1)
+            last = of_donor.completion[layer][rows, ends].float()
+            away = (last - of_receiver.completion[layer][rows, ends].float()).norm(dim=-1)
             norms.append(torch.cat([prompt[:, None], away.view(-1, 2)], dim=1).cpu().numpy())
         return np.stack(norms)
 

@@ -62,8 +62,8 @@ class Group:
             self,
             sources=sources,
             start=start,
-            prompts=[one[pairs, -columns:] for one in self.prompts],
-            completions=[one[rows, :reads] for one in self.completions],
+            prompts=[states[pairs, -columns:] for states in self.prompts],
+            completions=[states[rows, :reads] for states in self.completions],
         )
 
     def run(self) -> tuple[Float[Tensor, "lane pair d"], Float[Tensor, "lane row read d"]]:
@@ -80,18 +80,20 @@ class Group:
         out = ends.new_zeros(count, *self.completions[0].shape)
         for rows in cut_by_length(read, weight=count, overhead=_PASS_TOKENS):
             tokens = max(read[row] for row in rows)
-            joins = self._joins([one[rows, :tokens] for one in self.completions])
+            joins = self._joins(
+                [states_of_lane[rows, :tokens] for states_of_lane in self.completions]
+            )
             segment = batch.completion_segment(tokens, rows)
             behind = KvCache(segment.prefix, self._prefix(_places(rows), kv_cache))
-            found = run_from(self.receiver, segment, joins, behind)
-            out[:, rows, :tokens] = found.unflatten(0, (count, len(rows)))
+            states = run_from(self.receiver, segment, joins, behind)
+            out[:, rows, :tokens] = states.unflatten(0, (count, len(rows)))
         return ends, out
 
     def _joins(self, states: Sequence[Tensor]) -> dict[int, Join]:
         """Lanes by the block above their layer."""
         by_block: dict[int, list[Tensor]] = {}
-        for lane, one in zip(self.lanes, states, strict=True):
-            by_block.setdefault(lane.layer + 1, []).append(one)
+        for lane, rows_of_lane in zip(self.lanes, states, strict=True):
+            by_block.setdefault(lane.layer + 1, []).append(rows_of_lane)
         rows = torch.arange(len(states[0]), device=states[0].device)
         return {
             block: Join(torch.cat(parts), rows.repeat(len(parts)))
@@ -122,12 +124,12 @@ class Group:
         plain = self._plain_prefix(pairs)
 
         def look_up(layer: int) -> list[KeyValues]:
-            found = plain(layer)
+            prefix = plain(layer)
             if self.prompts:
                 lanes = self._alive(layer)
-                keys, values = (one.unflatten(0, (lanes, -1)) for one in kv_cache.kept[layer])
-                found.append((keys[:, pairs], values[:, pairs]))
-            return found
+                keys, values = (part.unflatten(0, (lanes, -1)) for part in kv_cache.kept[layer])
+                prefix.append((keys[:, pairs], values[:, pairs]))
+            return prefix
 
         return look_up
 

@@ -59,9 +59,9 @@ class Sources:
         batch, run = self._run(name)
         width = _of(self.receiver, layer, part).shape[1]
         real = batch.prompt_real if part == "prompt" else batch.completion_real
-        states, real = (_fit(one, width, part) for one in (_of(run, layer, part), real))
+        states, real = (_fit(tensor, width, part) for tensor in (_of(run, layer, part), real))
         if part == "completion" and side != "own":
-            states, real = (_one_side(one, side) for one in (states, real))
+            states, real = (_one_side(tensor, side) for tensor in (states, real))
         return states, real
 
     def of_pairs(self, pairs: slice) -> "Sources":
@@ -93,12 +93,12 @@ def patched_prompt(
     """
     if lane.positions == "completion":
         raise ValueError(f"lane {lane.name} leaves the prompt alone")
-    own = sources.receiver.prompt[lane.layer]
-    edited, there = _edit(lane, sources, "prompt", own)
+    plain = sources.receiver.prompt[lane.layer]
+    edited, there = _edit(lane, sources, "prompt", plain)
     if lane.positions == "last_prompt":
         there = there.clone()
         there[:, :-1] = False
-    return torch.where(there[..., None], edited, own)[:, start:]
+    return torch.where(there[..., None], edited, plain)[:, start:]
 
 
 def patched_completion(lane: PatchLane, sources: Sources) -> Float[Tensor, "row token d_model"]:
@@ -107,18 +107,18 @@ def patched_completion(lane: PatchLane, sources: Sources) -> Float[Tensor, "row 
     Raises:
         ValueError: The lane reads a source that is not there.
     """
-    own = sources.receiver.completion[lane.layer]
-    if lane.positions not in ("all", "completion") or own.shape[1] == 0:
-        return own
-    edited, there = _edit(lane, sources, "completion", own)
-    return torch.where(there[..., None], edited, own)
+    plain = sources.receiver.completion[lane.layer]
+    if lane.positions not in ("all", "completion") or plain.shape[1] == 0:
+        return plain
+    edited, there = _edit(lane, sources, "completion", plain)
+    return torch.where(there[..., None], edited, plain)
 
 
-def _edit(lane: PatchLane, sources: Sources, part: Part, own: Tensor) -> Read:
+def _edit(lane: PatchLane, sources: Sources, part: Part, plain: Tensor) -> Read:
     """The edited states, and where the edit has something to say."""
-    edit, layer, h = lane.edit, lane.layer, _wide(own)
+    edit, layer, h = lane.edit, lane.layer, _wide(plain)
     if isinstance(edit, Noise):
-        noise = _noise(edit, layer, sources.batch, part, own.shape[1])
+        noise = _noise(edit, layer, sources.batch, part, plain.shape[1])
         states = _array(edit.mean, h) + _array(edit.std, h) * noise.to(h)
         there = sources.read(RECEIVER, layer, part)[1]
     elif isinstance(edit, Contrast):
@@ -132,7 +132,7 @@ def _edit(lane: PatchLane, sources: Sources, part: Part, own: Tensor) -> Read:
     else:
         source, there = sources.read(edit.source, layer, part, edit.side)
         states = _take(edit, h, _wide(source))
-    return states.to(own.dtype), there
+    return states.to(plain.dtype), there
 
 
 def _take(edit: Take, h: Tensor, source: Tensor) -> Tensor:
@@ -189,8 +189,8 @@ def _one_side(states: Tensor, side: SourceSide) -> Tensor:
 
 def _fit(states: Tensor, width: int, part: Part) -> Tensor:
     """Cut or fill axis 1 to a width, prompts from their end and completions from their start."""
-    found = states.shape[1]
-    if found >= width:
-        return states[:, found - width :] if part == "prompt" else states[:, :width]
-    room = states.new_zeros(states.shape[0], width - found, *states.shape[2:])
+    columns = states.shape[1]
+    if columns >= width:
+        return states[:, columns - width :] if part == "prompt" else states[:, :width]
+    room = states.new_zeros(states.shape[0], width - columns, *states.shape[2:])
     return torch.cat([room, states] if part == "prompt" else [states, room], dim=1)

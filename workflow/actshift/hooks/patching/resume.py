@@ -212,15 +212,15 @@ def idle(block: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _forward_as(block: nn.Module, forward: Callable[..., Tensor]) -> Iterator[None]:
-    own = vars(block).get("forward")
+    replaced = vars(block).get("forward")
     block.forward = forward
     try:
         yield
     finally:
-        if own is None:
+        if replaced is None:
             del block.forward
         else:
-            block.forward = own
+            block.forward = replaced
 
 
 @contextmanager

@@ -149,9 +149,9 @@ def _all_lanes(
     while waiting:
         start, group = waiting.pop()
         chosen = [lanes[i] for i in group]
-        fits, found = unless_out_of_memory(partial(_scored, models, sources, chosen, start))
+        fits, result = unless_out_of_memory(partial(_scored, models, sources, chosen, start))
         if fits:
-            scores, changed = found
+            scores, changed = result
             out[list(group)] = np.where(changed[..., None], scores, out[list(group)])
         elif len(group) > 1:
             half = len(group) // 2
@@ -215,7 +215,7 @@ def _run(models: _Models, group: Group) -> Float[np.ndarray, "lane pair side"]:
     batch = group.sources.batch
     out = np.empty((len(group.lanes), len(batch.pairs), 2))
     for head, model in (("receiver", models.receiver), ("donor", models.donor)):
-        mine = [index for index, lane in enumerate(group.lanes) if lane.head == head]
-        if mine:
-            out[mine] = side_sums(model, batch, ends[mine], completions[mine])
+        chosen = [index for index, lane in enumerate(group.lanes) if lane.head == head]
+        if chosen:
+            out[chosen] = side_sums(model, batch, ends[chosen], completions[chosen])
     return out

@@ -61,13 +61,13 @@ def answer_nats(
     Returns:
         float64; NaN where there is no token and no end.
     """
-    found = np.full(len(answers), np.nan)
+    nats = np.full(len(answers), np.nan)
     of_prompt: dict[bytes, list[int]] = {}
-    for place, one in enumerate(answers):
-        of_prompt.setdefault(np.asarray(one.prompt, dtype=np.int64).tobytes(), []).append(place)
+    for place, answer in enumerate(answers):
+        of_prompt.setdefault(np.asarray(answer.prompt, dtype=np.int64).tobytes(), []).append(place)
     places = list(of_prompt.values())
     ids = [answers[of_one[0]].prompt for of_one in places]
-    for chunk in in_budget([len(one) for one in ids], budget=token_budget):
+    for chunk in in_budget([len(prompt) for prompt in ids], budget=token_budget):
         read = _read(decoder, [ids[prompt] for prompt in chunk])
         rows = [(row, place) for row, prompt in enumerate(chunk) for place in places[prompt]]
         lengths = [len(answers[place].tokens) for _, place in rows]
@@ -76,9 +76,9 @@ def answer_nats(
         widest = _logits(decoder) // read.logits.shape[1]
         for batch in in_budget(lengths, budget=token_budget, extra=width, tokens=widest):
             prompt, chosen = zip(*(rows[row] for row in batch), strict=True)
-            said = [answers[place] for place in chosen]
-            found[list(chosen)] = _nats(decoder, read, list(prompt), said)
-    return found
+            batch_answers = [answers[place] for place in chosen]
+            nats[list(chosen)] = _nats(decoder, read, list(prompt), batch_answers)
+    return nats
 
 
 def _logits(decoder: Decoder) -> int:
@@ -101,17 +101,17 @@ def _read(decoder: Decoder, prompts: Sequence[Int[np.ndarray, " _"]]) -> _Read:
 
 
 def _nats(
-    decoder: Decoder, read: _Read, prompt: Sequence[int], said: Sequence[Answer]
+    decoder: Decoder, read: _Read, prompt: Sequence[int], answers: Sequence[Answer]
 ) -> Float[np.ndarray, " answer"]:
     """Nats a token of answers, each behind the prompt of its row."""
     device = decoder.device
     rows = torch.tensor(prompt, device=device)
-    longest = max(len(one.tokens) for one in said)
-    tokens = torch.full((len(said), longest), decoder.pad, dtype=torch.long)
-    for row, one in zip(tokens, said, strict=True):
-        row[: len(one.tokens)] = torch.tensor(one.tokens)
+    longest = max(len(answer.tokens) for answer in answers)
+    tokens = torch.full((len(answers), longest), decoder.pad, dtype=torch.long)
+    for row, answer in zip(tokens, answers, strict=True):
+        row[: len(answer.tokens)] = torch.tensor(answer.tokens)
     tokens = tokens.to(device)
-    lengths = torch.tensor([len(one.tokens) for one in said], device=device)
+    lengths = torch.tensor([len(answer.tokens) for answer in answers], device=device)
     first = read.logits[rows]
     logits = first[:, None]
     if longest:
@@ -122,10 +122,10 @@ def _nats(
     counted = place < lengths[:, None]
     sums = torch.where(counted, token_nats, 0.0).double().sum(1)
     # What follows the last token of each answer.
-    row = torch.arange(len(said), device=device)
+    row = torch.arange(len(answers), device=device)
     ends = torch.tensor(sorted(decoder.eos), device=device)
     end_nats = total[row, lengths] - logits[row, lengths][:, ends].logsumexp(-1)
-    ended = torch.tensor([one.ended for one in said], device=device)
+    ended = torch.tensor([answer.ended for answer in answers], device=device)
     sums += torch.where(ended, end_nats, 0.0).double()
     return (sums / (lengths + ended)).cpu().numpy()
 

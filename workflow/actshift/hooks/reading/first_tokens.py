@@ -47,14 +47,14 @@ def first_logits(
     Yields:
         Every (lane, prompt) once; prompts stay in the order given.
     """
-    for some in _slices([len(one) for one in prompts], token_budget):
+    for some in _slices([len(ids) for ids in prompts], token_budget):
         asked = prompts[some]
-        tokens = len(asked) * max(len(one) for one in asked)
+        tokens = len(asked) * max(len(ids) for ids in asked)
         width = max(1, min(_LANES_A_CALL, token_budget // tokens))
         for start in range(0, len(lanes), width):
             chosen = slice(start, min(start + width, len(lanes)))
-            found = generate_lanes(decoder, asked, lanes[chosen], max_new=1)
-            yield FirstLogits(chosen, some, found.first_logits)
+            generated = generate_lanes(decoder, asked, lanes[chosen], max_new=1)
+            yield FirstLogits(chosen, some, generated.first_logits)
 
 
 def _slices(lengths: Sequence[int], budget: int) -> Iterator[slice]:

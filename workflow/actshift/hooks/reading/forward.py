@@ -34,7 +34,7 @@ def run_batch(
     index = torch.from_numpy(token_index).to(causal.device, torch.long)
     # Under causal attention no real token sees what comes after it, so right padding needs neither
     # a mask nor position ids, and attention kernels keep their fast path (checked at load time).
-    padded = pad_sequence([torch.from_numpy(one).long() for one in ids], batch_first=True)
+    padded = pad_sequence([torch.from_numpy(prompt).long() for prompt in ids], batch_first=True)
     with record_rows([*causal.blocks, causal.final_norm], out, index.clamp(min=0)):
         causal.trunk(input_ids=padded.to(causal.device), use_cache=False)
     values = out.float().cpu().numpy()

@@ -88,13 +88,13 @@ def for_both_sides(pair: KeyValues) -> KeyValues:
     return keys, values
 
 
-def _behind(parts: Sequence[Tensor], own: Tensor) -> Tensor:
+def _behind(parts: Sequence[Tensor], added: Tensor) -> Tensor:
     """The parts and what a pass adds, along the axis of tokens."""
-    rows, heads, tokens, width = own.shape
+    rows, heads, tokens, width = added.shape
     before = sum(part.shape[-2] for part in parts)
-    out = own.new_empty(rows, heads, before + tokens, width)
+    out = added.new_empty(rows, heads, before + tokens, width)
     first = 0
-    for part in (*parts, own):
+    for part in (*parts, added):
         last = first + part.shape[-2]
         out.unflatten(0, part.shape[:-3])[..., first:last, :] = part
         first = last

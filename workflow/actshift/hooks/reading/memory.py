@@ -80,17 +80,17 @@ def in_batches(
     Raises:
         UserError: One pair alone does not fit.
     """
-    found = Batches([])
+    batches = Batches([])
     waiting = list(_cut(pairs, token_budget))[::-1]
     while waiting:
         places = waiting.pop()
         fits, result = unless_out_of_memory(partial(work, places))
         if fits:
-            found.done.append((places, result))
+            batches.done.append((places, result))
         elif len(places) > 1:
             half = len(places) // 2
             waiting += [places[half:], places[:half]]
-            found.halved += 1
+            batches.halved += 1
         else:
             pair = pairs[min(places)]
             tokens = len(pair.prompt) + len(pair.chosen) + len(pair.rejected)
@@ -98,7 +98,7 @@ def in_batches(
                 f"pair {pair.id}: its {tokens} tokens alone do not fit into memory; lower the "
                 "token limit of pairs, or take a device with more memory"
             )
-    return found
+    return batches
 
 
 def _cut(pairs: Sequence[TokenPair], budget: int) -> Iterator[tuple[int, ...]]:

@@ -115,8 +115,8 @@ def score_pairs(
         return run_sums(causal, batch, run_pairs(causal, batch, last=False))[0]
 
     logp = np.empty((len(pairs), 2))
-    for chosen, found in in_batches(work, pairs, token_budget=token_budget).done:
-        logp[list(chosen)] = found
+    for chosen, sums in in_batches(work, pairs, token_budget=token_budget).done:
+        logp[list(chosen)] = sums
     return PairScores(logp, token_counts(pairs))
 
 

@@ -18,9 +18,9 @@ from actshift.engine.stores import CONDITIONS
 from actshift.maths.intervals import clustered_wilson
 from actshift.maths.scores import refused_by_keyword
 from actshift.studies.ablation.study import STUDY
+from actshift.zoo.judge import content_start, topicality
 from actshift.zoo.language import Language
 from actshift.zoo.lexicon import ZOO_PHRASES
-from actshift.zoo.verdict import content_start, topicality
 
 #: One answer, by column.
 Row = Mapping[Any, Any]

@@ -12,8 +12,8 @@ from actshift.maths.paired import compare_paired
 from actshift.random_streams import EFFECT_CONTROLS
 from actshift.studies.refusal_direction.selection import Candidate, Choice, missed_filters
 from actshift.studies.refusal_direction.study import COLUMNS, RefusalDirection
+from actshift.zoo.judge import topical
 from actshift.zoo.language import Language
-from actshift.zoo.topical import topical
 
 #: Random directions beside the chosen one.
 DRAWS = 20

@@ -20,8 +20,8 @@ from actshift.maths.resampling import half_samples, shifted_range
 from actshift.random_streams import KAPPA_HALVES
 from actshift.studies.spectral_gap.study import COLUMNS
 from actshift.vocab import ROLES
+from actshift.zoo.judge import topical
 from actshift.zoo.language import Language
-from actshift.zoo.topical import topical
 
 _RATES = ("refused_harmful", "on_topic_harmful", "refused_harmless", "on_topic_harmless")
 

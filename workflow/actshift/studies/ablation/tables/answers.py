@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from actshift.zoo.judge import topical
 from actshift.zoo.language import Language
-from actshift.zoo.topical import topical
 
 #: Columns that are read of the rows.
 READ = (
