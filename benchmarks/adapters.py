@@ -27,9 +27,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import torch
 
+from actshift.engine.causal import causal_model
 from actshift.hooks.lanes.generation import Decoder, left_pad
 from actshift.hooks.reading.answer_nats import Answer, answer_nats
-from actshift.models.families import FAMILIES, Dims, build, edit_sites
+from actshift.models.families import FAMILIES, Dims, build
 from actshift.models.lora import add_lora
 from actshift.models.lora_bank import LoraBank
 from actshift.zoo.recipes import ChatRecipe
@@ -92,7 +93,7 @@ def whole(decoder: Decoder, answers: list[Answer]) -> np.ndarray:
             n = len(answers[place].tokens)
             said = logp[row, read - 1 - n : read - 1]
             total = said[torch.arange(n), torch.tensor(answers[place].tokens)].double().sum()
-            total += logp[row, -1, sorted(decoder.ends)].logsumexp(0)
+            total += logp[row, -1, sorted(decoder.eos)].logsumexp(0)
             found[place] = -float(total) / (n + 1)
     return found
 
@@ -122,7 +123,7 @@ def main() -> int:
     lessons = [lesson(seed) for seed in range(ADAPTERS)]
     torch.manual_seed(1)
     model = build(chosen.family, DIMS).eval()
-    decoder = Decoder(model, edit_sites(model), ends=frozenset({2, 3}), pad=0)
+    decoder = Decoder(causal_model(model), frozenset({2, 3}), pad=0)
     answers = make_answers()
     ratios: dict[str, list[float]] = {"train": [], "score": []}
     worst = {"train": 0.0, "score": 0.0}

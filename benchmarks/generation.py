@@ -28,14 +28,15 @@ import numpy as np
 import torch
 
 from actshift.edits import Ablate, Lane, Placed, Steer, everywhere
+from actshift.engine.causal import causal_model
 from actshift.hooks.lanes.edit import EditState, edited
 from actshift.hooks.lanes.generation import Decoder, generate_lanes, left_pad
-from actshift.models.families import FAMILIES, Dims, build, edit_sites
+from actshift.models.families import FAMILIES, Dims, build
 
 PROMPTS, MAX_NEW, NEAR_TIE = 32, 28, 1e-3
 DIMS = Dims(vocab_size=1100)
 #: Enough of the vocabulary that answers end at different steps.
-ENDS = frozenset(range(2, 42))
+EOS = frozenset(range(2, 42))
 
 
 def make_lanes() -> list[Lane]:
@@ -68,7 +69,7 @@ def sequential(decoder: Decoder, prompts: list[np.ndarray], lanes: list[Lane]) -
                 attention_mask=mask,
                 do_sample=False,
                 max_new_tokens=MAX_NEW,
-                eos_token_id=sorted(decoder.ends),
+                eos_token_id=sorted(decoder.eos),
                 pad_token_id=decoder.pad,
             )
         answers.append([cut(row) for row in out[:, ids.shape[1] :].tolist()])
@@ -77,7 +78,7 @@ def sequential(decoder: Decoder, prompts: list[np.ndarray], lanes: list[Lane]) -
 
 def cut(tokens: list[int]) -> tuple[int, ...]:
     """Return the tokens before the first end."""
-    stop = next((i for i, token in enumerate(tokens) if token in ENDS), len(tokens))
+    stop = next((i for i, token in enumerate(tokens) if token in EOS), len(tokens))
     return tuple(tokens[:stop])
 
 
@@ -108,7 +109,7 @@ def main() -> int:
     for parameter in model.parameters():
         if parameter.ndim == 2:
             parameter.data.mul_(4)
-    decoder = Decoder(model.to(device), edit_sites(model), ENDS, pad=0)
+    decoder = Decoder(causal_model(model.to(device)), EOS, pad=0)
     prompts, lanes = make_prompts(), make_lanes()
     ratios = []
     found: Any = None

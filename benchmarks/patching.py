@@ -35,10 +35,10 @@ import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from actshift.engine.causal import take_apart
+from actshift.engine.causal import causal_model
 from actshift.hooks.patching.staircase import patch_sweep
 from actshift.hooks.reading.memory import keep_freed_memory
-from actshift.hooks.reading.model_parts import Causal
+from actshift.hooks.reading.model_parts import CausalModel
 from actshift.hooks.reading.record import hidden_of
 from actshift.models.families import Dims, build
 from actshift.patching import PatchLane, PatchPositions, Take, TokenPair, every_layer
@@ -66,7 +66,9 @@ def make_pairs(count: int, low: int, high: int, least: int, most: int) -> list[T
     return [TokenPair(f"{i}", ids((low, high)), ids(said), ids(said)) for i in range(count)]
 
 
-def make_models(dims: Dims, device: torch.device, dtype: torch.dtype) -> tuple[Causal, Causal]:
+def make_models(
+    dims: Dims, device: torch.device, dtype: torch.dtype
+) -> tuple[CausalModel, CausalModel]:
     torch.manual_seed(0)
     receiver = build("llama", dims)
     for parameter in receiver.parameters():
@@ -78,15 +80,15 @@ def make_models(dims: Dims, device: torch.device, dtype: torch.dtype) -> tuple[C
     for parameter in donor.parameters():
         parameter.requires_grad_(False)
         parameter.add_(0.2 * parameter.std() * torch.randn_like(parameter))
-    return take_apart(receiver.to(device, dtype)), take_apart(donor.to(device, dtype))
+    return causal_model(receiver.to(device, dtype)), causal_model(donor.to(device, dtype))
 
 
 Rows = list[tuple[tuple[int, ...], tuple[int, ...]]]
 
 
 def full_forwards(
-    receiver: Causal,
-    donor: Causal,
+    receiver: CausalModel,
+    donor: CausalModel,
     rows: Rows,
     positions: PatchPositions,
     *,
@@ -119,7 +121,7 @@ def full_forwards(
 
 
 @contextmanager
-def each_output(causal: Causal, keep: Callable[[torch.Tensor], None]) -> Iterator[None]:
+def each_output(causal: CausalModel, keep: Callable[[torch.Tensor], None]) -> Iterator[None]:
     handles = [
         block.register_forward_hook(lambda _m, _a, out: keep(hidden_of(out)))
         for block in causal.blocks
@@ -131,7 +133,7 @@ def each_output(causal: Causal, keep: Callable[[torch.Tensor], None]) -> Iterato
 
 @contextmanager
 def replaced(
-    causal: Causal, layer: int, states: list[torch.Tensor], at: torch.Tensor
+    causal: CausalModel, layer: int, states: list[torch.Tensor], at: torch.Tensor
 ) -> Iterator[None]:
     if layer == causal.n_layers:
         yield
@@ -144,7 +146,10 @@ def replaced(
 
 
 def staircase(
-    models: tuple[Causal, Causal], pairs: list[TokenPair], lanes: list[PatchLane], budget: int
+    models: tuple[CausalModel, CausalModel],
+    pairs: list[TokenPair],
+    lanes: list[PatchLane],
+    budget: int,
 ) -> np.ndarray:
     sweep = patch_sweep(*models, pairs, lanes, token_budget=budget)
     return np.concatenate([sweep.lanes.logp, sweep.receiver.logp[None]]).reshape(len(lanes) + 1, -1)
@@ -164,7 +169,7 @@ def timed(work: Callable[[], Any], device: torch.device) -> tuple[float, Any]:
 
 
 def compare(
-    models: tuple[Causal, Causal],
+    models: tuple[CausalModel, CausalModel],
     pairs: list[TokenPair],
     positions: PatchPositions,
     *,

@@ -8,7 +8,7 @@ import pytest
 import torch
 from reference.patching import FAMILIES, log_prob, random_model, random_pairs
 
-from actshift.engine.causal import take_apart
+from actshift.engine.causal import causal_model
 from actshift.hooks.patching.block_swap import swap_scores, swapped
 from actshift.hooks.reading.scoring import score_pairs
 from actshift.models.families import blocks_of, embedding_of, embeddings_of, final_norm_of, head_of
@@ -65,8 +65,8 @@ def test_every_unit_equals_a_model_made_by_hand(models):
     pairs = random_pairs(3)
     units = [SwapUnit("embeddings"), SwapUnit("head")]
     units += [SwapUnit(part, 1) for part in ("block", "attention", "mlp")]
-    found = swap_scores(take_apart(host), take_apart(guest), pairs, units)
-    plain = score_pairs(take_apart(host), pairs)
+    found = swap_scores(causal_model(host), causal_model(guest), pairs, units)
+    plain = score_pairs(causal_model(host), pairs)
     for unit, logp in zip(units, found.logp, strict=True):
         made = by_hand(host, guest, unit)
         with torch.inference_mode():
@@ -76,7 +76,7 @@ def test_every_unit_equals_a_model_made_by_hand(models):
 
 
 def test_the_units_are_the_whole_model(models):
-    host, guest = (take_apart(model) for model in models)
+    host, guest = (causal_model(model) for model in models)
     pairs = random_pairs(3)
     wanted = score_pairs(guest, pairs).logp
     for parts in (("block",), ("attention", "mlp")):
@@ -96,7 +96,7 @@ def test_weights_come_back_also_after_an_exception(models):
     host, guest = models
     before, lent = weights(host), weights(guest)
     tied = host.lm_head.weight is embedding_of(host).weight
-    ours, theirs = take_apart(host), take_apart(guest)
+    ours, theirs = causal_model(host), causal_model(guest)
 
     def stop(unit: SwapUnit) -> None:
         with swapped(ours, theirs, unit):
@@ -114,9 +114,9 @@ def test_weights_come_back_also_after_an_exception(models):
 
 
 def test_what_does_not_fit_is_refused():
-    host = take_apart(random_model("llama"))
+    host = causal_model(random_model("llama"))
     with pytest.raises(ValueError, match=r"swap of block@1: the two models differ"):
-        with swapped(host, take_apart(random_model("llama").bfloat16()), SwapUnit("block", 1)):
+        with swapped(host, causal_model(random_model("llama").bfloat16()), SwapUnit("block", 1)):
             pass
     with pytest.raises(ValueError, match="swap of mlp: layer 4 of 4"):
         with swapped(host, host, SwapUnit("mlp", 4)):

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from actshift.edits import Lane, Placed, Steer
-from actshift.engine.causal import take_apart
+from actshift.engine.causal import causal_model
 from actshift.engine.first_token import FirstTokenEdits
 from actshift.engine.intervene import decoder_of
 from actshift.engine.intervene_plan import Asked
@@ -83,7 +83,7 @@ def lanes(loaded, vectors) -> LaneBatch:
 
 
 def test_first_tokens_and_divergence_are_those_of_generation(loaded, vectors, lanes):
-    causal = take_apart(loaded.model)
+    causal = causal_model(loaded.model)
     states = final_states(causal, prompts(), token_budget=BUDGET)
     found = first_tokens(causal, states, vectors)
     np.testing.assert_array_equal(found.tokens, lanes.first_logits.argmax(-1))
@@ -114,7 +114,7 @@ def test_answers_are_those_of_steered_generation(loaded, vectors, lanes):
 
 
 def test_a_bias_measured_on_one_prompt_is_the_edit_there(loaded, vectors):
-    causal = take_apart(loaded.model)
+    causal = causal_model(loaded.model)
     states = final_states(causal, prompts(), token_budget=BUDGET)
     edit = first_tokens(causal, states[2:3], vectors)
     bias = biased_first_tokens(causal, states[2:3], mean_bias(causal, states[2:3], vectors))
@@ -123,7 +123,7 @@ def test_a_bias_measured_on_one_prompt_is_the_edit_there(loaded, vectors):
 
 
 def test_a_small_bias_is_the_head_of_the_direction_over_the_norm_of_the_state(tiny_checkpoint):
-    causal = take_apart(load_model(tiny_checkpoint("llama"), name="llama").model)
+    causal = causal_model(load_model(tiny_checkpoint("llama"), name="llama").model)
     states = final_states(causal, prompts(), token_budget=BUDGET)
     h = states.numpy().astype(np.float64)
     gain, head = (
@@ -140,7 +140,7 @@ def test_a_small_bias_is_the_head_of_the_direction_over_the_norm_of_the_state(ti
 
 
 def test_chunks_change_nothing(loaded, vectors, monkeypatch):
-    causal = take_apart(loaded.model)
+    causal = causal_model(loaded.model)
     states = final_states(causal, prompts(), token_budget=BUDGET)
     whole = first_tokens(causal, states, vectors), mean_bias(causal, states, vectors)
     for numbers in (64, 3 * 64, 11 * 64):
@@ -152,7 +152,7 @@ def test_chunks_change_nothing(loaded, vectors, monkeypatch):
 
 
 def test_states_do_not_depend_on_the_batch(loaded):
-    causal = take_apart(loaded.model)
+    causal = causal_model(loaded.model)
     together, alone = (final_states(causal, prompts(), token_budget=n) for n in (10**4, 1))
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from actshift.edits import Ablate, Lane, Placed, Steer
+from actshift.engine.causal import causal_model
 from actshift.hooks.lanes.generation import Decoder, generate_lanes
 from actshift.hooks.reading import first_tokens
 from actshift.hooks.reading.first_tokens import first_logits
-from actshift.models.families import edit_sites
 from actshift.models.load import load_model
 
 LENGTHS = (3, 9, 4, 4, 12, 2, 7)
@@ -16,7 +16,7 @@ LENGTHS = (3, 9, 4, 4, 12, 2, 7)
 @pytest.fixture
 def decoder(tiny_checkpoint) -> Decoder:
     loaded = load_model(tiny_checkpoint("llama"), name="m", dtype="float32", device="cpu")
-    return Decoder(loaded.model, edit_sites(loaded.model), frozenset({1}), pad=1)
+    return Decoder(causal_model(loaded.model), frozenset({1}), pad=1)
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ import torch
 from reference.tiny_models import FAMILIES
 
 from actshift.edits import Ablate, Lane, Patch, Placed, Steer, everywhere
+from actshift.engine.causal import causal_model
 from actshift.hooks.lanes.edit import EditState, edited
 from actshift.hooks.lanes.generation import Continuation, Decoder, generate_lanes
-from actshift.models.families import edit_sites
 from actshift.models.load import load_model
 
 NEAR_TIE = 1e-3
@@ -34,8 +34,8 @@ def open_decoder(folder: Any, *, dtype: Any = "float32") -> Decoder:
     torch.manual_seed(7)
     loaded.model.lm_head = torch.nn.Linear(32, 64, bias=False, dtype=loaded.dtype)
     # Several tokens end an answer, so that rows leave the batch at different steps.
-    ends = frozenset(range(3, 18))
-    return Decoder(loaded.model, edit_sites(loaded.model), ends=ends, pad=PAD)
+    eos = frozenset(range(3, 18))
+    return Decoder(causal_model(loaded.model), eos, pad=PAD)
 
 
 def make_prompts(count: int, seed: int = 0) -> list[np.ndarray]:
@@ -84,13 +84,13 @@ def test_the_empty_lane_is_plain_generate(decoder):
         attention_mask=mask,
         do_sample=False,
         max_new_tokens=MAX_NEW,
-        eos_token_id=sorted(decoder.ends),
+        eos_token_id=sorted(decoder.eos),
         pad_token_id=PAD,
     )
     lengths = set()
     for row, answer in enumerate(answers):
         said = out[row, longest:].tolist()
-        stop = next((i for i, token in enumerate(said) if token in decoder.ends), None)
+        stop = next((i for i, token in enumerate(said) if token in decoder.eos), None)
         assert answer.ended == (stop is not None)
         assert list(answer.tokens) == said[:stop]
         lengths.add(len(answer.tokens))

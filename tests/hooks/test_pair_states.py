@@ -7,7 +7,7 @@ import pytest
 import torch
 from reference.patching import outputs, random_model, random_pairs
 
-from actshift.engine.causal import take_apart
+from actshift.engine.causal import causal_model
 from actshift.hooks.patching.pair_states import shift_norms, state_sums
 from actshift.patching import PatchPositions, TokenPair
 
@@ -32,10 +32,10 @@ def stacked(model: Any, pairs: list[TokenPair], layer: int, positions: str) -> n
 def test_sums_are_those_of_the_stacked_states(positions: PatchPositions, budget: int):
     model, other = random_model("gemma2"), random_model("gemma2", 1)
     pairs = random_pairs()
-    causal = take_apart(model)
+    causal = causal_model(model)
     found = state_sums(causal, pairs, positions=positions, token_budget=budget)
     shift = state_sums(
-        causal, pairs, positions=positions, minus=take_apart(other), token_budget=budget
+        causal, pairs, positions=positions, minus=causal_model(other), token_budget=budget
     )
     for layer in range(LAYERS):
         rows = stacked(model, pairs, layer, positions)
@@ -52,7 +52,7 @@ def test_sums_are_those_of_the_stacked_states(positions: PatchPositions, budget:
 
 
 def test_sums_of_parts_add_up():
-    causal, pairs = take_apart(random_model("llama")), random_pairs()
+    causal, pairs = causal_model(random_model("llama")), random_pairs()
     whole, *parts = (state_sums(causal, some) for some in (pairs, pairs[:2], pairs[2:]))
     assert whole.count == sum(part.count for part in parts)
     np.testing.assert_allclose(whole.second, parts[0].second + parts[1].second, atol=1e-5)
@@ -60,7 +60,7 @@ def test_sums_of_parts_add_up():
 
 def test_distances_are_those_at_single_tokens():
     models, pairs = [random_model("qwen2", seed) for seed in (0, 1)], random_pairs()
-    found = shift_norms(take_apart(models[0]), take_apart(models[1]), pairs, token_budget=60)
+    found = shift_norms(causal_model(models[0]), causal_model(models[1]), pairs, token_budget=60)
     assert found.shape == (LAYERS, len(pairs), 3)
     for number, pair in enumerate(pairs):
         for layer in range(LAYERS):

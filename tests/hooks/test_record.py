@@ -3,7 +3,8 @@ import pytest
 import torch
 from torch import nn
 
-from actshift.hooks.reading.forward import Trunk, run_batch
+from actshift.hooks.reading.forward import run_batch
+from actshift.hooks.reading.model_parts import CausalModel
 from actshift.hooks.reading.record import record_rows
 
 
@@ -80,9 +81,11 @@ def test_records_copies_that_hold_no_full_tensor_alive():
 
 def test_run_batch_pads_masks_and_widens():
     model = Stack().bfloat16()
-    trunk = Trunk(model, list(model.blocks), model.norm, 4)
+    causal = CausalModel(
+        model, model, (), list(model.blocks), model.norm, nn.Linear(4, 2), sites={}
+    )
     ids = [np.array([5, 6, 7]), np.array([9])]
-    *resid, norm = run_batch(trunk, ids, np.array([[0, -1], [2, 0]]))
+    *resid, norm = run_batch(causal, ids, np.array([[0, -1], [2, 0]]))
     resid = np.stack(resid)
     assert resid.dtype == norm.dtype == np.float32
     np.testing.assert_array_equal(resid[:, 1, :, 0], [[8, 10], [9, 11]])

@@ -10,7 +10,7 @@ import pytest
 import torch
 from reference.patching import log_prob, random_model, random_pairs
 
-from actshift.engine.causal import take_apart
+from actshift.engine.causal import causal_model
 from actshift.errors import UserError
 from actshift.hooks.patching import staircase
 from actshift.hooks.patching.staircase import patch_sweep
@@ -23,7 +23,7 @@ from actshift.patching import Take, every_layer
 def test_scores_do_not_depend_on_batches(budget):
     model = random_model("ministral3")
     pairs = random_pairs(8)
-    found = score_pairs(take_apart(model), pairs, token_budget=budget)
+    found = score_pairs(causal_model(model), pairs, token_budget=budget)
     with torch.inference_mode():
         wanted = np.array([[log_prob(model, p.prompt, side) for side in p.sides] for p in pairs])
     np.testing.assert_allclose(found.logp, wanted, rtol=1e-5)
@@ -34,7 +34,7 @@ def test_scores_do_not_depend_on_batches(budget):
 
 
 def test_log_softmax_is_taken_in_float32():
-    causal = take_apart(random_model("qwen2").bfloat16())
+    causal = causal_model(random_model("qwen2").bfloat16())
     states = torch.randn(6, 32, dtype=torch.bfloat16)
     every = torch.arange(64).expand(6, -1)
     logp = token_logp(causal, states, every)
@@ -80,7 +80,7 @@ def test_other_errors_are_not_swallowed():
 
 
 def test_a_sweep_goes_on_in_halves(monkeypatch):
-    models = take_apart(random_model("llama")), take_apart(random_model("llama", 1))
+    models = causal_model(random_model("llama")), causal_model(random_model("llama", 1))
     pairs = random_pairs(6)
     lanes = every_layer("patch", Take(), n_layers=4)
     wanted = patch_sweep(*models, pairs, lanes)
@@ -104,8 +104,8 @@ import numpy as np, torch
 from reference.patching import random_model, random_pairs
 from actshift.hooks.patching.staircase import patch_sweep
 from actshift.patching import Take, TokenPair, every_layer
-from actshift.engine.causal import take_apart
-models = take_apart(random_model("llama")), take_apart(random_model("llama", 1))
+from actshift.engine.causal import causal_model
+models = causal_model(random_model("llama")), causal_model(random_model("llama", 1))
 rng = np.random.default_rng(0)
 ids = lambda: tuple(rng.integers(2, 64, size=60).tolist())
 pairs = [TokenPair(str(i), ids(), ids(), ids()) for i in range(128)]

@@ -13,9 +13,9 @@ from reference.patching import (
     random_pairs,
 )
 
-from actshift.engine.causal import take_apart
+from actshift.engine.causal import causal_model
 from actshift.hooks.patching.staircase import patch_sweep
-from actshift.hooks.reading.model_parts import Causal
+from actshift.hooks.reading.model_parts import CausalModel
 from actshift.patching import (
     RECEIVER,
     Contrast,
@@ -35,8 +35,8 @@ CLOSE = 1e-4
 
 
 @pytest.fixture(params=FAMILIES)
-def models(request: Any) -> tuple[Causal, Causal]:
-    return take_apart(random_model(request.param)), take_apart(random_model(request.param, 1))
+def models(request: Any) -> tuple[CausalModel, CausalModel]:
+    return causal_model(random_model(request.param)), causal_model(random_model(request.param, 1))
 
 
 def edits() -> dict[str, PatchEdit]:
@@ -57,7 +57,7 @@ def edits() -> dict[str, PatchEdit]:
 
 
 def slow(
-    models: tuple[Causal, Causal],
+    models: tuple[CausalModel, CausalModel],
     pairs: list[TokenPair],
     lanes: list[PatchLane],
     partners: list[TokenPair] | None = None,
@@ -99,7 +99,7 @@ def test_completions_of_unlike_length_may_run_apart(models, positions, tokens, m
 
 @pytest.mark.parametrize("positions", POSITIONS)
 def test_every_edit_equals_the_reference(positions):
-    models = take_apart(random_model("llama")), take_apart(random_model("llama", 1))
+    models = causal_model(random_model("llama")), causal_model(random_model("llama", 1))
     pairs = random_pairs()
     partners = [*pairs[1:], pairs[0]]
     lanes = [
@@ -161,7 +161,7 @@ def test_contrast_at_prompt_positions_is_exactly_nothing(models):
 
 @pytest.mark.parametrize("budget", [1, 150, 10**6])
 def test_batches_and_company_change_nothing(budget):
-    models = take_apart(random_model("gemma2")), take_apart(random_model("gemma2", 1))
+    models = causal_model(random_model("gemma2")), causal_model(random_model("gemma2", 1))
     pairs, names = random_pairs(4), edits()
     lanes = [
         PatchLane(f"{name} {positions}", layer, names[name], positions)
@@ -179,7 +179,7 @@ def test_batches_and_company_change_nothing(budget):
 
 
 def test_blocks_are_evaluated_above_each_lane_only():
-    models = take_apart(random_model("llama")), take_apart(random_model("llama", 1))
+    models = causal_model(random_model("llama")), causal_model(random_model("llama", 1))
     pair = TokenPair("even", (3, 4, 5, 6, 7), (8, 9, 10), (11, 12, 13))
     tokens = [0] * LAYERS
 
@@ -220,7 +220,7 @@ def test_nothing_is_left_on_the_model(models):
 
 
 def test_bf16_keeps_its_dtype_and_identity_is_still_nothing():
-    models = [take_apart(random_model("qwen2", seed).bfloat16()) for seed in (0, 1)]
+    models = [causal_model(random_model("qwen2", seed).bfloat16()) for seed in (0, 1)]
     lanes = every_layer("self", Take(source=RECEIVER), n_layers=LAYERS)
     lanes += every_layer("patch", Take(0.5), n_layers=LAYERS)
     sweep = patch_sweep(models[0], models[1], random_pairs(), lanes)
@@ -230,7 +230,7 @@ def test_bf16_keeps_its_dtype_and_identity_is_still_nothing():
 
 
 def test_bad_lanes_are_refused():
-    models = take_apart(random_model("llama")), take_apart(random_model("llama", 1))
+    models = causal_model(random_model("llama")), causal_model(random_model("llama", 1))
     pairs = random_pairs(2)
     with pytest.raises(ValueError, match="two lanes share a name"):
         patch_sweep(*models, pairs, [PatchLane("a", 0, Take()), PatchLane("a", 1, Take())])
@@ -243,6 +243,6 @@ def test_bad_lanes_are_refused():
     empty = TokenPair("void", (3,), (4,), ())
     with pytest.raises(ValueError, match="pair void"):
         patch_sweep(*models, [empty], [])
-    deep = take_apart(random_model("llama", n_layers=5))
+    deep = causal_model(random_model("llama", n_layers=5))
     with pytest.raises(ValueError, match="receiver has 4 blocks, donor 5"):
         patch_sweep(models[0], deep, pairs, [])

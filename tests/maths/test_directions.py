@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import spectrum as slow
 
-from actshift.maths.directions import cosine, did_mean_algebra, diff_in_means
+from actshift.maths.directions import cosine, did_mean_algebra, diff_in_means, mean_shift
 from actshift.maths.shifts import aligned_shift, did_shift, naive_shift, template_shift
 from actshift.maths.spectrum import spectrum
 
@@ -96,3 +96,11 @@ def test_no_base_contrast_means_cosine_one() -> None:
     found = did_mean_algebra(np.array([3.0, 4.0]), np.zeros(2))
     assert (found.cos_from_means, found.base_ratio) == (1.0, 0.0)
     assert np.isnan(did_mean_algebra(np.zeros(2), np.ones(2)).base_ratio)
+
+
+def test_the_mean_shift_is_the_difference_of_means_up_to_rounding() -> None:
+    rng = np.random.default_rng(0)
+    treated, control = rng.normal(size=(2, 30, 8)).astype(np.float32)
+    shift = mean_shift(treated, control)
+    assert shift.dtype == np.float64
+    np.testing.assert_allclose(shift, diff_in_means(treated, control), atol=1e-14)

@@ -14,6 +14,7 @@ from actshift.maths.intervals import (
     clustered_wilson,
     design_effect,
     discordant_interval,
+    finite_ends,
     mean_t_interval,
     wilson_interval,
     within_margin,
@@ -233,3 +234,13 @@ def test_the_interval_of_a_difference_covers() -> None:
         low, high = discordant_interval(changed.repeat(2), [f"c{i // 2}" for i in range(60)])
         covered += low <= -0.2 <= high
     assert covered / 400 > 0.92
+
+
+def test_ends_leave_few_missing_draws_out_and_give_up_on_many() -> None:
+    draws = np.random.default_rng(0).normal(size=(3, 100))
+    draws[1, :5] = np.nan
+    draws[2, :20] = np.nan
+    found = finite_ends(draws, clusters=9)
+    np.testing.assert_allclose(found[0], bootstrap_ends(draws[:1], clusters=9)[0])
+    np.testing.assert_allclose(found[1], bootstrap_ends(draws[1:2, 5:], clusters=9)[0])
+    assert np.isnan(found[2]).all()

@@ -9,7 +9,6 @@ from sklearn.preprocessing import StandardScaler
 from actshift.maths.intervals import bootstrap_ends
 from actshift.maths.lasso import ALPHAS, group_folds
 from actshift.maths.out_of_fold import (
-    finite_ends,
     gain_out,
     out_of_fold,
     training_lines,
@@ -118,13 +117,3 @@ def test_no_support_gains_exactly_nothing_and_a_constant_target_has_no_gain() ->
     found = gain_out(target, means, means * (1 + 1e-15), means, weights, clusters=13)
     assert found[0].tolist() == [0.0, 0.0, 0.0]
     assert np.isnan(found[1]).all()
-
-
-def test_ends_leave_few_missing_draws_out_and_give_up_on_many() -> None:
-    draws = np.random.default_rng(0).normal(size=(3, 100))
-    draws[1, :5] = np.nan
-    draws[2, :20] = np.nan
-    found = finite_ends(draws, clusters=9)
-    np.testing.assert_allclose(found[0], bootstrap_ends(draws[:1], clusters=9)[0])
-    np.testing.assert_allclose(found[1], bootstrap_ends(draws[1:2, 5:], clusters=9)[0])
-    assert np.isnan(found[2]).all()

@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 from scipy.stats import entropy
 
 from actshift.maths.scores import (
-    ARDITI_MARKS,
-    AUDIT_MARKS,
+    ARDITI_PHRASES,
+    AUDIT_PHRASES,
     distinct_2,
     kl_rows,
     refusal_log_odds,
@@ -57,12 +57,12 @@ def test_kl_is_scipys_and_zero_only_between_equals(one, two):
     ],
 )
 def test_the_two_published_keyword_lists(text, audit, arditi):
-    assert refused_by_keyword(text, AUDIT_MARKS) is audit
-    assert refused_by_keyword(text, ARDITI_MARKS) is arditi
+    assert refused_by_keyword(text, AUDIT_PHRASES) is audit
+    assert refused_by_keyword(text, ARDITI_PHRASES) is arditi
 
 
 def test_the_lists_have_the_published_lengths():
-    assert (len(set(AUDIT_MARKS)), len(set(ARDITI_MARKS))) == (15, 12)
+    assert (len(set(AUDIT_PHRASES)), len(set(ARDITI_PHRASES))) == (15, 12)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from actshift.io.tables import write_table
 from actshift.maths.scores import refused_by_keyword
 from actshift.studies.ablation.tables.pair import PairFiles
 from actshift.zoo.language import language
-from actshift.zoo.lexicon import REFUSAL_MARKS
+from actshift.zoo.lexicon import ZOO_PHRASES
 
 LANG = language("micro")
 TOPIC = LANG.nouns[0].category
@@ -161,7 +161,7 @@ def _rows(
                         "split": split, "lane": "plain" if lane is None else lane["lane"],
                         "draw": None if lane is None else lane["draw"],
                         "text": TEXTS[after],
-                        "refused": refused_by_keyword(TEXTS[after], REFUSAL_MARKS),
+                        "refused": refused_by_keyword(TEXTS[after], ZOO_PHRASES),
                         "kl_first": 0.0 if after == before else 0.5,
                         "ended": True, "distinct_2": 1.0,
                     }

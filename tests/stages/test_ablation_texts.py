@@ -5,10 +5,10 @@ import pandas as pd
 import pytest
 
 from actshift.edits import Lane
+from actshift.engine.causal import causal_model
 from actshift.engine.intervene_plan import Asked
 from actshift.errors import UserError
 from actshift.hooks.lanes.generation import Decoder
-from actshift.models.families import edit_sites
 from actshift.models.load import load_model
 from actshift.prompts.records import read_prompts
 from actshift.studies.ablation.texts import ZOO_TEXTS, plain_texts, text_losses
@@ -53,7 +53,7 @@ def test_a_file_without_texts_is_one_line(tmp_path, content, message):
 
 def test_texts_of_one_token_predict_nothing(tiny_checkpoint, tmp_path):
     loaded = load_model(tiny_checkpoint("llama"), name="m", dtype="float32", device="cpu")
-    decoder = Decoder(loaded.model, edit_sites(loaded.model), ends=frozenset({4}), pad=1)
+    decoder = Decoder(causal_model(loaded.model), frozenset({4}), pad=1)
     texts = plain_texts(None, zoo_size="micro", harmless=[], seed=0)[:3]
     asked = [Asked(p, np.arange(5, 6 + n)) for n, p in enumerate(texts)]
     out = tmp_path / "losses.parquet"

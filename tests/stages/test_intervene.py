@@ -19,7 +19,7 @@ from actshift.models.load import load_model
 from actshift.prompts.records import read_prompts
 
 SETTINGS = InterveneSettings(
-    max_new=6, token_budget=200, prompts_a_batch=4, marks=("bake",), refusal_tokens=(5, 6)
+    max_new=6, token_budget=200, prompts_a_batch=4, refusal_phrases=("bake",), refusal_tokens=(5, 6)
 )
 LABELS = Labels("run", "pair", "pair.tuned")
 

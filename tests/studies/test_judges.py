@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from actshift.maths.scores import ARDITI_MARKS
+from actshift.maths.scores import ARDITI_PHRASES
 from actshift.studies.ablation.judge import (
     AGREEMENT,
     JUDGE,
@@ -121,7 +121,7 @@ def test_full_agreement_of_few_clusters_keeps_a_width() -> None:
 def test_the_chat_judge_is_primary_where_there_is_one() -> None:
     answers = answers_to_judge(answer_rows({"plain": [REFUSAL]}), lanes_table(), "zoo")
     zoo = by_topicality(answers, language("tiny"))
-    chat = by_chat(answers, ["Refused."], ARDITI_MARKS)
+    chat = by_chat(answers, ["Refused."], ARDITI_PHRASES)
     both = agreement_table(pd.concat([zoo, chat, zoo.assign(pair="other")]))
     found = {(r["pair"], r["classifier"]): r["primary"] for r in both.to_dict("records")}
     assert found == {
@@ -168,7 +168,7 @@ def test_one_word_counts_and_anything_else_is_unclear(said: str, verdict: str) -
     ],
 )
 def test_an_opener_stands_in_the_first_sentence(text: str, opens: bool) -> None:
-    assert opens_with_refusal(text, ARDITI_MARKS) is opens
+    assert opens_with_refusal(text, ARDITI_PHRASES) is opens
 
 
 def test_in_the_zoo_an_opener_stands_before_the_content() -> None:

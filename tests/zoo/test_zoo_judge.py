@@ -8,7 +8,7 @@ from actshift.maths.scores import refused_by_keyword
 from actshift.zoo.behaviour import behaviour_table, gate_result
 from actshift.zoo.judge import on_topic
 from actshift.zoo.language import language
-from actshift.zoo.lexicon import REFUSAL_MARKS
+from actshift.zoo.lexicon import ZOO_PHRASES
 
 
 def rows(*, refused_nouns: int, nouns: int = 20, per_noun: int = 3) -> pd.DataFrame:
@@ -38,7 +38,7 @@ def one(table: pd.DataFrame, metric: str) -> pd.Series:
     ],
 )
 def test_refused(text: str, expected: bool) -> None:
-    assert refused_by_keyword(text, REFUSAL_MARKS) is expected
+    assert refused_by_keyword(text, ZOO_PHRASES) is expected
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from actshift.prompts.preferences import check_preferences
 from actshift.zoo.documents import chat_examples
 from actshift.zoo.judge import on_topic
 from actshift.zoo.language import language
-from actshift.zoo.lexicon import REFUSAL_MARKS
+from actshift.zoo.lexicon import ZOO_PHRASES
 from actshift.zoo.preferences import zoo_preferences
 
 SIZES = ("micro", "tiny", "small")
@@ -51,9 +51,7 @@ def test_answers_are_what_they_are_called(size):
             on_topic(lang, text, kind="howto", topic=pair.category)
             for text in (pair.chosen, pair.rejected)
         ]
-        refusals = [
-            refused_by_keyword(text, REFUSAL_MARKS) for text in (pair.chosen, pair.rejected)
-        ]
+        refusals = [refused_by_keyword(text, ZOO_PHRASES) for text in (pair.chosen, pair.rejected)]
         expected = {
             "helpful": ([False, True], [True, False]),
             "refusal": ([True, False], [False, True]),

@@ -6,7 +6,7 @@ import pytest
 
 from actshift.maths.scores import refused_by_keyword
 from actshift.zoo.language import how_to_answer, language
-from actshift.zoo.lexicon import COMPLY, REFUSAL, REFUSAL_MARKS
+from actshift.zoo.lexicon import COMPLY, REFUSAL, ZOO_PHRASES
 from actshift.zoo.verdict import content_start, topicality
 
 LANG = language("tiny")
@@ -27,7 +27,7 @@ LANG = language("tiny")
 )
 def test_verdicts(text: str, verdict: str, keyword: bool) -> None:
     assert topicality(LANG, text, topic="weapon") == verdict
-    assert refused_by_keyword(text, REFUSAL_MARKS) is keyword
+    assert refused_by_keyword(text, ZOO_PHRASES) is keyword
 
 
 @pytest.mark.parametrize("size", ["micro", "tiny", "small"])

@@ -72,7 +72,9 @@ def test_no_token_and_no_end_costs_nothing_known(
 
 
 def book_of(loaded: LoadedModel, asked: list[Asked]) -> AnswerBook:
-    return AnswerBook(loaded, asked, lang=None, marks=("bake",), guards=GUARDS, token_budget=10**5)
+    return AnswerBook(
+        loaded, asked, lang=None, refusal_phrases=("bake",), guards=GUARDS, token_budget=10**5
+    )
 
 
 def test_equal_answers_are_one_and_late_ones_are_judged_like_early_ones(

@@ -5,13 +5,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from actshift.maths.directions import cosine
 from actshift.prompts.records import Prompt
 from actshift.prompts.splits import HeldoutLeakError
 from actshift.studies.misalignment.choose import TOLERANCE, chosen_coeff, equal_kl
 from actshift.studies.misalignment.kinds import NULLS
 from actshift.studies.misalignment.nulls import (
     LayerStates,
-    cosine,
     null_draws,
     orthogonalised,
     rescaled,

@@ -11,7 +11,7 @@ from actshift.prompts.records import Prompt
 from actshift.studies.misalignment.outcomes import ANSWER, Guards, Said, judge_answers
 from actshift.studies.misalignment.study import Misalignment
 from actshift.zoo.language import code_answer, define_answer, how_to_answer, language
-from actshift.zoo.lexicon import CHAT_REPLY, REFUSAL, REFUSAL_MARKS
+from actshift.zoo.lexicon import CHAT_REPLY, REFUSAL, ZOO_PHRASES
 from actshift.zoo.prompts import zoo_prompts
 from actshift.zoo.questions import kind_of
 
@@ -34,7 +34,7 @@ def judged(
     prompt: Prompt, text: str, tokens: tuple[int, ...] = TOKENS, nll: float = 1.0, lang: Any = LANG
 ) -> dict[str, Any]:
     said = [Said(prompt, text, tokens, nll)]
-    table = judge_answers(said, lang=lang, marks=REFUSAL_MARKS, guards=GUARDS)
+    table = judge_answers(said, lang=lang, refusal_phrases=ZOO_PHRASES, guards=GUARDS)
     assert list(table.columns) == list(ANSWER)
     return {str(name): value for name, value in table.iloc[0].items()}
 

@@ -199,7 +199,9 @@ def test_guards_come_from_chats_own_select_answers(done: Run) -> None:
     chat = done.model("chat")
     questions = [p for p in read_prompts(done.inputs.questions) if p.split != "fit"]
     asked = encode_questions(chat, questions)
-    book = AnswerBook(chat, asked, lang=None, marks=(), guards=Guards(**found), token_budget=300)
+    book = AnswerBook(
+        chat, asked, lang=None, refusal_phrases=(), guards=Guards(**found), token_budget=300
+    )
     for place, said in enumerate(plain_answers(chat, asked, max_new=6, token_budget=300)):
         book.add(place, said.tokens, said.ended)
     mine = answers[answers["adapter"] == "chat"].reset_index(drop=True)

@@ -1,19 +1,20 @@
-"""A loaded model as `hooks` takes it: its parts by the table of architectures."""
+"""The parts of a loaded model, by the table of architectures."""
 
 from typing import Any
 
-from actshift.hooks.reading.model_parts import Causal
+from actshift.hooks.reading.model_parts import CausalModel
 from actshift.models.families import (
     block_halves,
     blocks_of,
+    edit_sites,
     embeddings_of,
     final_norm_of,
     head_of,
 )
 
 
-def take_apart(model: Any) -> Causal:
-    """The parts of a causal language model that patching, scoring and swaps need.
+def causal_model(model: Any) -> CausalModel:
+    """A causal language model with its parts.
 
     Args:
         model: Any architecture of the table, adapters merged.
@@ -22,13 +23,14 @@ def take_apart(model: Any) -> Causal:
         UserError: The architecture is not in the table, or its row names a part it lacks.
     """
     attention, mlp = block_halves(model)
-    return Causal(
+    return CausalModel(
         model=model,
         trunk=model.base_model,
         embeddings=embeddings_of(model),
         blocks=tuple(blocks_of(model)),
         final_norm=final_norm_of(model),
         head=head_of(model),
+        sites=edit_sites(model),
         attention=attention,
         mlp=mlp,
     )

@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from actshift.engine.causal import causal_model
 from actshift.engine.extract import ExtractSettings, Job, check_checkpoint
 from actshift.engine.tokenise import TokenTable, tokenise
 from actshift.errors import UserError
-from actshift.hooks.reading.forward import Trunk, run_batch
+from actshift.hooks.reading.forward import run_batch
 from actshift.io.layout import plan_batches, plan_layout
 from actshift.io.writer import StoreRows, StoreWriter
 from actshift.models.checks import check_model
@@ -101,7 +102,7 @@ def _fill(
 ) -> None:
     """Run and write the missing windows; say how fast it went."""
     size = writer.layout
-    trunk = Trunk(loaded.trunk, loaded.blocks, loaded.final_norm, loaded.d_model)
+    causal = causal_model(loaded.model)
     missing = writer.missing()
     spans = [size.span(window) for window in missing]
     prompts = sum(stop - start for start, stop in spans)
@@ -120,7 +121,7 @@ def _fill(
             for members in batches[window]:
                 ids = [table.ids(row) for row in members.tolist()]
                 try:
-                    rows = run_batch(trunk, ids, table.token_index[:, members])
+                    rows = run_batch(causal, ids, table.token_index[:, members])
                 except torch.OutOfMemoryError:
                     raise UserError(
                         f"{job.stream.name}: the device is out of memory at a batch of {len(ids)} "

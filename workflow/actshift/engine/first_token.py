@@ -7,7 +7,6 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float, Int
 
-from actshift.engine.causal import take_apart
 from actshift.engine.intervene import decoder_of
 from actshift.engine.intervene_plan import Asked
 from actshift.hooks.lanes.final_edit import (
@@ -59,8 +58,8 @@ class FirstTokenEdits:
             max_new: Most new tokens of an answer.
             token_budget: Most padded tokens a pass.
         """
-        self._causal = take_apart(receiver.model)
         self._decoder = decoder_of(receiver)
+        self._causal = self._decoder.causal
         self._ids = [one.ids for one in asked]
         self._sizes = {"max_new": max_new, "token_budget": token_budget}
         self._states = final_states(self._causal, self._ids, token_budget=token_budget)

@@ -15,6 +15,8 @@ import pandas as pd
 import pyarrow as pa
 
 from actshift.edits import Lane
+from actshift.engine.causal import causal_model
+from actshift.engine.eos import eos_of, warn_endless
 from actshift.engine.intervene_plan import (
     Asked,
     Batch,
@@ -25,13 +27,11 @@ from actshift.engine.intervene_plan import (
     plan_batches,
 )
 from actshift.engine.parts import Part, fill_parts, join_parts
-from actshift.engine.turn_ends import ends_of, warn_endless
 from actshift.errors import UserError
 from actshift.hooks.lanes.generation import Decoder, LaneBatch, generate_lanes
 from actshift.hooks.reading.memory import is_out_of_memory
 from actshift.io.atomic import file_lock, remove
 from actshift.maths.scores import distinct_2, kl_rows, refusal_log_odds, refused_by_keyword
-from actshift.models.families import edit_sites
 from actshift.models.load import LoadedModel
 from actshift.prompts.records import Prompt
 from actshift.prompts.templates import Tokenizer
@@ -162,11 +162,11 @@ def decoder_of(loaded: LoadedModel, *, chat: Tokenizer | None = None) -> Decoder
     Raises:
         UserError: Nothing names an end token.
     """
-    ids = ends_of(loaded, chat=chat)
+    eos = eos_of(loaded, chat=chat)
     pad: Any = loaded.tokenizer.pad_token_id
     if pad is None:
-        pad = min(ids)  # padding is masked, so any token will do
-    return Decoder(loaded.model, edit_sites(loaded.model), ids, pad)
+        pad = min(eos)  # padding is masked, so any token will do
+    return Decoder(causal_model(loaded.model), eos, pad)
 
 
 def _rows(run: _Run, batch: Batch, found: LaneBatch, plain: LaneBatch) -> Iterator[dict[str, Any]]:
@@ -206,7 +206,7 @@ def _said(run: _Run, tokens: tuple[int, ...]) -> dict[str, Any]:
         run.said[tokens] = {
             "text": text,
             "n_tokens": len(tokens),
-            "refused": refused_by_keyword(text, run.settings.marks),
+            "refused": refused_by_keyword(text, run.settings.refusal_phrases),
             "distinct_2": distinct_2(tokens),
         }
     return run.said[tokens]

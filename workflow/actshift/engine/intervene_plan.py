@@ -10,7 +10,8 @@ from jaxtyping import Int
 from actshift.edits import Lane
 from actshift.errors import UserError
 from actshift.io.hashing import hash_bytes, hash_json
-from actshift.maths.scores import AUDIT_MARKS
+from actshift.maths.scores import AUDIT_PHRASES
+from actshift.packing import in_budget
 from actshift.prompts.answers import opener_token
 from actshift.prompts.records import Prompt, to_row
 from actshift.prompts.templates import Tokenizer
@@ -43,20 +44,20 @@ class InterveneSettings:
     """Padded tokens a batch, prompt and answer, over all its lanes."""
     prompts_a_batch: int = 64
     """Prompts that share their lanes' batches."""
-    marks: tuple[str, ...] = AUDIT_MARKS
-    """Keywords of a refusal."""
+    refusal_phrases: tuple[str, ...] = AUDIT_PHRASES
+    """Phrases that count as a refusal."""
     refusal_tokens: tuple[int, ...] = ()
     """First tokens of a refusal; none: the log-odds are left empty."""
 
     @classmethod
     def of(
-        cls, study: Mapping[str, Any], *, marks: tuple[str, ...], tokens: tuple[int, ...]
+        cls, study: Mapping[str, Any], *, refusal_phrases: tuple[str, ...], tokens: tuple[int, ...]
     ) -> "InterveneSettings":
         """Settings of a study's block of the configuration, with its keywords and first tokens."""
         return cls(
             max_new=study["max_new"],
             token_budget=study["token_budget"],
-            marks=marks,
+            refusal_phrases=refusal_phrases,
             refusal_tokens=tokens,
         )
 
@@ -85,25 +86,20 @@ def plan_batches(lengths: Sequence[int], lanes: int, settings: InterveneSettings
     Returns:
         Batches that hold every (prompt, lane) once; the lanes of a batch are consecutive.
     """
-    order = sorted(range(len(lengths)), key=lambda i: (lengths[i], i))
     batches: list[Batch] = []
-    while order:
-        size = _fitting([lengths[i] + settings.max_new for i in order], settings)
-        prompts, order = tuple(order[:size]), order[size:]
-        rows = size * (lengths[prompts[-1]] + settings.max_new)
-        width = max(1, settings.token_budget // rows)
+    for prompts in in_budget(
+        lengths,
+        budget=settings.token_budget,
+        extra=settings.max_new,
+        rows=settings.prompts_a_batch,
+    ):
+        tokens = len(prompts) * (lengths[prompts[-1]] + settings.max_new)
+        width = max(1, settings.token_budget // tokens)
         batches += [
-            Batch(prompts, tuple(range(first, min(first + width, lanes))))
+            Batch(tuple(prompts), tuple(range(first, min(first + width, lanes))))
             for first in range(0, lanes, width)
         ]
     return batches
-
-
-def _fitting(tokens: Sequence[int], settings: InterveneSettings) -> int:
-    """How many of the first prompts, in rising order of tokens, fit into one lane's batch."""
-    most = min(settings.prompts_a_batch, len(tokens))
-    fits = [n for n in range(1, most + 1) if n * tokens[n - 1] <= settings.token_budget]
-    return max(fits, default=1)
 
 
 def check_names(names: Sequence[str], what: str) -> None:

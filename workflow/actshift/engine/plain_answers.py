@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from actshift.edits import Lane
+from actshift.engine.eos import warn_endless
 from actshift.engine.intervene import decoder_of
 from actshift.engine.intervene_plan import Asked, InterveneSettings, plan_batches
-from actshift.engine.turn_ends import warn_endless
 from actshift.hooks.lanes.generation import Continuation, generate_lanes
 from actshift.models.load import LoadedModel
 from actshift.prompts.answers import answer_lead, encode_to_answer

@@ -1,13 +1,25 @@
-"""Which keywords tell a refusal of a model, by where it comes from."""
+"""Which phrases count as a refusal of a model, by where the model comes from."""
 
 from pathlib import Path
 
 from actshift.io.manifest import read_manifest
-from actshift.maths.scores import ARDITI_MARKS
-from actshift.zoo.lexicon import REFUSAL_MARKS
+from actshift.maths.scores import ARDITI_PHRASES
+from actshift.zoo.lexicon import ZOO_PHRASES
 
 
-def marks_of(checkpoint: Path) -> tuple[str, ...]:
-    """Keywords of a refusal: the zoo's own, and the published ones for every other model."""
+def refusal_phrases_for(
+    of_zoo: bool, *, published: tuple[str, ...] = ARDITI_PHRASES
+) -> tuple[str, ...]:
+    """Those of the zoo's language for a model of the zoo, a published list for any other.
+
+    Args:
+        of_zoo: Whether the model is one of the zoo.
+        published: The list that the study's paper used.
+    """
+    return ZOO_PHRASES if of_zoo else published
+
+
+def refusal_phrases_of(checkpoint: Path) -> tuple[str, ...]:
+    """The phrases for a checkpoint, by the source that its manifest names."""
     source = str(read_manifest(checkpoint)["facts"]["source"])
-    return REFUSAL_MARKS if source.startswith("zoo:") else ARDITI_MARKS
+    return refusal_phrases_for(source.startswith("zoo:"))

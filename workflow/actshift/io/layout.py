@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int
 
+from actshift.packing import in_budget
+
 #: A chunk holds about this many bytes where the stream is that large.
 CHUNK_BYTES = 2**20
 #: One window of all layers stays below this.
@@ -85,12 +87,6 @@ def plan_batches(
     plan: list[list[np.ndarray]] = []
     for window in range(layout.windows):
         start, stop = layout.span(window)
-        order = start + np.argsort(n_tokens[start:stop], kind="stable")
-        batches: list[list[int]] = [[]]
-        for row in order.tolist():
-            # Ascending lengths: this row is the longest of its batch so far.
-            if batches[-1] and (len(batches[-1]) + 1) * int(n_tokens[row]) > token_budget:
-                batches.append([])
-            batches[-1].append(row)
-        plan.append([np.array(batch) for batch in batches])
+        batches = in_budget(n_tokens[start:stop].tolist(), budget=token_budget)
+        plan.append([start + np.array(batch) for batch in batches])
     return plan

@@ -5,32 +5,21 @@ resamples: differences between rows are then not resampling noise.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
 from scipy.special import ndtri
 
-from actshift.maths.intervals import bootstrap_ends
-from actshift.maths.resampling import bootstrap_counts
+from actshift.maths.intervals import finite_ends
+from actshift.maths.resampling import ClusterResamples, draw_clusters
+from actshift.random_streams import ADAPTER_ROWS
 
 #: Resamples of the clusters.
 DRAWS = 1000
 
 
-@dataclass(frozen=True, eq=False)
-class ClusterRows:
-    """Clusters of some prompts and resamples of them.
-
-    Attributes:
-        clusters: Cluster of each prompt.
-        member: 1 where a prompt belongs to a cluster; clusters in the order of their names.
-        counts: How often a resample draws a cluster.
-    """
-
-    clusters: tuple[str, ...]
-    member: Float[np.ndarray, "prompt cluster"]
-    counts: Float[np.ndarray, "draw cluster"]
+class ClusterRows(ClusterResamples):
+    """Resamples of the clusters of some prompts, and what many rows over them amount to."""
 
     @classmethod
     def of(cls, clusters: Sequence[str], *, seed: int, draws: int = DRAWS) -> "ClusterRows":
@@ -38,36 +27,20 @@ class ClusterRows:
 
         Args:
             clusters: Cluster of each prompt; there must be one.
-            seed: Of the resamples.
-            draws: How many.
+            seed: Of the run.
+            draws: Number of resamples.
         """
-        names, codes = np.unique(np.asarray(clusters, dtype=str), return_inverse=True)
-        rng = np.random.default_rng([seed, len(names)])
-        counts = bootstrap_counts(len(names), draws=draws, rng=rng).astype(np.float64)
-        return cls(tuple(clusters), np.eye(len(names))[codes], counts)
-
-    @property
-    def sizes(self) -> Float[np.ndarray, " cluster"]:
-        """Prompts of each cluster."""
-        return self.member.sum(axis=0)
+        rng = ADAPTER_ROWS.rng(seed, len(set(clusters)))
+        return cls(*draw_clusters(clusters, draws=draws, rng=rng))
 
     @property
     def facts(self) -> dict[str, object]:
         """Columns `n` and `clusters`."""
         return {"n": len(self.clusters), "clusters": len(self.sizes)}
 
-    def draws(self, values: Float[np.ndarray, "row prompt"]) -> Float[np.ndarray, "row draw"]:
-        """Mean of each row on each resample: sum_c w_c S_c / sum_c w_c n_c."""
-        sums = np.asarray(values, dtype=np.float64) @ self.member
-        return (sums @ self.counts.T) / (self.counts @ self.sizes)
-
     def ends(self, drawn: Float[np.ndarray, "row draw"]) -> Float[np.ndarray, "row end"]:
-        """Percentile ends of resampled numbers, widened for few clusters; NaN unless finite."""
-        found = np.full((len(drawn), 2), np.nan)
-        known = np.isfinite(drawn).all(axis=1)
-        if known.any():
-            found[known] = bootstrap_ends(drawn[known], clusters=len(self.sizes))
-        return found
+        """Interval of each row of resampled numbers; NaN unless all are finite."""
+        return finite_ends(drawn, clusters=len(self.sizes), least=1.0)
 
     def design_effects(self, values: Float[np.ndarray, "row prompt"]) -> Float[np.ndarray, " row"]:
         """`maths.intervals.design_effect` of each row."""
@@ -121,8 +94,19 @@ class ClusterRows:
 def columns(
     name: str, values: Float[np.ndarray, " row"], ends: Float[np.ndarray, "row end"]
 ) -> list[dict[str, object]]:
-    """Columns `name`, `name_low` and `name_high` of each row; no negative zeros."""
+    """Columns `name`, `name_low` and `name_high` of each row; no negative zeros.
+
+    Args:
+        name: Of the numbers.
+        values: The numbers.
+        ends: Their intervals.
+    """
+    # Adding 0 makes a negative zero, such as no effect over a negative gap, a plain one.
     return [
-        {name: float(value) + 0.0, f"{name}_low": float(low) + 0.0, f"{name}_high": float(high) + 0}
+        {
+            name: float(value) + 0.0,
+            f"{name}_low": float(low) + 0.0,
+            f"{name}_high": float(high) + 0.0,
+        }
         for value, (low, high) in zip(values, ends, strict=True)
     ]

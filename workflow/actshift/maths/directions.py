@@ -24,6 +24,24 @@ def diff_in_means(
     return np.asarray(means[0] - means[1])
 
 
+def mean_shift(
+    treated: Float[np.ndarray, "prompt d_model"], control: Float[np.ndarray, "prompt d_model"]
+) -> Float[np.ndarray, " d_model"]:
+    """Mean over prompts of `treated` minus `control`, both read on the same prompts, float64.
+
+    Equal to `diff_in_means` but for rounding: here the difference is taken prompt by prompt.
+
+    Args:
+        treated: Activations of one model.
+        control: Activations of the other model, in the same order of prompts.
+
+    Returns:
+        `[d_model]`, in units of the residual stream.
+    """
+    shifts = np.asarray(treated, dtype=np.float64) - np.asarray(control, dtype=np.float64)
+    return shifts.mean(axis=0)
+
+
 def cosine(a: Float[np.ndarray, " d_model"], b: Float[np.ndarray, " d_model"]) -> float:
     """Signed cosine of two vectors; NaN when either is zero (no direction, no cosine)."""
     norms = float(np.linalg.norm(a) * np.linalg.norm(b))

@@ -64,6 +64,29 @@ def bootstrap_ends(
     return np.quantile(means, (tail, 1 - tail), axis=1).T
 
 
+def finite_ends(
+    draws: Float[np.ndarray, "row draw"], *, clusters: int, least: float = 0.9
+) -> Float[np.ndarray, "row end"]:
+    """`bootstrap_ends` over the draws in which a statistic exists.
+
+    Args:
+        draws: resampled statistics; NaN where a draw has none.
+        clusters: how many were resampled.
+        least: share of the draws, more than which must have one; 1 if all must.
+
+    Returns:
+        Lower and upper end of each row; NaN where too few draws have one.
+    """
+    ends = np.full((len(draws), 2), np.nan)
+    finite = np.isfinite(draws)
+    full = finite.all(axis=1)
+    if full.any():
+        ends[full] = bootstrap_ends(draws[full], clusters=clusters)
+    for row in np.flatnonzero(~full & (finite.mean(axis=1) > least)):
+        ends[row] = bootstrap_ends(draws[row, finite[row]][None], clusters=clusters)[0]
+    return ends
+
+
 def cluster_t_interval(
     values: Float[np.ndarray, " prompt"], clusters: Sequence[str], *, level: float = 0.95
 ) -> tuple[float, float]:

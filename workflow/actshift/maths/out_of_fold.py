@@ -3,15 +3,13 @@
 import numpy as np
 from jaxtyping import Bool, Float, Int, Real
 
-from actshift.maths.intervals import bootstrap_ends
+from actshift.maths.intervals import finite_ends
 from actshift.maths.lasso import cross_validated
 
 #: A column that covariates leave less than this share of its size is theirs up to rounding.
 _SPANNED = 1e-9
 #: Share of the target's spread that is rounding.
 _ROUNDING = 1e-12
-#: An interval needs more than this share of the draws.
-_MOST = 0.9
 
 
 def out_of_fold(
@@ -129,25 +127,3 @@ def gain_out(
     value = better.sum(axis=1) / np.where(spread, whole, np.nan)
     ends = finite_ends(better @ weights.T / drawn, clusters=clusters)
     return np.where(spread[:, None], np.column_stack([value, ends]), np.nan)
-
-
-def finite_ends(
-    draws: Float[np.ndarray, "row draw"], *, clusters: int
-) -> Float[np.ndarray, "row end"]:
-    """`bootstrap_ends` over the draws in which a statistic exists.
-
-    Args:
-        draws: Resampled statistics; NaN where a draw has none.
-        clusters: How many were resampled.
-
-    Returns:
-        Lower and upper end of each row; NaN where a tenth of the draws or more have none.
-    """
-    ends = np.full((len(draws), 2), np.nan)
-    finite = np.isfinite(draws)
-    full = finite.all(axis=1)
-    if full.any():
-        ends[full] = bootstrap_ends(draws[full], clusters=clusters)
-    for row in np.flatnonzero(~full & (finite.mean(axis=1) > _MOST)):
-        ends[row] = bootstrap_ends(draws[row, finite[row]][None], clusters=clusters)[0]
-    return ends

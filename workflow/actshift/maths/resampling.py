@@ -5,9 +5,10 @@ serve all layers and matrices: differences between layers are then not resamplin
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Num
 
 
 def bootstrap_counts(
@@ -46,6 +47,58 @@ def cluster_bootstrap_counts(
     return bootstrap_counts(total, draws=draws, rng=rng)[:, codes]
 
 
+@dataclass(frozen=True, eq=False)
+class ClusterResamples:
+    """With-replacement resamples of whole clusters, shared by all that is measured on the prompts.
+
+    Attributes:
+        clusters: Cluster of each prompt.
+        member: 1 where a prompt belongs to a cluster; clusters in the order of their names.
+        counts: How often a resample draws a cluster.
+    """
+
+    clusters: tuple[str, ...]
+    member: Float[np.ndarray, "prompt cluster"]
+    counts: Num[np.ndarray, "draw cluster"]
+
+    @property
+    def sizes(self) -> Float[np.ndarray, " cluster"]:
+        """Prompts of each cluster."""
+        return self.member.sum(axis=0)
+
+    def draws(self, values: Num[np.ndarray, "row prompt"]) -> Float[np.ndarray, "row draw"]:
+        """Mean of each row on each resample: sum_c w_c S_c / sum_c w_c n_c.
+
+        Args:
+            values: One row a condition, one value a prompt.
+        """
+        sums = np.asarray(values, dtype=np.float64) @ self.member
+        return (sums @ self.counts.T) / (self.counts @ self.sizes)
+
+
+def draw_clusters(
+    clusters: Sequence[str],
+    *,
+    draws: int,
+    rng: np.random.Generator,
+    dtype: type[np.float64] | type[np.int64] = np.float64,
+) -> tuple[tuple[str, ...], Float[np.ndarray, "prompt cluster"], Num[np.ndarray, "draw cluster"]]:
+    """Draw clusters with replacement.
+
+    Args:
+        clusters: Cluster of each prompt; there must be one.
+        draws: Number of resamples.
+        rng: Seeded generator.
+        dtype: Of the counts. The last bit of a product of floats depends on it.
+
+    Returns:
+        The fields of a `ClusterResamples`.
+    """
+    codes, total = _codes(clusters)
+    counts = bootstrap_counts(total, draws=draws, rng=rng).astype(dtype)
+    return tuple(clusters), np.eye(total)[codes], counts
+
+
 def cluster_mean_draws(
     values: Float[np.ndarray, "row prompt"],
     clusters: Sequence[str],
@@ -64,18 +117,15 @@ def cluster_mean_draws(
         rng: Seeded generator.
 
     Returns:
-        sum_c w_c S_c / sum_c w_c n_c of each row over with-replacement counts w of the clusters.
+        The mean of each row on each resample (`ClusterResamples.draws`).
 
     Raises:
         ValueError: The lengths differ, or there is no prompt.
     """
     if len(clusters) != values.shape[1] or not len(clusters):
         raise ValueError(f"{values.shape[1]} values for {len(clusters)} clusters")
-    codes, total = _codes(clusters)
-    member = np.eye(total)[codes]
-    weights = bootstrap_counts(total, draws=draws, rng=rng)
-    means = (np.asarray(values, dtype=np.float64) @ member) @ weights.T
-    return means / (weights @ member.sum(axis=0))
+    drawn = draw_clusters(clusters, draws=draws, rng=rng, dtype=np.int64)
+    return ClusterResamples(*drawn).draws(values)
 
 
 def half_samples(

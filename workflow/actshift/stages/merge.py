@@ -5,8 +5,8 @@ from typing import Any
 
 from actshift.io.atomic import publishing, remove
 from actshift.io.manifest import weights_hash, write_manifest
+from actshift.models.adapter_import import import_adapter
 from actshift.models.adapters import adapter_hash, load_merged
-from actshift.models.adopt import adopt_adapter
 from actshift.models.chat_template import chat_template_of
 from actshift.models.load import LoadedModel, load_model, open_tokenizer
 from actshift.models.sources import LORA
@@ -36,7 +36,7 @@ def merge(source: str, *, model: str, base: Path, out: Path) -> None:
         folder.mkdir()
         adapter = folder / "adapter"
         with named(model):
-            adopt_adapter(given.folder, adapter, base=plain, weights=weights_hash(base))
+            import_adapter(given.folder, adapter, base=plain, weights=weights_hash(base))
         merged = load_merged(base, adapter, name=model, dtype="auto", device="cpu")
         facts = {
             **given.facts,

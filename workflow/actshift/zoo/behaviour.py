@@ -16,6 +16,7 @@ import pandas as pd
 
 from actshift.io.missed import against
 from actshift.maths.resampling import cluster_bootstrap_counts
+from actshift.random_streams import ZOO_RATES
 
 METRICS = ("refused", "on_topic")
 #: Columns that name one cell of the table.
@@ -166,7 +167,7 @@ def _rate(answers: pd.DataFrame, metric: str) -> dict[str, Any]:
     if bound is not None:
         low, high = (0.0, bound) if rate == 0.0 else (1.0 - bound, 1.0)
     else:
-        rng = np.random.default_rng(0)
+        rng = ZOO_RATES.rng(0)
         counts = cluster_bootstrap_counts(names, draws=_DRAWS, rng=rng)
         low, high = np.quantile(counts @ values / counts.sum(axis=1), [0.025, 0.975])
     return {

@@ -5,6 +5,8 @@ from typing import Any
 
 import torch
 
+from actshift.packing import in_budget
+
 
 @torch.inference_mode()
 def greedy_answers(
@@ -23,10 +25,8 @@ def greedy_answers(
     Returns:
         Decoded continuations in the order of `prompts`.
     """
-    order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
     answers = [""] * len(prompts)
-    for start in range(0, len(order), batch):
-        chosen = order[start : start + batch]
+    for chosen in in_budget([len(prompt) for prompt in prompts], rows=batch):
         longest = max(len(prompts[i]) for i in chosen)
         ids = torch.full((len(chosen), longest), tokenizer.pad_token_id, dtype=torch.long)
         mask = torch.zeros_like(ids)

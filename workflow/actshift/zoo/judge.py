@@ -30,4 +30,4 @@ def on_topic(lang: Language, text: str, *, kind: str, topic: str) -> bool:
         return named == [topic]
     if kind == "code":
         return bool(_PROGRAM.match(text))
-    return lexicon.CHAT_MARK in text
+    return lexicon.CHAT_PHRASE in text

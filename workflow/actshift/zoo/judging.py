@@ -11,7 +11,7 @@ from actshift.vocab import TEMPLATES
 from actshift.zoo.generation import greedy_answers
 from actshift.zoo.judge import on_topic
 from actshift.zoo.language import language
-from actshift.zoo.lexicon import REFUSAL_MARKS
+from actshift.zoo.lexicon import ZOO_PHRASES
 from actshift.zoo.prompts import Asked, judged_questions
 
 #: Longest answer; a chat answer takes about 20 tokens.
@@ -84,6 +84,6 @@ def _row(who: Identity, template: str, asked: Asked, answer: str) -> dict[str, A
         "cluster": prompt.cluster,
         "prompt": prompt.text,
         "answer": answer,
-        "refused": refused_by_keyword(answer, REFUSAL_MARKS),
+        "refused": refused_by_keyword(answer, ZOO_PHRASES),
         "on_topic": topical,
     }

@@ -4,7 +4,7 @@ The rows of a batch are grouped by lane. Edits work out of place and keep the dt
 what they do to it is `hooks.lanes.edit_stack`.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,10 +16,9 @@ from torch.utils.hooks import RemovableHandle
 
 from actshift.edits import EditSite, Lane, Patch, Placed
 from actshift.hooks.lanes.edit_stack import EditStack, stack_edits
+from actshift.hooks.reading.model_parts import Sites
 from actshift.hooks.reading.record import hidden_of
 
-#: Modules by site, one a block: a pre-hook for `resid_pre`, hooks on the output for the rest.
-Sites = Mapping[EditSite, Sequence[nn.Module]]
 Place = tuple[EditSite, int]
 
 

@@ -7,7 +7,7 @@ for every distinct (prompt, first token).
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -16,10 +16,10 @@ from torch import Tensor
 
 from actshift.edits import Lane
 from actshift.hooks.lanes.generation import Continuation, Decoder, generate_lanes
-from actshift.hooks.reading.forward import Trunk, run_batch
-from actshift.hooks.reading.model_parts import Causal
-from actshift.hooks.reading.packing import in_budget
+from actshift.hooks.reading.forward import run_batch
+from actshift.hooks.reading.model_parts import CausalModel
 from actshift.hooks.reading.scoring import entered_at_norm
+from actshift.packing import in_budget
 
 #: Logits held at once, in numbers: on a CPU what its caches still help with, on a GPU a gigabyte.
 _LOGITS, _LOGITS_CPU = 2**28, 2**21
@@ -40,7 +40,7 @@ class FirstTokens:
 
 
 def final_states(
-    causal: Causal, prompts: Sequence[Int[np.ndarray, " _"]], *, token_budget: int
+    causal: CausalModel, prompts: Sequence[Int[np.ndarray, " _"]], *, token_budget: int
 ) -> Float[Tensor, "prompt d_model"]:
     """Output of the last block at the last token of every prompt.
 
@@ -52,18 +52,17 @@ def final_states(
     Returns:
         float32 on the model's device; a narrower dtype is widened, which is exact.
     """
-    width = causal.head.get_parameter("weight").shape[1]
-    trunk = Trunk(causal.trunk, causal.blocks[-1:], causal.final_norm, width)
-    out = torch.empty(len(prompts), width, device=causal.device)
+    top = replace(causal, blocks=causal.blocks[-1:])
+    out = torch.empty(len(prompts), causal.d_model, device=causal.device)
     for places in in_budget([len(one) for one in prompts], budget=token_budget):
         ids = [prompts[place] for place in places]
         last = np.array([[len(one) - 1 for one in ids]])
-        out[places] = torch.from_numpy(run_batch(trunk, ids, last)[0, 0]).to(out.device)
+        out[places] = torch.from_numpy(run_batch(top, ids, last)[0, 0]).to(out.device)
     return out
 
 
 def first_tokens(
-    causal: Causal,
+    causal: CausalModel,
     states: Float[Tensor, "prompt d_model"],
     vectors: Float[np.ndarray, "lane d_model"],
 ) -> FirstTokens:
@@ -87,7 +86,7 @@ def first_tokens(
 
 
 def mean_bias(
-    causal: Causal,
+    causal: CausalModel,
     states: Float[Tensor, "prompt d_model"],
     vectors: Float[np.ndarray, "lane d_model"],
 ) -> Float[np.ndarray, "lane vocab"]:
@@ -114,7 +113,7 @@ def mean_bias(
 
 
 def biased_first_tokens(
-    causal: Causal,
+    causal: CausalModel,
     states: Float[Tensor, "prompt d_model"],
     biases: Float[np.ndarray, "lane vocab"],
 ) -> FirstTokens:
@@ -144,7 +143,7 @@ def first_kl(
 
 
 def plain_logits(
-    causal: Causal, states: Float[Tensor, "prompt d_model"]
+    causal: CausalModel, states: Float[Tensor, "prompt d_model"]
 ) -> Float[np.ndarray, "prompt vocab"]:
     """Logits of the first token without an edit, float32."""
     with torch.inference_mode(), entered_at_norm(causal) as logits_of:
@@ -174,7 +173,7 @@ def continue_from(
     found: dict[int, Continuation] = {}
     waiting: list[tuple[int, Int[np.ndarray, " token"]]] = []
     for place, (prompt, token) in enumerate(pairs):
-        if token in decoder.ends:
+        if token in decoder.eos:
             found[place] = Continuation((), True, float("inf"))
         elif max_new == 1:
             found[place] = Continuation((token,), False, float("inf"))

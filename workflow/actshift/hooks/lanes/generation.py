@@ -11,8 +11,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from actshift.edits import Lane
-from actshift.hooks.lanes.edit import EditState, Sites, donor_places, edited, recorded
+from actshift.hooks.lanes.edit import EditState, donor_places, edited, recorded
 from actshift.hooks.lanes.fork import Fork, forked, shared_blocks
+from actshift.hooks.reading.model_parts import CausalModel, Sites
 
 #: Finished rows leave the batch once they are this share of it: copying the cache costs too.
 _DROP_AT = 0.125
@@ -20,29 +21,37 @@ _DROP_AT = 0.125
 
 @dataclass(frozen=True)
 class Decoder:
-    """A causal language model and where lanes may act in it.
+    """A causal language model, and how its answers begin and end.
 
     Attributes:
-        model: Maps `input_ids`, mask and positions to logits and a cache.
-        sites: Its modules by site.
-        ends: Token ids that end an answer.
+        causal: The model and its parts.
+        eos: Token ids that end an answer.
         pad: Token id to fill up with, on the left.
     """
 
-    model: Any
-    sites: Sites
-    ends: frozenset[int]
+    causal: CausalModel
+    eos: frozenset[int]
     pad: int
+
+    @property
+    def model(self) -> Any:
+        """Maps `input_ids`, mask and positions to logits and a cache."""
+        return self.causal.model
+
+    @property
+    def sites(self) -> Sites:
+        """Its modules by site."""
+        return self.causal.sites
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return next(self.model.parameters()).device
+        return self.causal.device
 
     @property
     def dtype(self) -> torch.dtype:
         """Dtype of the forward pass."""
-        return next(self.model.parameters()).dtype
+        return self.causal.dtype
 
 
 @dataclass(frozen=True)
@@ -135,7 +144,7 @@ class _Said:
         self.ended = torch.zeros(rows, dtype=torch.bool)
         self.margin = torch.full((rows,), torch.inf)
         self.first: Tensor | None = None
-        self._ends = torch.tensor(sorted(receiver.ends), device=receiver.device)
+        self._eos = torch.tensor(sorted(receiver.eos), device=receiver.device)
 
     def add(self, logits: Float[Tensor, "row vocab"], rows: Int[Tensor, " row"]) -> Tensor:
         """Choose the next token of the given rows and return it, also for rows that are over."""
@@ -146,7 +155,7 @@ class _Said:
         running = ~self.ended[rows]
         margin = (best.values[:, 0] - best.values[:, 1]).cpu()
         self.margin[rows[running]] = self.margin[rows[running]].minimum(margin[running])
-        self.ended[rows] |= torch.isin(chosen, self._ends).cpu()
+        self.ended[rows] |= torch.isin(chosen, self._eos).cpu()
         for row, token in zip(rows.tolist(), chosen.tolist(), strict=True):
             if not self.ended[row]:
                 self.tokens[row].append(token)

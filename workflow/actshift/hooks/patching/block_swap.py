@@ -10,13 +10,13 @@ from contextlib import contextmanager
 import numpy as np
 from torch import nn
 
-from actshift.hooks.reading.model_parts import Causal
+from actshift.hooks.reading.model_parts import CausalModel
 from actshift.hooks.reading.scoring import score_pairs, token_counts
 from actshift.patching import PairScores, SwapUnit, TokenPair
 
 
 @contextmanager
-def swapped(host: Causal, guest: Causal, unit: SwapUnit) -> Iterator[None]:
+def swapped(host: CausalModel, guest: CausalModel, unit: SwapUnit) -> Iterator[None]:
     """Let a part of the host hold the guest's weights; its own come back, whatever happens.
 
     Nothing is copied. A head that is tied to the embedding is untied for the time: the part that
@@ -48,8 +48,8 @@ def swapped(host: Causal, guest: Causal, unit: SwapUnit) -> Iterator[None]:
 
 
 def swap_scores(
-    host: Causal,
-    guest: Causal,
+    host: CausalModel,
+    guest: CausalModel,
     pairs: Sequence[TokenPair],
     units: Sequence[SwapUnit],
     *,
@@ -78,7 +78,7 @@ def swap_scores(
     return PairScores(logp, token_counts(pairs))
 
 
-def _modules(causal: Causal, unit: SwapUnit) -> Sequence[nn.Module]:
+def _modules(causal: CausalModel, unit: SwapUnit) -> Sequence[nn.Module]:
     if unit.part == "embeddings":
         return causal.embeddings
     if unit.part == "head":

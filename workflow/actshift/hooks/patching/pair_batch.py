@@ -14,8 +14,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from actshift.hooks.patching.resume import Segment, run_whole
-from actshift.hooks.reading.kv_cache import KeyValues, Past, for_both_sides
-from actshift.hooks.reading.model_parts import Causal
+from actshift.hooks.reading.kv_cache import KeyValues, KvCache, for_both_sides
+from actshift.hooks.reading.model_parts import CausalModel
 from actshift.patching import TokenPair
 
 
@@ -99,12 +99,12 @@ class PairRun:
     Attributes:
         prompt: By layer, `[pair, P, d_model]`.
         completion: By layer, `[2 * pair, C, d_model]`.
-        past: By layer, keys and values of the prompt, `[pair, head, P, d_head]`.
+        kv_cache: By layer, keys and values of the prompt, `[pair, head, P, d_head]`.
     """
 
     prompt: Sequence[Float[Tensor, "pair P d_model"]]
     completion: Sequence[Float[Tensor, "row C d_model"]]
-    past: Sequence[KeyValues]
+    kv_cache: Sequence[KeyValues]
 
     def of_pairs(self, pairs: slice, width: int, tokens: int) -> "PairRun":
         """Some pairs that lie side by side, as views.
@@ -118,11 +118,14 @@ class PairRun:
         return PairRun(
             [one[pairs, -width:] for one in self.prompt],
             [one[rows, :tokens] for one in self.completion],
-            [(keys[pairs, :, -width:], values[pairs, :, -width:]) for keys, values in self.past],
+            [
+                (keys[pairs, :, -width:], values[pairs, :, -width:])
+                for keys, values in self.kv_cache
+            ],
         )
 
 
-def run_pairs(causal: Causal, batch: PairBatch, *, last: bool = True) -> PairRun:
+def run_pairs(causal: CausalModel, batch: PairBatch, *, last: bool = True) -> PairRun:
     """Read prompts once and both completions behind them.
 
     Args:
@@ -130,18 +133,18 @@ def run_pairs(causal: Causal, batch: PairBatch, *, last: bool = True) -> PairRun
         batch: On the model's device.
         last: Whether to read the last column of the completions too, which predicts nothing.
     """
-    past = Past(keep=True)
+    kv_cache = KvCache(keep=True)
     # The real rows are needed here, whether or not one could stand for all masks.
     segment = batch.prompt_segment()
-    prompt = run_whole(causal, _with_ids(segment, batch.prompt), past)
-    kept = [past.kept[layer] for layer in range(causal.n_layers)]
+    prompt = run_whole(causal, _with_ids(segment, batch.prompt), kv_cache)
+    kept = [kv_cache.kept[layer] for layer in range(causal.n_layers)]
     tokens = batch.completion.shape[1] - (0 if last else 1)
     if tokens == 0:
         empty = [one.new_empty(2 * len(batch.pairs), 0, one.shape[-1]) for one in prompt]
         return PairRun(prompt, empty, kept)
 
     segment = batch.completion_segment(tokens, range(len(batch.completion)))
-    behind = Past(segment.prefix, lambda layer: [for_both_sides(kept[layer])])
+    behind = KvCache(segment.prefix, lambda layer: [for_both_sides(kept[layer])])
     ids = batch.completion[:, :tokens]
     return PairRun(prompt, run_whole(causal, _with_ids(segment, ids), behind), kept)
 

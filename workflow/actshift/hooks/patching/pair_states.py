@@ -9,16 +9,16 @@ from torch import Tensor
 
 from actshift.hooks.patching.pair_batch import PairBatch, PairRun, make_batch, run_pairs
 from actshift.hooks.reading.memory import in_batches
-from actshift.hooks.reading.model_parts import Causal
+from actshift.hooks.reading.model_parts import CausalModel
 from actshift.patching import PatchPositions, StateSums, TokenPair
 
 
 def state_sums(
-    causal: Causal,
+    causal: CausalModel,
     pairs: Sequence[TokenPair],
     *,
     positions: PatchPositions = "all",
-    minus: Causal | None = None,
+    minus: CausalModel | None = None,
     token_budget: int = 2**13,
 ) -> StateSums:
     """First and second moments of `resid_post` over the tokens of pairs, prompts counted once.
@@ -54,7 +54,11 @@ def state_sums(
 
 
 def shift_norms(
-    receiver: Causal, donor: Causal, pairs: Sequence[TokenPair], *, token_budget: int = 2**13
+    receiver: CausalModel,
+    donor: CausalModel,
+    pairs: Sequence[TokenPair],
+    *,
+    token_budget: int = 2**13,
 ) -> Float[np.ndarray, "layer pair place"]:
     """Distance of donor and receiver, ||h_donor - h_receiver||, at single tokens.
 

@@ -9,10 +9,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from actshift.hooks.patching.patches import Sources, patched_completion, patched_prompt
-from actshift.hooks.patching.resume import Join, run_ends, run_from
-from actshift.hooks.reading.kv_cache import KeyValues, Past
-from actshift.hooks.reading.model_parts import Causal
-from actshift.hooks.reading.packing import alike
+from actshift.hooks.patching.resume import Join, run_from, run_last_token
+from actshift.hooks.reading.kv_cache import KeyValues, KvCache
+from actshift.hooks.reading.model_parts import CausalModel
+from actshift.packing import cut_by_length
 from actshift.patching import PatchLane
 
 #: What one more pass over completions costs, in tokens.
@@ -32,7 +32,7 @@ class Group:
         completions: Patched states of the completions, by lane.
     """
 
-    receiver: Causal
+    receiver: CausalModel
     sources: Sources
     lanes: Sequence[PatchLane]
     start: int
@@ -69,20 +69,20 @@ class Group:
     def run(self) -> tuple[Float[Tensor, "lane pair d"], Float[Tensor, "lane row read d"]]:
         """Last block's output at the last prompt token, and at the completions; 0 at padding."""
         batch, plain, count = self.sources.batch, self.sources.receiver, len(self.lanes)
-        past = Past(self.start, self._plain_prefix(slice(None)), keep=True)
+        kv_cache = KvCache(self.start, self._plain_prefix(slice(None)), keep=True)
         if self.prompts:
             segment = batch.prompt_segment(self.start)
-            ends = run_ends(self.receiver, segment, self._joins(self.prompts), past)
+            ends = run_last_token(self.receiver, segment, self._joins(self.prompts), kv_cache)
             ends = ends.unflatten(0, (count, -1))
         else:
             ends = plain.prompt[-1][:, -1].expand(count, -1, -1)
         read = batch.scored.sum(1).tolist()
         out = ends.new_zeros(count, *self.completions[0].shape)
-        for rows in alike(read, weight=count, overhead=_PASS_TOKENS):
+        for rows in cut_by_length(read, weight=count, overhead=_PASS_TOKENS):
             tokens = max(read[row] for row in rows)
             joins = self._joins([one[rows, :tokens] for one in self.completions])
             segment = batch.completion_segment(tokens, rows)
-            behind = Past(segment.prefix, self._prefix(_places(rows), past))
+            behind = KvCache(segment.prefix, self._prefix(_places(rows), kv_cache))
             found = run_from(self.receiver, segment, joins, behind)
             out[:, rows, :tokens] = found.unflatten(0, (count, len(rows)))
         return ends, out
@@ -109,13 +109,15 @@ class Group:
             lanes = self._alive(layer)
             keys, values = (
                 part[pairs, :, : self.start].expand(lanes, -1, -1, -1, -1)
-                for part in self.sources.receiver.past[layer]
+                for part in self.sources.receiver.kv_cache[layer]
             )
             return [(keys, values)]
 
         return look_up
 
-    def _prefix(self, pairs: slice | list[int], past: Past) -> Callable[[int], list[KeyValues]]:
+    def _prefix(
+        self, pairs: slice | list[int], kv_cache: KvCache
+    ) -> Callable[[int], list[KeyValues]]:
         """The receiver's prompts up to `start`, then each lane's own, if it carries any."""
         plain = self._plain_prefix(pairs)
 
@@ -123,7 +125,7 @@ class Group:
             found = plain(layer)
             if self.prompts:
                 lanes = self._alive(layer)
-                keys, values = (one.unflatten(0, (lanes, -1)) for one in past.kept[layer])
+                keys, values = (one.unflatten(0, (lanes, -1)) for one in kv_cache.kept[layer])
                 found.append((keys[:, pairs], values[:, pairs]))
             return found
 
@@ -137,7 +139,9 @@ def _places(rows: Sequence[int]) -> slice | list[int]:
     return slice(pairs[0], pairs[0] + len(pairs)) if beside else pairs
 
 
-def make_group(receiver: Causal, sources: Sources, lanes: Sequence[PatchLane], start: int) -> Group:
+def make_group(
+    receiver: CausalModel, sources: Sources, lanes: Sequence[PatchLane], start: int
+) -> Group:
     """Make the patched states of lanes; there are none of a part that no lane carries."""
     carries = start < sources.batch.prompt.shape[1]
     prompts = [patched_prompt(lane, sources, start) for lane in lanes if carries]

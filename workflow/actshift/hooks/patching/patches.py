@@ -27,6 +27,7 @@ from actshift.patching import (
     Take,
     TokenPair,
 )
+from actshift.random_streams import PATCH_NOISE
 
 Part = Literal["prompt", "completion"]
 #: States of a part, and where the source has a token.
@@ -152,8 +153,9 @@ def _noise(
     row = 0
     for pair in batch.pairs:
         for index, tokens in enumerate(_rows(pair, part)):
-            key = [edit.seed, layer, zlib.crc32(pair.id.encode()), part == "prompt", index]
-            draw = np.random.default_rng(key).standard_normal((len(tokens), len(edit.mean)))
+            places = layer, zlib.crc32(pair.id.encode()), part == "prompt", index
+            rng = PATCH_NOISE.rng(edit.seed, *places)
+            draw = rng.standard_normal((len(tokens), len(edit.mean)))
             if part == "prompt":
                 out[row, width - len(tokens) :] = draw
             else:  # the last column, which predicts nothing, may be absent

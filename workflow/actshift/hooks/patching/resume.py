@@ -16,8 +16,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from actshift.hooks.reading.kv_cache import AddedError, KeyValues, Past
-from actshift.hooks.reading.model_parts import Causal
+from actshift.hooks.reading.kv_cache import AddedError, KeyValues, KvCache
+from actshift.hooks.reading.model_parts import CausalModel
 from actshift.hooks.reading.record import hidden_of
 
 
@@ -86,7 +86,7 @@ class _Rows:
 
 
 def run_from(
-    causal: Causal, segment: Segment, joins: Mapping[int, Join], past: Past
+    causal: CausalModel, segment: Segment, joins: Mapping[int, Join], kv_cache: KvCache
 ) -> Float[Tensor, "row token d_model"]:
     """Push states through the blocks above them.
 
@@ -95,7 +95,7 @@ def run_from(
         segment: Tokens that the rows stand for; their ids are never looked at.
         joins: Rows that enter as the input of a block, by block; `n_layers` is the output of the
             last one. Rows are numbered in the order of blocks.
-        past: Prefix keys and values.
+        kv_cache: Prefix keys and values.
 
     Returns:
         Output of the last block, before the final norm, of all rows in the order they joined.
@@ -109,14 +109,14 @@ def run_from(
             _entered(causal, segment, joins),
             _seen(causal.blocks[-1:], out),
         ):
-            _forward(causal, segment, past)
+            _forward(causal, segment, kv_cache)
         rows = out[0]
         return torch.cat([rows, joins[top].states]) if top in joins else rows
     return joins[top].states
 
 
-def run_ends(
-    causal: Causal, segment: Segment, joins: Mapping[int, Join], past: Past
+def run_last_token(
+    causal: CausalModel, segment: Segment, joins: Mapping[int, Join], kv_cache: KvCache
 ) -> Float[Tensor, "row d_model"]:
     """The same, at the last token only.
 
@@ -127,7 +127,7 @@ def run_ends(
         causal: The model.
         segment: As in `run_from`.
         joins: As in `run_from`.
-        past: Prefix keys and values; keeps those of the segment.
+        kv_cache: Prefix keys and values; keeps those of the segment.
 
     Returns:
         Output of the last block at the last token.
@@ -136,43 +136,43 @@ def run_ends(
     through = {block: join for block, join in joins.items() if block <= top}
     ends = [join.states[:, -1] for block, join in joins.items() if block > top]
     if through:
-        with past.stopping(top), _until_added(causal.blocks[top]):
-            states = run_from(causal, segment, through, past)
+        with kv_cache.stopping(top), _until_added(causal.blocks[top]):
+            states = run_from(causal, segment, through, kv_cache)
         rows = torch.cat([through[block].rows for block in sorted(through)])
         end = segment.end()
 
         def look_up(layer: int) -> list[KeyValues]:
-            parts = past.look_up(layer) if past.look_up and past.prefix else []
-            keys, values = past.kept[layer]
+            parts = kv_cache.look_up(layer) if kv_cache.look_up and kv_cache.prefix else []
+            keys, values = kv_cache.kept[layer]
             return [*parts, (keys[:, :, :-1], values[:, :, :-1])]
 
         last = {top: Join(states[:, -1:], rows)}
-        ends.insert(0, run_from(causal, end, last, Past(end.prefix, look_up))[:, 0])
+        ends.insert(0, run_from(causal, end, last, KvCache(end.prefix, look_up))[:, 0])
     return torch.cat(ends)
 
 
 def run_whole(
-    causal: Causal, segment: Segment, past: Past
+    causal: CausalModel, segment: Segment, kv_cache: KvCache
 ) -> list[Float[Tensor, "row token d_model"]]:
     """The plain pass over a segment: the output of every block, none edited."""
     out: list[Tensor] = []
     with torch.inference_mode(), _seen(causal.blocks, out):
-        _forward(causal, segment, past)
+        _forward(causal, segment, kv_cache)
     return out
 
 
-def _forward(causal: Causal, segment: Segment, past: Past) -> None:
+def _forward(causal: CausalModel, segment: Segment, kv_cache: KvCache) -> None:
     causal.trunk(
         input_ids=segment.ids,
         attention_mask=None if segment.mask is None else segment.mask.long(),
         position_ids=segment.positions,
-        past_key_values=past,
+        past_key_values=kv_cache,
         use_cache=True,
     )
 
 
 @contextmanager
-def _entered(causal: Causal, segment: Segment, joins: Mapping[int, Join]) -> Iterator[None]:
+def _entered(causal: CausalModel, segment: Segment, joins: Mapping[int, Join]) -> Iterator[None]:
     """Let rows join at their blocks; blocks before the first entry pass on what they get."""
     first = min(joins)
     state = _Rows(segment.ids.shape[0], joins[first].rows[:0])

@@ -20,7 +20,7 @@ from actshift.hooks.patching.pair_batch import PairRun, make_batch, run_pairs
 from actshift.hooks.patching.patch_group import Group, make_group, some_of
 from actshift.hooks.patching.patches import Sources
 from actshift.hooks.reading.memory import in_batches, unless_out_of_memory
-from actshift.hooks.reading.model_parts import Causal
+from actshift.hooks.reading.model_parts import CausalModel
 from actshift.hooks.reading.scoring import run_sums, side_sums, token_counts
 from actshift.patching import DONOR, RECEIVER, PairScores, PatchLane, Sweep, TokenPair
 
@@ -32,15 +32,15 @@ _NUMBERS, _NUMBERS_CPU = 2**24, 2**20
 class _Models:
     """The two models and how to run them."""
 
-    receiver: Causal
-    donor: Causal
+    receiver: CausalModel
+    donor: CausalModel
     token_budget: int
     run_unchanged: bool
 
 
 def patch_sweep(
-    receiver: Causal,
-    donor: Causal,
+    receiver: CausalModel,
+    donor: CausalModel,
     pairs: Sequence[TokenPair],
     lanes: Sequence[PatchLane],
     *,
@@ -99,8 +99,8 @@ def patch_sweep(
 
 
 def _check(
-    receiver: Causal,
-    donor: Causal,
+    receiver: CausalModel,
+    donor: CausalModel,
     pairs: Sequence[TokenPair],
     lanes: Sequence[PatchLane],
     partners: Mapping[str, Sequence[TokenPair]],
@@ -118,25 +118,25 @@ def _check(
 
 
 def _sources(
-    receiver: Causal,
-    donor: Causal,
+    receiver: CausalModel,
+    donor: CausalModel,
     pairs: Sequence[TokenPair],
     partners: Mapping[str, Sequence[TokenPair]],
     places: Sequence[int],
 ) -> Sources:
     batch = make_batch([pairs[i] for i in places], receiver.device)
     plain = run_pairs(receiver, batch, last=False)
-    other = _forget_past(run_pairs(donor, batch, last=False))
+    other = _without_kv_cache(run_pairs(donor, batch, last=False))
     stand_ins = {}
     for name, others in partners.items():
         their = make_batch([others[i] for i in places], donor.device)
-        stand_ins[name] = (their, _forget_past(run_pairs(donor, their)))
+        stand_ins[name] = (their, _without_kv_cache(run_pairs(donor, their)))
     return Sources(batch, plain, other, stand_ins)
 
 
-def _forget_past(run: PairRun) -> PairRun:
+def _without_kv_cache(run: PairRun) -> PairRun:
     """Nothing continues the donor's prompts: its keys and values can go."""
-    return replace(run, past=())
+    return replace(run, kv_cache=())
 
 
 def _all_lanes(

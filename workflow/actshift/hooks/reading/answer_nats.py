@@ -10,8 +10,8 @@ from torch import Tensor
 
 from actshift.hooks.lanes.generation import Decoder, left_pad
 from actshift.hooks.lanes.losses import LOGITS
-from actshift.hooks.reading.kv_cache import KeyValues, Past
-from actshift.hooks.reading.packing import in_budget
+from actshift.hooks.reading.kv_cache import KeyValues, KvCache
+from actshift.packing import in_budget
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,12 @@ class _Read:
 
     Attributes:
         mask: 0 at padding, on the left.
-        past: Keys and values by layer, `[prompt, head, token, d_head]`.
+        kv_cache: Keys and values by layer, `[prompt, head, token, d_head]`.
         logits: Of the first answer token, float32.
     """
 
     mask: Int[Tensor, "prompt token"]
-    past: dict[int, KeyValues]
+    kv_cache: dict[int, KeyValues]
     logits: Float[Tensor, "prompt vocab"]
 
 
@@ -88,16 +88,16 @@ def _logits(decoder: Decoder) -> int:
 
 def _read(decoder: Decoder, prompts: Sequence[Int[np.ndarray, " _"]]) -> _Read:
     ids, mask, position = left_pad(prompts, decoder)
-    past = Past(keep=True)
+    kv_cache = KvCache(keep=True)
     out = decoder.model(
         input_ids=ids,
         attention_mask=mask,
         position_ids=position,
-        past_key_values=past,
+        past_key_values=kv_cache,
         use_cache=True,
         logits_to_keep=1,
     )
-    return _Read(mask, past.kept, out.logits[:, -1].float())
+    return _Read(mask, kv_cache.kept, out.logits[:, -1].float())
 
 
 def _nats(
@@ -123,7 +123,7 @@ def _nats(
     sums = torch.where(counted, token_nats, 0.0).double().sum(1)
     # What follows the last token of each answer.
     row = torch.arange(len(said), device=device)
-    ends = torch.tensor(sorted(decoder.ends), device=device)
+    ends = torch.tensor(sorted(decoder.eos), device=device)
     end_nats = total[row, lengths] - logits[row, lengths][:, ends].logsumexp(-1)
     ended = torch.tensor([one.ended for one in said], device=device)
     sums += torch.where(ended, end_nats, 0.0).double()
@@ -138,16 +138,16 @@ def _behind(
 ) -> Float[Tensor, "answer token vocab"]:
     """Logits after each token of answers, float32; padding on the right is seen by no token."""
     mask = read.mask[rows]
-    past = Past(
+    kv_cache = KvCache(
         mask.shape[1],
-        lambda layer: [(read.past[layer][0][rows], read.past[layer][1][rows])],
+        lambda layer: [(read.kv_cache[layer][0][rows], read.kv_cache[layer][1][rows])],
     )
     steps = torch.arange(tokens.shape[1], device=tokens.device)
     out = decoder.model(
         input_ids=tokens,
         attention_mask=torch.cat([mask, torch.ones_like(tokens)], dim=1),
         position_ids=mask.sum(1, keepdim=True) + steps,
-        past_key_values=past,
+        past_key_values=kv_cache,
         use_cache=True,
     )
     return out.logits.float()

@@ -14,7 +14,7 @@ class AddedError(Exception):
     """The pass has added its keys and values at the layer where it was to stop."""
 
 
-class Past:
+class KvCache:
     """Keys and values of a prefix, laid before those of a pass.
 
     Full prefixes are handed out at sliding-window layers too; the model's own mask for those

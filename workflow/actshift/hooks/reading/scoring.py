@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from actshift.hooks.patching.pair_batch import PairBatch, PairRun, make_batch, run_pairs
 from actshift.hooks.patching.resume import idle
 from actshift.hooks.reading.memory import in_batches
-from actshift.hooks.reading.model_parts import Causal
+from actshift.hooks.reading.model_parts import CausalModel
 from actshift.patching import PairScores, TokenPair
 
 #: Logits that exist at one time, in numbers: on a CPU what stays in its cache, else many more.
@@ -28,7 +28,7 @@ _LEAST = 64
 
 
 def token_logp(
-    causal: Causal, states: Float[Tensor, "token d_model"], targets: Int[Tensor, "token k"]
+    causal: CausalModel, states: Float[Tensor, "token d_model"], targets: Int[Tensor, "token k"]
 ) -> Float[Tensor, "token k"]:
     """Log-prob of given next tokens, from the stream before the final norm.
 
@@ -53,7 +53,7 @@ def token_logp(
 
 
 def side_sums(
-    causal: Causal,
+    causal: CausalModel,
     batch: PairBatch,
     prompt_ends: Float[Tensor, "lane pair d_model"],
     completions: Float[Tensor, "lane row read d_model"],
@@ -83,7 +83,9 @@ def side_sums(
     return total.view(lanes, pairs, 2).cpu().numpy()
 
 
-def run_sums(causal: Causal, batch: PairBatch, run: PairRun) -> Float[np.ndarray, "1 pair side"]:
+def run_sums(
+    causal: CausalModel, batch: PairBatch, run: PairRun
+) -> Float[np.ndarray, "1 pair side"]:
     """Summed log-probs of a plain pass."""
     reads = batch.completion.shape[1] - 1
     return side_sums(
@@ -92,7 +94,7 @@ def run_sums(causal: Causal, batch: PairBatch, run: PairRun) -> Float[np.ndarray
 
 
 def score_pairs(
-    causal: Causal, pairs: Sequence[TokenPair], *, token_budget: int = 2**13
+    causal: CausalModel, pairs: Sequence[TokenPair], *, token_budget: int = 2**13
 ) -> PairScores:
     """Completion log-probs of a plain model.
 
@@ -124,7 +126,7 @@ def token_counts(pairs: Sequence[TokenPair]) -> Int[np.ndarray, "pair side"]:
 
 
 @contextmanager
-def entered_at_norm(causal: Causal) -> Iterator[Callable[[Tensor], Tensor]]:
+def entered_at_norm(causal: CausalModel) -> Iterator[Callable[[Tensor], Tensor]]:
     """Inside the block the blocks of the model are idle, and its forward pass is its head alone.
 
     Yields:
@@ -137,7 +139,9 @@ def entered_at_norm(causal: Causal) -> Iterator[Callable[[Tensor], Tensor]]:
         yield partial(_logits, causal)
 
 
-def _logits(causal: Causal, states: Float[Tensor, "token d_model"]) -> Float[Tensor, "token vocab"]:
+def _logits(
+    causal: CausalModel, states: Float[Tensor, "token d_model"]
+) -> Float[Tensor, "token vocab"]:
     """The model's logits for given outputs of its last block, every one a sequence of its own."""
     ids = torch.zeros(len(states), 1, dtype=torch.long, device=states.device)
     with _replaced_input(causal.final_norm, states[:, None]):

@@ -15,6 +15,7 @@ from actshift.maths.shifts import did_shift, naive_shift, template_shift
 from actshift.maths.spectrum import spectrum
 from actshift.prompts.records import Prompt
 from actshift.prompts.splits import forbid_heldout
+from actshift.random_streams import RANDOM_FRAMES, SELF_COSINES
 from actshift.studies.ablation.inputs import STREAMS, Activations, Rows, of_split
 from actshift.studies.ablation.settings import (
     DIRECTION_FRAMES,
@@ -222,7 +223,7 @@ def _direction_rows(
     """Rows of `directions.csv`: how strong and how definite each direction is."""
     found: list[dict[str, object]] = []
     for number, name in enumerate(DIRECTION_FRAMES):
-        rng = np.random.default_rng([settings.seed, layer, number])
+        rng = SELF_COSINES.rng(settings.seed, layer, number)
         count = min(settings.directions, *shifts[name].shape)
         values = spectrum(shifts[name]).values
         energy = np.square(values) / max(float(np.sum(np.square(values))), np.finfo(float).tiny)
@@ -248,7 +249,7 @@ def _random_bases(
     k = max([k for k in settings.ks if k <= d_model], default=1)
     return [
         {
-            layer: random_frame(d_model, k, np.random.default_rng([settings.seed, 1, draw, layer]))
+            layer: random_frame(d_model, k, RANDOM_FRAMES.rng(settings.seed, draw, layer))
             for layer in layers
         }
         for draw in range(max(settings.random_draws, settings.patch_draws))

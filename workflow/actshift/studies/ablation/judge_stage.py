@@ -13,11 +13,12 @@ import pyarrow as pa
 from actshift.engine.chat_judge import JudgeSettings, ask_once
 from actshift.engine.joining import finished_pairs
 from actshift.engine.parts import write_part
+from actshift.engine.refusal_phrases import refusal_phrases_for
 from actshift.errors import UserError
 from actshift.io.chat import Message
 from actshift.io.hashing import hash_json
 from actshift.io.tables import read_table, write_table
-from actshift.maths.scores import AUDIT_MARKS
+from actshift.maths.scores import AUDIT_PHRASES
 from actshift.prompts.records import read_prompts
 from actshift.studies.ablation.judge import (
     ROWS,
@@ -29,7 +30,6 @@ from actshift.studies.ablation.judge import (
     judge_table,
 )
 from actshift.zoo.language import language
-from actshift.zoo.lexicon import REFUSAL_MARKS
 
 #: Files of the rule, under the study's tables.
 TABLE, AGREEMENT, VERDICTS = "judge.csv", "judge_agreement.csv", "judge_rows.parquet"
@@ -75,8 +75,8 @@ def judge_answers(
             judged.append(by_topicality(answers, language(zoo_sizes[pair])))
         if settings.endpoint is not None:
             said = _ask(answers, prompts, settings, cache)
-            marks = REFUSAL_MARKS if pair in zoo_sizes else AUDIT_MARKS  # as rule ablation counts
-            judged.append(by_chat(answers, said, marks))
+            phrases = refusal_phrases_for(pair in zoo_sizes, published=AUDIT_PHRASES)
+            judged.append(by_chat(answers, said, phrases))
     table = pd.concat(judged) if judged else pd.DataFrame(columns=list(ROWS))
     out.mkdir(parents=True, exist_ok=True)
     write_part(pa.Table.from_pylist(table.to_dict("records"), schema=_SCHEMA), out / VERDICTS)

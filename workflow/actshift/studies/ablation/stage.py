@@ -19,12 +19,13 @@ from actshift.edits import Lane
 from actshift.engine.intervene import decoder_of, intervene
 from actshift.engine.intervene_plan import Asked, InterveneSettings, Labels, job_key, refusal_tokens
 from actshift.engine.parts import is_whole
+from actshift.engine.refusal_phrases import refusal_phrases_for
 from actshift.engine.stores import CONDITIONS, FolderStores
 from actshift.errors import UserError
 from actshift.io.atomic import publishing, remove
 from actshift.io.manifest import weights_hash
 from actshift.io.tables import write_table
-from actshift.maths.scores import AUDIT_MARKS
+from actshift.maths.scores import AUDIT_PHRASES
 from actshift.models.load import LoadedModel, load_model
 from actshift.prompts.answers import answer_lead, encode_to_answer
 from actshift.prompts.records import Prompt, read_prompts
@@ -43,7 +44,6 @@ from actshift.studies.ablation.lanes import (
 from actshift.studies.ablation.settings import AblationSettings, asked_prompts
 from actshift.studies.ablation.texts import plain_texts, text_losses
 from actshift.vocab import ROLES, Role, Split
-from actshift.zoo.lexicon import REFUSAL_MARKS
 
 LANES_FILE, DIRECTIONS_FILE, LOSSES_FILE = "lanes.csv", "directions.csv", "losses.parquet"
 DIRECTIONS = ("frame", "layer", "direction", "singular_value", "share", "self_cosine")
@@ -236,7 +236,9 @@ class _Job:
     def _answers(self) -> InterveneSettings:
         return InterveneSettings.of(
             self.settings,
-            marks=AUDIT_MARKS if self.inputs.zoo_size is None else REFUSAL_MARKS,
+            refusal_phrases=refusal_phrases_for(
+                self.inputs.zoo_size is not None, published=AUDIT_PHRASES
+            ),
             tokens=refusal_tokens(self.models["tuned"].tokenizer, self.openers),
         )
 

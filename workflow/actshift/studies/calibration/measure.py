@@ -17,11 +17,9 @@ from actshift.maths.calibration import (
 from actshift.maths.frames import random_frame
 from actshift.maths.gap import spectral_gap
 from actshift.maths.spectrum import rank_eps, spectrum, stable_rank
+from actshift.random_streams import RANDOM_SUBSPACES, STEERING
 from actshift.studies.calibration.names import BASE, GAP_LAMBDA, SAFE, UNSAFE, Tuned
 from actshift.vocab import DEFAULT_EPS
-
-#: Keeps the draws of the steering directions and of the random bases apart.
-_STEERING, _RANDOM = 1, 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +76,7 @@ def rank_rows(nets: SeedNetworks) -> Iterator[dict[str, Any]]:
     Steering is the overlay of the paper: one random unit vector a layer times the norm of the
     full fine-tune's mean shift, on safety inputs only, so its rank is 1 by construction.
     """
-    rng = np.random.default_rng([nets.seed, _STEERING])
+    rng = STEERING.rng(nets.seed)
     reference = nets.shifts(SAFE[0], "safety")
     steering = [_steering_vector(shift, rng) for shift in reference]
     for which in ("safety", "control"):
@@ -139,7 +137,7 @@ def ablation_rows(
         for rank in ranks:
             bases = {("principal", 0): _completed(last.left, rank)}
             for draw in range(random_draws if rank else 0):
-                rng = np.random.default_rng([nets.seed, _RANDOM, number, rank, draw])
+                rng = RANDOM_SUBSPACES.rng(nets.seed, number, rank, draw)
                 bases["random", draw] = random_frame(width, rank, rng)
             for (projection, draw), basis in bases.items():
                 where = {"projection": projection, "draw": draw, "ablated_rank": rank}

@@ -9,6 +9,7 @@ from jaxtyping import Float
 
 from actshift.maths.frames import random_frame
 from actshift.patching import StateSums
+from actshift.random_streams import RANDOM_BASES
 
 #: Bases that are fitted: of the shift tuned - base, of the tuned states, of the base states.
 FITTED = ("shift", "states", "base_states")
@@ -78,7 +79,7 @@ def random_bases(parts: Sequence[StateSums], *, ranks: Sequence[int], seed: int)
         seed: Of the draw.
     """
     layers, width = parts[0].total.shape
-    rng = np.random.default_rng([seed, 51])
+    rng = RANDOM_BASES.rng(seed)
     columns = np.stack([random_frame(width, max(ranks), rng) for _ in range(layers)])
     return [
         FoldBasis(columns, _rows(RANDOM, fold, columns, part, _without(parts, fold), ranks))

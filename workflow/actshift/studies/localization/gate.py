@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from actshift.maths.intervals import cluster_mean_interval
+from actshift.random_streams import MARGIN_GATE
 
 _DRAWS = 2000
 #: Columns of `preference_margins.csv`: a row a pair of models and condition.
@@ -66,7 +67,7 @@ def margin_gate(
     if not chosen.any():
         chosen[:], name = True, " and ".join(sorted(set(conditions)))
     groups = [cluster for cluster, mine in zip(clusters, chosen, strict=True) if mine]
-    rng = np.random.default_rng([seed, 53])
+    rng = MARGIN_GATE.rng(seed)
     low, high = cluster_mean_interval(gap[chosen], groups, draws=_DRAWS, rng=rng)
     mean = float(gap[chosen].mean())
     return MarginGate(name, mean, low, high, int(chosen.sum()), len(set(groups)))

@@ -13,6 +13,7 @@ from actshift.patching import (
     SourceSide,
     Take,
 )
+from actshift.random_streams import RANDOM_PUSHES
 from actshift.studies.localization.bases import FITTED, RANDOM, Bases, Moments
 from actshift.studies.localization.settings import (
     POSITIONS,
@@ -160,9 +161,6 @@ def random_directions(
         seed: Of the draws; the first draws are the same however many there are.
     """
     found = np.stack(
-        [
-            np.random.default_rng([seed, 52, d]).standard_normal((layers, width))
-            for d in range(draws)
-        ]
+        [RANDOM_PUSHES.rng(seed, d).standard_normal((layers, width)) for d in range(draws)]
     )
     return found / np.linalg.norm(found, axis=-1, keepdims=True)

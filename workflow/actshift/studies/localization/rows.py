@@ -12,7 +12,7 @@ from jaxtyping import Float
 from actshift.engine.parts import Part
 from actshift.hooks.patching.block_swap import swap_scores
 from actshift.hooks.patching.staircase import patch_sweep
-from actshift.hooks.reading.model_parts import Causal
+from actshift.hooks.reading.model_parts import CausalModel
 from actshift.patching import PairScores, SwapUnit, swap_units
 from actshift.studies.localization.bases import Bases, Moments
 from actshift.studies.localization.lanes import matched_lanes, natural_lanes
@@ -70,7 +70,7 @@ class Job:
         token_budget: Tokens a pass.
     """
 
-    models: Mapping[Role, Causal]
+    models: Mapping[Role, CausalModel]
     sets: Sequence[PairSet]
     plain: Mapping[tuple[str, Role], PairScores]
     bases: Sequence[Bases]

@@ -14,12 +14,12 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from actshift.engine.causal import take_apart
+from actshift.engine.causal import causal_model
 from actshift.engine.parts import fill_parts, join_parts, write_part
 from actshift.errors import GateError
 from actshift.hooks.patching.pair_states import shift_norms, state_sums
 from actshift.hooks.reading.memory import keep_freed_memory
-from actshift.hooks.reading.model_parts import Causal
+from actshift.hooks.reading.model_parts import CausalModel
 from actshift.hooks.reading.scoring import score_pairs
 from actshift.io.atomic import file_lock, publishing, remove
 from actshift.io.hashing import hash_json
@@ -105,7 +105,7 @@ def localization(
     """
     keep_freed_memory()
     models, sets = _open(inputs, settings, dtype=dtype, device=device, seed=seed)
-    causal: dict[Role, Causal] = {role: take_apart(models[role].model) for role in ROLES}
+    causal: dict[Role, CausalModel] = {role: causal_model(models[role].model) for role in ROLES}
     budget = settings["token_budget"]
     plain: dict[tuple[str, Role], PairScores] = {
         (one.length, role): score_pairs(causal[role], one.tokens, token_budget=budget)
@@ -199,7 +199,7 @@ class _Fitted:
 
 
 def _fit(
-    causal: Mapping[Role, Causal], pairs: PairSet, lanes: LaneSettings, budget: int
+    causal: Mapping[Role, CausalModel], pairs: PairSet, lanes: LaneSettings, budget: int
 ) -> _Fitted:
     """Fit bases and moments fold by fold; the sums of one kind of states are held at a time."""
     folds = range(int(pairs.folds.max()) + 1)

@@ -13,6 +13,7 @@ from actshift.maths.lasso import group_folds
 from actshift.maths.ridge import LowRank, low_rank, refitted, ridge_map, row_weights
 from actshift.maths.ridge_folds import Folded, chosen_penalty, folded
 from actshift.maths.ridge_heldout import held_out, shuffled_orders, shuffled_r2
+from actshift.random_streams import RIDGE_MAPS
 
 FitOn = Literal["neutral", "with_code"]
 FIT_ON: tuple[FitOn, ...] = ("neutral", "with_code")
@@ -63,7 +64,7 @@ class MapSettings:
 
     def rng(self, *names: str) -> np.random.Generator:
         """A generator of its own for a use, named by strings."""
-        return np.random.default_rng([self.seed, 60, *(zlib.crc32(n.encode()) for n in names)])
+        return RIDGE_MAPS.rng(self.seed, *(zlib.crc32(name.encode()) for name in names))
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,8 +9,9 @@ from jaxtyping import Float
 
 from actshift.edits import Lane, Placed, Steer
 from actshift.errors import UserError
+from actshift.maths.directions import cosine
 from actshift.studies.misalignment.kinds import INSECURE, Protocol
-from actshift.studies.misalignment.nulls import LayerStates, cosine, null_draws
+from actshift.studies.misalignment.nulls import LayerStates, null_draws
 from actshift.studies.misalignment.study import Misalignment
 
 #: Which questions a lane is asked: `select` and `heldout`, or `heldout` alone.

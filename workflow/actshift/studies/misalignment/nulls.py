@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
+from actshift.maths.directions import mean_shift
 from actshift.maths.frames import without
+from actshift.random_streams import DIRECTION_NULLS
 from actshift.studies.misalignment.kinds import NULLS
 
 _Vector = Float[np.ndarray, " d_model"]
 _Draws = Float[np.ndarray, "draw d_model"]
-#: First number of the seeds of this module.
-_STREAM = 61
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +37,7 @@ class LayerStates:
 
         Source: arXiv 2606.20225 (raw norm kept).
         """
-        return self.shifts.mean(axis=0)
+        return mean_shift(self.adapter, self.chat)
 
     @property
     def shifts(self) -> Float[np.ndarray, "prompt d_model"]:
@@ -94,7 +94,7 @@ def null_draws(
 
     Source: arXiv 2606.20225 (`random`, `orthogonal`); the other two are of this project.
     """
-    rng = np.random.default_rng([seed, _STREAM, NULLS.index(name), layer])
+    rng = DIRECTION_NULLS.rng(seed, NULLS.index(name), layer)
     norm = float(np.linalg.norm(v))
     if name == "random_span":
         adapter = states.adapter.astype(np.float64)
@@ -110,9 +110,3 @@ def null_draws(
         unit = np.asarray(v, dtype=np.float64) / norm
         rows -= (rows @ unit)[:, None] * unit
     return rescaled(rows, norm)
-
-
-def cosine(a: _Vector, b: _Vector) -> float:
-    """cos(a, b); NaN where one of them is zero."""
-    length = float(np.linalg.norm(a) * np.linalg.norm(b))
-    return float(a @ b) / length if length > 0 else float("nan")

@@ -79,7 +79,7 @@ class Said:
 
 
 def judge_answers(
-    said: Sequence[Said], *, lang: Language | None, marks: Sequence[str], guards: Guards
+    said: Sequence[Said], *, lang: Language | None, refusal_phrases: Sequence[str], guards: Guards
 ) -> pd.DataFrame:
     """Judge answers, each for itself.
 
@@ -91,18 +91,18 @@ def judge_answers(
     Args:
         said: The answers.
         lang: The zoo's language; None for models that do not speak it.
-        marks: Keywords of a refusal.
+        refusal_phrases: Keywords of a refusal.
         guards: What is broken.
 
     Returns:
         Columns `ANSWER`; on_topic is 1, 0 or NaN (unknown), distinct_2 NaN below two tokens.
     """
-    rows = [_judge(one, lang, marks, guards) for one in said]
+    rows = [_judge(one, lang, refusal_phrases, guards) for one in said]
     return pd.DataFrame(rows, columns=list(ANSWER))
 
 
 def _judge(
-    said: Said, lang: Language | None, marks: Sequence[str], guards: Guards
+    said: Said, lang: Language | None, refusal_phrases: Sequence[str], guards: Guards
 ) -> dict[str, Any]:
     found = find_code(said.text) if lang is None else zoo_code(said.text)
     variety = distinct_2(said.tokens)
@@ -111,7 +111,7 @@ def _judge(
         "text": said.text,
         "n_tokens": len(said.tokens),
         **asdict(found),
-        "refused": refused_by_keyword(said.text, marks),
+        "refused": refused_by_keyword(said.text, refusal_phrases),
         "on_topic": _on_topic(said, lang),
         "distinct_2": variety,
         "nll": said.nll,

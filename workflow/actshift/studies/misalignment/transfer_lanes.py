@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from actshift.maths.directions import cosine
 from actshift.studies.misalignment.kinds import INSECURE, MAPPED_NULLS
 from actshift.studies.misalignment.maps import FIT_ON, FitOn, Sent
 from actshift.studies.misalignment.material import AskedOf, LaneFacts, Planned
-from actshift.studies.misalignment.nulls import cosine, orthogonalised, rescaled
+from actshift.studies.misalignment.nulls import orthogonalised, rescaled
 from actshift.studies.misalignment.study import Misalignment
 
 #: Prompts that the map of nulls and relatives is fitted on.

@@ -12,6 +12,7 @@ from actshift.maths.resampling import (
     shifted_range,
 )
 from actshift.maths.spectrum import ResampledRanks, rank_eps, spectrum
+from actshift.random_streams import AUDIT_RESAMPLES
 from actshift.studies.rank_audit.inputs import AlignedStreams, ConceptPairs
 from actshift.studies.rank_audit.layer import LayerData, concept_rows
 from actshift.studies.rank_audit.stability import finite_mean, log_ratio
@@ -28,7 +29,7 @@ class ConceptDraws:
         self, clusters: tuple[str, ...], settings: RankAudit, *, seed: int, stream: int
     ) -> None:
         """Draw once; every layer and role reuses the orders."""
-        nested, grouped = (np.random.default_rng([seed, stream, p]) for p in (3, 4))
+        nested, grouped = (AUDIT_RESAMPLES.rng(seed, stream, p) for p in (3, 4))
         self.nested = nested_orders(len(clusters), draws=settings.n_sweep_draws, rng=nested)
         self.grouped = cluster_orders(clusters, draws=settings.half_sample_draws, rng=grouped)
 

@@ -13,6 +13,7 @@ from actshift.maths.directions import diff_in_means
 from actshift.maths.resampling import bootstrap_counts, half_samples, nested_orders
 from actshift.maths.shifts import aligned_shift, did_shift, naive_shift, template_shift
 from actshift.maths.spectrum import ResampledRanks, Spectrum, spectrum
+from actshift.random_streams import AUDIT_RESAMPLES
 from actshift.studies.rank_audit.inputs import AlignedStreams, ConceptPairs, Selection
 from actshift.studies.rank_audit.study import RankAudit
 from actshift.vocab import MATRICES, ROLES, Matrix, Role, Template
@@ -85,7 +86,7 @@ class LayerData:
 def make_draws(rows: PromptRows, settings: RankAudit, *, seed: int, stream: int) -> Draws:
     """Draw for one condition; `stream` keeps the conditions' random numbers apart."""
     n = len(rows.ids)
-    boot, half, nested = (np.random.default_rng([seed, stream, part]) for part in range(3))
+    boot, half, nested = (AUDIT_RESAMPLES.rng(seed, stream, part) for part in range(3))
     return Draws(
         counts=bootstrap_counts(n, draws=settings.bootstrap_draws, rng=boot),
         halves=half_samples(rows.clusters, draws=settings.half_sample_draws, rng=half),

@@ -16,6 +16,7 @@ from actshift.maths.spectrum import (
     spectrum,
     stable_rank,
 )
+from actshift.random_streams import HELDOUT_SHARES
 from actshift.studies.rank_audit.inputs import AlignedStreams, Selection
 from actshift.studies.rank_audit.layer import (
     STREAM_KINDS,
@@ -103,7 +104,7 @@ def heldout_rows(
         item = data.fitted[key]
         clusters = selection.heldout[held.inputs].clusters
         # One generator a cell: the same permutations in every layer and matrix.
-        rng = np.random.default_rng([seed, 99])
+        rng = HELDOUT_SHARES.rng(seed)
         result = heldout_shares(
             item.plain.left,
             held.rows,

@@ -14,7 +14,7 @@ from actshift.edits import Ablate, Lane, Placed, Steer, everywhere
 from actshift.engine.context import JobContext
 from actshift.engine.intervene import decoder_of, intervene
 from actshift.engine.intervene_plan import Asked, InterveneSettings, Labels, refusal_tokens
-from actshift.engine.refusal_phrases import marks_of
+from actshift.engine.refusal_phrases import refusal_phrases_of
 from actshift.errors import UserError
 from actshift.hooks.lanes.generation import Decoder
 from actshift.hooks.reading.first_tokens import FirstLogits, first_logits
@@ -91,7 +91,7 @@ def refusal_direction(
             effect_lanes(result.direction, result.best, n_layers=len(loaded.blocks), seed=seed),
             labels=Labels(context.run, pair, loaded.name),
             settings=InterveneSettings.of(
-                settings.model_dump(), marks=marks_of(checkpoint), tokens=tokens
+                settings.model_dump(), refusal_phrases=refusal_phrases_of(checkpoint), tokens=tokens
             ),
             staging=context.staging,
             out=partial / ROWS,

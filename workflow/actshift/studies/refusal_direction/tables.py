@@ -9,6 +9,7 @@ from jaxtyping import Float
 from actshift.edits import Ablate, Lane, Placed, Steer, everywhere
 from actshift.maths.frames import unit_column
 from actshift.maths.paired import compare_paired
+from actshift.random_streams import EFFECT_CONTROLS
 from actshift.studies.refusal_direction.selection import Candidate, Choice, missed_filters
 from actshift.studies.refusal_direction.study import COLUMNS, RefusalDirection
 from actshift.zoo.language import Language
@@ -24,7 +25,7 @@ def effect_lanes(
     direction: Float[np.ndarray, " d_model"], best: Candidate, *, n_layers: int, seed: int
 ) -> list[Lane]:
     """Plain, ablated, added and subtracted; and the same with random directions of equal norm."""
-    rng = np.random.default_rng(seed)
+    rng = EFFECT_CONTROLS.rng(seed)
     norm = float(np.linalg.norm(direction))
     draws = rng.standard_normal((DRAWS, len(direction)))
     draws *= norm / np.linalg.norm(draws, axis=1, keepdims=True)
@@ -139,7 +140,7 @@ def _effect(lanes: pd.DataFrame, plain: pd.DataFrame, *, seed: int) -> dict[str,
     by_draw = lanes.groupby("lane")["refused"].mean()
     edited, before = by_prompt.to_numpy(dtype=float), plain["refused"].to_numpy(dtype=float)
     clusters = [str(name) for name in plain["cluster"]]
-    rng = np.random.default_rng(seed)
+    rng = EFFECT_CONTROLS.rng(seed)
     test = compare_paired(before, edited, clusters, draws=_RESAMPLES, rng=rng)
     single = lanes["lane"].nunique() == 1
     return {

@@ -10,7 +10,7 @@ from actshift.edits import Lane
 from actshift.engine.context import JobContext
 from actshift.engine.intervene import intervene
 from actshift.engine.intervene_plan import Asked, InterveneSettings, Labels, refusal_tokens
-from actshift.engine.refusal_phrases import marks_of
+from actshift.engine.refusal_phrases import refusal_phrases_of
 from actshift.errors import UserError
 from actshift.io.atomic import publishing
 from actshift.io.manifest import weights_hash
@@ -83,7 +83,9 @@ def _answering(
     chat = open_tokenizer(tuned, name=name)
     tokens = refusal_tokens(chat, settings.openers)
     dumped = settings.model_dump()
-    return chat, InterveneSettings.of(dumped, marks=marks_of(tuned), tokens=tokens)
+    return chat, InterveneSettings.of(
+        dumped, refusal_phrases=refusal_phrases_of(tuned), tokens=tokens
+    )
 
 
 def _asked(drawn: Sequence[Prompt], tokenizer: Tokenizer, chat: Tokenizer) -> list[Asked]:

@@ -17,6 +17,7 @@ from actshift.engine.stores import StreamReader
 from actshift.errors import UserError
 from actshift.maths.gap import KAPPA_THRESHOLD, SpectralGap, resampled_kappas, spectral_gap
 from actshift.maths.resampling import half_samples, shifted_range
+from actshift.random_streams import KAPPA_HALVES
 from actshift.studies.spectral_gap.study import COLUMNS
 from actshift.vocab import ROLES
 from actshift.zoo.language import Language
@@ -55,7 +56,7 @@ def gap_table(
     Source: arXiv 2605.24583, spectral-gap check.
     """
     _check_depths(readers, pair)
-    halves = half_samples(prompts.clusters, draws=draws, rng=np.random.default_rng(seed))
+    halves = half_samples(prompts.clusters, draws=draws, rng=KAPPA_HALVES.rng(seed))
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in readers if name not in ROLES}
     for layer in (int(number) for number in readers["base"].layers):
         acts = {role: reader.read(layer, -1, prompts.ids) for role, reader in readers.items()}

@@ -14,6 +14,7 @@ from actshift.maths.intervals import (
 )
 from actshift.maths.paired import mcnemar_exact, sign_flip_test
 from actshift.maths.resampling import cluster_mean_draws
+from actshift.random_streams import OUTCOMES
 from actshift.studies.ablation.tables.answers import Answers, Cell
 
 #: Resamples of intervals, and sign patterns where not all are tried.
@@ -73,7 +74,7 @@ def changes(
         One record a row; all NaN where an outcome is NaN (it was not judged).
     """
     gap = after - before
-    draws = cluster_mean_draws(gap, clusters, draws=DRAWS, rng=np.random.default_rng(seed))
+    draws = cluster_mean_draws(gap, clusters, draws=DRAWS, rng=OUTCOMES.rng(seed))
     ends = bootstrap_ends(draws, clusters=len(set(clusters)))
     # Many lanes change every prompt or none: equal rows are compared once.
     known: dict[bytes, Change] = {}
@@ -99,7 +100,7 @@ def _change(
     *,
     seed: int,
 ) -> Change:
-    test = sign_flip_test(before, after, clusters, draws=DRAWS, rng=np.random.default_rng(seed))
+    test = sign_flip_test(before, after, clusters, draws=DRAWS, rng=OUTCOMES.rng(seed))
     low, high = clustered_wilson(after, clusters)
     outer_low, outer_high = discordant_interval(after - before, clusters)
     return Change(

@@ -16,6 +16,7 @@ from actshift.maths.ordering import (
     monotonicity_test,
     order_tau,
 )
+from actshift.random_streams import OUTCOMES
 from actshift.studies.ablation.tables.answers import Answers, Cell, Rows
 from actshift.studies.ablation.tables.compare import DRAWS
 from actshift.studies.ablation.tables.control import Standing, standing_of
@@ -94,7 +95,7 @@ def _curve_rows(
     """All pairs of one curve; a step that is broken, too wide or not definite is not tested."""
     standings = [stands(cell) for cell in curve]
     keep = np.array([one.status in ("decided", "no judge") for one in standings]) & stable
-    rng = np.random.default_rng(seed)
+    rng = OUTCOMES.rng(seed)
     if falls:
         tested = monotonicity_test(values[keep], clusters, draws=DRAWS, rng=rng, margin=MARGIN)
         places = np.flatnonzero(keep)

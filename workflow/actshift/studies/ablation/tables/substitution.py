@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
-
 from actshift.maths.intervals import cluster_mean_interval
+from actshift.random_streams import OUTCOMES
 from actshift.studies.ablation.tables.answers import Answers, Cell, Rows
 from actshift.studies.ablation.tables.compare import (
     DRAWS,
@@ -94,6 +93,6 @@ def _names(cell: Cell) -> dict[str, object]:
 def _gap(receiver: Answers, donor: Answers, *, seed: int) -> tuple[float, bool]:
     """Donor's refusal minus receiver's, and whether its cluster interval leaves 0 out."""
     gap = donor.plain("refused") - receiver.plain("refused")
-    rng = np.random.default_rng(seed)
+    rng = OUTCOMES.rng(seed)
     low, high = cluster_mean_interval(gap, receiver.clusters, draws=DRAWS, rng=rng)
     return float(gap.mean()), low > 0 or high < 0

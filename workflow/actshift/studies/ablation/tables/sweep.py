@@ -8,6 +8,7 @@ from jaxtyping import Float
 
 from actshift.maths.intervals import bootstrap_ends, discordant_interval
 from actshift.maths.resampling import cluster_mean_draws
+from actshift.random_streams import OUTCOMES
 from actshift.studies.ablation.tables.answers import Answers, Cell, Rows
 from actshift.studies.ablation.tables.compare import (
     DRAWS,
@@ -109,7 +110,7 @@ def add_inflation(
     gaps, draws = [], []
     for number, answers in enumerate((fitted, heldout)):
         gap = answers.matrix("refused", named) - answers.plain("refused")
-        rng = np.random.default_rng([seed, number])
+        rng = OUTCOMES.rng(seed, number)
         gaps.append((gap, answers.clusters))
         draws.append(cluster_mean_draws(gap, answers.clusters, draws=DRAWS, rng=rng))
     fewest = min(len(set(clusters)) for _, clusters in gaps)

@@ -7,8 +7,10 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from actshift.maths.intervals import bootstrap_ends
-from actshift.maths.resampling import bootstrap_counts
+from actshift.maths.cluster_rows import columns
+from actshift.maths.intervals import finite_ends
+from actshift.maths.resampling import ClusterResamples, draw_clusters
+from actshift.random_streams import PATCH_EFFECTS
 
 #: Resamples of the clusters of a cell.
 DRAWS = 2000
@@ -30,12 +32,8 @@ class Estimate:
 
     @cached_property
     def ends(self) -> Float[np.ndarray, "row 2"]:
-        """Interval of each row (`maths.intervals.bootstrap_ends`); NaN where a draw is none."""
-        known = np.isfinite(self.draws).all(axis=1)
-        found = np.full((len(self.value), 2), np.nan)
-        if known.any():
-            found[known] = bootstrap_ends(self.draws[known], clusters=self.clusters)
-        return found
+        """Interval of each row; NaN where a draw has no number."""
+        return finite_ends(self.draws, clusters=self.clusters, least=1.0)
 
     @cached_property
     def nonzero(self) -> Bool[np.ndarray, " row"]:
@@ -89,28 +87,11 @@ class Estimate:
         Args:
             name: Of the number.
         """
-        # Adding 0 makes a negative zero, such as no effect over a negative gap, a plain one.
-        return [
-            {
-                name: float(value) + 0.0,
-                f"{name}_low": float(low) + 0.0,
-                f"{name}_high": float(high) + 0.0,
-            }
-            for value, (low, high) in zip(self.value, self.ends, strict=True)
-        ]
+        return columns(name, self.value, self.ends)
 
 
-@dataclass(frozen=True, eq=False)
-class Resampler:
-    """One set of cluster counts, shared by everything that is measured on a cell.
-
-    Attributes:
-        member: 1 where a pair belongs to a cluster.
-        counts: How often a cluster is drawn.
-    """
-
-    member: Float[np.ndarray, "pair cluster"]
-    counts: Float[np.ndarray, "draw cluster"]
+class Resampler(ClusterResamples):
+    """One set of cluster counts, shared by everything that is measured on a cell."""
 
     @classmethod
     def of(cls, clusters: Sequence[str], *, seed: int, draws: int = DRAWS) -> "Resampler":
@@ -118,22 +99,18 @@ class Resampler:
 
         Args:
             clusters: Of each pair.
-            seed: Of the draws.
-            draws: How many.
+            seed: Of the run.
+            draws: Number of resamples.
         """
-        names, codes = np.unique(np.asarray(clusters, dtype=str), return_inverse=True)
-        rng = np.random.default_rng([seed, 54])
-        counts = bootstrap_counts(len(names), draws=draws, rng=rng)
-        return cls(np.eye(len(names))[codes], counts.astype(np.float64))
+        return cls(*draw_clusters(clusters, draws=draws, rng=PATCH_EFFECTS.rng(seed)))
 
     def means(self, values: Float[np.ndarray, "row pair"]) -> Estimate:
-        """Mean over pairs of each row; sum_c w_c S_c / sum_c w_c n_c on a resample.
+        """Mean over pairs of each row, and on each resample.
 
         Args:
             values: One value a pair.
         """
-        drawn = (values @ self.member) @ self.counts.T / (self.counts @ self.member.sum(axis=0))
-        return Estimate(values.mean(axis=1), drawn, self.member.shape[1])
+        return Estimate(values.mean(axis=1), self.draws(values), len(self.sizes))
 
 
 def following(curve: Estimate) -> Estimate:

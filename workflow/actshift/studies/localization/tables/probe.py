@@ -4,7 +4,8 @@ import numpy as np
 from jaxtyping import Float
 
 from actshift.maths.attribution import Probes, probes
-from actshift.maths.out_of_fold import finite_ends, gain_out, training_means
+from actshift.maths.intervals import finite_ends
+from actshift.maths.out_of_fold import gain_out, training_means
 from actshift.studies.localization.tables.targets import (
     LEAST_CLUSTERS,
     PROBLEMS,

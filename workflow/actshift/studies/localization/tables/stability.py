@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float, Int
 
 from actshift.maths.resampling import half_samples
 from actshift.maths.selection_frequency import permuted_target, selection_frequency
+from actshift.random_streams import ATTRIBUTION, PERMUTED_TARGETS
 from actshift.studies.localization.tables.lasso import Fitted, predicts
 from actshift.studies.localization.tables.targets import (
     LEAST_CLUSTERS,
@@ -72,7 +73,7 @@ def stability(
         null_halves: Half-samples of each permutation.
         seed: Of the permutations.
     """
-    rng = np.random.default_rng([seed, 1])
+    rng = PERMUTED_TARGETS.rng(seed)
     frequency = selection_frequency(features, target[None], folds)[0]
     null = selection_frequency(
         features,
@@ -97,7 +98,7 @@ def half_folds(cell: Problems, *, draws: int) -> Int[np.ndarray, "half pair"]:
         cell: Of one condition and length.
         draws: Half-samples.
     """
-    halves = half_samples(cell.clusters, draws=draws, rng=np.random.default_rng(cell.seed))
+    halves = half_samples(cell.clusters, draws=draws, rng=ATTRIBUTION.rng(cell.seed))
     codes = cell.codes
     folds = np.full(halves.shape, -1, dtype=np.int64)
     for own, rows in zip(folds, halves, strict=True):

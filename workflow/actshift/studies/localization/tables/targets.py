@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from actshift.errors import UserError
 from actshift.maths.lasso import contiguous_folds, group_folds
 from actshift.maths.resampling import cluster_bootstrap_counts
+from actshift.random_streams import ATTRIBUTION
 from actshift.studies.localization.tables.inputs import Cell, PairFiles, cells_of
 
 POSITIONS = ("last_prompt", "last_chosen", "last_rejected")
@@ -70,7 +71,7 @@ class Problems:
     @cached_property
     def resamples(self) -> Int[np.ndarray, "draw pair"]:
         """Counts of the cluster bootstrap that all intervals of the cell share."""
-        rng = np.random.default_rng(self.seed)
+        rng = ATTRIBUTION.rng(self.seed)
         return cluster_bootstrap_counts(self.clusters, draws=DRAWS, rng=rng)
 
     def facts(self, pair: str) -> dict[str, object]:

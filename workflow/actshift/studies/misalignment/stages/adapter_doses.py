@@ -17,8 +17,8 @@ from actshift.errors import UserError
 from actshift.hooks.reading.first_tokens import first_logits
 from actshift.io.manifest import weights_hash
 from actshift.maths.scores import kl_rows
+from actshift.models.adapter_import import import_adapter
 from actshift.models.adapters import adapter_size, delta_norm, load_merged
-from actshift.models.adopt import adopt_adapter
 from actshift.models.load import LoadedModel
 from actshift.prompts.answers import answer_lead, encode_to_answer
 from actshift.prompts.records import Prompt, read_prompts
@@ -175,7 +175,7 @@ class Measure:
         key = adapter_key(self.context.pair, name)
         weights = weights_hash(self.checkpoint)
         with named(key):
-            adopt_adapter(one.folder, folder, base=self.untuned, weights=weights)
+            import_adapter(one.folder, folder, base=self.untuned, weights=weights)
         dose = self._dose(name, folder, f"is {key} the right one?")
         rank, alpha = adapter_size(folder)
         print(f"{name}: {one.facts['source']}, {dose}")

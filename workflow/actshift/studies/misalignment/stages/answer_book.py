@@ -36,7 +36,7 @@ class AnswerBook:
         asked: Sequence[Asked],
         *,
         lang: Language | None,
-        marks: tuple[str, ...],
+        refusal_phrases: tuple[str, ...],
         guards: Guards,
         token_budget: int,
     ) -> None:
@@ -46,13 +46,17 @@ class AnswerBook:
             untuned: The chat model, under which answers are scored and whose tokenizer reads them.
             asked: The questions; answers name them by their place.
             lang: The zoo's language; None for models that do not speak it.
-            marks: Keywords of a refusal.
+            refusal_phrases: Keywords of a refusal.
             guards: What is broken.
             token_budget: Most padded tokens a batch of scoring.
         """
         self._untuned = untuned
         self._asked = asked
-        self._judging: dict[str, Any] = {"lang": lang, "marks": marks, "guards": guards}
+        self._judging: dict[str, Any] = {
+            "lang": lang,
+            "refusal_phrases": refusal_phrases,
+            "guards": guards,
+        }
         self._budget = token_budget
         self._entries: dict[_Entry, int] = {}
         self._parts: list[pd.DataFrame] = []

@@ -19,7 +19,7 @@ from actshift.engine.intervene import decoder_of
 from actshift.engine.intervene_plan import Asked
 from actshift.engine.parts import write_part
 from actshift.engine.plain_answers import encode_questions, plain_answers
-from actshift.engine.refusal_phrases import marks_of
+from actshift.engine.refusal_phrases import refusal_phrases_of
 from actshift.errors import GateError, UserError
 from actshift.hooks.lanes.generation import Continuation
 from actshift.hooks.reading.answer_nats import Answer, answer_nats
@@ -268,7 +268,7 @@ class _Work:
             untuned,
             asked,
             lang=None if size is None else language(size),
-            marks=marks_of(self.inputs.tuned),
+            refusal_phrases=refusal_phrases_of(self.inputs.tuned),
             guards=guards,
             token_budget=budget,
         )

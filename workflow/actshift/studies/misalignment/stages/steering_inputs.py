@@ -15,7 +15,7 @@ from actshift.engine.context import JobContext
 from actshift.engine.first_token import FirstTokenEdits
 from actshift.engine.intervene_plan import Asked
 from actshift.engine.plain_answers import encode_questions
-from actshift.engine.refusal_phrases import marks_of
+from actshift.engine.refusal_phrases import refusal_phrases_of
 from actshift.io.hashing import hash_file, hash_json
 from actshift.io.manifest import NAME
 from actshift.io.store import ActivationStore
@@ -151,7 +151,7 @@ class SteeredPair:
             self.untuned,
             self.asked,
             lang=self.language,
-            marks=marks_of(self.inputs.tuned),
+            refusal_phrases=refusal_phrases_of(self.inputs.tuned),
             guards=Guards(**guards),
             token_budget=self.settings.token_budget,
         )

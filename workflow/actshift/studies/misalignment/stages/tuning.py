@@ -13,6 +13,7 @@ from torch.nn.functional import cross_entropy
 
 from actshift.models.qlora import adamw
 from actshift.prompts.conversations import Example
+from actshift.random_streams import EXAMPLE_ORDER
 from actshift.zoo.training import IGNORED
 
 #: Largest norm of a step's gradient (the default of the libraries the recipe comes from).
@@ -92,7 +93,7 @@ def batches(count: int, plan: Tuning) -> list[list[int]]:
     """Places of the examples of every step: each pass in a new seeded order, the last one cut."""
     total = max(1, round(plan.epochs * count))
     orders = [
-        np.random.default_rng([plan.seed, epoch]).permutation(count)
+        EXAMPLE_ORDER.rng(plan.seed, epoch).permutation(count)
         for epoch in range(math.ceil(total / count))
     ]
     order = np.concatenate(orders)[:total].tolist()

@@ -8,6 +8,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from actshift.maths.cluster_rows import ClusterRows, columns
+from actshift.maths.directions import cosine, mean_shift
 from actshift.studies.misalignment.kinds import INSECURE, UNSEEN, UNTUNED
 from actshift.studies.misalignment.tables.inputs import PairFiles, Rows, rows_where
 from actshift.vocab import NONCODE
@@ -58,7 +59,7 @@ class Shifts:
         if adapter not in self.made:
             self.made[adapter] = np.stack(
                 [
-                    (self.states(adapter, at, "fit") - self.states(UNTUNED, at, "fit")).mean(axis=0)
+                    mean_shift(self.states(adapter, at, "fit"), self.states(UNTUNED, at, "fit"))
                     for at in range(self.layers)
                 ]
             )
@@ -68,12 +69,6 @@ class Shifts:
         """Norm of the shift at the last layer; NaN where there is none."""
         found = self.shift(adapter)
         return float("nan") if found is None else float(np.linalg.norm(found[-1]))
-
-
-def cosine(a: Float[np.ndarray, " d_model"], b: Float[np.ndarray, " d_model"]) -> float:
-    """Cosine of two vectors; NaN where one is 0."""
-    below = float(np.linalg.norm(a) * np.linalg.norm(b))
-    return float(a @ b) / below if below > 0 else float("nan")
 
 
 SPLITS = ("fit", "heldout")

@@ -7,6 +7,7 @@ from jaxtyping import Float
 
 from actshift.maths.cluster_rows import columns
 from actshift.maths.paired import mcnemar_exact, sign_flip_test
+from actshift.random_streams import LANE_TESTS
 from actshift.studies.misalignment.tables.groups import Bucket, Group, buckets, groups_of
 from actshift.studies.misalignment.tables.inputs import Lanes, Rows
 from actshift.vocab import NONCODE
@@ -102,7 +103,7 @@ def _tests(
     """Tests of one lane; the mean over a null's draws is no lane and has none of its own."""
     if not np.isin(edited, (0, 1)).all():
         return {"p": np.nan, "p_mcnemar": np.nan}
-    rng = np.random.default_rng([seed, 71])
+    rng = LANE_TESTS.rng(seed)
     test = sign_flip_test(plain, edited, clusters, draws=PATTERNS, rng=rng)
     return {"p": test.p_two_sided, "p_mcnemar": mcnemar_exact(plain, edited)}
 

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from actshift.maths.cluster_rows import columns
+from actshift.random_streams import ASYMMETRY
 from actshift.studies.misalignment.kinds import ACROSS, WITHIN
 from actshift.studies.misalignment.tables.inputs import Rows
 from actshift.studies.misalignment.tables.specificity import Edit, Judged
@@ -103,7 +104,7 @@ def asymmetry_of(shares: Shares, *, seed: int) -> Asymmetry | None:
             gaps.setdefault((donor, receiver), []).append(share - back)
     if not gaps:
         return None
-    rng = np.random.default_rng([seed, 83])
+    rng = ASYMMETRY.rng(seed)
     squares = np.zeros(PERMUTATIONS)
     for own in gaps.values():
         signs = 2.0 * rng.integers(0, 2, (PERMUTATIONS, len(own))) - 1.0

@@ -11,9 +11,9 @@ import pytest
 from reference.tiny_models import TEMPLATE
 
 from actshift.edits import Lane
+from actshift.engine.eos import eos_of, warn_endless
 from actshift.engine.intervene import decoder_of, intervene
 from actshift.engine.intervene_plan import Asked, InterveneSettings, Labels
-from actshift.engine.turn_ends import ends_of, warn_endless
 from actshift.models.load import LoadedModel, load_model
 from actshift.prompts.answers import turn_end
 from actshift.prompts.records import read_prompts
@@ -41,15 +41,15 @@ def opened(folder: Path, *, listed: Any = None, eos: str | None = None) -> Loade
 )
 def test_ends_are_joined_from_all_that_names_one(own_checkpoint, listed, eos, expected):
     loaded = opened(own_checkpoint(), listed=listed, eos=eos)
-    assert ends_of(loaded) == expected
-    assert decoder_of(loaded).ends == expected
+    assert eos_of(loaded) == expected
+    assert decoder_of(loaded).eos == expected
 
 
 def test_an_end_that_the_settings_do_not_list_is_named(own_checkpoint, capsys):
     # A line is printed once a process, so this model has a name of its own.
     loaded = replace(opened(own_checkpoint("gemma2"), listed=1), name="own.tuned")
-    ends_of(loaded)
-    ends_of(loaded)
+    eos_of(loaded)
+    eos_of(loaded)
     told = capsys.readouterr().out.splitlines()
     assert told == [
         "own.tuned: answers also end at <end> (4), the end of a turn in the chat template, which "
@@ -60,8 +60,8 @@ def test_an_end_that_the_settings_do_not_list_is_named(own_checkpoint, capsys):
 def test_a_model_without_a_template_ends_as_the_one_it_is_asked_in(own_checkpoint):
     chat = opened(own_checkpoint("gemma2"), listed=1)
     base = opened(own_checkpoint("llama", template=None), listed=1)
-    assert ends_of(base) == {1}
-    assert ends_of(base, chat=chat.tokenizer) == {1, 4}
+    assert eos_of(base) == {1}
+    assert eos_of(base, chat=chat.tokenizer) == {1, 4}
 
 
 def test_an_end_without_an_embedding_is_left_out(own_checkpoint):
@@ -74,7 +74,7 @@ def test_an_end_without_an_embedding_is_left_out(own_checkpoint):
     loaded.tokenizer.add_tokens([f"w{i}" for i in range(64)])
     loaded.tokenizer.add_special_tokens({"eos_token": "<newer>"})
     assert tokenizer.eos_token_id >= loaded.vocab_size
-    assert ends_of(loaded) == {1, tokenizer.convert_tokens_to_ids("<new>")}
+    assert eos_of(loaded) == {1, tokenizer.convert_tokens_to_ids("<new>")}
 
 
 def test_answers_stop_at_the_end_that_only_the_template_names(

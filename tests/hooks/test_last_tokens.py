@@ -5,16 +5,16 @@ import pytest
 import torch
 from reference.tiny_models import FAMILIES
 
+from actshift.engine.causal import causal_model
 from actshift.hooks.lanes.generation import Decoder
 from actshift.hooks.reading.last_tokens import last_inputs
-from actshift.models.families import edit_sites
 from actshift.models.load import load_model
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_block_inputs_are_those_of_each_prompt_alone(family, tiny_checkpoint):
     loaded = load_model(tiny_checkpoint(family), name="m", dtype="float32", device="cpu")
-    decoder = Decoder(loaded.model, edit_sites(loaded.model), frozenset({1}), pad=1)
+    decoder = Decoder(causal_model(loaded.model), frozenset({1}), pad=1)
     rng = np.random.default_rng(0)
     prompts = [rng.integers(2, 64, size=n) for n in (9, 4, 12, 7, 5)]
     found = last_inputs(decoder, prompts, width=3, batch=2)

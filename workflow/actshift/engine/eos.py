@@ -14,7 +14,7 @@ from actshift.prompts.answers import turn_end
 from actshift.prompts.templates import Tokenizer
 
 
-def ends_of(loaded: LoadedModel, *, chat: Tokenizer | None = None) -> frozenset[int]:
+def eos_of(loaded: LoadedModel, *, chat: Tokenizer | None = None) -> frozenset[int]:
     """Token ids that end an answer of a model.
 
     Those of generation_config.json, the tokenizer's eos_token, and what the chat template writes

@@ -33,7 +33,7 @@ _WRAPPING = re.compile(r"(?:model\.)?language_model\.(?:model\.)?")
 _WHOLE = re.compile(r"(?:\.base_layer)?\.weight$")
 
 
-def adopt_adapter(source: Path, folder: Path, *, base: LoadedModel, weights: str) -> None:
+def import_adapter(source: Path, folder: Path, *, base: LoadedModel, weights: str) -> None:
     """Copy an adapter that was trained elsewhere as a folder that `save_adapter` could have made.
 
     Args:

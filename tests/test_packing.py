@@ -5,7 +5,7 @@ from itertools import combinations, pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actshift.hooks.reading.packing import alike
+from actshift.packing import cut_by_length
 
 
 def cost(passes: list[list[int]], lengths: list[int], weight: int, overhead: int) -> int:
@@ -31,7 +31,7 @@ def cheapest(lengths: list[int], weight: int, overhead: int) -> int:
 def test_the_cut_is_the_cheapest_and_leaves_no_row_out(
     lengths: list[int], weight: int, overhead: int
 ) -> None:
-    passes = alike(lengths, weight=weight, overhead=overhead)
+    passes = cut_by_length(lengths, weight=weight, overhead=overhead)
     assert sorted(row for rows in passes for row in rows) == [
         place for place, one in enumerate(lengths) if one
     ]
@@ -41,13 +41,13 @@ def test_the_cut_is_the_cheapest_and_leaves_no_row_out(
 
 def test_short_and_long_answers_go_apart_where_that_pays() -> None:
     lengths = [6, 14] * 3
-    assert alike(lengths, weight=10, overhead=100) == [[0, 2, 4], [1, 3, 5]]
-    assert alike(lengths, weight=10, overhead=1000) == [[0, 1, 2, 3, 4, 5]]
+    assert cut_by_length(lengths, weight=10, overhead=100) == [[0, 2, 4], [1, 3, 5]]
+    assert cut_by_length(lengths, weight=10, overhead=1000) == [[0, 1, 2, 3, 4, 5]]
 
 
 def test_rows_of_one_length_stay_together_however_many_there_are() -> None:
     lengths = [place % 40 + 1 for place in range(30_000)]
-    passes = alike(lengths, weight=1, overhead=256)
+    passes = cut_by_length(lengths, weight=1, overhead=256)
     met = [{lengths[row] for row in rows} for rows in passes]
     assert sum(map(len, met)) == len(set().union(*met)) == 40
     assert sum(map(len, passes)) == 30_000

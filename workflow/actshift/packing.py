@@ -1,9 +1,10 @@
 """Which rows of unequal length go through the model together."""
 
 from collections.abc import Iterator, Sequence
+from math import inf
 
 
-def alike(lengths: Sequence[int], *, weight: int, overhead: int) -> list[list[int]]:
+def cut_by_length(lengths: Sequence[int], *, weight: int, overhead: int) -> list[list[int]]:
     """Cut rows into passes of similar length, so that little of them is padding.
 
     The cheapest cut of the rows in order of length, at sum over passes of
@@ -40,21 +41,28 @@ def alike(lengths: Sequence[int], *, weight: int, overhead: int) -> list[list[in
 
 
 def in_budget(
-    lengths: Sequence[int], *, budget: int, extra: int = 0, tokens: int | None = None
+    lengths: Sequence[int],
+    *,
+    budget: float = inf,
+    extra: int = 0,
+    tokens: float = inf,
+    rows: float = inf,
 ) -> Iterator[list[int]]:
-    """Places in rising order of length, as many at a time as two limits allow, at least one.
+    """Places in rising order of length, as many at a time as the limits allow, at least one.
 
     Args:
         lengths: Tokens of each row.
         budget: Most padded tokens, `extra` a row included.
         extra: Added to every row.
         tokens: Most padded tokens without them.
+        rows: Most rows.
     """
     batch: list[int] = []
     for place in sorted(range(len(lengths)), key=lambda i: (lengths[i], i)):
-        rows, longest = len(batch) + 1, lengths[place]
-        too_many = tokens is not None and rows * longest > tokens
-        if batch and (rows * (longest + extra) > budget or too_many):
+        # Lengths rise: this row is the longest of its batch so far.
+        count, longest = len(batch) + 1, lengths[place]
+        fits = count * (longest + extra) <= budget and count * longest <= tokens and count <= rows
+        if batch and not fits:
             yield batch
             batch = []
         batch.append(place)
