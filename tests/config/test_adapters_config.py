@@ -68,7 +68,7 @@ def with_adapters(**changes: object) -> Plan:
         ),
     ],
 )
-def test_a_mistake_in_study_b_is_one_line(call: Callable[[], object], part: str) -> None:
+def test_a_mistake_in_misalignment_is_one_line(call: Callable[[], object], part: str) -> None:
     with pytest.raises(UserError) as caught:
         call()
     assert part in str(caught.value)

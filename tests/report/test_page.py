@@ -129,7 +129,7 @@ def test_localization_alone_is_a_whole_page(tmp_path: Path) -> None:
     assert "tables/localization/summary.csv" in section
 
 
-def test_study_b_alone_is_a_whole_page_after_localization(tmp_path: Path) -> None:
+def test_misalignment_alone_is_a_whole_page_after_localization(tmp_path: Path) -> None:
     run = with_figures(
         write_run(tmp_path / "run", misalignment_tables(("llama", "qwen"))),
         studies=["misalignment"],
@@ -150,7 +150,7 @@ def test_study_b_alone_is_a_whole_page_after_localization(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("judge", "shown"), [({"endpoint": "http://127.0.0.1:9/v1"}, True), ({"endpoint": None}, False)]
 )
-def test_what_a_chat_judge_said_of_study_b_is_shown_where_one_is_asked(
+def test_what_a_chat_judge_said_of_misalignment_is_shown_where_one_is_asked(
     tmp_path: Path, judge: dict, shown: bool
 ) -> None:
     """A table that lies there without an endpoint is of an earlier run."""
