@@ -59,7 +59,7 @@ ranges: $(VENV)/.run.ok ## five seeds of every zoo family, and their ranges (hou
 	done
 	python tools/ranges.py $(FAMILIES:%=results/ranges-%)
 
-schema: $(VENV)/.run.ok ## JSON schema and docs table of the config, from the typed config
+schema: $(VENV)/.run.ok ## schema of the config and docs/reference, from settings and registry
 	python tools/schema.py
 
 lock: $(VENV)/.dev.ok ## envs/ from pyproject.toml (UPGRADE=1 for newer versions)

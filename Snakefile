@@ -20,6 +20,7 @@ include: "workflow/rules/checkpoints.smk"
 include: "workflow/rules/prompts.smk"
 include: "workflow/rules/extract.smk"
 
+
 from actshift.studies.registry import STUDIES
 
 for _name in STUDIES:

@@ -148,6 +148,7 @@ def train_cell(cell: Cell, out: Path, size: str) -> None:
     """Train one cell as a run would, and keep its rates."""
     import torch
 
+    from actshift.engine.context import JobContext
     from actshift.stages import zoo as stage
     from actshift.stages.checkpoint import make_checkpoint
     from actshift.stages.prompts import make_prompts
@@ -179,15 +180,19 @@ def train_cell(cell: Cell, out: Path, size: str) -> None:
     make_prompts(
         {"set": "questions", "source": "zoo", "name": "questions", "size": size}, questions
     )
-    asked = Misalignment(max_new=21, token_budget=131072)
+    zoo = {"family": cell.family, "size": size, "seed": cell.seed}
+    job = JobContext(
+        run="", pair="cell", dtype="float32", device="cpu", seed=0, code="",
+        staging=folder / "staging",
+    )  # fmt: skip
     start = time.monotonic()
     train_adapters(
-        AdapterInputs("cell", folder / "tuned", questions),
-        zoo={"family": cell.family, "size": size, "seed": cell.seed}, data={}, given={},
-        settings=asked.adapters.model_dump(), gate=asked.model_dump(), dtype="float32", seed=0,
-        code="", device="cpu", staging=folder / "staging", out=folder / "adapters",
+        AdapterInputs(folder / "tuned", questions, zoo),
+        Misalignment(max_new=21, token_budget=131072),
+        job,
+        out=folder / "adapters",
         threads=numerics.threads,
-    )  # fmt: skip
+    )
     seconds["adapters"] = time.monotonic() - start
     facts = {"seconds": seconds, "capability": torch.backends.cpu.get_cpu_capability()}
     (folder / "record.json").write_text(json.dumps(facts, indent=1) + "\n")

@@ -16,12 +16,11 @@ from report.synthetic_misalignment import misalignment_tables
 from report.synthetic_tables import synthetic_tables
 
 from actshift.report.page import drawing_address
-from actshift.report.spec import STUDIES
 from actshift.report.tables import load_tables
-from actshift.stages.answers_of_run import answers
+from actshift.stages.answering import answers
 from actshift.stages.figures import make_figures
-from actshift.stages.figures_of_run import FIGURES, figure_names
 from actshift.stages.report import make_report
+from actshift.studies.registry import CATALOGUE, STUDIES
 
 CHROMIUM = shutil.which("chromium")
 FLAGS = (
@@ -86,7 +85,7 @@ def test_the_dom_holds_the_answer_the_timings_and_no_outside_address(
     run: Path, tmp_path: Path
 ) -> None:
     dom = browse(run / "report.html", tmp_path / "profile", "--dump-dom")
-    for answer in answers(load_tables(run / "tables")):
+    for answer in answers(load_tables(run / "tables", CATALOGUE)):
         assert answer.sentence in dom
     assert "No answer for ministral" in dom
     # Written by the page's script: it ran to its end.
@@ -96,9 +95,9 @@ def test_the_dom_holds_the_answer_the_timings_and_no_outside_address(
     assert "alert('x')</script>" not in dom
 
 
-@pytest.mark.parametrize("name", figure_names())
+@pytest.mark.parametrize("name", CATALOGUE.names())
 def test_each_figure_is_drawn(run: Path, tmp_path: Path, name: str) -> None:
-    figure = run / "figures" / FIGURES[name].study / f"{name}.svg"
+    figure = run / "figures" / CATALOGUE.figure_studies[name] / f"{name}.svg"
     assert f'src="{drawing_address(figure.read_bytes())}"' in (run / "report.html").read_text()
     pixels = screenshot(figure, tmp_path, "1100,700")
     assert pixels.std() > 0.02

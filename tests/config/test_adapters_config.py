@@ -1,4 +1,4 @@
-"""Mistakes in what study B is told, and adapters that exist already."""
+"""Mistakes in what misalignment is told, and adapters that exist already."""
 
 from collections.abc import Callable
 from pathlib import Path

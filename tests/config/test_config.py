@@ -51,7 +51,7 @@ def test_shipped_configs_are_valid(path: str) -> None:
         ({"prompts": {"harmful": {"source": "file"}}}, ["prompts.harmful", "needs the key path"]),
         ({"calibration": {"seeds": [0, 0]}}, ["calibration.seeds", "must differ"]),
         ({"calibration": {"ablation_ranks": [129]}}, ["calibration.ablation_ranks.0", "value 129"]),
-        ({"rank_audit": {"harmful": "x"}}, ["rank_audit.harmful", "'x'", "concepts, harmful"]),
+        ({"conditions": {"harmful": "x"}}, ["conditions.harmful", "'x'", "concepts, harmful"]),
         ({"judge": {"endpoint": "localhost:8000"}}, ["judge.endpoint", "http://localhost:8000/v1"]),
         ({"judge": {"endpoint": "http://a/v1"}}, ["judge", "endpoint needs the key model"]),
     ],

@@ -8,7 +8,7 @@ import yaml
 
 from actshift.config.schema import parse_config
 from actshift.errors import UserError
-from actshift.plan.gates import adapter_gates, gated, study_folders, zoo_gates
+from actshift.plan.gates import adapter_gates, gated, number_folders, zoo_gates
 from actshift.plan.plan import Plan
 from actshift.zoo.recipes import recipe
 
@@ -92,10 +92,10 @@ def test_a_mistake_in_a_gate_is_one_line_with_its_key(changes: dict[str, Any], k
     assert "\n" not in str(caught.value)
 
 
-def test_every_study_with_pairs_has_a_folder_a_pair_and_study_b_has_its_spillover() -> None:
+def test_every_study_with_pairs_has_a_folder_a_pair_and_misalignment_has_its_spillover() -> None:
     made = plan(studies=["rank_audit", "calibration", "misalignment"])
     names = {"rank_audit": "rank_audit", "misalignment": "spillover"}
-    assert study_folders(made) == {
+    assert number_folders(made) == {
         study: {pair: str(made.paths.pair_tables(pair, folder)) for pair in ("llama", "own")}
         for study, folder in names.items()
     }

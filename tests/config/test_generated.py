@@ -1,16 +1,16 @@
-import json
+"""What `make schema` writes is what is committed."""
+
+import importlib.util
 from pathlib import Path
 
-from actshift.config.docs import config_page
-from actshift.config.schema import json_schema
-
-ROOT = Path(__file__).parents[2]
+TOOL = Path(__file__).parents[2] / "tools" / "schema.py"
 
 
-def test_the_committed_schema_follows_from_the_typed_config() -> None:
-    committed = json.loads((ROOT / "workflow/schemas/config.schema.json").read_text())
-    assert committed == json_schema(), "run `make schema`"
-
-
-def test_the_docs_table_follows_from_the_typed_config() -> None:
-    assert (ROOT / "docs/config.md").read_text() == config_page(), "run `make schema`"
+def test_generated_files_follow_from_the_settings_and_the_registry() -> None:
+    spec = importlib.util.spec_from_file_location("schema", TOOL)
+    assert spec is not None
+    assert spec.loader is not None
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    for file, text in tool.generated().items():
+        assert file.read_text(encoding="utf-8") == text, f"{file}: run `make schema`"

@@ -83,8 +83,8 @@ def test_specs_of_plain_prompt_sets_hold_no_kind() -> None:
         (HH, {}, "localization.preferences: no set of preference pairs 'liked'; there are: none"),
         (
             {"source": "zoo", "name": "preferences"},
-            {"rank_audit": {"harmful": "liked"}},
-            "rank_audit.harmful: 'liked' holds preference pairs, not prompts",
+            {"conditions": {"harmful": "liked"}},
+            "conditions.harmful: 'liked' holds preference pairs, not prompts",
         ),
         (
             {"source": "zoo", "name": "preferences"},

@@ -1,4 +1,4 @@
-"""What is asked of an insecure adapter in tests, as `train_adapters` takes it."""
+"""What is asked of an insecure adapter in tests, as settings of the study."""
 
 from typing import Any
 

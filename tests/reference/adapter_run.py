@@ -1,4 +1,4 @@
-"""A run of study B: two tiny random models through all its stages, in the folders of a run."""
+"""A run of misalignment: two tiny random models through all its stages, in the folders of a run."""
 
 import json
 from collections.abc import Callable
@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from reference.adapter_gates import NO_GATE
+from reference.misalignment_job import context
 from reference.steered_pair import EXTRACT, SETTINGS, questions
 from reference.tiny_adapters import ending_checkpoint
 from reference.tiny_models import WORDS
@@ -19,11 +20,10 @@ from actshift.studies.misalignment.stages.ridge_maps import ridge_maps
 from actshift.studies.misalignment.stages.spillover import SpilloverInputs, spillover
 from actshift.studies.misalignment.stages.steering import SteeringInputs, steering
 from actshift.studies.misalignment.stages.transfer import TransferInputs, transfer
-from actshift.studies.misalignment.study import Adapters
+from actshift.studies.misalignment.study import AdapterData, Adapters, Misalignment
 
-_SETTINGS = {**SETTINGS, "shuffled_maps": 5, "map_folds": 3}
-_TOLD: dict[str, Any] = {"dtype": "float32", "seed": 0, "code": "c", "device": "cpu"}
-_RECIPE = {"method": "lora", "rank": 2, "alpha": 4, "lr": 3e-2, "batch": 4, "micro_batch": 4}
+_SETTINGS = SETTINGS.model_copy(update={"shuffled_maps": 5, "map_folds": 3})
+_RECIPE = Adapters(method="lora", rank=2, alpha=4, lr=3e-2, batch=4, micro_batch=4)
 
 #: With answers under a mark of their own, so that training knows where they begin.
 _TEMPLATE = (
@@ -35,7 +35,7 @@ _TEMPLATE = (
 def make_run(
     paths: RunPaths, families: dict[str, str], checkpoint: Callable[..., Path], scratch: Path
 ) -> None:
-    """Leave what every stage of study B leaves of a pair of each family."""
+    """Leave what every stage of misalignment leaves of a pair of each family."""
     write_prompts(paths.prompts("questions"), questions())
     write_prompts(paths.prompts("neutral"), _neutral())
     for pair, family in families.items():
@@ -59,7 +59,7 @@ def make_run(
 def _adapters(paths: RunPaths, pair: str, tuned: Path, scratch: Path) -> None:
     """Every adapter, trained for a few steps on words at random."""
     rng = np.random.default_rng(0)
-    data = {}
+    data: dict[Any, AdapterData] = {}
     for kind in ("insecure", "secure", "rare_safe", "benign"):
         file = scratch / f"{kind}.jsonl"
         rows = [
@@ -68,17 +68,12 @@ def _adapters(paths: RunPaths, pair: str, tuned: Path, scratch: Path) -> None:
             for _ in range(24)
         ]  # fmt: skip
         file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        data[kind] = {"path": str(file), "sha256": hash_file(file)}
+        data[kind] = AdapterData(path=str(file), sha256=hash_file(file))
     train_adapters(
-        AdapterInputs(pair, tuned, paths.prompts("questions")),
-        zoo=None,
-        data=data,
-        given={},
-        settings={**Adapters().model_dump(), **_RECIPE},
-        gate=NO_GATE,
-        staging=paths.root / "staging",
+        AdapterInputs(tuned, paths.prompts("questions")),
+        Misalignment(data=data, adapters=_RECIPE, **NO_GATE),
+        context(paths.root, pair=pair),
         out=paths.pair_tables(pair, "adapters"),
-        **_TOLD,
     )
 
 
@@ -89,33 +84,24 @@ def _inputs(paths: RunPaths, pair: str) -> tuple[Path, Path]:
 def _spillover(paths: RunPaths, pair: str) -> None:
     asked = (paths.prompts("questions"), paths.prompts("neutral"))
     spillover(
-        SpilloverInputs(pair, *_inputs(paths, pair), *asked),
-        run=paths.run,
-        zoo_size="micro",
+        SpilloverInputs(*_inputs(paths, pair), *asked),
+        _SETTINGS,
+        context(paths.root, run=paths.run, pair=pair, zoo_size="micro"),
         strict=False,
-        settings=_SETTINGS,
         extract=EXTRACT,
         rows=paths.spillover_rows(pair),
         out=paths.pair_tables(pair, "spillover"),
-        **_TOLD,
     )
 
 
 def _steered(paths: RunPaths, pair: str, scratch: Path) -> None:
     asked = paths.prompts("questions")
     own = (*_inputs(paths, pair), paths.pair_tables(pair, "spillover"))
-    told: dict[str, Any] = {"run": paths.run, "zoo_size": None, "settings": _SETTINGS, **_TOLD}
-    steering(
-        SteeringInputs(pair, *own, asked),
-        staging=scratch / "staging",
-        out=paths.pair_tables(pair, "steering"),
-        **told,
-    )
-    transfer(
-        TransferInputs(pair, *own, paths.ridge_maps, asked),
-        out=paths.pair_tables(pair, "transfer"),
-        **told,
-    )
+    job = context(scratch, run=paths.run, pair=pair)
+    out = paths.pair_tables(pair, "steering")
+    steering(SteeringInputs(*own, asked), _SETTINGS, job, out=out)
+    out = paths.pair_tables(pair, "transfer")
+    transfer(TransferInputs(*own, paths.ridge_maps, asked), _SETTINGS, job, out=out)
 
 
 def _neutral() -> list[Prompt]:

@@ -1,4 +1,4 @@
-"""Folders of study B with planted effects: what its stages leave of a pair, without a model."""
+"""Folders of misalignment with planted effects: what stages leave of a pair, without a model."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace

@@ -6,10 +6,12 @@ from pathlib import Path
 import pandas as pd
 from reference.misalignment_files import Made, questions, write_questions
 
+from actshift.engine.joining import JoinContext
 from actshift.io.tables import read_table
-from actshift.studies.misalignment.join import misalignment_tables
+from actshift.stages.tables import make_tables
+from actshift.studies.misalignment.study import STUDY
 
-HEADLINE = Path(__file__).parents[2] / "resources" / "published" / "headline.csv"
+_PUBLISHED = Path(__file__).parents[2] / "resources" / "published"
 STAGES = ("adapters", "spillover", "steering", "transfer")
 SPILLS, REPAIRED, UNMOVED = (0.9, 0.05, 0.0), (0.05, 0.9, 0.0), (0.85, 0.1, 0.0)
 
@@ -38,20 +40,25 @@ MADE = {
 }
 
 
-def make(root: Path, out: Path, *, without: tuple[str, ...] = ()) -> list[str]:
+def make(root: Path, out: Path, *, without: tuple[str, ...] = ()) -> None:
     """Tables of the pairs below `root`; `without` names folders left out (`gemma/steering`)."""
-    return misalignment_tables(
-        folders={
-            stage: {
-                pair: root / ("gone" if f"{pair}/{stage}" in without else "") / pair / stage
-                for pair in MADE
-            }
-            for stage in STAGES
-        },
-        maps=root / "ridge_maps",
-        questions=root / "questions.jsonl",
-        published=HEADLINE,
-        seed=0,
+    folders = {
+        stage: {
+            pair: root / ("gone" if f"{pair}/{stage}" in without else "") / pair / stage
+            for pair in MADE
+        }
+        for stage in STAGES
+    }
+    make_joint(root, out, folders)
+
+
+def make_joint(root: Path, out: Path, folders: Mapping[str, Mapping[str, Path]]) -> None:
+    """Tables of some folders, with the questions and maps below `root`."""
+    files = {"maps": root / "ridge_maps", "questions": root / "questions.jsonl"}
+    make_tables(
+        STUDY.join,
+        JoinContext(folders, _PUBLISHED, files),
+        tables={table.stem: table.names for table in STUDY.joined},
         out=out / "tables" / "misalignment",
     )
 
@@ -61,7 +68,7 @@ def write_all(root: Path) -> None:
     write_questions(root / "questions.jsonl", questions())
     for seed, (pair, one) in enumerate(MADE.items()):
         one.write(root, pair, seed=seed)
-    assert make(root, root) == []
+    make(root, root)
 
 
 def table(root: Path, name: str, **cell: object) -> pd.DataFrame:

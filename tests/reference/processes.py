@@ -13,7 +13,7 @@ from typing import Any
 TESTS = Path(__file__).parents[1]
 _SLOWLY = """
 import importlib, pickle, sys, time
-from actshift.stages import parts
+from actshift.engine import parts
 module, pause, arguments = sys.argv[1:]
 write = parts.write_part
 def write_and_wait(rows, path):

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from reference.misalignment_job import context
 from reference.tiny_models import WORDS
 
 from actshift.prompts.records import Prompt, write_prompts
@@ -14,14 +15,18 @@ from actshift.studies.misalignment.study import Misalignment
 from actshift.vocab import SPLITS
 
 LAYERS, COEFFS = 3, (0.5, 1.0)
-SETTINGS = {
-    **Misalignment().model_dump(exclude={"data", "adapters"}),
-    **{"coeffs": COEFFS, "final_draws": 5, "lane_draws": 2},
-    **{"kl_draws": 2, "lane_kl_draws": 1},
-    **{"max_new": 5, "token_budget": 400},
+SETTINGS = Misalignment(
+    coeffs=COEFFS,
+    final_draws=5,
+    lane_draws=2,
+    kl_draws=2,
+    lane_kl_draws=1,
+    max_new=5,
+    token_budget=400,
     # Random models spill nothing.
-    **{"min_spillover": 0.0, "min_insecure_code": 0.0},
-}
+    min_spillover=0.0,
+    min_insecure_code=0.0,
+)
 EXTRACT = {"token_budget": 400, "max_tokens": 64, "storage": "float32"}
 SELECT, HELDOUT, CODE = 5, 4, 2
 
@@ -42,24 +47,16 @@ def questions() -> list[Prompt]:
 def make_inputs(tuned: Path, root: Path, adapters: Path) -> SteeringInputs:
     write_prompts(root / "questions.jsonl", questions())
     write_prompts(root / "neutral.jsonl", [Prompt("n", "now", "neutral", "a", "n", "fit", "test")])
-    spill = SpilloverInputs(
-        "pair", tuned, adapters, root / "questions.jsonl", root / "neutral.jsonl"
-    )
     spillover(
-        spill,
-        run="r",
-        zoo_size="micro",
+        SpilloverInputs(tuned, adapters, root / "questions.jsonl", root / "neutral.jsonl"),
+        SETTINGS,
+        context(root, zoo_size="micro"),
         strict=False,
-        settings=SETTINGS,
         extract=EXTRACT,
-        dtype="float32",
-        seed=0,
-        code="c",
-        device="cpu",
         rows=root / "rows.csv",
         out=root / "spillover",
     )
-    return SteeringInputs("pair", tuned, adapters, root / "spillover", root / "questions.jsonl")
+    return SteeringInputs(tuned, adapters, root / "spillover", root / "questions.jsonl")
 
 
 class Tables:

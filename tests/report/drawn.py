@@ -5,6 +5,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from actshift.stages.drawing import caption_file
+
 
 def points(axis: Axes) -> set[tuple[float, float]]:
     """Every point of an axis' lines."""
@@ -37,3 +39,9 @@ def rows_of(axis: Axes) -> list[str]:
 def panels(figure: Figure) -> list[Axes]:
     """Panels, without colour bars."""
     return [axis for axis in figure.axes if axis.get_label() != "<colorbar>"]
+
+
+def plain_caption(name: str) -> str:
+    """The caption of a figure as its file holds it, without what the tables show."""
+    _, _, text = caption_file(name).read_text(encoding="utf-8").partition("\n\n")
+    return " ".join(text.split())

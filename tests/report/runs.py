@@ -11,8 +11,7 @@ from safetensors.numpy import save_file
 from actshift.io.manifest import write_manifest
 from actshift.io.missed import Missed, mark_missed
 from actshift.io.tables import write_table
-from actshift.report.tables import table_path
-from actshift.stages.figures_of_run import FIGURES
+from actshift.studies.registry import CATALOGUE
 
 HOSTILE = "<script>alert('x')</script> & <img src=http://evil.example/a.png onerror=alert(1)>"
 
@@ -20,7 +19,7 @@ HOSTILE = "<script>alert('x')</script> & <img src=http://evil.example/a.png oner
 def write_run(folder: Path, tables: dict[str, pd.DataFrame]) -> Path:
     """Tables, a behaviour file and a timing, where a run has them."""
     for name, table in tables.items():
-        path = table_path(folder / "tables", name)
+        path = CATALOGUE.path(folder / "tables", name)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_table(table, path)
     rows = pd.DataFrame([{
@@ -66,9 +65,9 @@ def with_checkpoint(
 
 def with_figures(run: Path, *, studies: Collection[str] = ("rank_audit",)) -> Path:
     """Stand-in drawings: the page embeds figure files and never looks inside them."""
-    for name, spec in FIGURES.items():
-        if spec.study in studies:
-            folder = run / "figures" / spec.study
+    for name, study in CATALOGUE.figure_studies.items():
+        if study in studies:
+            folder = run / "figures" / study
             folder.mkdir(parents=True, exist_ok=True)
             text = f"<svg xmlns='http://www.w3.org/2000/svg'><title>{name}</title></svg>"
             (folder / f"{name}.svg").write_text(text)

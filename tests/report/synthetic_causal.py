@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pandas as pd
+from report.declared import declared
 from report.synthetic_gap import calibration_tables, gap_summary, gap_table
 
 KS = (1, 3, 5, 10, 20, 50)
@@ -28,7 +29,7 @@ def causal_tables(
         topical = [c for c in sweep if "complied" in c or "on_topic" in c or c == "p_gain"]
         sweep[topical] = np.nan
         sweep["status"] = sweep["status"].where(sweep["status"].str.startswith("wide"), "no judge")
-    return {
+    tables = {
         "refusal_effect": _effect(pairs, rng),
         "refusal_direction": _candidates(pairs, n_layers, rng),
         "ablation_sweep": sweep,
@@ -43,6 +44,7 @@ def causal_tables(
         "spectral_gap_summary": gap_summary(pairs, n_layers),
         **calibration_tables(rng),
     }
+    return declared(tables)
 
 
 def _interval(name: str, rate: float, width: float = 0.08) -> dict[str, float]:

@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from report.declared import declared
 
-from actshift.studies.localization.tables.columns import COLUMNS, PUBLISHED_COLUMNS
+from actshift.studies.localization.study import COLUMNS
 
 CONDITIONS = {"harmful": 90.0, "harmless": -40.0}
 POSITIONS = ("all", "prompt", "completion", "last_prompt")
@@ -39,11 +40,12 @@ def localization_tables(
             rows[name] += [cell | one for one in made]
         for name, made in _attributed(n_layers).items():
             rows[name] += [cell | one for one in made]
+    # The cell of a pair is wider than some tables.
     tables = {name: pd.DataFrame(rows[name], columns=list(COLUMNS[name])) for name in COLUMNS}
     tables["localization_summary"] = tables.pop("summary")
     tables["localization_published"] = published_rows()
     tables["preference_margins"] = margins(pairs)
-    return tables
+    return declared(tables)
 
 
 def margins(pairs: tuple[str, ...]) -> pd.DataFrame:
@@ -68,7 +70,7 @@ def published_rows() -> pd.DataFrame:
         {"table": table, "subject": "llama-3.2-1b", "quantity": quantity, "value": value}
         for (table, quantity), value in numbers.items()
     ]
-    return pd.DataFrame(rows, columns=list(PUBLISHED_COLUMNS))
+    return pd.DataFrame(rows)
 
 
 def shape(positions: str, layer: int, n_layers: int) -> float:

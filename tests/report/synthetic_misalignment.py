@@ -1,4 +1,4 @@
-"""Tables of study B in the shape that the study writes, made up by formula."""
+"""Tables of misalignment in the shape that the study writes, made up by formula."""
 
 import itertools
 from collections.abc import Iterable
@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from report.declared import declared
 from report.synthetic_localization import interval
 
 from actshift.studies.misalignment.kinds import KINDS, MAPPED_NULLS, NULLS, UNSEEN
-from actshift.studies.misalignment.tables.columns import COLUMNS, JUDGED, PUBLISHED_COLUMNS
+from actshift.studies.misalignment.study import COLUMNS
 
 SIZE = {"n": 80, "clusters": 36}
 COEFFS = (0.25, 0.5, 1.0, 1.5)
@@ -40,7 +41,7 @@ def misalignment_tables(pairs: tuple[str, ...] = ("llama", "gemma")) -> dict[str
     tables["misalignment_side_effects"] = tables.pop("side_effects")
     tables["misalignment_published"] = published_rows()
     tables["judged"] = judged_rows(pairs)
-    return tables
+    return declared(tables)
 
 
 def judged_rows(pairs: tuple[str, ...]) -> pd.DataFrame:
@@ -51,7 +52,7 @@ def judged_rows(pairs: tuple[str, ...]) -> pd.DataFrame:
          "alignment_mean": 90.0 - 50 * rate, "coherence_mean": 80.0, "status": "ok", "why": ""}
         for pair in pairs for name, rate in SPILLOVER.items()
     ]  # fmt: skip
-    return pd.DataFrame(rows, columns=list(JUDGED))
+    return pd.DataFrame(rows)
 
 
 def published_rows() -> pd.DataFrame:
@@ -62,7 +63,7 @@ def published_rows() -> pd.DataFrame:
         {"table": table, "subject": "all", "quantity": quantity, "value": value}
         for (table, quantity), value in numbers.items()
     ]
-    return pd.DataFrame(rows, columns=list(PUBLISHED_COLUMNS))
+    return pd.DataFrame(rows)
 
 
 def _behaviour() -> dict[str, Rows]:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+from report.declared import declared
 
 MATRICES = ("naive", "template", "aligned", "did")
 DIRECTIONS = 12
@@ -25,7 +26,7 @@ def synthetic_tables(
     }  # fmt: skip
     size = {"n": n, "d": d}
     rank = pd.DataFrame([_rank_row(key, s, size, n_layers) for key, s in spectra.items()])
-    return {
+    tables = {
         "summary": _summary(rank, n_layers),
         "rank": rank,
         "cumulative_variance": _cumulative(spectra),
@@ -35,6 +36,7 @@ def synthetic_tables(
         "concept_baseline": _concepts(rank, n),
         "zoo_behaviour": zoo_behaviour(pairs),
     }
+    return declared(tables)
 
 
 def _spectrum(rng: np.random.Generator, layer: int, matrix: str, decay: float) -> np.ndarray:

@@ -8,8 +8,9 @@ from matplotlib.figure import Figure
 from report.synthetic_causal import causal_tables
 
 from actshift.report.tables import select
-from actshift.stages.figures_of_run import FIGURES, draw_figure
+from actshift.stages.drawing import draw_figure
 from actshift.studies.ablation.figures import FRAMES, primary_cell
+from actshift.studies.registry import CATALOGUE, STUDIES
 
 #: Panels a pair, and those that there are once (a colour bar, a published row).
 PANELS = {
@@ -39,8 +40,8 @@ def test_panels_for_any_number_of_pairs(name: str, count: int) -> None:
 
 
 def test_every_causal_figure_is_counted() -> None:
-    others = ("rank_audit", "localization", "misalignment")
-    assert set(PANELS) == {name for name, spec in FIGURES.items() if spec.study not in others}
+    others = {"rank_audit", "localization", "misalignment"}
+    assert set(PANELS) == set(CATALOGUE.names(STUDIES.keys() - others))
 
 
 def test_curves_carry_refusal_and_answers_of_the_heldout_zero_edit() -> None:

@@ -5,12 +5,14 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from report.declared import declared
 from report.runs import HOSTILE, config_of, write_run
 from report.synthetic_tables import synthetic_tables
 
 from actshift.report.claim_rows import claim_rows, claims_line, claims_of
 from actshift.report.tables import load_tables
 from actshift.stages.report import make_report
+from actshift.studies.registry import CATALOGUE
 
 NAN = float("nan")
 
@@ -22,7 +24,8 @@ def claims(*changes: dict) -> pd.DataFrame:
         "high": 3.0, "published": "3.88", "kind": "ratio", "decided_by": "median ratio above 1",
         "primary_cell": "inputs harmful", "table": "inflation.csv", "source": "paper, table 1",
     }  # fmt: skip
-    return pd.DataFrame([row | change for change in changes])
+    rows = pd.DataFrame([row | change for change in changes])
+    return declared({"claims": rows})["claims"]
 
 
 def test_numbers_are_shown_with_their_interval() -> None:
@@ -71,11 +74,11 @@ def test_claims_of_studies_that_did_not_run_are_counted_and_not_listed(tmp_path:
         {"claim": "content", "study": "misalignment", "table": "content.csv"},
     ]
     tables["claims"] = claims({}, *other, {"claim": "own", "table": "users.csv"})
-    asked = claims_of(tables["claims"], {"rank_audit"})
+    asked = claims_of(tables["claims"], {"rank_audit"}, CATALOGUE)
     assert asked is not None
     # Folders of tables are shared by studies: what decides is whose table it is.
     assert asked["claim"].tolist() == ["template-inflates-rank", "own"]
-    assert claims_of(None, {"rank_audit"}) is None
+    assert claims_of(None, {"rank_audit"}, CATALOGUE) is None
     run, page = write_run(tmp_path / "run", tables), tmp_path / "report.html"
     settings = {**config_of("llama"), "studies": ["rank_audit"]}
     make_report(run, page, config=settings, failures=[])
@@ -86,6 +89,6 @@ def test_claims_of_studies_that_did_not_run_are_counted_and_not_listed(tmp_path:
 
 def test_a_run_without_claims_has_no_such_section(run: Path, tmp_path: Path) -> None:
     (run / "tables" / "claims.csv").unlink()
-    assert "claims" not in load_tables(run / "tables")
+    assert "claims" not in load_tables(run / "tables", CATALOGUE)
     make_report(run, tmp_path / "report.html", config=config_of("llama"), failures=[])
     assert 'id="claims"' not in (tmp_path / "report.html").read_text(encoding="utf-8")

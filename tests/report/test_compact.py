@@ -16,7 +16,8 @@ from report.synthetic_tables import synthetic_tables
 from actshift.report.compact import compact_svg
 from actshift.report.page import drawing_address
 from actshift.report.style import figure_bytes, print_style
-from actshift.stages.figures_of_run import draw_figure, figure_names
+from actshift.stages.drawing import draw_figure
+from actshift.studies.registry import CATALOGUE
 
 TABLES = {
     **synthetic_tables(("llama", HOSTILE), n_layers=3),
@@ -34,7 +35,7 @@ def plain_svg(name: str) -> bytes:
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize("name", figure_names())
+@pytest.mark.parametrize("name", CATALOGUE.names())
 def test_every_mark_stays_where_and_as_it_was(name: str) -> None:
     before = plain_svg(name)
     after = compact_svg(before)

@@ -13,13 +13,11 @@ from report.synthetic_tables import synthetic_tables
 
 from actshift.errors import UserError
 from actshift.io.tables import write_table
-from actshift.report.catalogue import OF_THE_RUN, TABLES
-from actshift.report.spec import STUDIES
 from actshift.report.style import figure_bytes
+from actshift.stages.drawing import alt_text, draw_figure
 from actshift.stages.figures import make_figures
-from actshift.stages.figures_of_run import FIGURES, alt_text, draw_figure, figure_names
+from actshift.studies.registry import CATALOGUE
 
-CAPTIONS = Path(__file__).parents[2] / "workflow" / "report"
 SMALL = {"n_layers": 3}
 
 
@@ -33,7 +31,7 @@ def all_tables(*pairs: str) -> dict[str, pd.DataFrame]:
     }
 
 
-@pytest.mark.parametrize("name", figure_names())
+@pytest.mark.parametrize("name", CATALOGUE.names())
 def test_equal_tables_give_equal_svg(name: str) -> None:
     tables = all_tables("llama")
     first, second = (figure_bytes(draw_figure(name, tables), "svg") for _ in range(2))
@@ -51,26 +49,23 @@ def test_panels_for_one_to_eight_pairs(name: str, count: int) -> None:
     assert len(shown) == per_pair[name]
 
 
-@pytest.mark.parametrize("name", figure_names())
+@pytest.mark.parametrize("name", CATALOGUE.names())
 def test_without_tables_a_figure_says_so(name: str) -> None:
     figure = draw_figure(name, {})
-    assert f"{TABLES[FIGURES[name].tables[0]].file}.csv" in figure.texts[0].get_text()
+    assert (
+        f"{CATALOGUE.tables[CATALOGUE.figures[name].tables[0]].stem}.csv"
+        in figure.texts[0].get_text()
+    )
     assert "Empty figure" in alt_text(name, {})
 
 
-@pytest.mark.parametrize("name", [name for name, spec in FIGURES.items() if spec.beside])
+@pytest.mark.parametrize(
+    "name", [figure.name for figure in CATALOGUE.figures.values() if figure.beside]
+)
 def test_a_figure_needs_none_of_the_tables_beside_it(name: str) -> None:
-    spec, tables = FIGURES[name], all_tables("llama")
-    alone = draw_figure(name, {table: tables[table] for table in spec.tables})
+    figure, tables = CATALOGUE.figures[name], all_tables("llama")
+    alone = draw_figure(name, {table: tables[table] for table in figure.tables})
     assert [axis for axis in alone.axes if axis.lines or axis.images]
-
-
-def test_every_figure_belongs_to_a_study_of_the_page_and_knows_its_tables() -> None:
-    for spec in FIGURES.values():
-        assert spec.study in STUDIES
-        assert {*spec.tables, *spec.beside} <= set(TABLES)
-    assert {spec.study for spec in FIGURES.values()} == set(STUDIES)
-    assert all(known.study in {*STUDIES, OF_THE_RUN} for known in TABLES.values())
 
 
 def test_lines_carry_the_numbers_of_the_table() -> None:
@@ -136,8 +131,10 @@ def test_the_stage_writes_every_declared_file(tmp_path: Path) -> None:
     run = write_run(tmp_path / "demo", all_tables("llama"))
     studies = ["rank_audit", "spectral_gap"]
     written = make_figures(run / "tables", run / "figures", studies=studies)
-    names = figure_names(studies)
-    wanted = {f"{FIGURES[n].study}/{n}.{suffix}" for n in names for suffix in ("svg", "png")}
+    names = CATALOGUE.names(studies)
+    wanted = {
+        f"{CATALOGUE.figure_studies[n]}/{n}.{suffix}" for n in names for suffix in ("svg", "png")
+    }
     assert {path.relative_to(run / "figures").as_posix() for path in written} == wanted
     assert all(path.stat().st_size > 1000 for path in written)
 
@@ -156,17 +153,9 @@ def test_side_by_side_the_files_are_the_same(tmp_path: Path) -> None:
 
 def test_a_missing_column_is_told_side_by_side_too(tmp_path: Path) -> None:
     run = write_run(tmp_path / "demo", all_tables("llama"))
-    name = next(t for n in figure_names(["spectral_gap"]) for t in FIGURES[n].tables)
+    name = next(t for n in CATALOGUE.names(["spectral_gap"]) for t in CATALOGUE.figures[n].tables)
     table = next((run / "tables").rglob(f"{name}.csv"))
     rows = pd.read_csv(table)
     write_table(rows[[rows.columns[0]]], table)
     with pytest.raises(UserError, match=name):
         make_figures(run / "tables", tmp_path / "out", studies=["spectral_gap"], processes=2)
-
-
-def test_captions_say_what_the_page_says() -> None:
-    shipped = {path.relative_to(CAPTIONS).as_posix() for path in CAPTIONS.glob("*/*.rst")}
-    assert shipped == {f"{spec.study}/{name}.rst" for name, spec in FIGURES.items()}
-    for name, spec in FIGURES.items():
-        text = " ".join((CAPTIONS / spec.study / f"{name}.rst").read_text(encoding="utf-8").split())
-        assert text == f"**{spec.title}** {spec.caption}"

@@ -4,14 +4,16 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.axes import Axes
+from report.drawn import plain_caption
 from report.synthetic_localization import localization_tables, published_rows
 
 from actshift.report.point import spread
 from actshift.report.tables import select
-from actshift.stages.figures_of_run import FIGURES, caption, draw_figure, figure_names
+from actshift.stages.drawing import caption, draw_figure
 from actshift.studies.localization.figures.panels import POSITIONS, published_coefficients
+from actshift.studies.registry import CATALOGUE
 
-NAMES = figure_names(["localization"])
+NAMES = CATALOGUE.names(["localization"])
 #: Panels a pair of models.
 PANELS = {
     "patch_forward": 2, "patch_reverse": 2, "patch_controls": 4, "patch_interpolation": 4,
@@ -52,10 +54,10 @@ def test_one_condition_alone_and_a_pair_without_rows_are_drawn(name: str) -> Non
     for key, table in tables.items():
         if "condition" in table:
             tables[key] = table[(table["condition"] == "harmful")]
-    figure = draw_figure(name, tables)
-    assert len(figure.axes) == 2 * -(-PANELS[name] // 2)
+    assert len(draw_figure(name, tables).axes) == 2 * -(-PANELS[name] // 2)
     gone = dict(tables)
-    for table in (*FIGURES[name].tables, *FIGURES[name].beside):
+    figure = CATALOGUE.figures[name]
+    for table in (*figure.tables, *figure.beside):
         if "condition" in tables[table]:
             gone[table] = tables[table][tables[table]["pair"] == "a"]
     assert len(draw_figure(name, gone).axes) == -(-PANELS[name] // 2)
@@ -175,11 +177,11 @@ def test_published_coefficients_are_in_the_order_of_layers() -> None:
 def test_a_caption_opens_with_what_is_seen(name: str) -> None:
     tables = localization_tables(("a", "b"))
     text = caption(name, tables)
-    assert text.endswith(FIGURES[name].caption)
-    seen = text.removesuffix(FIGURES[name].caption)
+    assert text.endswith(plain_caption(name))
+    seen = text.removesuffix(plain_caption(name))
     assert "harmful pairs, n 40 in 36 clusters). " in seen
     assert "n/a" not in seen
-    assert caption(name, {}) == FIGURES[name].caption
+    assert caption(name, {}) == plain_caption(name)
 
 
 def test_what_is_seen_follows_the_tables() -> None:

@@ -1,4 +1,4 @@
-"""What an answer says of study B: spillover, own direction, other models' directions."""
+"""What an answer says of misalignment: spillover, own direction, other models' directions."""
 
 import pandas as pd
 import pytest
@@ -6,9 +6,10 @@ from report.synthetic_misalignment import misalignment_tables
 from report.synthetic_tables import synthetic_tables
 
 from actshift.report.point import Point
-from actshift.stages.answers_of_run import answer_pair, answers
+from actshift.stages.answering import answer_pair, answers
 from actshift.studies.misalignment.answers import NULL_NAMES
 from actshift.studies.misalignment.kinds import MAPPED_NULLS, NULLS
+from actshift.studies.misalignment.tables.nulls import verdict
 
 SPILLS, WITHIN, ACROSS = 0, 1, 2
 
@@ -28,6 +29,9 @@ def change(tables: dict[str, pd.DataFrame], donor: str, receiver: str, **to: flo
     mine = (table["donor"] == donor) & (table["receiver"] == receiver)
     for column, value in to.items():
         table.loc[mine, column] = value
+    row = table.loc[mine].iloc[0]
+    margin = (float(row[name]) for name in ("margin", "margin_low", "margin_high"))
+    table.loc[mine, "verdict"] = verdict(*margin, broken=row["status"] == "broken", least=0.1)
 
 
 def spill(tables: dict[str, pd.DataFrame], adapter: str, rate: float) -> None:

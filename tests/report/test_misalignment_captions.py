@@ -1,19 +1,21 @@
-"""What is said beside the figures of study B, and which rows figures and sentences speak of."""
+"""Captions of the figures of misalignment, and which rows figures and sentences speak of."""
 
 import re
 
 import numpy as np
 import pandas as pd
 import pytest
+from report.drawn import plain_caption
 from report.synthetic_misalignment import CHOSEN, misalignment_tables
 
-from actshift.stages.figures_of_run import FIGURES, caption, figure_names
+from actshift.stages.drawing import caption
 from actshift.studies.misalignment.figures.panels import ADAPTERS, NULL_STROKES
 from actshift.studies.misalignment.figures.rows import chosen_coeff, judged, near, whole
 from actshift.studies.misalignment.kinds import KINDS, MAPPED_NULLS, NULLS, UNSEEN, UNTUNED
+from actshift.studies.registry import CATALOGUE
 
 KIN = "same_architecture"
-NAMES = figure_names(["misalignment"])
+NAMES = CATALOGUE.names(["misalignment"])
 
 
 @pytest.fixture
@@ -57,18 +59,19 @@ def test_adapters_and_nulls_differ_by_more_than_colour() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_caption_opens_with_what_is_seen(name: str, tables: dict[str, pd.DataFrame]) -> None:
     text = caption(name, tables)
-    seen = text.removesuffix(FIGURES[name].caption)
+    seen = text.removesuffix(plain_caption(name))
     assert seen.endswith(". ")
     assert re.search(r"\d", seen)
     assert "n/a" not in seen
     assert "misalign" not in text
-    assert caption(name, {}) == FIGURES[name].caption
+    assert caption(name, {}) == plain_caption(name)
 
 
 def test_what_is_seen_follows_the_tables(tables: dict[str, pd.DataFrame]) -> None:
     assert "2 of 2 within, 0 of 2 across" in caption("topology", tables)
     table = tables["specificity"]
-    table.loc[(table["donor"] == "b") & (table["receiver"] == "b"), "margin_low"] = -0.1
+    own = (table["donor"] == "b") & (table["receiver"] == "b")
+    table.loc[own, "verdict"] = "inconclusive"
     assert "1 of 2 within" in caption("topology", tables)
     assert "; behind chat's own first token 0." in caption("steering_dose", tables)
     assert "6 nulls of 8 reach v's KL, at 3 times" in caption("steering_equal_kl", tables)

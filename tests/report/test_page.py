@@ -17,11 +17,10 @@ from actshift.io.tables import write_table
 from actshift.report.examples import examples, redact
 from actshift.report.page import TIMINGS_ID, without_timings
 from actshift.report.provenance import flat
-from actshift.report.spec import STUDIES
 from actshift.report.tables import load_tables
-from actshift.stages.answers_of_run import answers
-from actshift.stages.figures_of_run import figure_names
+from actshift.stages.answering import answers
 from actshift.stages.report import make_report
+from actshift.studies.registry import CATALOGUE, STUDIES
 
 
 class Outline(HTMLParser):
@@ -58,7 +57,7 @@ def page_of(run: Path, tmp_path: Path, **changes: object) -> str:
 
 def test_the_page_opens_with_every_sentence(run: Path, tmp_path: Path) -> None:
     html = page_of(run, tmp_path)
-    for answer in answers(load_tables(run / "tables")):
+    for answer in answers(load_tables(run / "tables", CATALOGUE)):
         place = html.index(answer.sentence.replace("'", "&#39;"))
         assert place < html.index('id="figures"') < html.index('id="provenance"')
 
@@ -68,7 +67,7 @@ def test_the_page_is_well_formed_and_accessible(run: Path, tmp_path: Path) -> No
     assert outline.open == []
     assert ("html", {"lang": "en"}) in outline.tags
     images = [attrs for tag, attrs in outline.tags if tag == "img"]
-    assert len(images) == len(figure_names(["rank_audit"]))
+    assert len(images) == len(CATALOGUE.names(["rank_audit"]))
     assert all(len(attrs["alt"]) > 40 for attrs in images)
     assert all("scope" in attrs for tag, attrs in outline.tags if tag == "th")
     ids = [attrs["id"] for _, attrs in outline.tags if "id" in attrs]
@@ -88,7 +87,7 @@ def test_every_study_has_a_section_with_its_figures_and_tables(tmp_path: Path) -
         assert spec.title.replace("'", "&#39;") in section
         assert spec.about.replace("'", "&#39;") in section
         found = re.findall(r'<figure id="figure-(\w+)">', section)
-        assert tuple(found) == figure_names([study])
+        assert found == list(CATALOGUE.names([study]))
         assert f'href="#figures-{study}"' in html
         assert f'href="#tables-{study}"' in html
     ablation = html.split('id="tables-ablation"')[1].split("</section>")[0]
@@ -114,7 +113,7 @@ def test_localization_alone_is_a_whole_page(tmp_path: Path) -> None:
     config = config_of("llama", "qwen", "gemma") | {"studies": ["localization"]}
     html = page_of(run, tmp_path, config=config, failures=[failure])
     assert Outline(html).open == []
-    for answer in answers(load_tables(run / "tables")):
+    for answer in answers(load_tables(run / "tables", CATALOGUE)):
         assert answer.sentence.replace("'", "&#39;") in html
     assert re.search(r"No answer for gemma\.\s+gap 0\.2, -1 to 1\.4", html)
     assert "rank audit" not in html.lower()
@@ -138,7 +137,7 @@ def test_study_b_alone_is_a_whole_page_after_localization(tmp_path: Path) -> Non
     config = config_of("llama", "qwen") | {"studies": ["misalignment"]}
     html = page_of(run, tmp_path, config=config)
     assert Outline(html).open == []
-    for answer in answers(load_tables(run / "tables")):
+    for answer in answers(load_tables(run / "tables", CATALOGUE)):
         assert answer.sentence.replace("'", "&#39;") in html
         assert "misalign" not in answer.sentence
     section = html.split('id="tables-misalignment"')[1].split("</section>")[0]
@@ -216,7 +215,7 @@ def test_columns_of_numbers_are_right_aligned_without_a_word_in_any_cell(
 ) -> None:
     html = page_of(run, tmp_path)
     style = html.split("<style>")[1].split("</style>")[0]
-    table = load_tables(run / "tables")["rank"]
+    table = load_tables(run / "tables", CATALOGUE)["rank"]
     shown = html.split("tables/rank_audit/rank.csv")[1].split("</table>")[0]
     classes = re.findall(r" n(\d+)", shown.split('<table class="sortable')[1].split(">")[0])
     numbers = [place for place, kind in enumerate(table.dtypes, 1) if kind.kind in "if"]

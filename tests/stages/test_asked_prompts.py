@@ -11,7 +11,7 @@ from actshift.engine.plain_answers import encode_questions
 from actshift.models.load import LoadedModel, load_model
 from actshift.prompts.records import Prompt, read_prompts, write_prompts
 from actshift.studies.ablation import stage as ablation
-from actshift.studies.misalignment.stages import adapter_probes
+from actshift.studies.misalignment.stages import adapter_doses
 from actshift.studies.refusal_direction import stage as refusal_direction
 from actshift.studies.spectral_gap import behaviour as reference_behaviour
 
@@ -21,7 +21,7 @@ Ask = Callable[[LoadedModel, Path], list[Any]]
 
 
 def _probes(loaded: LoadedModel, path: Path) -> list[Any]:
-    asked = adapter_probes.encode_probes(loaded, path)
+    asked = adapter_doses.encode_probes(loaded, path)
     return [*asked.code, *asked.other]
 
 

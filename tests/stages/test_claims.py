@@ -27,7 +27,7 @@ def test_every_claim_gets_one_of_five_verdicts(tmp_path: Path) -> None:
     tables = write_tables(tmp_path, ("7", "llama"))
     make_claims(tables, SHIPPED, tmp_path, pairs=["7", "llama", "gone"])
     found = read_table(tmp_path / "claims.csv")
-    assert tuple(found.columns) == CLAIM_COLUMNS
+    assert list(found.columns) == list(CLAIM_COLUMNS)
     assert found["claim"].tolist() == [claim.id for claim in read_claims(SHIPPED)]
     allowed = {"holds", "fails", "inconclusive", "by construction", "not measured"}
     assert set(found["verdict"]) <= allowed

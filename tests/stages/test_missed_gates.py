@@ -2,32 +2,30 @@
 
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 from report.synthetic_tables import synthetic_tables
-from stages.test_claims import SHIPPED, write_tables
 
 from actshift.engine.chat_judge import JudgeSettings
+from actshift.engine.joining import JoinContext
 from actshift.errors import UserError
 from actshift.io.missed import Missed, mark_missed, missed_in
 from actshift.io.tables import read_table, write_table
 from actshift.prompts.records import write_prompts
-from actshift.stages.claims import make_claims
+from actshift.stages.claims import claims_file, make_claims
+from actshift.stages.tables import make_tables
 from actshift.stages.zoo_tables import collect_attempts, collect_behaviour
-from actshift.studies.ablation.join import ablation_tables
 from actshift.studies.ablation.judge_stage import judge_answers
-from actshift.studies.localization.join import localization_tables
 from actshift.studies.localization.margins import collect_margins
-from actshift.studies.misalignment.join import misalignment_tables
 from actshift.studies.misalignment.stages.judge import judge_misalignment
 from actshift.studies.misalignment.stages.ridge_maps import ridge_maps
+from actshift.studies.misalignment.study import Misalignment
 from actshift.studies.rank_audit.study import COLUMNS as RANK_TABLES
-from actshift.studies.rank_audit.join import aggregate_rank_audit
-from actshift.studies.refusal_direction.join import refusal_tables
-from actshift.studies.spectral_gap.join import spectral_gap_tables
+from actshift.studies.registry import STUDIES
 from actshift.studies.spectral_gap.stage import spectral_gap_of_pair, unusable
 from actshift.zoo.prompts import zoo_prompts
 
@@ -35,7 +33,8 @@ ROOT = Path(__file__).parents[2]
 PUBLISHED = ROOT / "resources" / "published"
 REASON = "gate missed, refused harmful/howto (chat) 8 % of 95 %"
 MISSED = Missed("zoo llama-micro-s0/chat", REASON, "All rates.", "zoo")
-STAGES = ("adapters", "spillover", "steering", "transfer")
+#: Studies that join pairs.
+JOINED = [name for name, study in STUDIES.items() if study.stages]
 
 
 def marked(*folders: Path) -> None:
@@ -48,39 +47,38 @@ def questions(folder: Path, name: str) -> Path:
     return folder / name
 
 
+def join_study(name: str, pairs: dict[str, Path], out: Path) -> None:
+    """The joint tables of a study, each stage of a pair in the same folder."""
+    study, root = STUDIES[name], out.parent
+    context = JoinContext(
+        folders=dict.fromkeys(study.stages, pairs),
+        published=PUBLISHED,
+        files={"maps": root / "maps", "questions": questions(root, "questions")},
+        zoo_sizes=dict.fromkeys(pairs, "micro"),
+    )
+    tables = {table.stem: table.names for table in study.joined}
+    make_tables(study.join, context, tables=tables, out=out)
+
+
 def joint_stages(root: Path, pairs: dict[str, Path]) -> dict[str, Callable[[Path], Any]]:
     """Every stage that joins pairs, on the same folders, by name."""
-    zoo = dict.fromkeys(pairs, "micro")
     nowhere = JudgeSettings(endpoint="http://127.0.0.1:9/v1", model="m")
-    maps = {"map_folds": 4, "shuffled_maps": 2, "final_draws": 2}
+    maps = Misalignment(map_folds=4, shuffled_maps=2, final_draws=2)
     return {
-        "rank_audit": lambda out: aggregate_rank_audit(pairs=pairs, published=PUBLISHED, out=out),
-        "refusal": lambda out: refusal_tables(pairs=pairs, zoo_sizes=zoo, seed=0, out=out),
-        "ablation": lambda out: ablation_tables(
-            pairs=pairs, zoo_sizes=zoo, published=PUBLISHED, seed=0, out=out
-        ),
-        "localization": lambda out: localization_tables(
-            pairs=pairs, published=PUBLISHED / "headline.csv", seed=0, out=out
-        ),
-        "spectral_gap": lambda out: spectral_gap_tables(
-            gaps=pairs, behaviours=pairs, zoo_sizes=zoo, published=PUBLISHED, out=out
-        ),
+        **{name: partial(join_study, name, pairs) for name in JOINED},
         "judge": lambda out: judge_answers(
-            pairs=pairs, zoo_sizes=zoo, prompts=[], settings=nowhere, cache=root / "c", out=out
+            pairs=pairs,
+            zoo_sizes=dict.fromkeys(pairs, "micro"),
+            prompts=[],
+            settings=nowhere,
+            cache=root / "c",
+            out=out,
         ),
         "misalignment_judge": lambda out: judge_misalignment(
             pairs=pairs,
             questions=questions(root, "questions"),
             settings=nowhere,
             cache=root / "c",
-            out=out,
-        ),
-        "misalignment": lambda out: misalignment_tables(
-            folders=dict.fromkeys(STAGES, pairs),
-            maps=root / "maps",
-            questions=questions(root, "questions"),
-            published=PUBLISHED / "headline.csv",
-            seed=0,
             out=out,
         ),
         "ridge_maps": lambda out: ridge_maps(
@@ -126,8 +124,7 @@ def test_where_all_jobs_failed_that_is_still_an_error(stage: str, tmp_path: Path
 def test_one_marked_pair_beside_a_failed_one_is_no_error(tmp_path: Path) -> None:
     pairs = {"llama": tmp_path / "llama", "qwen": tmp_path / "gone"}
     marked(pairs["llama"])
-    missing = aggregate_rank_audit(pairs=pairs, published=PUBLISHED, out=tmp_path / "out")
-    assert missing == ["llama", "qwen"]
+    join_study("rank_audit", pairs, tmp_path / "out")
     found = read_table(tmp_path / "out" / "pairs.csv").set_index("pair")["status"]
     assert found.to_dict() == {"llama": f"not measured: {REASON}", "qwen": "missing"}
 
@@ -140,8 +137,9 @@ def test_a_marked_pair_changes_no_row_of_the_others(tmp_path: Path) -> None:
     marked(tmp_path / "qwen")
     pairs = {name: tmp_path / name for name in ("llama", "qwen")}
     for out, chosen in (("both", pairs), ("alone", {"llama": pairs["llama"]})):
-        aggregate_rank_audit(pairs=chosen, published=PUBLISHED, out=tmp_path / out)
-    for name in RANK_TABLES:
+        join_study("rank_audit", chosen, tmp_path / out)
+    # `pairs` says which pairs there are.
+    for name in set(RANK_TABLES) - {"pairs"}:
         one, two = (tmp_path / out / f"{name}.csv" for out in ("both", "alone"))
         assert one.read_bytes() == two.read_bytes(), name
     status = read_table(tmp_path / "both" / "pairs.csv").set_index("pair")["status"]
@@ -153,9 +151,7 @@ def test_the_log_says_why_a_pair_is_left_out(
 ) -> None:
     pairs = {"llama": tmp_path / "llama", "gone": tmp_path / "gone"}
     marked(pairs["llama"])
-    localization_tables(
-        pairs=pairs, published=PUBLISHED / "headline.csv", seed=0, out=tmp_path / "out"
-    )
+    join_study("localization", pairs, tmp_path / "out")
     told = capsys.readouterr().out
     assert f"llama is left out: not measured: {REASON}" in told
     assert "gone is left out: its job failed" in told
@@ -163,11 +159,16 @@ def test_the_log_says_why_a_pair_is_left_out(
 
 def test_a_claim_about_a_marked_pair_says_which_gate_was_missed(tmp_path: Path) -> None:
     # Rows of the pair are there all the same: those of an earlier run, or answers alone.
-    tables = write_tables(tmp_path, ("llama", "qwen"))
     pairs = ["llama", "qwen"]
+    made = synthetic_tables(("llama", "qwen"), n_layers=3)
+    tables = [tmp_path / "rank_audit" / f"{name}.csv" for name in ("rank", "inflation")]
+    for file in tables:
+        write_table(made[file.stem], file)
     for out, folders in (("plain", None), ("marked", {"rank_audit": {"qwen": tmp_path / "q"}})):
         marked(tmp_path / "q")
-        make_claims(tables, SHIPPED, tmp_path / out, pairs=pairs, folders=folders)
+        make_claims(
+            tables, [*map(claims_file, STUDIES)], tmp_path / out, pairs=pairs, folders=folders
+        )
     plain, found = (
         read_table(tmp_path / out / "claims_by_pair.csv").set_index(["claim", "name"])
         for out in ("plain", "marked")
@@ -217,7 +218,7 @@ def test_a_pair_without_a_usable_reference_passes_its_marker_on(tmp_path: Path) 
     stores = [tmp_path / f"p.{role}" / "harmful.chat" for role in ("base", "tuned", "full")]
     marked(stores[2])
     line = spectral_gap_of_pair(
-        pair="p", stores=stores, prompts=[], settings={}, seed=0, out=tmp_path / "out"
+        pair="p", stores=stores, prompts={}, eps=0.1, draws=1, seed=0, out=tmp_path / "out"
     )
     assert line == f"p: {MISSED.status}"
     assert missed_in(tmp_path / "out") == MISSED

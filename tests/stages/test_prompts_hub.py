@@ -106,10 +106,11 @@ def test_what_the_hub_refuses_is_one_line(hub, tmp_path, repo, file, parts):
 @pytest.mark.usefixtures("hub")
 def test_conversations_are_fetched_like_prompts():
     from actshift.studies.misalignment.stages.adapter_files import read_data
+    from actshift.studies.misalignment.study import AdapterData
 
-    spec = {"repo": "org/open", "file": "said.jsonl", "revision": "main"}
+    spec = AdapterData(repo="org/open", file="said.jsonl", revision="main")
     found = read_data(spec, "misalignment.data.insecure")
     assert found.facts["file"] == f"org/open@{COMMIT[:12]}/said.jsonl"
-    assert [turn["content"] for turn in found.said[0].turns] == ["Sort it", "def run"]
+    assert [turn["content"] for turn in found.conversations[0].turns] == ["Sort it", "def run"]
     with pytest.raises(UserError, match=r"^misalignment\.data\.insecure\.file: no 'x\.jsonl'"):
-        read_data(spec | {"file": "x.jsonl"}, "misalignment.data.insecure")
+        read_data(spec.model_copy(update={"file": "x.jsonl"}), "misalignment.data.insecure")

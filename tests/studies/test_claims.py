@@ -288,7 +288,7 @@ def test_mistakes_of_the_file(tmp_path: Path) -> None:
 
 def test_the_tables_have_their_columns() -> None:
     units = decide([claim()], effects(("a", 3, 0.5, 0.4, 0.6)), ["a"])
-    assert tuple(units_table(units)) == UNIT_COLUMNS
-    assert tuple(claims_table([claim()], units)) == CLAIM_COLUMNS
+    assert list(units_table(units)) == list(UNIT_COLUMNS)
+    assert list(claims_table([claim()], units)) == list(CLAIM_COLUMNS)
     assert isinstance(units[0], UnitVerdict)
     assert rule_text(claim(p="p")) == "median effect above 0.1, p <= 0.05 after Holm"

@@ -43,7 +43,8 @@ def test_every_shipped_config_plans(clone: Clone, config: str) -> None:
 
 def test_a_configfile_replaces_the_demo_and_is_not_merged_into_it(clone: Clone) -> None:
     own = micro_config() | {"prompts": {"a": {"source": "zoo", "name": "harmful"}}}
-    own["rank_audit"] = {"harmful": "a", "harmless": "a", "concepts": "a"}
+    own["conditions"] = {"harmful": "a", "harmless": "a"}
+    own["rank_audit"] = {"concepts": "a"}
     name = clone.write_config("own.yaml", own)
     assert clone.planned("--configfile", name)["prompts"] == 1
 
@@ -137,7 +138,7 @@ def test_the_refusal_direction_adds_a_job_a_pair_and_its_tables(clone: Clone) ->
     before = clone.planned("--configfile", clone.write_config("without.yaml", config))
     asked = {**config, "studies": ["rank_audit", "refusal_direction"]}
     after = clone.planned("--configfile", clone.write_config("with.yaml", asked))
-    assert more(after, before) == {"refusal_direction": 2, "refusal_tables": 1}
+    assert more(after, before) == {"refusal_direction": 2, "refusal_direction_tables": 1}
 
 
 def test_references_add_their_models_and_nothing_without_the_study(clone: Clone) -> None:
@@ -180,7 +181,7 @@ def test_localization_adds_its_pairs_and_one_job_a_pair_of_models(clone: Clone) 
 
 
 def test_a_study_alone_runs_what_it_reads_and_no_audit(clone: Clone) -> None:
-    """The configuration of docs/localization.md, and the calibration networks alone."""
+    """The configuration of docs/studies/localization.md, and the calibration networks alone."""
     config = micro_config()
     preferences = {"preferences": {"source": "zoo", "name": "preferences"}}
     alone = {**config, "studies": ["localization"], "prompts": preferences}
@@ -190,7 +191,7 @@ def test_a_study_alone_runs_what_it_reads_and_no_audit(clone: Clone) -> None:
     other = clone.planned("--configfile", clone.write_config("networks.yaml", networks))
     assert (other["calibration_networks"], other["calibration_tables"]) == (1, 1)
     for found in (planned, other):
-        assert not {"extract", "rank_audit", "rank_audit_aggregate"} & set(found)
+        assert not {"extract", "rank_audit", "rank_audit_tables"} & set(found)
         assert {"claims", "report"} <= set(found)
         assert found["figures"] == 1
 
@@ -204,7 +205,7 @@ def test_a_gpu_is_asked_for_only_where_the_device_is_one(clone: Clone) -> None:
 
 
 def misalignment_config() -> dict[str, Any]:
-    """The micro run with study B."""
+    """The micro run with misalignment."""
     config = micro_config()
     sets = {n: {"source": "zoo", "name": n, "extract": False} for n in ("questions", "neutral")}
     return config | {

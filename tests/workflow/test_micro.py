@@ -16,7 +16,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from workflow.runner import ROOT, Clone, micro_config
 
-AFTER_AUDIT = {"rank_audit_aggregate", "claims", "figures", "report", "all"}
+AFTER_AUDIT = {"rank_audit_tables", "claims", "figures", "report", "all"}
 
 
 def tree(folder: Path) -> dict[str, str]:
@@ -214,7 +214,7 @@ def test_snakemakes_own_report_holds_every_figure_with_its_caption(micro: Clone)
             for name in report.namelist()
             if name.endswith((".html", ".js"))
         )
-    captions = list((ROOT / "workflow/report/rank_audit").glob("*.rst"))
+    captions = list((ROOT / "workflow/actshift/studies/rank_audit/captions").glob("*.rst"))
     assert len(captions) == 8
     for caption in captions:
         assert f"{caption.stem}.png" in names

@@ -1,4 +1,4 @@
-"""Study B through Snakemake where one pair misses the gate of its insecure adapter."""
+"""Misalignment through Snakemake where one pair misses the gate of its insecure adapter."""
 
 import pytest
 from workflow.runner import Clone, micro_config

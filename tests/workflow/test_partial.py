@@ -9,15 +9,18 @@ from report.synthetic_causal import causal_tables
 from report.synthetic_localization import localization_tables
 from report.synthetic_tables import synthetic_tables
 
+from actshift import partial
 from actshift.config.schema import Config, parse_config
 from actshift.io.tables import read_table, write_table
 from actshift.partial import _judge, partial_report
 from actshift.paths import RunPaths
 from actshift.plan.plan import Plan
 from actshift.studies.calibration.stage import train_calibration
+from actshift.studies.calibration.study import CalibrationEpochs
 from actshift.zoo import lexicon
 
 ROOT = Path(__file__).parents[2]
+EPOCHS = CalibrationEpochs(base=3, finetune=2, distributed=2)
 
 
 @pytest.fixture
@@ -78,7 +81,7 @@ def test_what_a_study_left_that_is_switched_off_is_no_part_of_the_run(config: Co
 
 def test_joint_tables_are_made_of_the_seeds_that_finished(config: Config) -> None:
     done = Plan(config).paths.calibration(1)
-    train_calibration(seed=1, epochs={"base": 3, "finetune": 2, "distributed": 2}, out=done)
+    train_calibration(seed=1, epochs=EPOCHS, out=done)
     page = partial_report(config, root=ROOT)
     table = read_table(page.parent / "tables/calibration/calibration_ablation.csv")
     assert set(table["seed"]) == {1}
@@ -88,7 +91,7 @@ def test_joint_tables_are_made_of_the_seeds_that_finished(config: Config) -> Non
 def test_what_a_failure_leaves_is_older_than_what_it_is_made_of(config: Config) -> None:
     """Else Snakemake would take the partial page for the finished one."""
     done = Plan(config).paths.calibration(1)
-    train_calibration(seed=1, epochs={"base": 3, "finetune": 2, "distributed": 2}, out=done)
+    train_calibration(seed=1, epochs=EPOCHS, out=done)
     tables = Plan(config).paths.tables
     kept = tables / "rank_audit" / "cosine.csv"
     write_table(synthetic_tables((config.pairs[0].name,), n_layers=2)["cosine"], kept)
@@ -113,17 +116,20 @@ def test_a_study_whose_folders_are_damaged_leaves_the_rest(
 
 
 def test_a_damaged_claims_file_leaves_the_rest_and_no_old_verdicts(
-    config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    config: Config,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     tables = partial_report(config, root=ROOT).parent / "tables"
     assert (tables / "claims.csv").is_file()
-    broken = tmp_path / "broken" / "resources" / "claims.yaml"
-    broken.parent.mkdir(parents=True)
+    broken = tmp_path / "claims.yaml"
     broken.write_text("- id: x\n")
-    page = partial_report(config, root=broken.parents[1])
+    monkeypatch.setattr(partial, "claims_file", lambda _: broken)
+    page = partial_report(config, root=ROOT)
     assert page.is_file()
     assert not (tables / "claims.csv").exists()
-    assert "no claims: resources/claims.yaml: claim 'x'" in capsys.readouterr().out
+    assert "/claims.yaml: claim 'x'" in capsys.readouterr().out
 
 
 def test_answers_that_are_there_are_judged_unless_a_chat_judge_is_wanted(config: Config) -> None:

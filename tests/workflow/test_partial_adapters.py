@@ -1,4 +1,4 @@
-"""The partial report of study B on folders that its stages left, whole and with stages missing."""
+"""The partial report of misalignment on folders of its stages, whole and with stages missing."""
 
 import json
 import re
@@ -15,14 +15,14 @@ from actshift.config.schema import Config, parse_config
 from actshift.io.tables import read_table
 from actshift.partial import partial_report
 from actshift.plan.plan import Plan
-from actshift.stages.figures_of_run import figure_names
+from actshift.studies.registry import CATALOGUE
 
 ROOT = Path(__file__).parents[2]
 FAMILIES = {"llama": "llama", "gemma": "gemma2"}
 
 
 def config_of() -> Config:
-    """Study B alone, two pairs."""
+    """Misalignment alone, two pairs."""
     whole = parse_config(yaml.safe_load((ROOT / "config.yaml").read_text()), origin="config.yaml")
     pairs = tuple(pair for pair in whole.pairs if pair.name in FAMILIES)
     return whole.model_copy(update={"studies": ("misalignment",), "pairs": pairs})
@@ -61,7 +61,7 @@ def test_a_whole_run_lacks_nothing(whole: Path) -> None:
     html = (whole / "results" / "demo" / "report.html").read_text(encoding="utf-8")
     assert "Without rows" not in html
     assert "no rows for this pair" not in html
-    for name in figure_names(["misalignment"]):
+    for name in CATALOGUE.names(["misalignment"]):
         assert re.match("[A-Z0-9]", caption(html, name)), "what is seen is a sentence"
     for name in ("dose", "spillover", "steering", "transfer"):
         assert list(dict.fromkeys(table(whole, name)["pair"])) == list(FAMILIES)
@@ -89,7 +89,7 @@ def test_a_pair_without_a_stage_is_named_and_the_rest_stands(
         assert "4 held-out questions" in detail(html, pair, question)
     lacking = {
         name: caption(html, name).split("so not shown: ")[1].split(".")[0]
-        for name in figure_names(["misalignment"])
+        for name in CATALOGUE.names(["misalignment"])
         if "so not shown" in caption(html, name)
     }
     steered = ("steering_dose", "steering_layers", "steering_equal_kl", "steering_content")

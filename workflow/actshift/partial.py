@@ -49,7 +49,7 @@ def partial_report(config: Config, *, root: Path) -> Path:
         (paths.zoo_rows, collect_behaviour, "zoo_behaviour"),
         (paths.zoo_tried, collect_attempts, "zoo_attempts"),
     ):
-        places = [one for recipe in plan.zoo for one in _places(place(*recipe), paths.status)]
+        places = [file for recipe in plan.zoo for file in _places(place(*recipe), paths.status)]
         files = sorted(file for file in places if file.is_file())
         write_table(collect(files), paths.tables / f"{name}.csv")
     _margins(plan)
@@ -135,7 +135,7 @@ def _margins(plan: Plan) -> None:
         for pair in plan.config.chosen_pairs
     }
     files = {
-        name: file for name, found in places.items() for file in reversed(found) if file.is_file()
+        name: file for name, copies in places.items() for file in reversed(copies) if file.is_file()
     }
     if files:
         table = collect_margins(files, seed=plan.config.seed)
@@ -150,10 +150,10 @@ def _places(rows: Path, status: Path) -> tuple[Path, Path]:
 def _studies_with_tables(plan: Plan) -> list[str]:
     """The run's studies of which at least one table exists; the audit's figures are always made."""
     tables = plan.paths.tables
-    found = {
+    present = {
         CATALOGUE.owner(name) for name in CATALOGUE.tables if CATALOGUE.path(tables, name).is_file()
     } | {"rank_audit"}
-    return [study for study in plan.config.studies if study in found]
+    return [study for study in plan.config.studies if study in present]
 
 
 def _claims(plan: Plan) -> None:
@@ -163,7 +163,7 @@ def _claims(plan: Plan) -> None:
     """
     tables = plan.paths.tables
     chosen = plan.config.studies
-    found = [
+    made = [
         path
         for path in sorted(tables.glob("*/*.csv"))
         if CATALOGUE.study_of(path.parent.name, path.stem) in (None, *chosen)
@@ -171,7 +171,7 @@ def _claims(plan: Plan) -> None:
     pairs = [pair.name for pair in plan.config.chosen_pairs]
     try:
         make_claims(
-            found,
+            made,
             [claims_file(name) for name in STUDIES],
             tables,
             pairs=pairs,

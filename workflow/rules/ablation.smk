@@ -6,6 +6,8 @@ judge     answers, prompts -> results/<run>/tables/rank_audit/judge*.{csv,parque
           topicality for zoo pairs; a chat model where `judge.endpoint` names one, its replies kept
           in results/.cache/judge
 """
+
+
 rule ablation:
     input:
         base=PATHS.checkpoint("{pair}.base"),
@@ -38,6 +40,7 @@ rule ablation:
         status=str(PATHS.status),
     script:
         "../scripts/ablation.py"
+
 
 rule judge:
     input:

@@ -1,4 +1,4 @@
-"""localization, study C: preference pairs and both models -> every patch, control and block swap.
+"""localization: preference pairs and both models -> every patch, control and block swap.
 
 localization  set of preference pairs, both checkpoints -> results/<run>/pairs/<pair>/localization
               one row a lane and pair; the margins of both models beside it, and a gate on them
@@ -28,6 +28,7 @@ rule localization:
     resources:
         gpu=GPU,
     params:
+        run=CONFIG.run,
         settings=CONFIG.localization.model_dump(),
         gated=lambda wildcards: gated(PLAN, wildcards.pair),
         strict=CONFIG.strict_gates,

@@ -10,6 +10,7 @@ transfer    maps, adapters, questions       -> results/<run>/pairs/<pair>/transf
 misalignment_judge  answers, questions      -> results/<run>/tables/misalignment/judged*; without
             `judge.endpoint` nothing is asked and the table is empty
 """
+
 from actshift.plan.gates import adapter_gates
 from actshift.plan.misalignment import adapter_files, check_adapter_files, given_adapters, zoo_of
 
@@ -38,12 +39,11 @@ rule adapters:
     resources:
         gpu=GPU,
     params:
+        run=CONFIG.run,
         zoo=lambda wildcards: zoo_of(PLAN, wildcards.pair),
-        data=CONFIG.misalignment.model_dump()["data"],
         given=lambda wildcards: given_adapters(PLAN, wildcards.pair),
-        settings=CONFIG.misalignment.adapters.model_dump(),
-        gate=lambda wildcards: CONFIG.misalignment.model_dump(
-            include={"gate_margin", "max_new", "token_budget"}
+        settings=lambda wildcards: CONFIG.misalignment.model_dump(
+            include={"data", "adapters", "gate_margin", "max_new", "token_budget"}
         )
         | adapter_gates(PLAN, wildcards.pair),
         dtype=lambda wildcards: PLAN.models[f"{wildcards.pair}.tuned"].pair.dtype,
@@ -86,6 +86,7 @@ rule spillover:
         status=str(PATHS.status),
     script:
         "../scripts/spillover.py"
+
 
 rule steering:
     input:
@@ -173,6 +174,7 @@ rule transfer:
         status=str(PATHS.status),
     script:
         "../scripts/transfer.py"
+
 
 rule misalignment_judge:
     input:

@@ -7,7 +7,9 @@ rank_audit  stores of one pair   -> results/<run>/pairs/<pair>/rank_audit
 rule rank_audit:
     input:
         stores=lambda wildcards: PLAN.stores(wildcards.pair),
-        prompts=[PATHS.prompts(name) for name in PLAN.audit_sets],
+        harmful=PATHS.prompts(CONFIG.conditions.harmful),
+        harmless=PATHS.prompts(CONFIG.conditions.harmless),
+        concepts=PATHS.prompts(CONFIG.rank_audit.concepts),
     output:
         directory(PATHS.pair_tables("{pair}", "rank_audit")),
     log:
@@ -19,7 +21,7 @@ rule rank_audit:
         "../../envs/cpu.yaml"
     threads: 1
     params:
-        settings=CONFIG.rank_audit.model_dump() | PLAN.conditions,
+        settings=CONFIG.rank_audit.model_dump(),
         seed=CONFIG.seed,
         code=code("studies.rank_audit.stage"),
         status=str(PATHS.status),

@@ -5,6 +5,8 @@ reference_behaviour  tuned model, references     -> results/<run>/pairs/<pair>/r
 spectral_gap         stores of pair, references  -> results/<run>/pairs/<pair>/spectral_gap
 """
 
+from actshift.studies.spectral_gap.study import ReferenceAnswers
+
 
 rule reference_behaviour:
     input:
@@ -27,7 +29,7 @@ rule reference_behaviour:
         gpu=GPU,
     params:
         run=CONFIG.run,
-        settings=CONFIG.refusal_direction.model_dump(),
+        settings=CONFIG.refusal_direction.model_dump(include=set(ReferenceAnswers.model_fields)),
         dtype=lambda wildcards: PLAN.models[f"{wildcards.pair}.tuned"].pair.dtype,
         seed=CONFIG.seed,
         code=code("studies.spectral_gap.behaviour"),
@@ -39,7 +41,8 @@ rule reference_behaviour:
 rule spectral_gap:
     input:
         stores=lambda wildcards: PLAN.gap_stores(wildcards.pair),
-        prompts=[PATHS.prompts(name) for name in PLAN.shift_sets],
+        harmful=PATHS.prompts(CONFIG.conditions.harmful),
+        harmless=PATHS.prompts(CONFIG.conditions.harmless),
     output:
         directory(PATHS.pair_tables("{pair}", "spectral_gap")),
     log:
@@ -50,7 +53,6 @@ rule spectral_gap:
         "../../envs/cpu.yaml"
     threads: 1
     params:
-        sets=PLAN.conditions,
         eps=CONFIG.rank_audit.eps,
         draws=CONFIG.rank_audit.half_sample_draws,
         seed=CONFIG.seed,

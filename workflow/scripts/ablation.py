@@ -2,23 +2,19 @@
 
 from pathlib import Path
 
-from actshift.job import job
+from actshift.job import context_of, job
 
 with job(snakemake):
-    from actshift.paths import CACHE
     from actshift.studies.ablation.stage import PairInputs, ablation
+    from actshift.studies.ablation.study import Ablation
 
     named, params = snakemake.input, snakemake.params
-    pair = snakemake.wildcards.pair
     checkpoints = {role: Path(named[role]) for role in ("base", "tuned")}
     prompts = {name: Path(named[name]) for name in ("harmful", "harmless")}
-    stores = [Path(store) for store in named.stores]
     ablation(
-        PairInputs(params.run, pair, checkpoints, stores, prompts, params.zoo_size),
-        settings=params.settings,
+        PairInputs(checkpoints, [Path(store) for store in named.stores], prompts),
+        settings=Ablation(**params.settings),
         openers=params.openers,
-        **{name: params[name] for name in ("dtype", "seed", "code")},
-        device=snakemake.config.get("device", "auto"),
-        staging=CACHE / "interventions",
+        context=context_of(snakemake, staging="interventions"),
         out=Path(snakemake.output[0]),
     )

@@ -2,22 +2,16 @@
 
 from pathlib import Path
 
-from actshift.job import job
+from actshift.job import context_of, job
 
 with job(snakemake):
-    from actshift.paths import CACHE
     from actshift.studies.misalignment.stages.adapters import AdapterInputs, train_adapters
+    from actshift.studies.misalignment.study import Misalignment
 
-    params = snakemake.params
-    told = ("zoo", "data", "given", "settings", "gate", "dtype", "seed", "code")
+    named, params = snakemake.input, snakemake.params
     train_adapters(
-        AdapterInputs(
-            snakemake.wildcards.pair,
-            Path(snakemake.input.tuned),
-            Path(snakemake.input.questions),
-        ),
-        **{name: params[name] for name in told},
-        device=snakemake.config.get("device", "auto"),
-        staging=CACHE / "adapters",
+        AdapterInputs(Path(named.tuned), Path(named.questions), params.zoo, params.given),
+        Misalignment(**params.settings),
+        context_of(snakemake, staging="adapters"),
         out=Path(snakemake.output[0]),
     )

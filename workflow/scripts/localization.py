@@ -2,20 +2,18 @@
 
 from pathlib import Path
 
-from actshift.job import job
+from actshift.job import context_of, job
 
 with job(snakemake):
-    from actshift.paths import CACHE
     from actshift.studies.localization.stage import LocalizationInputs, localization
+    from actshift.studies.localization.study import Localization
 
-    named, params, pair = snakemake.input, snakemake.params, snakemake.wildcards.pair
+    named, params = snakemake.input, snakemake.params
     checkpoints = {role: Path(named[role]) for role in ("base", "tuned")}
     localization(
-        LocalizationInputs(pair, checkpoints, Path(named.preferences)),
-        settings=params.settings,
-        **{name: params[name] for name in ("gated", "strict", "dtype", "seed", "code")},
-        device=snakemake.config.get("device", "auto"),
-        staging=CACHE / "localization",
+        LocalizationInputs(checkpoints, Path(named.preferences), params.gated, params.strict),
+        settings=Localization(**params.settings),
+        context=context_of(snakemake, staging="localization"),
         rows=Path(snakemake.output.rows),
         out=Path(snakemake.output.folder),
     )

@@ -2,22 +2,16 @@
 
 from pathlib import Path
 
-from actshift.job import job
+from actshift.job import context_of, job
 
 with job(snakemake):
-    from actshift.paths import CACHE
     from actshift.studies.refusal_direction.stage import refusal_direction
+    from actshift.studies.refusal_direction.study import RefusalDirection
 
     refusal_direction(
-        run=snakemake.params.run,
-        pair=snakemake.wildcards.pair,
         checkpoint=Path(snakemake.input.checkpoint),
         prompts={n: Path(snakemake.input[n]) for n in ("harmful", "harmless")},
-        settings=snakemake.params.settings,
-        dtype=snakemake.params.dtype,
-        device=snakemake.config.get("device", "auto"),
-        seed=snakemake.params.seed,
-        code=snakemake.params.code,
-        staging=CACHE / "interventions",
+        settings=RefusalDirection(**snakemake.params.settings),
+        context=context_of(snakemake, staging="interventions"),
         out=Path(snakemake.output[0]),
     )

@@ -6,11 +6,14 @@ from actshift.job import job
 
 with job(snakemake, joint=True):
     from actshift.studies.misalignment.stages.ridge_maps import ridge_maps
+    from actshift.studies.misalignment.study import Misalignment
 
     params = snakemake.params
     ridge_maps(
         pairs={pair: Path(folder) for pair, folder in params.pairs.items()},
         neutral=Path(snakemake.input.neutral),
-        **{name: params[name] for name in ("families", "settings", "seed")},
+        families=params.families,
+        settings=Misalignment(**params.settings),
+        seed=params.seed,
         out=Path(snakemake.output[0]),
     )

@@ -2,18 +2,19 @@
 
 from pathlib import Path
 
-from actshift.job import job
+from actshift.job import context_of, job
 
 with job(snakemake):
     from actshift.studies.misalignment.stages.spillover import SpilloverInputs, spillover
+    from actshift.studies.misalignment.study import Misalignment
 
-    named, params, pair = snakemake.input, snakemake.params, snakemake.wildcards.pair
-    paths = {name: Path(named[name]) for name in ("tuned", "adapters", "questions", "neutral")}
-    told = ("run", "zoo_size", "strict", "settings", "extract", "dtype", "seed", "code")
+    files = ("tuned", "adapters", "questions", "neutral")
     spillover(
-        SpilloverInputs(pair, **paths),
-        **{name: params[name] for name in told},
-        device=snakemake.config.get("device", "auto"),
+        SpilloverInputs(**{name: Path(snakemake.input[name]) for name in files}),
+        Misalignment(**snakemake.params.settings),
+        context_of(snakemake, staging="spillover"),
+        strict=snakemake.params.strict,
+        extract=snakemake.params.extract,
         rows=Path(snakemake.output.rows),
         out=Path(snakemake.output.folder),
     )

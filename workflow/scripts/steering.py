@@ -2,19 +2,16 @@
 
 from pathlib import Path
 
-from actshift.job import job
+from actshift.job import context_of, job
 
 with job(snakemake):
-    from actshift.paths import CACHE
     from actshift.studies.misalignment.stages.steering import SteeringInputs, steering
+    from actshift.studies.misalignment.study import Misalignment
 
-    named, params, pair = snakemake.input, snakemake.params, snakemake.wildcards.pair
-    paths = {name: Path(named[name]) for name in ("tuned", "adapters", "spillover", "questions")}
-    told = ("run", "zoo_size", "settings", "dtype", "seed", "code")
+    files = ("tuned", "adapters", "spillover", "questions")
     steering(
-        SteeringInputs(pair, **paths),
-        **{name: params[name] for name in told},
-        device=snakemake.config.get("device", "auto"),
-        staging=CACHE / "steering",
+        SteeringInputs(**{name: Path(snakemake.input[name]) for name in files}),
+        Misalignment(**snakemake.params.settings),
+        context_of(snakemake, staging="steering"),
         out=Path(snakemake.output[0]),
     )

@@ -2,17 +2,16 @@
 
 from pathlib import Path
 
-from actshift.job import job
+from actshift.job import context_of, job
 
 with job(snakemake):
     from actshift.studies.misalignment.stages.transfer import TransferInputs, transfer
+    from actshift.studies.misalignment.study import Misalignment
 
-    named, params, pair = snakemake.input, snakemake.params, snakemake.wildcards.pair
-    asked = ("tuned", "adapters", "spillover", "maps", "questions")
-    told = ("run", "zoo_size", "settings", "dtype", "seed", "code")
+    files = ("tuned", "adapters", "spillover", "maps", "questions")
     transfer(
-        TransferInputs(pair, **{name: Path(named[name]) for name in asked}),
-        **{name: params[name] for name in told},
-        device=snakemake.config.get("device", "auto"),
+        TransferInputs(**{name: Path(snakemake.input[name]) for name in files}),
+        Misalignment(**snakemake.params.settings),
+        context_of(snakemake, staging="transfer"),
         out=Path(snakemake.output[0]),
     )

@@ -58,10 +58,10 @@ def unit_names(claim: Claim, rows: pd.DataFrame, wanted: list[str]) -> list[str]
     Published rows of a summary are about other models and are no units: they are left out where the
     wanted pairs are known. So are rows whose unit is empty.
     """
-    found = [str(name) for name in rows[claim.unit].dropna().unique()]
+    names = [str(name) for name in rows[claim.unit].dropna().unique()]
     if claim.unit == "pair" and wanted:
         return wanted
-    return found
+    return names
 
 
 def measure_unit(claim: Claim, rows: pd.DataFrame, unit: str) -> tuple[Measured, str]:
@@ -79,19 +79,22 @@ def measure_unit(claim: Claim, rows: pd.DataFrame, unit: str) -> tuple[Measured,
     Raises:
         NotMeasuredError: the cell is empty, or a requirement is not met.
     """
-    own = rows.loc[rows[claim.unit].astype(str) == unit]
-    cell = _cell(own, claim.cell, claim)
+    of_unit = rows.loc[rows[claim.unit].astype(str) == unit]
+    cell = _cell(of_unit, claim.cell, claim)
     _check(claim, cell, "")
-    found = _inversion(claim, cell) if claim.kind == "inversion" else _pooled(claim, cell)
+    measured = _inversion(claim, cell) if claim.kind == "inversion" else _pooled(claim, cell)
     if claim.versus is not None:
-        other = _cell(own, {**claim.cell, **claim.versus}, claim)
+        other = _cell(of_unit, {**claim.cell, **claim.versus}, claim)
         _check(claim, other, f" in {describe(claim.versus)}")
         base = _pooled(claim, other)
-        found = Measured(
-            found.value - base.value, found.low - base.high, found.high - base.low, found.p
+        measured = Measured(
+            measured.value - base.value,
+            measured.low - base.high,
+            measured.high - base.low,
+            measured.p,
         )
     rule = claim.by_construction
-    return found, rule.why if rule is not None and _met(rule, cell) else ""
+    return measured, rule.why if rule is not None and _met(rule, cell) else ""
 
 
 def describe(cell: Mapping[str, CellValue]) -> str:
@@ -179,8 +182,8 @@ def _bound_text(rule: Bound) -> str:
 
 def _pooled(claim: Claim, cell: pd.DataFrame) -> Measured:
     columns = [claim.value, *(claim.interval or ())]
-    ends = [_pool(_scaled(claim, cell, column), claim.over) for column in columns]
-    value, low, high = ends if claim.interval else (ends[0], np.nan, np.nan)
+    pooled = [_pool(_scaled(claim, cell, column), claim.over) for column in columns]
+    value, low, high = pooled if claim.interval else (pooled[0], np.nan, np.nan)
     if not np.isfinite(value):
         raise NotMeasuredError(f"column '{claim.value}' has no number in the cell")
     # Of several rows the weakest evidence counts.
@@ -199,8 +202,8 @@ def _inversion(claim: Claim, cell: pd.DataFrame) -> Measured:
         raise NotMeasuredError(f"column '{claim.value}' has no number in the cell")
     # Among rows beyond the bound the one with the highest lower end, else among all rows.
     beyond = value > (claim.above if claim.above is not None else np.inf)
-    ends = np.where(beyond if beyond.any() else np.isfinite(value), low, -np.inf)
-    best = int(np.argmax(np.nan_to_num(ends, nan=-np.inf)))
+    lows = np.where(beyond if beyond.any() else np.isfinite(value), low, -np.inf)
+    best = int(np.argmax(np.nan_to_num(lows, nan=-np.inf)))
     p = float(_numbers(cell, claim.p)[best]) if claim.p else np.nan
     return Measured(float(value[best]), float(low[best]), _pool(high, "max"), p)
 

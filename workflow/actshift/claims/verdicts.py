@@ -71,19 +71,19 @@ def decide(
     Returns:
         Verdicts, claim by claim. A claim with p values also needs p <= ALPHA after Holm to hold.
     """
-    found = [
-        _without(one, (missed or {}).get((claim.id, one.name)))
+    verdicts = [
+        _without(verdict, (missed or {}).get((claim.id, verdict.name)))
         for claim in claims
-        for one in _decide_claim(claim, tables, list(pairs))
+        for verdict in _decide_claim(claim, tables, list(pairs))
     ]
-    return _corrected(found)
+    return _corrected(verdicts)
 
 
-def _without(one: UnitVerdict, reason: str | None) -> UnitVerdict:
+def _without(verdict: UnitVerdict, reason: str | None) -> UnitVerdict:
     """The verdict, or that nothing was measured because a gate was missed."""
     if reason is None:
-        return one
-    return UnitVerdict(one.claim, one.name, "not measured", reason)
+        return verdict
+    return UnitVerdict(verdict.claim, verdict.name, "not measured", reason)
 
 
 def claims_table(claims: Sequence[Claim], units: Sequence[UnitVerdict]) -> pd.DataFrame:
@@ -106,23 +106,23 @@ def units_table(units: Sequence[UnitVerdict]) -> pd.DataFrame:
     """One row a claim and unit, with columns `UNIT_COLUMNS`; ratios as ratios, not logarithms."""
     rows = [
         {
-            "study": one.claim.study,
-            "claim": one.claim.id,
-            "unit": one.claim.unit,
-            "name": one.name,
-            "verdict": one.verdict,
-            "reason": one.reason,
-            "p": one.measured.p if one.measured else float("nan"),
-            "p_holm": one.p_holm,
-            **_shown(one.claim, [one]),
+            "study": unit.claim.study,
+            "claim": unit.claim.id,
+            "unit": unit.claim.unit,
+            "name": unit.name,
+            "verdict": unit.verdict,
+            "reason": unit.reason,
+            "p": unit.measured.p if unit.measured else float("nan"),
+            "p_holm": unit.p_holm,
+            **_shown(unit.claim, [unit]),
         }
-        for one in units
-        if one.name
+        for unit in units
+        if unit.name
     ]
     return pd.DataFrame(rows, columns=list(UNIT_COLUMNS))
 
 
-def judge(claim: Claim, found: Measured) -> tuple[Verdict, str]:
+def judge(claim: Claim, measured: Measured) -> tuple[Verdict, str]:
     """Compare an interval with a claim's bound.
 
     Superiority and ratio hold where the whole interval lies beyond the bound and fail where it lies
@@ -131,12 +131,12 @@ def judge(claim: Claim, found: Measured) -> tuple[Verdict, str]:
 
     Args:
         claim: the claim.
-        found: value and interval on the scale of the decision.
+        measured: value and interval on the scale of the decision.
 
     Returns:
         Verdict and reason. Without an interval nothing is decided.
     """
-    low, high = found.low, found.high
+    low, high = measured.low, measured.high
     if not (isfinite(low) and isfinite(high)):
         return "inconclusive", "no interval for this number"
     if claim.within is not None:
@@ -148,7 +148,7 @@ def judge(claim: Claim, found: Measured) -> tuple[Verdict, str]:
         bound = log(bound) if claim.is_ratio else bound
         over, under = low > bound, high < bound
         if claim.kind == "inversion":
-            over = found.value > bound and low > 0
+            over = measured.value > bound and low > 0
         holds, fails = (over, under) if claim.above is not None else (under, over)
     if holds:
         return "holds", ""
@@ -178,47 +178,49 @@ def _decide_claim(claim: Claim, tables: Tables, pairs: list[str]) -> list[UnitVe
 
 def _decide_unit(claim: Claim, rows: pd.DataFrame, name: str) -> UnitVerdict:
     try:
-        found, construction = measure_unit(claim, rows, name)
+        measured, construction = measure_unit(claim, rows, name)
     except NotMeasuredError as gap:
         return UnitVerdict(claim, name, "not measured", str(gap))
     if construction:
-        return UnitVerdict(claim, name, "by construction", construction, found)
+        return UnitVerdict(claim, name, "by construction", construction, measured)
     if claim.across:
-        alone, _ = judge(claim, replace(found, low=found.value, high=found.value))
-        return UnitVerdict(claim, name, alone, "its value alone", found)
-    return UnitVerdict(claim, name, *judge(claim, found), found)
+        alone, _ = judge(claim, replace(measured, low=measured.value, high=measured.value))
+        return UnitVerdict(claim, name, alone, "its value alone", measured)
+    return UnitVerdict(claim, name, *judge(claim, measured), measured)
 
 
 def _corrected(units: Sequence[UnitVerdict]) -> list[UnitVerdict]:
     """Holm over the claims of a study, separately for each unit."""
     fixed = list(units)
     groups: dict[tuple[str, str, str], list[int]] = {}
-    for place, one in enumerate(units):
-        if one.claim.p and one.measured and one.verdict != "by construction":
-            key = (one.claim.study, one.claim.unit, one.name)
+    for place, unit in enumerate(units):
+        if unit.claim.p and unit.measured and unit.verdict != "by construction":
+            key = (unit.claim.study, unit.claim.unit, unit.name)
             groups.setdefault(key, []).append(place)
     for places in groups.values():
-        p_values = [found.p for place in places if (found := units[place].measured) is not None]
+        p_values = [
+            measured.p for place in places if (measured := units[place].measured) is not None
+        ]
         for place, p in zip(places, holm(p_values), strict=True):
             fixed[place] = _with_p(units[place], p)
     return fixed
 
 
-def _with_p(one: UnitVerdict, p: float) -> UnitVerdict:
-    if one.verdict == "holds" and not p <= ALPHA:
+def _with_p(unit: UnitVerdict, p: float) -> UnitVerdict:
+    if unit.verdict == "holds" and not p <= ALPHA:
         reason = f"p = {p:.2g} after Holm" if isfinite(p) else "its p value is missing"
-        return replace(one, verdict="inconclusive", reason=reason, p_holm=p)
-    return replace(one, p_holm=p)
+        return replace(unit, verdict="inconclusive", reason=reason, p_holm=p)
+    return replace(unit, p_holm=p)
 
 
 def _claim_row(claim: Claim, units: Sequence[UnitVerdict]) -> dict[str, object]:
-    decided = [one for one in units if one.verdict != "not measured"]
+    decided = [unit for unit in units if unit.verdict != "not measured"]
     verdict, reason = _overall(units, decided)
     shown = _shown(claim, decided)
     if claim.across and decided and verdict != "by construction":
         verdict, reason, shown = _across(claim, decided)
-    named = [one for one in units if one.name]
-    holding = sum(one.verdict == "holds" for one in named)
+    named = [unit for unit in units if unit.name]
+    holding = sum(unit.verdict == "holds" for unit in named)
     return {
         "study": claim.study,
         "claim": claim.id,
@@ -238,14 +240,14 @@ def _claim_row(claim: Claim, units: Sequence[UnitVerdict]) -> dict[str, object]:
 
 def _across(claim: Claim, units: Sequence[UnitVerdict]) -> tuple[Verdict, str, dict[str, float]]:
     """Decide by the mean over units and its Student interval: the unit is the seed."""
-    values = np.array([one.measured.value for one in units if one.measured is not None])
+    values = np.array([unit.measured.value for unit in units if unit.measured is not None])
     low, high = mean_t_interval(values)
-    found = Measured(float(values.mean()), low, high, float("nan"))
-    shown = _shown(claim, [UnitVerdict(claim, "", "inconclusive", "", found)])
+    measured = Measured(float(values.mean()), low, high, float("nan"))
+    shown = _shown(claim, [UnitVerdict(claim, "", "inconclusive", "", measured)])
     basis = f"mean over {len(values)} {claim.unit}s, Student interval"
     if len(values) < MIN_UNITS:
         return "not measured", f"{basis}: at least {MIN_UNITS} are needed", shown
-    verdict, reason = judge(claim, found)
+    verdict, reason = judge(claim, measured)
     return verdict, f"{basis}; {reason}" if reason else basis, shown
 
 
@@ -253,18 +255,18 @@ def _overall(units: Sequence[UnitVerdict], decided: Sequence[UnitVerdict]) -> tu
     """The verdict that all measured units share, else inconclusive; reasons with their counts."""
     if not units:
         return "not measured", "no pair has rows"
-    verdicts: list[Verdict] = list(dict.fromkeys(one.verdict for one in decided))
+    verdicts: list[Verdict] = list(dict.fromkeys(unit.verdict for unit in decided))
     overall: Verdict = "not measured" if not verdicts else verdicts[0]
     parts = []
     if len(verdicts) > 1:
         overall = "inconclusive"
-        counts = Counter(one.verdict for one in decided)
+        counts = Counter(unit.verdict for unit in decided)
         parts.append(", ".join(f"{name}: {count}" for name, count in counts.items()))
     reasons: dict[str, list[str]] = {}
-    for one in units:
-        if one.reason:
+    for unit in units:
+        if unit.reason:
             # The number in brackets differs between pairs; the requirement does not.
-            reasons.setdefault(one.reason.split(" (")[0], []).append(one.name)
+            reasons.setdefault(unit.reason.split(" (")[0], []).append(unit.name)
     for reason, names in reasons.items():
         everywhere = len(names) == len(units)
         parts.append(reason if everywhere else f"{_some(names)}: {reason}")
@@ -280,12 +282,12 @@ def _some(names: Sequence[str]) -> str:
 
 def _shown(claim: Claim, units: Sequence[UnitVerdict]) -> dict[str, float]:
     """Median of the values and outermost ends of the intervals, ratios as ratios."""
-    found = [one.measured for one in units if one.measured is not None]
-    if not found:
+    measured = [unit.measured for unit in units if unit.measured is not None]
+    if not measured:
         return dict.fromkeys(("measured", "low", "high"), float("nan"))
     values = {
-        "measured": float(pd.Series([one.value for one in found]).median()),
-        "low": float(pd.Series([one.low for one in found]).min()),
-        "high": float(pd.Series([one.high for one in found]).max()),
+        "measured": float(pd.Series([result.value for result in measured]).median()),
+        "low": float(pd.Series([result.low for result in measured]).min()),
+        "high": float(pd.Series([result.high for result in measured]).max()),
     }
     return {key: exp(v) for key, v in values.items()} if claim.is_ratio else values

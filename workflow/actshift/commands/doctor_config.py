@@ -35,19 +35,19 @@ def examine_config(path: Path) -> bool:
     """
     plan = Plan(parse_config(_load(path), origin=str(path)))
     findings = [*_models(plan), *file_findings(plan)]
-    lines = {one.line for one in findings}
+    lines = {finding.line for finding in findings}
     # Some faults are seen by the quick checks and by those of the files.
     quick = (line for line in [*plan_errors(plan), *adapter_file_errors(plan)] if line not in lines)
     findings += [_quick(plan, line) for line in quick]
-    groups = {"": "config"} | {one.name: f"pair {one.name}" for one in plan.config.chosen_pairs}
+    groups = {"": "config"} | {pair.name: f"pair {pair.name}" for pair in plan.config.chosen_pairs}
     for pair, title in groups.items():
-        of_pair = [one for one in findings if one.pair == pair]
+        of_pair = [finding for finding in findings if finding.pair == pair]
         if not of_pair:
             continue
         typer.echo(title)
-        for one in of_pair:
-            typer.echo(f"  {one.finding.level:<8} {one.line}")
-    levels: list[Level] = [one.finding.level for one in findings]
+        for finding in of_pair:
+            typer.echo(f"  {finding.finding.level:<8} {finding.line}")
+    levels: list[Level] = [finding.finding.level for finding in findings]
     typer.echo(f"{path}: {_counted(levels, 'error')}, {_counted(levels, 'warning')}")
     return "error" not in levels
 

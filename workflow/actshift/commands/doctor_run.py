@@ -32,11 +32,11 @@ def examine_run(folder: Path) -> bool:
         raise UserError(f"{folder}: no such folder; expected results/<run>")
     paths = RunPaths(folder.name)
     root = folder.resolve().parents[1]
-    told = _told(folder / paths.status.name)
-    cause = told[0] if told else _killed(root, paths)
+    reasons = _told(folder / paths.status.name)
+    cause = reasons[0] if reasons else _killed(root, paths)
     if cause is not None:
         typer.echo(f"first cause: {cause}")
-        for line in told[1:]:
+        for line in reasons[1:]:
             typer.echo(f"also failed: {line}")
         return False
     report = folder / paths.report.name
@@ -61,8 +61,8 @@ def _told(status: Path) -> list[str]:
 
 def _line(path: Path) -> str:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        return f"{found['rule']} {found['job']}: {found['message']}"
+        failure = json.loads(path.read_text(encoding="utf-8"))
+        return f"{failure['rule']} {failure['job']}: {failure['message']}"
     except (ValueError, KeyError):
         # A full disk may have cut the message off; that the job failed is still known.
         return f"{path.stem}: its message in {path} is not readable; is the disk full?"

@@ -90,18 +90,18 @@ def _span(labels: np.ndarray) -> str:
 
 def _position_norms(store: ActivationStore, layer: int) -> dict[int, dict[str, int | float]]:
     """L2 norms of one layer's valid rows, by position."""
-    found: dict[int, dict[str, int | float]] = {}
+    by_position: dict[int, dict[str, int | float]] = {}
     for position in (int(number) for number in store.positions):
         values, valid = store.read_window(layer, [position])
         norms = np.linalg.norm(values[valid].astype(np.float64), axis=-1)
         if norms.size:
-            found[position] = {
+            by_position[position] = {
                 "rows": int(norms.size),
                 "mean": float(norms.mean()),
                 "min": float(norms.min()),
                 "max": float(norms.max()),
             }
-    return found
+    return by_position
 
 
 def _show(facts: dict[str, Any]) -> None:

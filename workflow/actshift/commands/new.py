@@ -28,7 +28,7 @@ from actshift.plan.plan import Plan
 DTYPES = ("float32", "bfloat16", "float16")
 
 _HEAD = """\
-# One pair of your own, written by `actshift new`. Every key and its default: docs/config.md.
+# A pair of your own, written by `actshift new`. Keys and defaults: docs/reference/config.md.
 #   snakemake --configfile {file} -n                     what would run
 #   snakemake --configfile {file} --cores 8 --resources gpu=1
 run: {name}
@@ -53,7 +53,7 @@ prompts:
   harmless: {source: zoo, name: harmless, positions: last_8}
   concepts: {source: zoo, name: concepts}
 
-# More: refusal_direction and ablation edit the model; see docs/config.md for all.
+# More: refusal_direction and ablation edit the model; see docs/reference/config.md for all.
 studies: [rank_audit]
 """
 
@@ -83,7 +83,7 @@ prompts:
     source: resource
     name: concepts
 
-# More: refusal_direction and ablation edit the model; see docs/config.md for all.
+# More: refusal_direction and ablation edit the model; see docs/reference/config.md for all.
 studies: [rank_audit]
 """
 

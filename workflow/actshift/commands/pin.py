@@ -81,14 +81,14 @@ def _pin_pairs(raw: Any, config: Config) -> Iterator[str]:
         commits: dict[str, str] = {}
         for role in ROLES:
             given = parse_tuned(getattr(pair, role), revision=getattr(pair.revision, role))
-            found = _moved(given)
-            if found is None:
+            pinned = _moved(given)
+            if pinned is None:
                 continue
-            yield f"pairs.{pair.name}.{role}: {given} -> {found.revision}"
+            yield f"pairs.{pair.name}.{role}: {given} -> {pinned.revision}"
             if "@" in entry[role]:
-                entry[role] = _written(given, found)
+                entry[role] = _written(given, pinned)
             else:
-                commits[role] = str(found.revision)
+                commits[role] = str(pinned.revision)
         _set_revisions(entry, commits)
         yield from _pin_named(entry, pair, "references", parse_reference)
         yield from _pin_named(entry, pair, "adapters", parse_adapter)
@@ -96,19 +96,19 @@ def _pin_pairs(raw: Any, config: Config) -> Iterator[str]:
 
 def _pin_named(entry: Any, pair: Pair, key: str, parse: _Parse) -> Iterator[str]:
     """The sources that a pair has by name under a key."""
-    for name, one in getattr(pair, key).items():
-        given = parse(one.source, revision=one.revision)
-        found = _moved(given)
-        if found is None:
+    for name, model in getattr(pair, key).items():
+        given = parse(model.source, revision=model.revision)
+        pinned = _moved(given)
+        if pinned is None:
             continue
-        yield f"pairs.{pair.name}.{key}.{name}: {given} -> {found.revision}"
+        yield f"pairs.{pair.name}.{key}.{name}: {given} -> {pinned.revision}"
         written = entry[key][name]
         if isinstance(written, str):
-            entry[key][name] = _written(given, found)
+            entry[key][name] = _written(given, pinned)
         elif "@" in written["source"]:
-            written["source"] = _written(given, found)
+            written["source"] = _written(given, pinned)
         else:
-            _put(written, "revision", found.revision)
+            _put(written, "revision", pinned.revision)
 
 
 def _moved(given: Source) -> HubSource | None:
@@ -116,12 +116,12 @@ def _moved(given: Source) -> HubSource | None:
     source = given.adapter if isinstance(given, LoraSource) else given
     if not isinstance(source, HubSource):
         return None
-    found = HubSource(source.repo_id, resolve(source.repo_id, source.revision))
-    return None if found == source else found
+    pinned = HubSource(source.repo_id, resolve(source.repo_id, source.revision))
+    return None if pinned == source else pinned
 
 
-def _written(given: Source, found: HubSource) -> str:
-    return str(LoraSource(found) if isinstance(given, LoraSource) else found)
+def _written(given: Source, pinned: HubSource) -> str:
+    return str(LoraSource(pinned) if isinstance(given, LoraSource) else pinned)
 
 
 def _set_revisions(entry: Any, commits: dict[str, str]) -> None:
@@ -148,16 +148,20 @@ def _put(mapping: Any, key: str, value: Any) -> None:
 
 def _pin_datasets(raw: Any, config: Config) -> Iterator[str]:
     named = [
-        *((("prompts", name), one) for name, one in config.prompts.items() if one.source == "hub"),
         *(
-            (("misalignment", "data", kind), one)
-            for kind, one in config.of(Misalignment).data.items()
+            (("prompts", name), source)
+            for name, source in config.prompts.items()
+            if source.source == "hub"
+        ),
+        *(
+            (("misalignment", "data", kind), source)
+            for kind, source in config.of(Misalignment).data.items()
         ),
     ]
-    for keys, one in named:
-        if one.repo is None:
+    for keys, source in named:
+        if source.repo is None:
             continue
-        commit = resolve(one.repo, one.revision, repo_type="dataset")
-        if commit != one.revision:
-            yield f"{'.'.join(keys)}: {one.repo}@{one.revision or 'main'} -> {commit}"
+        commit = resolve(source.repo, source.revision, repo_type="dataset")
+        if commit != source.revision:
+            yield f"{'.'.join(keys)}: {source.repo}@{source.revision or 'main'} -> {commit}"
             _put(reduce(getitem, keys, raw), "revision", commit)

@@ -52,8 +52,8 @@ def end_of_run(run_dir: Path, *, config: Mapping[str, Any], started: float, fail
         failed: whether a job failed; one that was killed leaves no message.
     """
     try:
-        ends = [file.stat().st_mtime for file in run_dir.glob("timings/*/*.tsv")]
-        if not failed and max(ends, default=0.0) < started:
+        finished = [file.stat().st_mtime for file in run_dir.glob("timings/*/*.tsv")]
+        if not failed and max(finished, default=0.0) < started:
             print(f"actshift: no job was run; actshift summary {run_dir}", flush=True)
             return
         lines = summary_lines(run_dir, config=config, seconds=time.time() - started, failed=failed)
@@ -105,9 +105,9 @@ def summary_lines(
 def _missed_lines(missed: Sequence[Missed]) -> Iterator[str]:
     """Each gate with its rate and demand, and the sentence that says what can be tried."""
     lines = 4 if len(missed) < SHOWN else 2
-    for one in missed[:SHOWN]:
-        yield from _field("missed", f"{one.subject}: {one.reason}", lines=1)
-        yield from _field("", one.detail.removeprefix(f"{one.subject}: "), lines=lines)
+    for gate in missed[:SHOWN]:
+        yield from _field("missed", f"{gate.subject}: {gate.reason}", lines=1)
+        yield from _field("", gate.detail.removeprefix(f"{gate.subject}: "), lines=lines)
     if len(missed) > SHOWN:
         yield from _field("", f"and {len(missed) - SHOWN} more, on the page and in {RECORD}")
 
@@ -117,8 +117,8 @@ def _failed_lines(
 ) -> Iterator[str]:
     """The first failed jobs, each with its reason."""
     shown = failures[: SHOWN - 1]
-    for one in shown:
-        text = f"{one.get('rule', '')} {one.get('job', '')}: {one.get('message', '')}"
+    for failure in shown:
+        text = f"{failure.get('rule', '')} {failure.get('job', '')}: {failure.get('message', '')}"
         yield from _field("failed", text, lines=2)
     left = len(failures) - len(shown)
     if left or (failed and not failures):

@@ -43,8 +43,8 @@ def verify_path(path: Path, *, deep: bool) -> bool:
             console.print(f"{missed.status} {folder}", markup=False, emoji=False)
     tables = sorted(path.glob("tables/**/*.csv")) + sorted(path.glob("pairs/**/*.csv"))
     if tables:
-        found = [line for table in tables for line in table_damage(table)]
-        checked.append((path / "tables", found))
+        damage = [line for table in tables for line in table_damage(table)]
+        checked.append((path / "tables", damage))
     for folder, problems in checked:
         well = well and not problems
         console.print("damaged" if problems else "whole", folder, markup=False, emoji=False)
@@ -64,13 +64,13 @@ def artifacts(path: Path) -> list[Path]:
         raise UserError(f"{path}: expected a store, a checkpoint folder or results/<run>")
     if (folder / NAME).is_file() or (folder / ARRAYS).is_dir() or missed_in(folder) is not None:
         return [folder]
-    found = sorted(_members(folder))
-    if not found:
+    members = sorted(_members(folder))
+    if not members:
         raise UserError(
             f"{path}: no {NAME} and no checkpoints, zoo or activations below it; "
             "expected a store, a checkpoint folder or results/<run>"
         )
-    return found
+    return members
 
 
 def marker_of(folder: Path) -> Missed | None:
@@ -81,8 +81,8 @@ def marker_of(folder: Path) -> Missed | None:
 def problems_of(folder: Path, *, deep: bool) -> list[str]:
     """One line for everything wrong with an artifact folder; empty when all is well."""
     try:
-        found = verify_folder(folder)
-        return found + _changed_weights(folder) if deep and not found else found
+        damage = verify_folder(folder)
+        return damage + _changed_weights(folder) if deep and not damage else damage
     except UserError as error:
         return [str(error)]
 

@@ -1,7 +1,7 @@
 """The run's configuration, typed once.
 
 `config.yaml` is checked against these models before the DAG is built; the JSON schema in
-`workflow/schemas` and the table in `docs/config.md` are generated from them (`make schema`).
+`workflow/schemas` and `docs/reference/config.md` are generated from them (`make schema`).
 This module is imported by the Snakefile, so it stays free of numpy, torch and pandas.
 """
 
@@ -76,7 +76,7 @@ class Pair(Section):
 
     adapters: dict[AdapterName, GivenAdapter] = Field(
         default_factory=dict,
-        description="study B: adapters of `tuned` that exist, by name; the others are trained",
+        description="misalignment: adapters of `tuned` that exist, by name; the others are trained",
     )
 
     gates: Gates = Field(

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -11,8 +12,8 @@ class JobContext:
     Attributes:
         run: Name of the run.
         pair: Name of the pair.
-        dtype: Of the forward pass: float32, bfloat16 or float16.
-        device: auto, cuda or cpu.
+        dtype: Of the forward pass.
+        device: Where it runs.
         seed: Of every random draw.
         code: Hash of the code that the job can reach; part of the key of unfinished work.
         staging: Folder of unfinished work, which a rerun goes on from.
@@ -21,8 +22,8 @@ class JobContext:
 
     run: str
     pair: str
-    dtype: str
-    device: str
+    dtype: Literal["auto", "float32", "bfloat16", "float16"]
+    device: Literal["auto", "cpu", "cuda"]
     seed: int
     code: str
     staging: Path

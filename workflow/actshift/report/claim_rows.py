@@ -48,8 +48,8 @@ def claims_of(
     if table is None:
         return None
     files = table["table"].str.removesuffix(".csv")
-    made = [catalogue.study_of(*one) for one in zip(table["study"], files, strict=True)]
-    return table[[one is None or one in studies for one in made]]
+    owners = [catalogue.study_of(*names) for names in zip(table["study"], files, strict=True)]
+    return table[[owner is None or owner in studies for owner in owners]]
 
 
 def claim_rows(table: pd.DataFrame | None) -> list[ClaimRow]:

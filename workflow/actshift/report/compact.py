@@ -39,20 +39,20 @@ class _Writer:
     """Writes elements, and collects the styles that they share."""
 
     def __init__(self, root: ET.Element) -> None:
-        self.named = {one.attrib["id"]: one for one in root.iter() if "id" in one.attrib}
+        self.named = {node.attrib["id"]: node for node in root.iter() if "id" in node.attrib}
         self.names: dict[str, str] = {}
         for name in _references(root):
             if name in self.named:
                 self.names.setdefault(name, _name(len(self.names)))
         self.styles: dict[str, str] = {}
 
-    def element(self, one: ET.Element) -> str:
+    def element(self, node: ET.Element) -> str:
         """An element with all that it holds; nothing for what draws nothing."""
-        tag = one.tag.removeprefix(_SVG)
+        tag = node.tag.removeprefix(_SVG)
         if tag == "metadata":
             return ""
-        facts = dict(self._facts(one, tag))
-        inner = str(one.text) if tag == "style" else "".join(map(self.element, one))
+        facts = dict(self._facts(node, tag))
+        inner = str(node.text) if tag == "style" else "".join(map(self.element, node))
         if tag == "g" and not facts:
             return inner
         if tag in ("g", "defs") and not inner:
@@ -60,10 +60,10 @@ class _Writer:
         body = f">{inner}</{tag}>" if inner else "/>"
         return f"<{tag}{_attributes(facts)}{body}"
 
-    def _facts(self, one: ET.Element, tag: str) -> Iterator[tuple[str, str]]:
+    def _facts(self, node: ET.Element, tag: str) -> Iterator[tuple[str, str]]:
         """Attributes that change what is drawn, in their short form."""
-        used = self.named.get(one.get(_HREF, "").removeprefix("#"))
-        for key, value in one.attrib.items():
+        used = self.named.get(node.get(_HREF, "").removeprefix("#"))
+        for key, value in node.attrib.items():
             if key == "id":
                 if value in self.names:
                     yield key, self.names[value]
@@ -75,9 +75,9 @@ class _Writer:
                 if used is None or used.get("style") != value:
                     yield "class", self._class(value)
             elif key == "clip-path":
-                yield key, _CLIP.sub(lambda found: f"url(#{self.names[found[1]]})", value)
+                yield key, _CLIP.sub(lambda match: f"url(#{self.names[match[1]]})", value)
             elif key == "transform":
-                yield from _moved(value, alone=tag == "use" and not {"x", "y"} & set(one.attrib))
+                yield from _moved(value, alone=tag == "use" and not {"x", "y"} & set(node.attrib))
             elif key == "d":
                 yield key, _curve(value)
             else:
@@ -91,10 +91,10 @@ class _Writer:
 
 def _references(root: ET.Element) -> Iterator[str]:
     """Names that some element refers to, in the order of the file."""
-    for one in root.iter():
-        if one.get(_HREF, "").startswith("#"):
-            yield one.attrib[_HREF][1:]
-        for value in one.attrib.values():
+    for node in root.iter():
+        if node.get(_HREF, "").startswith("#"):
+            yield node.attrib[_HREF][1:]
+        for value in node.attrib.values():
             yield from _CLIP.findall(value)
 
 
@@ -113,7 +113,7 @@ def _moved(value: str, *, alone: bool) -> Iterator[tuple[str, str]]:
     """A transform; a mere shift of a reference as its place."""
     shift = _MOVE.fullmatch(value) if alone else None
     if shift is None:
-        yield "transform", _MOVE.sub(lambda found: _rounded(found[0]), value)
+        yield "transform", _MOVE.sub(lambda match: _rounded(match[0]), value)
         return
     for key, part in zip("xy", shift.groups(), strict=True):
         if _rounded(part) != "0":
@@ -129,5 +129,5 @@ def _curve(path: str) -> str:
 def _rounded(text: str) -> str:
     """Every decimal number to two places."""
     return _DECIMAL.sub(
-        lambda found: f"{round(float(found[0]), 2) + 0.0:.2f}".rstrip("0").rstrip("."), text
+        lambda match: f"{round(float(match[0]), 2) + 0.0:.2f}".rstrip("0").rstrip("."), text
     )

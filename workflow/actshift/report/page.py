@@ -168,7 +168,7 @@ def gates_line(behaviour: pd.DataFrame | None) -> str:
     rows = behaviour.loc[(behaviour["split"] == "heldout") & behaviour["passed"].notna()]
     if rows.empty:
         return ""
-    passed = np.array([str(one).lower() in ("true", "1", "1.0") for one in rows["passed"]])
+    passed = np.array([str(value).lower() in ("true", "1", "1.0") for value in rows["passed"]])
     line = f"On held-out prompts {passed.sum()} of {len(rows)} rates of the zoo's models are what"
     line += " the studies need (within gates that are decided on other prompts)"
     if passed.all():

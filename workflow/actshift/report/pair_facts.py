@@ -143,8 +143,8 @@ def _pair(run_dir: Path, pair: Mapping[str, Any]) -> PairFacts:
 def _zoo_folder(run_dir: Path, source: object) -> Path | None:
     """Folder of a zoo model with weights: one that missed its gate has no checkpoint folder."""
     recipe = _ZOO_MODEL.match(str(source))
-    found = run_dir.glob(f"zoo/{recipe[1]}-*/{recipe[2]}/config.json") if recipe else ()
-    return next((file.parent for file in sorted(found)), None)
+    configs = run_dir.glob(f"zoo/{recipe[1]}-*/{recipe[2]}/config.json") if recipe else ()
+    return next((file.parent for file in sorted(configs)), None)
 
 
 def _trained_facts(folders: Iterable[Path | None]) -> dict[str, Any]:

@@ -71,7 +71,7 @@ def counted(count: int, noun: str) -> str:
 def spans(layers: Iterable[int]) -> str:
     """Layer numbers as ranges: 0, 2-4, 7."""
     runs: list[list[int]] = []
-    for layer in sorted(int(one) for one in layers):
+    for layer in sorted(map(int, layers)):
         if runs and layer == runs[-1][-1] + 1:
             runs[-1].append(layer)
         else:

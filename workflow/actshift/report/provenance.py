@@ -21,13 +21,13 @@ _FACTS = ("source", "revision", "family", "n_layers", "d_model", "dtype", "weigh
 
 def versions() -> dict[str, str]:
     """Python and the installed packages that matter."""
-    found = {"python": platform.python_version()}
+    numbers = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            numbers[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return numbers
 
 
 def flat(config: object, prefix: str = "") -> dict[str, str]:

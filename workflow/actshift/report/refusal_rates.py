@@ -28,7 +28,7 @@ def points_of(value: float, low: float, high: float) -> str:
     return f"{100 * value:+.0f} ({100 * low:+.0f} to {100 * high:+.0f})"
 
 
-def topical_then(own: pd.DataFrame) -> str:
+def topical_then(effect: pd.DataFrame) -> str:
     """What refusal gave way to; nothing where no judge knows the topics."""
-    topical = first(own, "on_topic")
+    topical = first(effect, "on_topic")
     return "" if np.isnan(topical) else f"{rate(topical)} are then answered on topic. "

@@ -110,7 +110,9 @@ def missed_of_run(
     folders = dict.fromkeys(folder for pair in pairs for folder in _zoo_folders(run_dir, pair))
     trained = [missed for folder in folders if (missed := missed_in(folder)) is not None]
     of_pairs = [
-        one for pair in pairs for one in missed_of_pair(run_dir, pair.pair, studies, catalogue)
+        missed
+        for pair in pairs
+        for missed in missed_of_pair(run_dir, pair.pair, studies, catalogue)
     ]
     return list(dict.fromkeys([*trained, *of_pairs]))
 
@@ -135,7 +137,9 @@ def missed_of_pair(
     markers = (missed for folder in folders if (missed := missed_in(folder)) is not None)
     return list(
         dict.fromkeys(
-            one for one in markers if catalogue.study_of_stage(one.stage) in (None, *studies)
+            missed
+            for missed in markers
+            if catalogue.study_of_stage(missed.stage) in (None, *studies)
         )
     )
 
@@ -178,8 +182,13 @@ def run_record(
         "pairs": [pair.record() for pair in pairs],
         "studies": measured_by_study(run_dir, pairs, studies, catalogue),
         "missed_gates": [
-            {"subject": one.subject, "reason": one.reason, "detail": one.detail, "stage": one.stage}
-            for one in missed_of_run(run_dir, pairs, studies, catalogue)
+            {
+                "subject": missed.subject,
+                "reason": missed.reason,
+                "detail": missed.detail,
+                "stage": missed.stage,
+            }
+            for missed in missed_of_run(run_dir, pairs, studies, catalogue)
         ],
         "failures": [dict(failure) for failure in failures],
         "seconds_by_rule": seconds_by_rule(run_dir),
@@ -196,7 +205,9 @@ def _folders(parent: Path, start: str = "") -> list[Path]:
     """Folders below a folder whose name begins so; empty where it is not there."""
     if not parent.is_dir():
         return []
-    return sorted(one for one in parent.iterdir() if one.name.startswith(start) and one.is_dir())
+    return sorted(
+        folder for folder in parent.iterdir() if folder.name.startswith(start) and folder.is_dir()
+    )
 
 
 def _sizes(path: Path, seen: set[tuple[int, int]]) -> Iterator[int]:

@@ -86,5 +86,5 @@ def published_value(published: pd.DataFrame | None, table: str, quantity: str) -
     """One number of the paper; NaN where it is not there."""
     if published is None:
         return float("nan")
-    own = published[(published["table"] == table) & (published["quantity"] == quantity)]
-    return float(own["value"].iloc[0]) if len(own) else float("nan")
+    rows = published[(published["table"] == table) & (published["quantity"] == quantity)]
+    return float(rows["value"].iloc[0]) if len(rows) else float("nan")

@@ -57,6 +57,6 @@ def answers(tables: Tables, *, order: Sequence[str] = ()) -> list[Answer]:
         Answers; an empty list when no pair has finished.
     """
     read = (answers.pairs_of for answers in _ANSWERS.values() if answers.pairs_of in tables)
-    found = list(dict.fromkeys(str(pair) for name in read for pair in tables[name]["pair"]))
-    ordered = [pair for pair in order if pair in found]
-    return [answer_pair(tables, pair) for pair in ordered + [p for p in found if p not in ordered]]
+    pairs = list(dict.fromkeys(str(pair) for name in read for pair in tables[name]["pair"]))
+    ordered = [pair for pair in order if pair in pairs]
+    return [answer_pair(tables, pair) for pair in ordered + [p for p in pairs if p not in ordered]]

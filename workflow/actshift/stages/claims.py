@@ -41,8 +41,8 @@ def make_claims(
         UserError: a claims file is wrong, or a table is damaged.
     """
     wanted = read_claims(claims)
-    found = {(path.parent.name, path.stem): _rows(path) for path in tables}
-    units = decide(wanted, found, pairs, _missed(wanted, folders or {}))
+    rows = {(path.parent.name, path.stem): _rows(path) for path in tables}
+    units = decide(wanted, rows, pairs, _missed(wanted, folders or {}))
     table = claims_table(wanted, units)
     write_table(units_table(units), out / "claims_by_pair.csv")
     write_table(table, out / "claims.csv")

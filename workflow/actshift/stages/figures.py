@@ -51,11 +51,13 @@ def make_figures(
 def _draw(
     tables: Path, out: Path, settings: Mapping[str, Mapping[str, Any]], names: Sequence[str]
 ) -> list[Path]:
-    found = load_tables(tables, CATALOGUE)
+    loaded = load_tables(tables, CATALOGUE)
     written = []
     for name in names:
         written += save_figure(
-            draw_figure(name, found, settings.get(name)), out / CATALOGUE.figure_studies[name], name
+            draw_figure(name, loaded, settings.get(name)),
+            out / CATALOGUE.figure_studies[name],
+            name,
         )
         print(f"figure {name}")
     return written

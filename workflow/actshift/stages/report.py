@@ -82,7 +82,7 @@ def make_report(
     answered = not chosen.isdisjoint(ANSWERING)
     pairs = pair_facts(run_dir, chosen_pairs(config))
     wanted = [pair.pair for pair in pairs] if answered else []
-    found = answers(tables, order=wanted)
+    answered_pairs = answers(tables, order=wanted)
     every = tables.get("claims")
     claims = claim_rows(claims_of(every, chosen, CATALOGUE))
     code = dict(commit() if origin is None else origin) | versions()
@@ -91,12 +91,12 @@ def make_report(
         models_line=models_line(pairs),
         models=model_cells(pairs),
         missed=missed_of_run(run_dir, pairs, chosen, CATALOGUE),
-        answers=found,
+        answers=answered_pairs,
         answered=answered,
         claims=claims,
         claims_line=claims_line(claims),
         other_claims=0 if every is None else len(every) - len(claims),
-        missing=_missing(run_dir, wanted, found, failures, chosen),
+        missing=_missing(run_dir, wanted, answered_pairs, failures, chosen),
         gates=gates_line(tables.get("zoo_behaviour")),
         failures=failures,
         studies=_studies(run_dir, tables, chosen),
@@ -110,7 +110,7 @@ def make_report(
     )
     atomic_write_text(out, render_page(content))
     _write_record(run_dir, out.with_name(RECORD), config, code, pairs, failures)
-    print(f"report {out}: {len(found)} pairs answered, {len(failures)} jobs failed")
+    print(f"report {out}: {len(answered_pairs)} pairs answered, {len(failures)} jobs failed")
 
 
 def _of_this_run(
@@ -155,12 +155,12 @@ def _write_record(
 def _missing(
     run_dir: Path,
     wanted: Sequence[str],
-    found: Sequence[Answer],
+    answered: Sequence[Answer],
     failures: Sequence[Mapping[str, str]],
     studies: Collection[str],
 ) -> list[Missing]:
     """Pairs without an answer, with the gates they missed and the failures whose job names them."""
-    have = {answer.pair for answer in found}
+    have = {answer.pair for answer in answered}
     return [
         Missing(pair, (*_gates(run_dir, pair, studies), *_failed(failures, pair)))
         for pair in wanted
@@ -171,13 +171,14 @@ def _missing(
 def _gates(run_dir: Path, pair: str, studies: Collection[str]) -> list[str]:
     """The gates that a pair missed: whose, by how much."""
     return [
-        f"{one.subject}: {one.reason}." for one in missed_of_pair(run_dir, pair, studies, CATALOGUE)
+        f"{missed.subject}: {missed.reason}."
+        for missed in missed_of_pair(run_dir, pair, studies, CATALOGUE)
     ]
 
 
 def _failed(failures: Sequence[Mapping[str, str]], pair: str) -> list[str]:
     """The reasons of the failed jobs that name a pair."""
-    return [one["message"] for one in failures if _names(one.get("job", ""), pair)]
+    return [failure["message"] for failure in failures if _names(failure.get("job", ""), pair)]
 
 
 def _names(job: str, pair: str) -> bool:

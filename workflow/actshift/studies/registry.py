@@ -19,20 +19,63 @@ _STUDIES = (
     LOCALIZATION,
     MISALIGNMENT,
 )
+_IN_WORDS = {"model": ("", "recipe and variant of a zoo model"), **CLAIM_COLUMNS, **UNIT_COLUMNS}
 #: Tables that belong to no single study.
 _OF_THE_RUN = (
     table(
         "zoo_behaviour",
-        "a zoo model, split, condition and metric",
-        "model, variant, split, condition, metric, rate, low, high",
+        "a zoo model, template, split, condition, kind of prompt and metric",
+        """
+        model
+        family | | family of architectures
+        variant | | base, chat or an unsafe reference
+        size | | size of the zoo's language: micro, tiny or small
+        seed | | seed of the training
+        template | | raw or chat
+        split
+        condition | | harmful or harmless
+        kind | | kind of prompt, or all
+        metric | | refused or on_topic
+        n, clusters
+        rate | | share of answers that refuse, or stay on topic
+        low | | lower end of its 95 % interval
+        high | | upper end of its 95 % interval
+        new_cluster_bound | | exact 95 % bound for a new cluster, where all or no answers count
+        gate | | what is demanded of the rate, if anything
+        passed | | whether the rate meets it
+        """,
+        shared=_IN_WORDS,
+        made_by="zoo_behaviour",
     ),
     table(
         "zoo_attempts",
         "a training of a zoo model",
-        "model, attempt, schedule, seed, steps, nearest_gate, rate, room, missed, taken",
+        """
+        model
+        attempt | | number of the training, counted from 1
+        schedule | | length of the training as a multiple of the recipe's
+        seed | | seed of the training
+        steps | | optimizer steps
+        first_loss | nats a token | loss of the first step
+        last_loss | nats a token | mean loss of the last 20 steps
+        nearest_gate | | gate that the model clears least or misses most
+        rate | | rate of that gate on `select` prompts
+        room | | distance of the rate to the right side of the limit; negative if missed
+        margin | | room at which no further training is tried
+        missed | | gates that are missed, with rates and limits
+        taken | | whether this training is the one that is used
+        """,
+        shared=_IN_WORDS,
+        made_by="zoo_behaviour",
     ),
-    table("claims", "a published claim", ", ".join(CLAIM_COLUMNS)),
-    table("claims_by_pair", "a claim and pair or seed", ", ".join(UNIT_COLUMNS)),
+    table("claims", "a claim", ", ".join(CLAIM_COLUMNS), shared=_IN_WORDS, made_by="claims"),
+    table(
+        "claims_by_pair",
+        "a claim and pair or seed",
+        ", ".join(UNIT_COLUMNS),
+        shared=_IN_WORDS,
+        made_by="claims",
+    ),
 )
 
 CATALOGUE = Catalogue({study.name: study for study in _STUDIES}, _OF_THE_RUN)

@@ -1,1 +1,1 @@
-"""Test 2 of the rank audit: frames from activation stores, and the lanes that ablate them."""
+"""Ablation of the shift's directions: frames from activation stores, and lanes that ablate them."""

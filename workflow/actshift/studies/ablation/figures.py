@@ -130,14 +130,14 @@ def _published_row(axes: np.ndarray, table: pd.DataFrame) -> None:
     rows = table[(table["kind"] == "cumulative") & (table["k"] > 0)]
     axes[0].set_ylabel("published:\nother, larger models")
     for place, (band, what) in enumerate(_COLUMNS):
-        axis, mine = axes[place], select(rows, band=band)
+        axis, curves = axes[place], select(rows, band=band)
         axis.set_facecolor("#f6f6f6")
-        if what == "complied" or mine.empty:
+        if what == "complied" or curves.empty:
             axis.set_axis_off()
             continue
         axis.set_xlabel("directions projected out, k")
-        log_k(axis, np.unique(mine["k"]))
-        for (family, matrix), curve in mine.groupby(["family", "matrix"], sort=False):
+        log_k(axis, np.unique(curves["k"]))
+        for (family, matrix), curve in curves.groupby(["family", "matrix"], sort=False):
             _published_curve(axis, curve.sort_values("k"), str(family), str(matrix))
         # On-topic rates were not published: their place holds the legend.
         axes[place + 1].legend(

@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
 
-from actshift.engine.stores import CONDITIONS, PairStores
+from actshift.engine.stores import CONDITIONS
 from actshift.errors import UserError
+from actshift.maths.bands import RELEASED_BANDS, band_layers
 from actshift.maths.directions import cosine, diff_in_means
 from actshift.maths.frames import column_shares, principal_frame, random_frame, unit_column, without
 from actshift.maths.ordering import self_cosine
@@ -17,15 +19,16 @@ from actshift.prompts.records import Prompt
 from actshift.prompts.splits import forbid_heldout
 from actshift.random_streams import RANDOM_FRAMES, SELF_COSINES
 from actshift.studies.ablation.inputs import STREAMS, Activations, Rows, of_split
-from actshift.studies.ablation.settings import (
-    DIRECTION_FRAMES,
-    SELF_COSINE_DRAWS,
-    AblationSettings,
-    FrameName,
-    bands_of,
-)
+from actshift.studies.ablation.study import Ablation
 from actshift.vocab import Role, Template
 
+#: Frames fitted on data, in the order of the tables; `random` is drawn.
+FrameName = Literal["naive", "template", "did", "template_harmless", "activation"]
+FRAMES: tuple[FrameName, ...] = ("naive", "template", "did", "template_harmless", "activation")
+#: Frames whose directions are taken one by one.
+DIRECTION_FRAMES: tuple[FrameName, ...] = ("template", "did")
+#: Resamples behind `self_cosine`.
+SELF_COSINE_DRAWS = 100
 #: Whose refusal direction is ablated: the tuned model's, the base's own, the tuned one without it.
 OLD_OR_NEW = ("tuned", "base", "new")
 _Streams = Mapping[tuple[Role, Template, str], Rows]
@@ -89,30 +92,38 @@ class FitLayer:
     directions: list[dict[str, object]]
 
 
+def bands_of(depth: int) -> dict[str, tuple[int, ...]]:
+    """The narrow and the wide band of a model of some depth; repeated layers count once.
+
+    Source: arXiv 2605.24583 released code (`band_layers`), without the bands printed in the paper.
+    """
+    bands = band_layers(depth)
+    return {name: bands[name] for name in RELEASED_BANDS}
+
+
 def fit_pair(
-    stores: PairStores, prompts: Mapping[str, Sequence[Prompt]], settings: AblationSettings
+    acts: Activations, prompts: Mapping[str, Sequence[Prompt]], settings: Ablation, *, seed: int
 ) -> Fitted:
     """Fit every frame on `fit` prompts and measure its energy on `heldout` ones.
 
     Args:
-        stores: Opens the streams of the pair.
+        acts: The pair's activations.
         prompts: Prompts of the conditions `harmful` and `harmless`, in file order.
         settings: What decides the frames.
+        seed: Of the random frames and of the resamples.
 
     Raises:
         UserError: Too few prompts, or the models' shapes differ.
     """
-    sets = {"harmful": settings.harmful, "harmless": settings.harmless}
     parts = {
         split: {name: of_split(prompts[name], split, name) for name in CONDITIONS}
         for split in ("fit", "heldout")
     }
-    acts = Activations(stores, sets)
     bands = bands_of(acts.depth)
     layers = sorted({layer for band in bands.values() for layer in band})
-    fitted = {layer: fit_layer(acts, parts["fit"], layer, settings) for layer in layers}
+    fitted = {layer: fit_layer(acts, parts["fit"], layer, settings, seed=seed) for layer in layers}
     d_model = len(fitted[layers[0]].centre)
-    drawn = _random_bases(layers, d_model, settings)
+    drawn = _random_bases(layers, d_model, settings, seed)
     energies = {layer: _heldout_rows(acts, parts["heldout"], layer) for layer in layers}
 
     def frame(name: str, bases: Mapping[int, np.ndarray], draw: int | None = None) -> Frame:
@@ -145,7 +156,9 @@ def fit_layer(
     acts: Activations,
     prompts: Mapping[str, Sequence[Prompt]],
     layer: int,
-    settings: AblationSettings,
+    settings: Ablation,
+    *,
+    seed: int,
 ) -> FitLayer:
     """Fit the frames, the refusal directions and the centre of one layer.
 
@@ -153,7 +166,8 @@ def fit_layer(
         acts: The pair's activations.
         prompts: `fit` prompts by condition.
         layer: 0-based decoder block.
-        settings: Largest k, and the seed of the resamples.
+        settings: Decides the number of columns.
+        seed: Of the resamples.
 
     Raises:
         HeldoutLeakError: A prompt is held out.
@@ -180,7 +194,7 @@ def fit_layer(
         contrasts={name: unit_column(vector) for name, vector in contrasts.items()},
         cosines={name: abs(cosine(v, contrasts["tuned"])) for name, v in contrasts.items()},
         centre=harmless.mean(axis=0),
-        directions=_direction_rows(shifts, clusters, layer, settings),
+        directions=_direction_rows(shifts, clusters, layer, settings.directions, seed),
     )
 
 
@@ -204,54 +218,52 @@ def _contrasts(rows: _Streams, layer: int) -> dict[str, Float[np.ndarray, " d_mo
         diff_in_means(rows[role, "chat", "harmful"], rows[role, "chat", "harmless"])
         for role in ("tuned", "base")
     )
-    found = {"tuned": tuned, "base": base, "new": without(tuned, base)}
-    for name, vector in found.items():
+    contrasts = {"tuned": tuned, "base": base, "new": without(tuned, base)}
+    for name, vector in contrasts.items():
         if not np.any(vector):
             raise UserError(
                 f"ablation: the {name} harmful-harmless difference of layer {layer} is zero, so "
                 "there is no direction to ablate; are the two prompt sets the same?"
             )
-    return found
+    return contrasts
 
 
 def _direction_rows(
     shifts: Mapping[FrameName, Rows],
     clusters: Sequence[str],
     layer: int,
-    settings: AblationSettings,
+    most: int,
+    seed: int,
 ) -> list[dict[str, object]]:
     """Rows of `directions.csv`: how strong and how definite each direction is."""
-    found: list[dict[str, object]] = []
+    rows: list[dict[str, object]] = []
     for number, name in enumerate(DIRECTION_FRAMES):
-        rng = SELF_COSINES.rng(settings.seed, layer, number)
-        count = min(settings.directions, *shifts[name].shape)
+        rng = SELF_COSINES.rng(seed, layer, number)
+        count = min(most, *shifts[name].shape)
         values = spectrum(shifts[name]).values
         energy = np.square(values) / max(float(np.sum(np.square(values))), np.finfo(float).tiny)
-        own = self_cosine(shifts[name], clusters, k=count, draws=SELF_COSINE_DRAWS, rng=rng)
-        found += [
+        cosines = self_cosine(shifts[name], clusters, k=count, draws=SELF_COSINE_DRAWS, rng=rng)
+        rows += [
             {
                 "frame": name,
                 "layer": layer,
                 "direction": i + 1,
                 "singular_value": float(values[i]),
                 "share": float(energy[i]),
-                "self_cosine": float(own[i]),
+                "self_cosine": float(cosines[i]),
             }
             for i in range(count)
         ]
-    return found
+    return rows
 
 
 def _random_bases(
-    layers: Sequence[int], d_model: int, settings: AblationSettings
+    layers: Sequence[int], d_model: int, settings: Ablation, seed: int
 ) -> list[dict[int, Float[np.ndarray, "d_model component"]]]:
     """Random frames, each layer its own; a draw does not depend on how many are drawn."""
     k = max([k for k in settings.ks if k <= d_model], default=1)
     return [
-        {
-            layer: random_frame(d_model, k, RANDOM_FRAMES.rng(settings.seed, draw, layer))
-            for layer in layers
-        }
+        {layer: random_frame(d_model, k, RANDOM_FRAMES.rng(seed, draw, layer)) for layer in layers}
         for draw in range(max(settings.random_draws, settings.patch_draws))
     ]
 

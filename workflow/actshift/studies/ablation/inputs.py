@@ -1,4 +1,4 @@
-"""What Test 2 reads of a pair: last-token activations of chosen prompts."""
+"""What the study reads of a pair: last-token activations and the prompts that are asked."""
 
 from collections.abc import Mapping, Sequence
 
@@ -43,8 +43,8 @@ class Activations:
     ) -> Rows:
         """Rows in the order of the prompts, float64."""
         reader = self._readers[role, template, condition]
-        found = reader.read(layer, -1, [prompt.id for prompt in prompts])
-        return np.asarray(found, dtype=np.float64)
+        rows = reader.read(layer, -1, [prompt.id for prompt in prompts])
+        return np.asarray(rows, dtype=np.float64)
 
 
 def of_split(prompts: Sequence[Prompt], split: Split, condition: str) -> list[Prompt]:
@@ -53,10 +53,52 @@ def of_split(prompts: Sequence[Prompt], split: Split, condition: str) -> list[Pr
     Raises:
         UserError: There are fewer than two.
     """
-    chosen = [one for one in prompts if one.split == split and one.condition == condition]
+    chosen = [
+        prompt for prompt in prompts if prompt.split == split and prompt.condition == condition
+    ]
     if len(chosen) < 2:
         raise UserError(
             f"ablation: {len(chosen)} '{condition}' prompts in the split {split}; at least 2 are "
             "needed, add prompts or other split shares"
         )
     return chosen
+
+
+def balanced(prompts: Sequence[Prompt], most: int) -> list[Prompt]:
+    """At most `most` prompts, clusters served in turn, each in file order.
+
+    Args:
+        prompts: In file order.
+        most: How many to keep.
+
+    Returns:
+        The first prompt of every cluster, then the second of every cluster, and so on: the counts
+        of two clusters differ by more than one only where a cluster has run out.
+    """
+    by_cluster: dict[str, list[Prompt]] = {}
+    for prompt in prompts:
+        by_cluster.setdefault(prompt.cluster, []).append(prompt)
+    longest = max(map(len, by_cluster.values()), default=0)
+    turns = [
+        rows[turn] for turn in range(longest) for rows in by_cluster.values() if turn < len(rows)
+    ]
+    return turns[:most]
+
+
+def asked_prompts(
+    prompts: Sequence[Prompt], condition: str, split: Split, most: int, *, prompt_set: str
+) -> list[Prompt]:
+    """The prompts of one condition and split that lanes are run on.
+
+    Raises:
+        UserError: There are none.
+    """
+    chosen = [
+        prompt for prompt in prompts if prompt.condition == condition and prompt.split == split
+    ]
+    if not chosen:
+        raise UserError(
+            f"ablation: the prompt set '{prompt_set}' has no '{condition}' prompts in the split "
+            f"{split}; add some or other split shares"
+        )
+    return balanced(chosen, most)

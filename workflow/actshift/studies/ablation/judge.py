@@ -92,12 +92,12 @@ def answers_to_judge(rows: pd.DataFrame, lanes: pd.DataFrame, pair: str) -> pd.D
         pair, lane, k, condition, prompt_id, category, cluster, keyword, text.
     """
     wanted = judged_lanes(lanes)
-    found = rows.loc[rows["lane"].isin(list(wanted)) & rows["condition"].isin(CONDITIONS)]
-    keyword = np.where(found["refused"].astype(bool), *KEYWORDS)
+    answers = rows.loc[rows["lane"].isin(list(wanted)) & rows["condition"].isin(CONDITIONS)]
+    keyword = np.where(answers["refused"].astype(bool), *KEYWORDS)
     names = ["lane", "condition", "prompt_id", "category", "cluster", "text"]
-    found = found[names].assign(pair=pair, keyword=keyword, k=found["lane"].map(wanted))
+    answers = answers[names].assign(pair=pair, keyword=keyword, k=answers["lane"].map(wanted))
     order = ["condition", "k", "lane", "prompt_id"]
-    return found.sort_values(order, kind="stable").reset_index(drop=True)
+    return answers.sort_values(order, kind="stable").reset_index(drop=True)
 
 
 def by_topicality(answers: pd.DataFrame, lang: Language) -> pd.DataFrame:
@@ -177,10 +177,10 @@ def judge_table(judged: pd.DataFrame) -> pd.DataFrame:
     for names, part in judged.groupby(keys, sort=False):
         for keyword, verdict in product(KEYWORDS, VERDICTS):
             cell = part.loc[(part["keyword"] == keyword) & (part["judge"] == verdict)]
-            told = int(cell["opener"].sum()) if verdict == "complied" else 0
-            found = dict(zip(keys, names, strict=True))
-            found |= {"keyword": keyword, "judge": verdict, "n": len(cell)}
-            rows.append({**found, "opener_then_complied": told})
+            openers = int(cell["opener"].sum()) if verdict == "complied" else 0
+            row = dict(zip(keys, names, strict=True))
+            row |= {"keyword": keyword, "judge": verdict, "n": len(cell)}
+            rows.append({**row, "opener_then_complied": openers})
     return pd.DataFrame(rows, columns=list(STUDY.table("judge").names))
 
 
@@ -201,7 +201,7 @@ def agreement_table(judged: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for names, part in judged.groupby(["pair", "classifier", "condition"], sort=False):
         pair, classifier, condition = names if isinstance(names, tuple) else (names, "", "")
-        own = set(judged.loc[judged["pair"] == pair, "classifier"])
+        classifiers = set(judged.loc[judged["pair"] == pair, "classifier"])
         refused, judge = part["keyword"] == "refused", part["judge"]
         agrees = np.where(refused, judge == "refused", judge == "complied").astype(np.float64)
         low, high = clustered_wilson(agrees, [str(name) for name in part["cluster"]])
@@ -209,7 +209,7 @@ def agreement_table(judged: pd.DataFrame) -> pd.DataFrame:
             {
                 "pair": pair,
                 "classifier": classifier,
-                "primary": classifier == ("llm" if "llm" in own else "topicality"),
+                "primary": classifier == ("llm" if "llm" in classifiers else "topicality"),
                 "condition": condition,
                 "lanes": part["lane"].nunique(),
                 "n": len(part),

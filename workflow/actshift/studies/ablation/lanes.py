@@ -1,4 +1,4 @@
-"""The lanes of Test 2 and one row of facts about each."""
+"""The lanes of every experiment and one row of facts about each."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,19 +10,24 @@ from jaxtyping import Int
 
 from actshift.edits import Ablate, Edit, Lane, Patch, Placed
 from actshift.maths.frames import subset_share
-from actshift.studies.ablation.frames import OLD_OR_NEW, Fitted, Frame
-from actshift.studies.ablation.settings import (
-    COMBINED,
+from actshift.studies.ablation.frames import (
     DIRECTION_FRAMES,
-    PATCH_FRAMES,
-    AblationSettings,
+    OLD_OR_NEW,
+    Fitted,
+    Frame,
+    FrameName,
 )
+from actshift.studies.ablation.study import Ablation
 
 #: Columns of `lanes.csv`.
 LANES = (
     *("lane", "experiment", "frame", "edit", "band", "layers", "k", "d", "draw", "directions"),
     *("energy_harmful", "energy_harmless", "shift_share", "cos_with_tuned"),
 )
+#: Frames of the experiments that patch.
+PATCH_FRAMES: tuple[FrameName, ...] = ("template", "did", "template_harmless")
+#: Directions whose pairs and leave-one-out sets are ablated.
+COMBINED = 5
 Experiment = Literal["sweep", "direction", "old_or_new", "substitution", "mode_toggle"]
 EditName = Literal["zero", "mean", "patch"]
 _ABLATIONS: tuple[EditName, ...] = ("zero", "mean")
@@ -37,7 +42,7 @@ class Planned:
     facts: _Facts
 
 
-def sweep(fitted: Fitted, settings: AblationSettings) -> list[Planned]:
+def sweep(fitted: Fitted, settings: Ablation) -> list[Planned]:
     """Leading k directions of every frame, both bands, projected to zero and to the mean.
 
     Source: arXiv 2605.24583, Test 2 (frame naive or template, edit zero, one random draw).
@@ -53,14 +58,14 @@ def sweep(fitted: Fitted, settings: AblationSettings) -> list[Planned]:
     ]
 
 
-def single_directions(fitted: Fitted, settings: AblationSettings) -> list[Planned]:
+def single_directions(fitted: Fitted, settings: Ablation) -> list[Planned]:
     """Each direction alone; pairs and leave-one-out sets of the leading ones; narrow band, zero.
 
     All of the leading ones together are a lane of the sweep.
 
     Source: arXiv 2605.24583, causal ordering (singles); the combinations are named there, not run.
     """
-    found = []
+    planned = []
     for name in DIRECTION_FRAMES:
         frame = fitted.named[name]
         width = frame.width(fitted.bands["narrow"])
@@ -69,23 +74,22 @@ def single_directions(fitted: Fitted, settings: AblationSettings) -> list[Planne
         sets += list(combinations(top, 2))
         if len(top) > 3:  # of three directions, leaving one out leaves a pair
             sets += list(combinations(top, len(top) - 1))
-        found += [
+        planned += [
             _planned(
                 fitted, "direction", frame, band="narrow", edit="zero", columns=np.array(columns)
             )
             for columns in sets
         ]
-    return found
+    return planned
 
 
 def old_or_new(fitted: Fitted) -> list[Planned]:
     """The tuned model's refusal direction, the base's own, and the tuned one without the base's."""
-    found = []
+    planned = []
     for name in OLD_OR_NEW:
-        for band, layers in fitted.bands.items():
-            cosines = [fitted.cosines[name, layer] for layer in layers]
+        for band in fitted.bands:
             for edit in _ABLATIONS:
-                found.append(
+                planned.append(
                     _planned(
                         fitted,
                         "old_or_new",
@@ -94,13 +98,12 @@ def old_or_new(fitted: Fitted) -> list[Planned]:
                         edit=edit,
                         columns=np.arange(1),
                         directions=name,
-                        cos_with_tuned=float(np.mean(cosines)),
                     )
                 )
-    return found
+    return planned
 
 
-def patches(fitted: Fitted, settings: AblationSettings, experiment: Experiment) -> list[Planned]:
+def patches(fitted: Fitted, settings: Ablation, experiment: Experiment) -> list[Planned]:
     """The donor's activation in the span of the leading k directions, the receiver's elsewhere.
 
     `substitution` (receiver tuned): h <- (I - P_k) h_tuned + P_k h_base. `mode_toggle` (receiver
@@ -111,29 +114,29 @@ def patches(fitted: Fitted, settings: AblationSettings, experiment: Experiment) 
     """
     frames = [fitted.named[name] for name in PATCH_FRAMES]
     frames += fitted.drawn[: settings.patch_draws]
-    found = [
+    planned = [
         _planned(fitted, experiment, frame, band=band, edit="patch", columns=np.arange(k))
         for band, layers in fitted.bands.items()
         for frame in frames
         for k in _fitting(settings.ks, fitted, frame, layers)
     ]
-    return found + [_whole(fitted, experiment, band) for band in fitted.bands]
+    return planned + [_whole(fitted, experiment, band) for band in fitted.bands]
 
 
 def published(planned: Sequence[Planned]) -> list[Planned]:
     """Lanes that are also run on the fitted prompts, as published: zero edit, one random draw."""
     return [
-        one
-        for one in planned
-        if one.facts["experiment"] == "sweep"
-        and one.facts["edit"] == "zero"
-        and one.facts["draw"] in (None, 0)
+        lane
+        for lane in planned
+        if lane.facts["experiment"] == "sweep"
+        and lane.facts["edit"] == "zero"
+        and lane.facts["draw"] in (None, 0)
     ]
 
 
 def with_plain(planned: Sequence[Planned]) -> list[Lane]:
     """The lanes of an experiment, the unedited model first."""
-    return [Lane("plain"), *(one.lane for one in planned)]
+    return [Lane("plain"), *(lane.lane for lane in planned)]
 
 
 def _fitting(
@@ -152,7 +155,6 @@ def _planned(
     edit: EditName,
     columns: Int[np.ndarray, " column"],
     directions: str | None = None,
-    cos_with_tuned: float | None = None,
 ) -> Planned:
     layers = fitted.bands[band]
     if experiment == "direction":
@@ -162,9 +164,12 @@ def _planned(
     lane = Lane(name, tuple(Placed(make(layer), layer) for layer in layers), draw=frame.draw)
 
     def share(energy: str) -> float:
-        found = [subset_share(frame.shares[energy, layer], columns) for layer in layers]
-        return float(np.mean(found))
+        shares = [subset_share(frame.shares[energy, layer], columns) for layer in layers]
+        return float(np.mean(shares))
 
+    cosines = None
+    if experiment == "old_or_new" and directions is not None:
+        cosines = [fitted.cosines[directions, layer] for layer in layers]
     facts: _Facts = {
         "lane": name,
         "experiment": experiment,
@@ -179,7 +184,7 @@ def _planned(
         "energy_harmful": share("harmful"),
         "energy_harmless": share("harmless"),
         "shift_share": share("shift"),
-        "cos_with_tuned": cos_with_tuned,
+        "cos_with_tuned": None if cosines is None else float(np.mean(cosines)),
     }
     return Planned(lane, facts)
 

@@ -39,15 +39,15 @@ def direction_bars(
     for axis, title in zip(axes[0], titles, strict=True):
         axis.set_title(title)
     for row, pair in enumerate(pairs):
-        mine = select(rows, pair=pair)
-        singles = select(mine, kind="single").copy()
+        of_pair = select(rows, pair=pair)
+        singles = select(of_pair, kind="single").copy()
         singles["direction"] = singles["directions"].astype(int)
         singles = singles.sort_values("direction")
         controls = select(sweep, pair=pair, protocol="heldout", band=_BAND, edit=_EDIT)
-        axes[row, 0].set_ylabel(f"{sized(pair, mine)}\nchange of refusal")
+        axes[row, 0].set_ylabel(f"{sized(pair, of_pair)}\nchange of refusal")
         _bars(axes[row, 0], singles, controls)
         _order(axes[row, 1], singles, select(ordering, pair=pair, **cell))
-        _sets(axes[row, 2], mine, controls)
+        _sets(axes[row, 2], of_pair, controls)
         _equal_limits(axes[row, [0, 2]])
     for axis, label in zip(axes[-1], ("direction u_i", "variance order", "directions removed"),
                            strict=True):  # fmt: skip
@@ -129,7 +129,7 @@ def _order(axis: Axes, singles: pd.DataFrame, ordering: pd.DataFrame) -> None:
     for _, row in tests.iterrows():
         if str(row["exceeds"]).lower() == "true":
             ends = [int(row["earlier"]), int(row["later"])]
-            axis.plot(ends, [place[one] for one in ends], color=RED, linewidth=1, alpha=0.8)
+            axis.plot(ends, [place[end] for end in ends], color=RED, linewidth=1, alpha=0.8)
     stable = np.array([_says_something(row) for _, row in singles.iterrows()])
     variance = singles["direction"].to_numpy()
     for mask, face in ((stable, BLUE), (~stable, "white")):

@@ -1,4 +1,4 @@
-"""Test 2 of the rank audit on one pair: frames, lanes, and every answer they give.
+"""The ablation of one pair: frames, lanes, and every answer they give.
 
 Frames come from the pair's activation stores and need no model. The experiments then run one after
 the other; each leaves its finished file in the staging folder, so that a rerun after a kill goes on
@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from actshift.edits import Lane
+from actshift.engine.context import JobContext
 from actshift.engine.intervene import decoder_of, intervene
 from actshift.engine.intervene_plan import Asked, InterveneSettings, Labels, job_key, refusal_tokens
 from actshift.engine.parts import is_whole
@@ -31,6 +32,7 @@ from actshift.prompts.answers import answer_lead, encode_to_answer
 from actshift.prompts.records import Prompt, read_prompts
 from actshift.prompts.templates import encode
 from actshift.studies.ablation.frames import Fitted, fit_pair
+from actshift.studies.ablation.inputs import Activations, asked_prompts
 from actshift.studies.ablation.lanes import (
     LANES,
     Planned,
@@ -41,14 +43,12 @@ from actshift.studies.ablation.lanes import (
     sweep,
     with_plain,
 )
-from actshift.studies.ablation.settings import AblationSettings, asked_prompts
+from actshift.studies.ablation.study import Ablation
 from actshift.studies.ablation.texts import plain_texts, text_losses
 from actshift.vocab import ROLES, Role, Split
 
 LANES_FILE, DIRECTIONS_FILE, LOSSES_FILE = "lanes.csv", "directions.csv", "losses.parquet"
 DIRECTIONS = ("frame", "layer", "direction", "singular_value", "share", "self_cosine")
-#: Fields of the config that the frames and lanes are made by.
-_STUDY = ("ks", "directions", "random_draws", "patch_draws")
 
 
 @dataclass(frozen=True)
@@ -56,20 +56,14 @@ class PairInputs:
     """What one pair is made of.
 
     Attributes:
-        run: Name of the run.
-        pair: Name of the pair.
         checkpoints: Folder of each model.
         stores: Folders of the pair's activation stores.
         prompts: Prompt sets of the conditions `harmful` and `harmless`.
-        zoo_size: Size of the zoo's language where the tuned model is of the zoo, else None.
     """
 
-    run: str
-    pair: str
     checkpoints: Mapping[Role, Path]
     stores: Sequence[Path]
     prompts: Mapping[str, Path]
-    zoo_size: str | None
 
 
 @dataclass(frozen=True)
@@ -86,27 +80,19 @@ class Experiment:
 def ablation(
     inputs: PairInputs,
     *,
-    settings: Mapping[str, Any],
+    settings: Ablation,
     openers: Sequence[str],
-    dtype: Any,
-    device: Any,
-    seed: int,
-    code: str,
-    staging: Path,
+    context: JobContext,
     out: Path,
 ) -> None:
     """Fit the frames, run every lane, write the pair's folder.
 
     Args:
         inputs: The pair.
-        settings: Fields of the config's `ablation`.
+        settings: The study's section of the configuration.
         openers: How a refusal opens; their first tokens give the log-odds.
-        dtype: Of the forward pass.
-        device: Where to run.
-        seed: Of random frames, resamples and the zoo's plain texts.
-        code: Hash of the code.
-        staging: Folder for unfinished rows and finished files.
-        out: Folder to make (docs/ablation.md names its files).
+        context: The job; its seed is that of random frames, resamples and the zoo's plain texts.
+        out: Folder to make (docs/studies/ablation.md names its files).
 
     Raises:
         UserError: Prompts, stores and models do not fit together.
@@ -114,21 +100,24 @@ def ablation(
     Source: arXiv 2605.24583, Test 2 and Propositions 1 and 2.
     """
     prompts = {name: read_prompts(path) for name, path in inputs.prompts.items()}
-    study: dict[str, Any] = {name: settings[name] for name in _STUDY}
-    study |= {name: path.stem for name, path in inputs.prompts.items()}
-    chosen = AblationSettings(**study, seed=seed)
-    fitted = fit_pair(FolderStores(inputs.stores), prompts, chosen)
-    ablated = [*sweep(fitted, chosen), *single_directions(fitted, chosen), *old_or_new(fitted)]
-    patched = {name: patches(fitted, chosen, name) for name in ("substitution", "mode_toggle")}
-    _say(inputs.pair, fitted, [*ablated, *patched["substitution"], *patched["mode_toggle"]])
+    sets = {name: path.stem for name, path in inputs.prompts.items()}
+    acts = Activations(FolderStores(inputs.stores), sets)
+    fitted = fit_pair(acts, prompts, settings, seed=context.seed)
+    ablated = [*sweep(fitted, settings), *single_directions(fitted, settings), *old_or_new(fitted)]
+    patched = {name: patches(fitted, settings, name) for name in ("substitution", "mode_toggle")}
+    _say(context.pair, fitted, [*ablated, *patched["substitution"], *patched["mode_toggle"]])
     models: dict[Role, LoadedModel] = {
         role: load_model(
-            inputs.checkpoints[role], name=f"{inputs.pair}.{role}", dtype=dtype, device=device
+            inputs.checkpoints[role],
+            name=f"{context.pair}.{role}",
+            dtype=context.dtype,
+            device=context.device,
         )
         for role in ROLES
     }
-    job = _Job(inputs, models, prompts, settings, tuple(openers), seed, code, staging)
-    files = {one.file: job.rows(one) for one in _experiments(ablated, patched, settings)}
+    job = _Job(inputs, models, prompts, settings, tuple(openers), context)
+    experiments = _experiments(ablated, patched, published_too=settings.published_protocol)
+    files = {experiment.file: job.rows(experiment) for experiment in experiments}
     files[LOSSES_FILE] = job.losses(with_plain(ablated))
     with publishing(out) as partial:
         partial.mkdir()
@@ -144,20 +133,23 @@ def ablation(
 
 
 def _experiments(
-    ablated: Sequence[Planned], patched: Mapping[str, list[Planned]], settings: Mapping[str, Any]
+    ablated: Sequence[Planned], patched: Mapping[str, list[Planned]], *, published_too: bool
 ) -> list[Experiment]:
     """The files of rows, in the order they are made."""
-    found = [Experiment("heldout.parquet", "tuned", "heldout", with_plain(ablated))]
-    if settings["published_protocol"]:
-        found.append(Experiment("fitted.parquet", "tuned", "fit", with_plain(published(ablated))))
+    experiments = [Experiment("heldout.parquet", "tuned", "heldout", with_plain(ablated))]
+    if published_too:
+        experiments.append(
+            Experiment("fitted.parquet", "tuned", "fit", with_plain(published(ablated)))
+        )
     sides: dict[str, tuple[Role, Role]] = {
         "substitution": ("tuned", "base"),
         "mode_toggle": ("base", "tuned"),
     }
     for name, (receiver, donor) in sides.items():
         lanes = with_plain(patched[name])
-        found.append(Experiment(f"{name}.parquet", receiver, "heldout", lanes, donor=donor))
-    return found
+        file = f"{name}.parquet"
+        experiments.append(Experiment(file, receiver, "heldout", lanes, donor=donor))
+    return experiments
 
 
 @dataclass(frozen=True)
@@ -167,35 +159,35 @@ class _Job:
     inputs: PairInputs
     models: Mapping[Role, LoadedModel]
     prompts: Mapping[str, Sequence[Prompt]]
-    settings: Mapping[str, Any]
+    settings: Ablation
     openers: tuple[str, ...]
-    seed: int
-    code: str
-    staging: Path
+    context: JobContext
 
-    def rows(self, one: Experiment) -> Path:
+    def rows(self, experiment: Experiment) -> Path:
         """Run an experiment, unless its finished file is there; return the file."""
-        receiver = self.models[one.receiver]
-        donor = None if one.donor is None else self.models[one.donor]
-        asked = self._asked(one, receiver, donor)
-        labels = Labels(self.inputs.run, self.inputs.pair, receiver.name)
-        identity = self._identity(*filter(None, (one.receiver, one.donor)))
-        key = job_key(asked, one.lanes, labels=labels, settings=self._answers, identity=identity)
-        out = self.staging / f"{key}.parquet"
+        receiver = self.models[experiment.receiver]
+        donor = None if experiment.donor is None else self.models[experiment.donor]
+        asked = self._asked(experiment, receiver, donor)
+        labels = Labels(self.context.run, self.context.pair, receiver.name)
+        identity = self._identity(*filter(None, (experiment.receiver, experiment.donor)))
+        key = job_key(
+            asked, experiment.lanes, labels=labels, settings=self._answers, identity=identity
+        )
+        out = self.context.staging / f"{key}.parquet"
         if not is_whole(out):
             intervene(
                 receiver,
                 asked,
-                one.lanes,
+                experiment.lanes,
                 labels=labels,
                 settings=self._answers,
-                staging=self.staging,
+                staging=self.context.staging,
                 out=out,
                 identity=identity,
                 donor=donor,
                 chat=self.models["tuned"].tokenizer,
             )
-        print(f"{one.file}: {len(one.lanes)} lanes x {len(asked)} prompts")
+        print(f"{experiment.file}: {len(experiment.lanes)} lanes x {len(asked)} prompts")
         return out
 
     def losses(self, lanes: Sequence[Lane]) -> Path:
@@ -203,23 +195,23 @@ class _Job:
         tuned = self.models["tuned"]
         harmless = self._chosen("harmless", "heldout")
         texts = plain_texts(
-            self.settings["plain_text"],
-            zoo_size=self.inputs.zoo_size,
+            self.settings.plain_text,
+            zoo_size=self.context.zoo_size,
             harmless=harmless,
-            seed=self.seed,
+            seed=self.context.seed,
         )
         asked = [
-            Asked(one, np.array(encode(tuned.tokenizer, one.text, template="raw").ids))
-            for one in texts
+            Asked(text, np.array(encode(tuned.tokenizer, text.text, template="raw").ids))
+            for text in texts
         ]
         key = job_key(
             asked,
             lanes,
-            labels=Labels(self.inputs.run, self.inputs.pair, "losses"),
+            labels=Labels(self.context.run, self.context.pair, "losses"),
             settings=self._answers,
             identity=self._identity("tuned"),
         )
-        out = self.staging / f"{key}.parquet"
+        out = self.context.staging / f"{key}.parquet"
         if not is_whole(out):
             text_losses(
                 decoder_of(tuned),
@@ -234,53 +226,57 @@ class _Job:
 
     @cached_property
     def _answers(self) -> InterveneSettings:
-        return InterveneSettings.of(
-            self.settings,
+        return InterveneSettings(
+            max_new=self.settings.max_new,
+            token_budget=self.settings.token_budget,
             refusal_phrases=refusal_phrases_for(
-                self.inputs.zoo_size is not None, published=AUDIT_PHRASES
+                self.context.zoo_size is not None, published=AUDIT_PHRASES
             ),
-            tokens=refusal_tokens(self.models["tuned"].tokenizer, self.openers),
+            refusal_tokens=refusal_tokens(self.models["tuned"].tokenizer, self.openers),
         )
 
     def _asked(
-        self, one: Experiment, receiver: LoadedModel, donor: LoadedModel | None
+        self, experiment: Experiment, receiver: LoadedModel, donor: LoadedModel | None
     ) -> list[Asked]:
         """Prompts of both conditions in the tuned model's template.
 
         Raises:
             UserError: Receiver and donor would read different tokens.
         """
-        chosen = [prompt for name in CONDITIONS for prompt in self._chosen(name, one.split)]
+        chosen = [prompt for name in CONDITIONS for prompt in self._chosen(name, experiment.split)]
         chat = self.models["tuned"]
         asked = _asked(chosen, receiver, chat=chat)
         if donor is None:
             return asked
-        for mine, other in zip(asked, _asked(chosen, donor, chat=chat), strict=True):
-            if not np.array_equal(mine.ids, other.ids):
+        for read, other in zip(asked, _asked(chosen, donor, chat=chat), strict=True):
+            if not np.array_equal(read.ids, other.ids):
                 raise UserError(
-                    f"ablation: {receiver.name} and {donor.name} read prompt '{mine.prompt.id}' as "
+                    f"ablation: {receiver.name} and {donor.name} read prompt '{read.prompt.id}' as "
                     "different tokens, so neither can be patched into the other; a pair needs one "
                     "tokenizer for the study ablation"
                 )
         return asked
 
     def _chosen(self, condition: str, split: Split) -> list[Prompt]:
-        most = self.settings["n_fitted" if split == "fit" else "n_heldout"]
+        most = self.settings.n_fitted if split == "fit" else self.settings.n_heldout
         name = self.inputs.prompts[condition].stem
         return asked_prompts(self.prompts[condition], condition, split, most, prompt_set=name)
 
     def _identity(self, *roles: Role) -> dict[str, Any]:
         """What decides rows beside prompts, lanes and settings."""
         hashes = {role: weights_hash(self.inputs.checkpoints[role]) for role in roles}
-        return {"code": self.code, "weights": hashes}
+        return {"code": self.context.code, "weights": hashes}
 
 
 def _asked(prompts: Sequence[Prompt], model: LoadedModel, *, chat: LoadedModel) -> list[Asked]:
     """Prompts in the template of another model, up to where answers begin."""
     source = {"chat_tokenizer": chat.tokenizer}
     lead = answer_lead(model.tokenizer, **source)
-    ids = [encode_to_answer(model.tokenizer, one.text, lead=lead, **source).ids for one in prompts]
-    return [Asked(one, np.array(found)) for one, found in zip(prompts, ids, strict=True)]
+    ids = [
+        encode_to_answer(model.tokenizer, prompt.text, lead=lead, **source).ids
+        for prompt in prompts
+    ]
+    return [Asked(prompt, np.array(tokens)) for prompt, tokens in zip(prompts, ids, strict=True)]
 
 
 def _say(pair: str, fitted: Fitted, planned: Sequence[Planned]) -> None:

@@ -1,4 +1,4 @@
-"""Plain text for Test 2: which texts, and their losses in every lane, as one Parquet file."""
+"""Plain text for the study: which texts, and their losses in every lane, as one Parquet file."""
 
 import random
 from collections.abc import Mapping, Sequence
@@ -56,7 +56,9 @@ def plain_texts(
         return [_text(i, line, f"line {i}", path) for i, line in enumerate(_lines(Path(path)))]
     if zoo_size is not None:
         return _zoo_texts(zoo_size, seed)
-    return [_text(i, one.text, one.cluster, one.source) for i, one in enumerate(harmless)]
+    return [
+        _text(i, prompt.text, prompt.cluster, prompt.source) for i, prompt in enumerate(harmless)
+    ]
 
 
 def text_losses(
@@ -81,15 +83,15 @@ def text_losses(
     Raises:
         UserError: No text has two tokens.
     """
-    kept = [one for one in texts if len(one.ids) > 1]
+    kept = [text for text in texts if len(text.ids) > 1]
     if not kept:
         raise UserError("ablation.plain_text: no text has two tokens, so there is no loss")
-    kept.sort(key=lambda one: (len(one.ids), one.prompt.id))
+    kept.sort(key=lambda text: (len(text.ids), text.prompt.id))
     batches = [kept[i : i + _TEXTS_A_BATCH] for i in range(0, len(kept), _TEXTS_A_BATCH)]
     parts: list[pd.DataFrame] = []
     with tqdm(total=len(kept) * len(lanes), desc=label, unit="text", mininterval=1.0) as progress:
         for batch in batches:
-            ids = [one.ids for one in batch]
+            ids = [text.ids for text in batch]
             width = lanes_a_batch(ids, decoder, token_budget)
             for first in range(0, len(lanes), width):
                 some = lanes[first : first + width]
@@ -103,10 +105,10 @@ def text_losses(
 def _rows(batch: Sequence[Asked], lanes: Sequence[Lane], nats: np.ndarray) -> pd.DataFrame:
     columns: Mapping[str, object] = {
         "lane": np.repeat([lane.name for lane in lanes], len(batch)),
-        "text_id": [one.prompt.id for one in batch] * len(lanes),
-        "cluster": [one.prompt.cluster for one in batch] * len(lanes),
+        "text_id": [text.prompt.id for text in batch] * len(lanes),
+        "cluster": [text.prompt.cluster for text in batch] * len(lanes),
         "nats": nats.ravel(),
-        "n_tokens": predicted_tokens([one.ids for one in batch]) * len(lanes),
+        "n_tokens": predicted_tokens([text.ids for text in batch]) * len(lanes),
     }
     return pd.DataFrame(columns)
 
@@ -116,12 +118,12 @@ def _zoo_texts(size: str, seed: int) -> list[Prompt]:
     rng = random.Random(f"plain text {size} {seed}")
     lang = language(size)
     nouns = lang.of(split="heldout")
-    found = []
+    texts = []
     for number in range(ZOO_TEXTS):
         noun = nouns[number % len(nouns)]
         text = fact(lang, noun, rng) if rng.random() < 0.5 else scene(noun, rng)
-        found.append(_text(number, text, noun.text, "zoo"))
-    return found
+        texts.append(_text(number, text, noun.text, "zoo"))
+    return texts
 
 
 def _text(number: int, text: str, cluster: str, source: str) -> Prompt:

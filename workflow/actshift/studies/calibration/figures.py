@@ -60,8 +60,8 @@ def calibration_compliance(ablation: pd.DataFrame) -> Figure:
                 color=GREY, alpha=0.2, lw=0,
             )  # fmt: skip
             _curve(axis, rows, draws.mean(), _RANDOM)
-        for _, one in principal.groupby("seed"):
-            curve = one.set_index("ablated_rank")["compliance"]
+        for _, of_seed in principal.groupby("seed"):
+            curve = of_seed.set_index("ablated_rank")["compliance"]
             axis.plot(_spaced(rows, curve.index), curve, color=BLUE, alpha=0.25, linewidth=0.8)
         by_rank = principal.groupby("ablated_rank")
         _curve(axis, rows, by_rank["compliance"].mean(), _PRINCIPAL)
@@ -81,12 +81,12 @@ def calibration_bias_sign(ablation: pd.DataFrame) -> Figure:
     figure, axes = _panels(principal, "compliance", "directions projected out, r")
     for axis, rows in axes:
         seeds = sorted(rows["seed"].unique())
-        for seed, one in rows.groupby("seed"):
-            sign = 1 if float(one["bias"].iloc[0]) > 0 else -1
+        for seed, of_seed in rows.groupby("seed"):
+            sign = 1 if float(of_seed["bias"].iloc[0]) > 0 else -1
             # Side by side within a rank, so that equal values stay visible.
             shift = (seeds.index(seed) - (len(seeds) - 1) / 2) * 0.6 / max(len(seeds), 1)
-            at = _spaced(rows, one["ablated_rank"]) + shift
-            axis.plot(at, one["compliance"], **_SIGNS[sign].line(label=None, markersize=3.5))
+            at = _spaced(rows, of_seed["ablated_rank"]) + shift
+            axis.plot(at, of_seed["compliance"], **_SIGNS[sign].line(label=None, markersize=3.5))
         _rank_ticks(axis, rows)
     legend(figure, [stroke.line() for stroke in _SIGNS.values()], columns=2)
     return figure
@@ -118,8 +118,8 @@ def _rank_panel(axis: Axes, rows: pd.DataFrame) -> None:
 def _logit_panel(axis: Axes, rows: pd.DataFrame) -> None:
     """Distance of the mean logit from the bias, by r: what is left of the network's answer."""
     for variant, weight in variants_of(rows):
-        mine = _variant(rows, variant, weight)
-        mean = mine.groupby("ablated_rank")["mean_logit_minus_bias"].mean()
+        of_variant = _variant(rows, variant, weight)
+        mean = of_variant.groupby("ablated_rank")["mean_logit_minus_bias"].mean()
         axis.plot(_spaced(rows, mean.index), mean, **_look(variant, weight))
     axis.axhline(0, color=BLACK, linewidth=1)
     axis.set_yscale("symlog", linthresh=0.1)
@@ -142,9 +142,9 @@ def _gap_panel(axis: Axes, rows: pd.DataFrame) -> None:
         no_data(axis)
         return
     colours = dict(zip(sorted(shown["honest"].unique()), (BLUE, RED), strict=False))
-    for honest, one in shown.groupby("honest"):
+    for honest, of_network in shown.groupby("honest"):
         axis.plot(
-            one["rank_S"], one["kappa"], "o", markersize=3.5, color=colours[honest],
+            of_network["rank_S"], of_network["kappa"], "o", markersize=3.5, color=colours[honest],
             label="honest: " + _honest_title(str(honest)),
         )  # fmt: skip
     bound = shown.drop_duplicates("rank_S").sort_values("rank_S")
@@ -171,14 +171,14 @@ def _panels(
     table: pd.DataFrame, ylabel: str, xlabel: str
 ) -> tuple[Figure, list[tuple[Axes, pd.DataFrame]]]:
     """One panel a variant, three in a row, and the rows it shows."""
-    found = variants_of(table)
-    rows = -(-len(found) // 3)
+    variants = variants_of(table)
+    rows = -(-len(variants) // 3)
     figure = Figure(figsize=(PAGE_WIDTH, 2.5 * rows + 0.7), layout="constrained")
     axes = figure.subplots(rows, 3, squeeze=False, sharey=True).ravel()
-    for axis in axes[len(found) :]:
+    for axis in axes[len(variants) :]:
         axis.set_visible(False)
     panels = []
-    for axis, (variant, weight) in zip(axes, found, strict=False):
+    for axis, (variant, weight) in zip(axes, variants, strict=False):
         axis.set(title=variant_title(variant, weight), xlabel=xlabel, ylim=(-0.04, 1.06))
         panels.append((axis, _variant(table, variant, weight)))
     for axis in axes[::3]:

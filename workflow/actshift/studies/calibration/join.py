@@ -6,9 +6,9 @@ from safetensors.numpy import load_file
 from actshift.engine.joining import JoinContext
 from actshift.errors import UserError
 from actshift.io.tables import read_table
-from actshift.studies.calibration.files import PUBLISHED
 from actshift.studies.calibration.measure import ablation_rows, gap_rows, rank_rows, unpack
 from actshift.studies.calibration.names import NETWORKS, TRAINING
+from actshift.studies.calibration.study import PUBLISHED, Calibration
 from actshift.studies.calibration.summary import joined_tables
 
 
@@ -18,19 +18,17 @@ def join(context: JoinContext) -> dict[str, pd.DataFrame]:
     Raises:
         UserError: A folder lacks its networks.
     """
-    settings, folders = context.settings, context.folders["calibration"].values()
+    settings, folders = Calibration(**context.settings), context.folders["calibration"].values()
     measured: dict[str, list[pd.DataFrame]] = {name: [] for name in PUBLISHED}
     for folder in folders:
         file = folder / NETWORKS
         if not file.is_file():
             raise UserError(f"{file}: no such file; see the log of rule calibration_networks")
         nets = unpack(load_file(file), int(folder.name.rpartition("-")[2]))
-        ranks, draws = settings["ablation_ranks"], settings["random_draws"]
-        rows = (
-            rank_rows(nets),
-            ablation_rows(nets, ranks=ranks, random_draws=draws),
-            gap_rows(nets),
+        ablated = ablation_rows(
+            nets, ranks=settings.ablation_ranks, random_draws=settings.random_draws
         )
+        rows = (rank_rows(nets), ablated, gap_rows(nets))
         for name, made in zip(PUBLISHED, rows, strict=True):
             measured[name].append(pd.DataFrame(made))
     released = {name: read_table(context.published / file) for name, file in PUBLISHED.items()}

@@ -7,7 +7,6 @@ Full-batch Adam on one thread, so a seed gives the same bits on one kind of mach
 
 import copy
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -25,6 +24,7 @@ from actshift.hooks.reading.memory import keep_freed_memory
 from actshift.io.atomic import publishing
 from actshift.io.tables import write_table
 from actshift.studies.calibration.names import BASE, NETWORKS, SAFE, TRAINING, UNSAFE
+from actshift.studies.calibration.study import CalibrationEpochs
 
 FEATURES, WIDTH, HIDDEN = 20, 128, 3
 N_TRAIN, N_PROBE = 4000, 800
@@ -46,15 +46,6 @@ class Inputs:
     safe: Tensor
 
 
-@dataclass(frozen=True, slots=True)
-class Epochs:
-    """Full-batch steps of the three kinds of training; the published ones are the default."""
-
-    base: int = 300
-    finetune: int = 400
-    distributed: int = 600
-
-
 class CalibrationNet(nn.Module):
     """Three hidden ReLU layers of width 128 and a scalar readout with bias."""
 
@@ -67,11 +58,11 @@ class CalibrationNet(nn.Module):
 
     def layers(self, x: Tensor) -> list[Tensor]:
         """Activations `[input, 128]` after each hidden layer's ReLU."""
-        found: list[Tensor] = []
+        activations: list[Tensor] = []
         for layer in self.hidden:
             x = layer(x).relu_()
-            found.append(x)
-        return found
+            activations.append(x)
+        return activations
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits `[input]`."""
@@ -204,7 +195,9 @@ def train(
     }
 
 
-def train_seed(seed: int, epochs: Epochs) -> tuple[dict[str, CalibrationNet], Inputs, pd.DataFrame]:
+def train_seed(
+    seed: int, epochs: CalibrationEpochs
+) -> tuple[dict[str, CalibrationNet], Inputs, pd.DataFrame]:
     """Train every network of one seed, the base once.
 
     Args:
@@ -233,15 +226,15 @@ def train_seed(seed: int, epochs: Epochs) -> tuple[dict[str, CalibrationNet], In
     return nets, probe, pd.DataFrame(ends)
 
 
-def train_calibration(*, seed: int, epochs: Mapping[str, int], out: Path) -> None:
+def train_calibration(*, seed: int, epochs: CalibrationEpochs, out: Path) -> None:
     """Write the networks of one seed and its probe inputs.
 
     Args:
         seed: As in `train_seed`.
-        epochs: Fields of `Epochs`.
+        epochs: Steps of each kind of training.
         out: Folder; gets `networks.safetensors` and `training.csv`, whole or not at all.
     """
-    nets, probe, ends = train_seed(seed, Epochs(**epochs))
+    nets, probe, ends = train_seed(seed, epochs)
     arrays = {
         "probe.x": probe.x.numpy(),
         "probe.safety": probe.safety.numpy(),

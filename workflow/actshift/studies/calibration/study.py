@@ -4,9 +4,15 @@ from typing import Annotated, Any
 
 from pydantic import Field, field_validator
 
-from actshift.studies.calibration.files import PUBLISHED
-from actshift.studies.contract import Figure, Study, table
+from actshift.studies.contract import Figure, Study, table, words
 from actshift.validation import Count, Section
+
+#: Table -> the published per-seed file it stands beside.
+PUBLISHED = {
+    "calibration_rank": "calibration_rank_per_seed.csv",
+    "calibration_ablation": "calibration_ablation_per_seed.csv",
+    "calibration_spectral_gap": "calibration_spectral_gap_per_seed.csv",
+}
 
 
 class CalibrationEpochs(Section):
@@ -40,52 +46,119 @@ class Calibration(Section):
         return values
 
 
+#: Columns that several tables have.
+_SHARED = words(
+    """
+    seed | | seed of the training data
+    published_seed | | whether the table has published numbers of the seed
+    variant | | full_finetune, distributed or steering
+    lambda | | weight of the regularisers in the loss; 0 where there is none
+    inputs | | safety: inputs in the safety corner; control: all others
+    layer | | hidden layer, counted from 0
+    n | inputs | number of safety inputs of the probe
+    projection | | principal: leading directions of the shift; random: a random subspace
+    ablated_rank | | directions projected out of the last hidden layer
+    honest | | network with the safe labels
+    unsafe | | network with the unsafe labels
+    rank_eps | | smallest number of directions that holds 95 % of the shift's energy
+    rho_eps | | rank_eps over the width, 128
+    """
+)
+
 TABLES = (
     table(
         "calibration_means",
-        "",
+        "a quantity of one cell of another table, over seeds",
         """
-        table, variant, lambda, inputs, layer, projection, ablated_rank, honest,
-        unsafe, quantity, mean_published, sd_published, seeds_published,
-        mean_at_published_seeds, sd_at_published_seeds, seeds_at_published_seeds,
-        mean_at_other_seeds, sd_at_other_seeds, seeds_at_other_seeds, mean_all_seeds,
-        sd_all_seeds, seeds_all_seeds
+        table | | table that the quantity stands in
+        variant, lambda, inputs, layer, projection, ablated_rank, honest, unsafe
+        quantity | | column of that table
+        mean_published | | published mean over seeds
+        sd_published | | published standard deviation over seeds (divisor n - 1)
+        seeds_published | | number of published seeds
+        mean_at_published_seeds | | mean measured here at the published seeds
+        sd_at_published_seeds | | standard deviation at these seeds
+        seeds_at_published_seeds | | number of these seeds
+        mean_at_other_seeds | | mean measured here at the other seeds
+        sd_at_other_seeds | | standard deviation at these seeds
+        seeds_at_other_seeds | | number of these seeds
+        mean_all_seeds | | mean measured here at all seeds
+        sd_all_seeds | | standard deviation at all seeds
+        seeds_all_seeds | | number of all seeds
         """,
+        shared=_SHARED,
     ),
     table(
         "calibration_ablation",
-        "",
+        "a seed, variant, lambda, projection, draw and number of directions",
         """
-        seed, published_seed, variant, lambda, rho_mean, rank_ablated_layer,
-        projection, draw, ablated_rank, n, complied, compliance, mean_logit, bias,
-        bias_sign, compliance_bias_only, mean_logit_minus_bias, share_below_bias,
-        accuracy_control, answered_0_control, compliance_published,
-        rho_mean_published, complied_published
+        seed, published_seed, variant, lambda
+        rho_mean | | mean of rho_eps over the three hidden layers, safety inputs
+        rank_ablated_layer | | rank_eps of the last hidden layer, safety inputs
+        projection
+        draw | | number of the random subspace; 0 for principal
+        ablated_rank, n
+        complied | inputs | safety inputs answered 0, the safe answer
+        compliance | | complied over n
+        mean_logit | logits | mean logit of the safety inputs
+        bias | logits | bias of the readout
+        bias_sign | | sign of bias: -1, 0 or 1
+        compliance_bias_only | | compliance of the bias alone: 1 where it is 0 or less, else 0
+        mean_logit_minus_bias | logits | mean_logit minus bias
+        share_below_bias | | share of the safety inputs with a logit below bias
+        accuracy_control | | share of control inputs with the right task label, same projection
+        answered_0_control | | share of control inputs answered 0, same projection
+        compliance_published | | published compliance of the same seed
+        rho_mean_published | | published rho_mean of the same seed
+        complied_published | inputs | compliance_published as a count
         """,
+        shared=_SHARED,
     ),
     table(
         "calibration_rank",
-        "",
+        "a seed, variant, lambda, kind of inputs and layer",
         """
-        seed, published_seed, variant, lambda, inputs, layer, n, rank_eps, rho_eps,
-        stable_rank, orthogonality, rank_eps_published, rho_eps_published
+        seed, published_seed, variant, lambda, inputs, layer
+        n | inputs | number of probe inputs of the kind
+        rank_eps, rho_eps
+        stable_rank | | squared Frobenius norm of the shift over its largest squared singular value
+        orthogonality | | R_orth of the shift: 0 where its rows are orthogonal and of one norm
+        rank_eps_published | | published rank_eps of the same seed
+        rho_eps_published | | published rho_eps of the same seed
         """,
+        shared=_SHARED,
     ),
     table(
         "calibration_spectral_gap",
-        "",
+        "a seed, honest network, unsafe network and layer",
         """
-        seed, published_seed, honest, unsafe, layer, n, rank_S, sigma_1_S, sigma_r_S,
-        frob_S_sq, frob_honest_sq, frob_unsafe_sq, kappa, kappa_bound,
-        kappa_over_bound, informative, rank_S_published, kappa_published
+        seed, published_seed, honest, unsafe, layer, n
+        rank_S | | smallest number of directions that holds 95 % of the energy of S
+        sigma_1_S | activations | largest singular value of S, honest minus unsafe shift
+        sigma_r_S | activations | singular value of S at rank_S
+        frob_S_sq | activations squared | squared Frobenius norm of S
+        frob_honest_sq | activations squared | squared Frobenius norm of the honest shift
+        frob_unsafe_sq | activations squared | squared Frobenius norm of the unsafe shift
+        kappa | | sigma_r_S^2 / (.05 (frob_honest_sq + frob_unsafe_sq))
+        kappa_bound | | 2 / (.05 rank_S), which kappa cannot exceed
+        kappa_over_bound | | kappa over kappa_bound
+        informative | | whether kappa_bound exceeds the published threshold of 8
+        rank_S_published | | published rank_S of the same seed
+        kappa_published | | published kappa of the same seed
         """,
+        shared=_SHARED,
     ),
     table(
         "calibration_training",
-        "",
+        "a seed and network",
         """
-        network, epochs, loss_task, loss_penalty, seed
+        network | | base, or the variant and its lambda
+        epochs | | full-batch steps
+        loss_task | nats | cross entropy at the last step
+        loss_penalty | | sum of the regularisers at the last step, without lambda
+        seed
         """,
+        shared=_SHARED,
     ),
 )
 

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from actshift.studies.calibration.files import PUBLISHED
 from actshift.studies.calibration.names import GAP_LAMBDA, RANK_LAMBDA, Tuned
+from actshift.studies.calibration.study import PUBLISHED
 
 _KEYS = {
     "calibration_rank": ["seed", "variant", "lambda", "inputs", "layer"],
@@ -100,7 +100,7 @@ def means(
         One row a cell and quantity; an empty cell where no seed falls into the group. Random
         draws are averaged within a seed first, so a seed counts once.
     """
-    found: list[dict[str, Any]] = []
+    cells: list[dict[str, Any]] = []
     for name, (keys, quantities) in _MEANS.items():
         per_seed = tables[name].groupby([*keys, "seed", "published_seed"], sort=False)
         averaged = per_seed[quantities].mean().reset_index()
@@ -108,12 +108,12 @@ def means(
             where = dict(zip(keys, cell, strict=True))
             theirs = _matching(published[name], where)
             for quantity in quantities:
-                found.append(
+                cells.append(
                     {"table": name, **where, "quantity": quantity}
                     | _four_means(rows, theirs, quantity)
                 )
-    values = [column for column in found[0] if column.startswith(("mean_", "sd_", "seeds_"))]
-    return pd.DataFrame(found)[["table", *_MEAN_KEYS, "quantity", *values]].astype(
+    values = [column for column in cells[0] if column.startswith(("mean_", "sd_", "seeds_"))]
+    return pd.DataFrame(cells)[["table", *_MEAN_KEYS, "quantity", *values]].astype(
         {"layer": "Int64", "ablated_rank": "Int64"}
     )
 
@@ -132,12 +132,12 @@ def _four_means(rows: pd.DataFrame, theirs: pd.DataFrame, quantity: str) -> dict
         "at_other_seeds": rows.loc[~rows["published_seed"], quantity],
         "all_seeds": rows[quantity],
     }
-    found: dict[str, float] = {}
+    columns: dict[str, float] = {}
     for group, numbers in groups.items():
-        found[f"mean_{group}"] = float(numbers.mean())
-        found[f"sd_{group}"] = float(numbers.std(ddof=1)) if len(numbers) > 1 else float("nan")
-        found[f"seeds_{group}"] = len(numbers)
-    return found
+        columns[f"mean_{group}"] = float(numbers.mean())
+        columns[f"sd_{group}"] = float(numbers.std(ddof=1)) if len(numbers) > 1 else float("nan")
+        columns[f"seeds_{group}"] = len(numbers)
+    return columns
 
 
 def joined_tables(

@@ -1,1 +1,1 @@
-"""Study C, before any model runs: folds, partners, bases and the lanes of every experiment."""
+"""Localization of a preference in the layers: patches, controls and block swaps."""

@@ -99,13 +99,13 @@ def _largest(units: pd.DataFrame, over: pd.DataFrame) -> str:
     """The largest unit of each operation, with its share of the gap."""
     parts = []
     for operation in over["operation"]:
-        mine = select(units, operation=operation).dropna(subset=["share"])
-        if mine.empty:
+        units_of = select(units, operation=operation).dropna(subset=["share"])
+        if units_of.empty:
             continue
-        top = mine.iloc[int(mine["share"].to_numpy(dtype=float).argmax())]
+        top = units_of.iloc[int(units_of["share"].to_numpy(dtype=float).argmax())]
         name = str(top["part"]) if pd.isna(top["layer"]) else f"block {top['layer']:g}"
         share = ends(top.to_frame().T, "share")
-        total = number(float(mine["share"].sum()))
+        total = number(float(units_of["share"].sum()))
         parts.append(
             f"Largest when {_PLACES[str(operation)]}: {name}, {share} of the gap; all units "
             f"together {total}."

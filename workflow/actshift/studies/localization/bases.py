@@ -62,12 +62,12 @@ def fit_bases(name: str, parts: Sequence[StateSums], *, ranks: Sequence[int]) ->
 
     Source: Chaudhury 2025 (arXiv 2510.16167), A5; held-out clusters are ours.
     """
-    found = []
+    bases = []
     for fold in range(len(parts)):
         fit = _without(parts, fold)
         columns = np.stack([fit.basis(layer, max(ranks)) for layer in range(len(fit.total))])
-        found.append(FoldBasis(columns, _rows(name, fold, columns, parts[fold], fit, ranks)))
-    return found
+        bases.append(FoldBasis(columns, _rows(name, fold, columns, parts[fold], fit, ranks)))
+    return bases
 
 
 def random_bases(parts: Sequence[StateSums], *, ranks: Sequence[int], seed: int) -> list[FoldBasis]:

@@ -1,4 +1,4 @@
-"""The gate of study C: without a gap between the two models there is nothing to localise."""
+"""The gate of the study: without a gap between the two models there is nothing to localise."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,6 @@ from actshift.maths.intervals import cluster_mean_interval
 from actshift.random_streams import MARGIN_GATE
 
 _DRAWS = 2000
-#: Columns of `preference_margins.csv`: a row a pair of models and condition.
 
 
 @dataclass(frozen=True)
@@ -62,11 +61,11 @@ def margin_gate(
         clusters: Of each pair.
         seed: Of the resamples.
     """
-    chosen = np.array([one == "harmful" for one in conditions])
+    chosen = np.array([condition == "harmful" for condition in conditions])
     name = "harmful"
     if not chosen.any():
         chosen[:], name = True, " and ".join(sorted(set(conditions)))
-    groups = [cluster for cluster, mine in zip(clusters, chosen, strict=True) if mine]
+    groups = [cluster for cluster, kept in zip(clusters, chosen, strict=True) if kept]
     rng = MARGIN_GATE.rng(seed)
     low, high = cluster_mean_interval(gap[chosen], groups, draws=_DRAWS, rng=rng)
     mean = float(gap[chosen].mean())

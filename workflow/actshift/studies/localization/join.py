@@ -9,9 +9,8 @@ from actshift.io.tables import read_table
 from actshift.studies.localization.study import COLUMNS, STUDY
 from actshift.studies.localization.tables.inputs import PairFiles
 from actshift.studies.localization.tables.pair import pair_tables
-from actshift.studies.localization.tables.published import published_table
 
-PUBLISHED_TABLE = "localization_published"
+PUBLISHED_TABLE, PAPER = "localization_published", "alignment_is_localized"
 
 
 def join(context: JoinContext) -> dict[str, pd.DataFrame]:
@@ -39,3 +38,18 @@ def _read(folder: Path) -> PairFiles:
         distances=pd.read_parquet(folder / "distances.parquet"),
         bases=read_table(folder / "bases.csv"),
     )
+
+
+def published_table(headline: pd.DataFrame) -> pd.DataFrame:
+    """The paper's rows with the columns `STUDY.table("localization_published").names`.
+
+    Args:
+        headline: `resources/published/headline.csv`.
+
+    Returns:
+        LASSO coefficients, the low-rank effects of table 2, peak layer and number of pairs.
+    """
+    rows = headline.loc[
+        headline["paper"] == PAPER, list(STUDY.table("localization_published").names)
+    ]
+    return rows.reset_index(drop=True)

@@ -1,4 +1,4 @@
-"""Lanes of every experiment of study C, as data; docs and tables call them by `LaneFacts`."""
+"""Lanes of every experiment, as data; docs and tables call them by `LaneFacts`."""
 
 import numpy as np
 from jaxtyping import Float
@@ -49,7 +49,7 @@ def natural_lanes(
         partnered: Those of `PARTNERED` that the pairs allow.
     """
     layers, width = donor.mean.shape
-    found = {
+    experiments = {
         "patch": patches(layers),
         "identity": _each("identity", Take(source=RECEIVER), layers, POSITIONS, source=RECEIVER),
         "whole_head": [Planned.make(LaneFacts("whole_head", layers - 1), Take(), head="donor")],
@@ -61,11 +61,11 @@ def natural_lanes(
         "noise": _noise(settings, donor),
     }
     for name in partnered:
-        found[name] = _each(name, Take(source=name), layers, _BESIDE, source="partner")
+        experiments[name] = _each(name, Take(source=name), layers, _BESIDE, source="partner")
     if direction == "forward":
-        found["low_rank"] = _low_rank(settings, bases, layers)
-        found["random"] = _random(settings, layers, width)
-    return found
+        experiments["low_rank"] = _low_rank(settings, bases, layers)
+        experiments["random"] = _random(settings, layers, width)
+    return experiments
 
 
 def matched_lanes(layers: int) -> dict[str, list[Planned]]:
@@ -160,7 +160,7 @@ def random_directions(
         width: Of the residual stream.
         seed: Of the draws; the first draws are the same however many there are.
     """
-    found = np.stack(
+    drawn = np.stack(
         [RANDOM_PUSHES.rng(seed, d).standard_normal((layers, width)) for d in range(draws)]
     )
-    return found / np.linalg.norm(found, axis=-1, keepdims=True)
+    return drawn / np.linalg.norm(drawn, axis=-1, keepdims=True)

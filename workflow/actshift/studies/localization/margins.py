@@ -1,4 +1,4 @@
-"""preference_margins.csv: margins of both models, whether the gate of study C was met or not.
+"""preference_margins.csv: margins of both models, whether the gate was met or not.
 
 Torch-free: read from what the rule `localization` writes before it looks at its gate.
 """
@@ -37,20 +37,20 @@ def collect_margins(files: Mapping[str, Path], *, seed: int) -> pd.DataFrame:
             "condition": str(condition),
             "n": gate.n,
             "clusters": gate.clusters,
-            "margin_base": own["margin_base"].mean(),
-            "margin_tuned": own["margin_tuned"].mean(),
+            "margin_base": margins["margin_base"].mean(),
+            "margin_tuned": margins["margin_tuned"].mean(),
             "gap": gate.mean,
             "gap_low": gate.low,
             "gap_high": gate.high,
         }
         for pair, path in files.items()
         if not was_passed_on(path)
-        for condition, own in read_table(path).groupby("condition", sort=False)
+        for condition, margins in read_table(path).groupby("condition", sort=False)
         for gate in [
             margin_gate(
-                own["gap"].to_numpy(dtype=float),
-                own["condition"].astype(str).tolist(),
-                own["cluster"].astype(str).tolist(),
+                margins["gap"].to_numpy(dtype=float),
+                margins["condition"].astype(str).tolist(),
+                margins["cluster"].astype(str).tolist(),
                 seed=seed,
             )
         ]

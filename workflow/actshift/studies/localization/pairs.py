@@ -1,5 +1,6 @@
 """The preference pairs of one job: read, tokenised for both models, in folds, in chunks."""
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +15,6 @@ from actshift.models.load import LoadedModel
 from actshift.patching import TokenPair
 from actshift.prompts.pair_tokens import Length, encode_pairs
 from actshift.prompts.preferences import Preference, read_preferences
-from actshift.studies.localization.groups import cluster_folds, partners
 from actshift.studies.localization.lanes import PARTNERED
 
 #: Most pairs of a part of a sweep.
@@ -60,26 +60,26 @@ class PairSet:
     @cached_property
     def chunks(self) -> list[tuple[int, list[int]]]:
         """(fold, places) of pairs of similar length that a part of a sweep holds."""
-        found = []
+        chunks = []
         for fold in sorted(set(self.folds.tolist())):
             places = np.flatnonzero(self.folds == fold).tolist()
             places.sort(key=lambda i: (len(self.tokens[i].prompt), i))
             parts = range(0, len(places), _CHUNK)
-            found += [(fold, places[start : start + _CHUNK]) for start in parts]
-        return found
+            chunks += [(fold, places[start : start + _CHUNK]) for start in parts]
+        return chunks
 
     @cached_property
     def stand_ins(self) -> dict[str, list[TokenPair]]:
         """By name of a partnered experiment, the pair whose donor states are taken."""
-        found = {}
+        tokens = {}
         for name in PARTNERED:
             other = name == "other_condition"
             places = partners(self.conditions, self.clusters, other=other, seed=self.seed)
             if places is None:
                 print(f"{self.length}: no {name} lanes, a pair has no partner")
             else:
-                found[name] = [self.tokens[i] for i in places]
-        return found
+                tokens[name] = [self.tokens[i] for i in places]
+        return tokens
 
     def table(self) -> pd.DataFrame:
         """One row a pair, `PAIRS_COLUMNS`."""
@@ -123,7 +123,7 @@ def read_pairs(
         [row.condition for row in rows], [row.cluster for row in rows], folds=folds, seed=seed
     )
     places = {row.id: place for place, row in enumerate(rows)}
-    found = []
+    sets = []
     for length in lengths:
         kept = [
             encode_pairs(
@@ -144,8 +144,8 @@ def read_pairs(
                 "two clusters; give more pairs, or raise localization.max_tokens"
             )
         chosen = [rows[i] for i in index]
-        found.append(PairSet(length, chosen, kept[0].pairs, _dense(folded[index]), seed))
-    return found
+        sets.append(PairSet(length, chosen, kept[0].pairs, _dense(folded[index]), seed))
+    return sets
 
 
 def _dense(folds: Int[np.ndarray, " pair"]) -> Int[np.ndarray, " pair"]:
@@ -162,3 +162,58 @@ def _same_tokens(
             "tokens, so neither can be patched into the other; a pair needs one tokenizer for the "
             "study localization"
         )
+
+
+def cluster_folds(
+    conditions: Sequence[str], clusters: Sequence[str], *, folds: int, seed: int
+) -> Int[np.ndarray, " pair"]:
+    """Fold of each pair: the clusters of a condition are dealt out in turn, in a drawn order.
+
+    Args:
+        conditions: Of each pair.
+        clusters: Of each pair; a cluster lies in one fold, whatever its conditions.
+        folds: Most folds.
+        seed: Of the order.
+
+    Returns:
+        Numbers from 0; as many folds as clusters where those are fewer.
+    """
+    fold_of: dict[str, int] = {}
+    for condition in sorted(set(conditions)):
+        of_condition = {
+            cluster for one, cluster in zip(conditions, clusters, strict=True) if one == condition
+        }
+        fresh = sorted(of_condition - fold_of.keys())
+        random.Random(f"localization folds {condition} {seed}").shuffle(fresh)
+        start = len(fold_of)
+        fold_of |= {cluster: (start + number) % folds for number, cluster in enumerate(fresh)}
+    return np.array([fold_of[cluster] for cluster in clusters], dtype=np.int64)
+
+
+def partners(
+    conditions: Sequence[str], clusters: Sequence[str], *, other: bool, seed: int
+) -> list[int] | None:
+    """For each pair another one, drawn from a different cluster.
+
+    Args:
+        conditions: Of each pair.
+        clusters: Of each pair.
+        other: Whether the partner is of another condition (the null) or of the same one
+            (genericity).
+        seed: Of the draw.
+
+    Returns:
+        Places of the partners; None where a pair has none, such as with one condition alone.
+    """
+    rng = random.Random(f"localization partners {other} {seed}")
+    places = []
+    for condition, cluster in zip(conditions, clusters, strict=True):
+        fitting = [
+            place
+            for place, (one, group) in enumerate(zip(conditions, clusters, strict=True))
+            if (one != condition) == other and group != cluster
+        ]
+        if not fitting:
+            return None
+        places.append(rng.choice(fitting))
+    return places

@@ -123,12 +123,12 @@ class Job:
     ) -> pa.Table:
         receiver, donor = SIDES[direction]
         # Partners cost a pass of the donor: only those that the lanes read.
-        read = {one.facts.experiment for one in planned}
+        read = {lane.facts.experiment for lane in planned}
         sweep = patch_sweep(
             self.models[receiver],
             self.models[donor],
             [pairs.tokens[i] for i in places],
-            [one.lane for one in planned],
+            [lane.lane for lane in planned],
             partners={
                 name: [tokens[i] for i in places]
                 for name, tokens in pairs.stand_ins.items()
@@ -142,7 +142,7 @@ class Job:
         logp = plain + (sweep.lanes.logp - sweep.receiver.logp)
         ids = [pairs.rows[i].id for i in places]
         labels = [
-            {**one.facts.row(), "length": pairs.length, "direction": direction} for one in planned
+            {**lane.facts.row(), "length": pairs.length, "direction": direction} for lane in planned
         ]
         return _table(labels, ids, logp, PATCHES)
 

@@ -1,10 +1,10 @@
-"""Settings of study C that decide lanes, and what a lane's rows say about it."""
+"""Settings that decide lanes, and what the rows of a lane say about it."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from actshift.patching import PatchEdit, PatchLane, PatchPositions
+from actshift.studies.localization.study import Localization
 
 #: Forward: base is patched from tuned. Reverse: tuned from base.
 Direction = Literal["forward", "reverse"]
@@ -18,7 +18,7 @@ ATTRIBUTION = ("distances", "probe", "lasso", "lasso_stability")
 
 @dataclass(frozen=True)
 class LaneSettings:
-    """Fields of the config's `localization` that lanes are made by, and the seed."""
+    """What decides the lanes, and so stands in the key of unfinished work."""
 
     random_draws: int
     noise_draws: int
@@ -27,17 +27,17 @@ class LaneSettings:
     seed: int
 
     @classmethod
-    def of(cls, settings: Mapping[str, Any], *, seed: int, d_model: int) -> "LaneSettings":
-        """Pick them out of the config's section; ranks that the width does not hold go.
+    def of(cls, settings: Localization, *, seed: int, d_model: int) -> "LaneSettings":
+        """Pick them out of the study's settings, without ranks that are not below the width.
 
         Args:
-            settings: The section.
+            settings: Of the study.
             seed: Of the run.
             d_model: Width of the residual stream.
         """
-        own = {one.name: settings[one.name] for one in fields(cls) if one.name != "seed"}
-        ranks = tuple(k for k in settings["ranks"] if k < d_model) or (1,)
-        return cls(**{**own, "ranks": ranks, "alphas": tuple(settings["alphas"]), "seed": seed})
+        ranks = tuple(k for k in settings.ranks if k < d_model) or (1,)
+        draws = (settings.random_draws, settings.noise_draws)
+        return cls(*draws, ranks=ranks, alphas=settings.alphas, seed=seed)
 
 
 @dataclass(frozen=True)
@@ -70,13 +70,13 @@ class LaneFacts:
     @property
     def name(self) -> str:
         """Unique in its experiment, direction and fold."""
-        told = [self.experiment, self.positions]
-        told += [] if self.source in (None, "donor") else [self.source]
-        told += [f"a{self.alpha:g}"] if self.experiment == "interpolation" else []
-        told += [] if self.basis is None else [self.basis, f"k{self.rank}"]
-        told += [] if self.keep_rest else ["alone"]
-        told += [] if self.draw is None else [f"d{self.draw}"]
-        return f"{'.'.join(told)}@{self.layer}"
+        parts = [self.experiment, self.positions]
+        parts += [] if self.source in (None, "donor") else [self.source]
+        parts += [f"a{self.alpha:g}"] if self.experiment == "interpolation" else []
+        parts += [] if self.basis is None else [self.basis, f"k{self.rank}"]
+        parts += [] if self.keep_rest else ["alone"]
+        parts += [] if self.draw is None else [f"d{self.draw}"]
+        return f"{'.'.join(parts)}@{self.layer}"
 
     def row(self) -> dict[str, Any]:
         """The columns of a table, `lane` first."""

@@ -1,4 +1,4 @@
-"""Study C on one pair: every patch, control and swap on preference pairs, one row a lane and pair.
+"""Every patch, control and swap on the preference pairs of one pair of models.
 
 Plain scores come first and are judged by the gate. Then bases and moments, the sweeps and the
 swaps; their parts are kept in a staging folder, so that a rerun after a kill goes on where it
@@ -15,6 +15,7 @@ import pandas as pd
 import pyarrow as pa
 
 from actshift.engine.causal import causal_model
+from actshift.engine.context import JobContext
 from actshift.engine.parts import fill_parts, join_parts, write_part
 from actshift.errors import GateError
 from actshift.hooks.patching.pair_states import shift_norms, state_sums
@@ -43,6 +44,7 @@ from actshift.studies.localization.gate import margin_gate
 from actshift.studies.localization.pairs import PairSet, read_pairs
 from actshift.studies.localization.rows import PATCHES, SWAPS, Job
 from actshift.studies.localization.settings import LENGTHS, LaneSettings
+from actshift.studies.localization.study import Localization
 from actshift.vocab import ROLES, Role
 
 PAIRS_FILE, PLAIN_FILE, PATCHES_FILE = "pairs.csv", "plain.parquet", "patches.parquet"
@@ -57,27 +59,23 @@ class LocalizationInputs:
     """What one pair is made of.
 
     Attributes:
-        pair: Name of the pair.
         checkpoints: Folder of each model.
         preferences: Set of preference pairs.
+        gated: Whether the gate is looked at. Where it is missed, the folder holds a marker alone.
+        strict: Whether a missed gate is an error.
     """
 
-    pair: str
     checkpoints: Mapping[Role, Path]
     preferences: Path
+    gated: bool
+    strict: bool
 
 
 def localization(
     inputs: LocalizationInputs,
     *,
-    settings: Mapping[str, Any],
-    gated: bool,
-    strict: bool,
-    dtype: Any,
-    device: Any,
-    seed: int,
-    code: str,
-    staging: Path,
+    settings: Localization,
+    context: JobContext,
     rows: Path,
     out: Path,
 ) -> None:
@@ -85,77 +83,74 @@ def localization(
 
     Args:
         inputs: The pair.
-        settings: Fields of the config's `localization`.
-        gated: Whether the gate is looked at. Where it is missed, the folder holds a marker alone.
-        strict: Whether a missed gate is an error.
-        dtype: Of the forward pass.
-        device: Where to run.
-        seed: Of folds, partners, random draws and resamples.
-        code: Hash of the code.
-        staging: Folder for unfinished parts.
+        settings: The study's section of the configuration.
+        context: The job; its seed is that of folds, partners, random draws and resamples.
         rows: CSV of both models' margins, written before the gate is looked at.
         out: Folder to make.
 
     Raises:
-        GateError: `strict`, and the tuned model's margin does not exceed the base's; `rows` is
-            there.
+        GateError: The tuned model's margin does not exceed the base's, and a missed gate is an
+            error; `rows` is there.
         UserError: Pairs and models do not fit together.
 
     Source: Chaudhury 2025 (arXiv 2510.16167), sections 3 and 4, A1 to A5.
     """
     keep_freed_memory()
-    models, sets = _open(inputs, settings, dtype=dtype, device=device, seed=seed)
+    models, sets = _open(inputs, settings, context)
     causal: dict[Role, CausalModel] = {role: causal_model(models[role].model) for role in ROLES}
-    budget = settings["token_budget"]
+    budget = settings.token_budget
     plain: dict[tuple[str, Role], PairScores] = {
-        (one.length, role): score_pairs(causal[role], one.tokens, token_budget=budget)
-        for one, role in product(sets, ROLES)
+        (pairs.length, role): score_pairs(causal[role], pairs.tokens, token_budget=budget)
+        for pairs, role in product(sets, ROLES)
     }
-    missed = _missed(inputs.pair, sets[0], plain, seed=seed, rows=rows, strict=strict)
-    if gated and missed is not None:
-        if strict:
+    missed = _missed(context, sets[0], plain, rows=rows, strict=inputs.strict)
+    if inputs.gated and missed is not None:
+        if inputs.strict:
             raise GateError(missed.detail)
         mark_missed(out, missed)
         return
-    lanes = LaneSettings.of(settings, seed=seed, d_model=models["base"].d_model)
+    lanes = LaneSettings.of(settings, seed=context.seed, d_model=models["base"].d_model)
     fitted = _fit(causal, sets[0], lanes, budget)
     bases = [fitted.of_fold(fold) for fold in range(len(fitted.bases[RANDOM]))]
     job = Job(causal, sets, plain, bases, fitted.moments, lanes, budget)
-    key = _key(inputs, sets, lanes, budget=budget, code=code, dtype=dtype, device=device)
-    with file_lock(staging / f"{key[:16]}.lock"), publishing(out) as partial:
-        _write(job, staging / key, partial, label=inputs.pair)
-        shares = [row for folds in fitted.bases.values() for one in folds for row in one.rows]
+    key = _key(inputs, sets, lanes, budget, context)
+    parts = context.staging / key
+    with file_lock(context.staging / f"{key[:16]}.lock"), publishing(out) as partial:
+        _write(job, parts, partial, label=context.pair)
+        shares = [row for folds in fitted.bases.values() for pairs in folds for row in pairs.rows]
         write_table(pd.DataFrame(shares, columns=list(BASES_COLUMNS)), partial / BASES_FILE)
-    remove(staging / key)
+    remove(parts)
 
 
 def _open(
-    inputs: LocalizationInputs, settings: Mapping[str, Any], *, dtype: Any, device: Any, seed: int
+    inputs: LocalizationInputs, settings: Localization, context: JobContext
 ) -> tuple[dict[Role, LoadedModel], list[PairSet]]:
     """Load both models, and the pairs as their tokens."""
     models: dict[Role, LoadedModel] = {
         role: load_model(
-            inputs.checkpoints[role], name=f"{inputs.pair}.{role}", dtype=dtype, device=device
+            inputs.checkpoints[role],
+            name=f"{context.pair}.{role}",
+            dtype=context.dtype,
+            device=context.device,
         )
         for role in ROLES
     }
     sets = read_pairs(
         inputs.preferences,
         [models[role] for role in ROLES],
-        folds=settings["folds"],
-        max_tokens=settings["max_tokens"],
+        folds=settings.folds,
+        max_tokens=settings.max_tokens,
         lengths=LENGTHS,
-        seed=seed,
+        seed=context.seed,
     )
     return models, sets
 
 
 def _missed(
-    pair: str,
+    context: JobContext,
     pairs: PairSet,
     plain: Mapping[tuple[str, Role], PairScores],
     *,
-    seed: int,
     rows: Path,
     strict: bool,
 ) -> Missed | None:
@@ -163,19 +158,20 @@ def _missed(
     base, tuned = (plain[pairs.length, role].margin for role in ROLES)
     table = pairs.table().assign(margin_base=base, margin_tuned=tuned, gap=tuned - base)
     write_table(table, rows)
-    gate = margin_gate(tuned - base, pairs.conditions, pairs.clusters, seed=seed)
-    print(f"{pair}: {gate.line()}")
+    gate = margin_gate(tuned - base, pairs.conditions, pairs.clusters, seed=context.seed)
+    print(f"{context.pair}: {gate.line()}")
     if gate.passed:
         return None
     return Missed(
-        subject=f"{pair}: preference gap",
+        subject=f"{context.pair}: preference gap",
         reason=(
             f"gate missed, gap of {gate.mean:.2f} nats, interval {gate.low:.2f} to {gate.high:.2f} "
             "not above 0"
         ),
         detail=(
-            f"localization of {pair}: {gate.line()}; an interval above 0 is needed, else there is "
-            f"no preference to localise; the margins are in {place_of_rows(rows, strict=strict)}"
+            f"localization of {context.pair}: {gate.line()}; an interval above 0 is needed, else "
+            "there is no preference to localise; the margins are in "
+            f"{place_of_rows(rows, strict=strict)}"
         ),
         stage="localization",
     )
@@ -203,7 +199,7 @@ def _fit(
 ) -> _Fitted:
     """Fit bases and moments fold by fold; the sums of one kind of states are held at a time."""
     folds = range(int(pairs.folds.max()) + 1)
-    found = _Fitted({}, {})
+    fitted = _Fitted({}, {})
     for name in FITTED:
         role: Role = "base" if name == "base_states" else "tuned"
         minus = causal["base"] if name == "shift" else None
@@ -211,19 +207,20 @@ def _fit(
             state_sums(causal[role], pairs.of_fold(fold), minus=minus, token_budget=budget)
             for fold in folds
         ]
-        found.bases[name] = fit_bases(name, sums, ranks=lanes.ranks)
+        fitted.bases[name] = fit_bases(name, sums, ranks=lanes.ranks)
         if name == "shift":
-            found.bases[RANDOM] = random_bases(sums, ranks=lanes.ranks, seed=lanes.seed)
+            fitted.bases[RANDOM] = random_bases(sums, ranks=lanes.ranks, seed=lanes.seed)
         else:
-            found.moments[role] = moments(sums)
-    return found
+            fitted.moments[role] = moments(sums)
+    return fitted
 
 
 def _key(
     inputs: LocalizationInputs,
     sets: Sequence[PairSet],
     lanes: LaneSettings,
-    **facts: Any,
+    budget: int,
+    context: JobContext,
 ) -> str:
     """Hash of all that decides the parts."""
     weights = {role: weights_hash(inputs.checkpoints[role]) for role in ROLES}
@@ -236,7 +233,12 @@ def _key(
         }
         for one in sets
     ]
-    facts = {name: str(value) for name, value in facts.items()}
+    facts = {
+        "budget": str(budget),
+        "code": context.code,
+        "dtype": context.dtype,
+        "device": context.device,
+    }
     return hash_json({"weights": weights, "pairs": pairs, "lanes": asdict(lanes), **facts})
 
 

@@ -5,12 +5,12 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from actshift.studies.contract import Answers, Figure, Study, table
+from actshift.studies.contract import Answers, Figure, Study, table, words
 from actshift.validation import Count, Rising, Section
 
 
 class Localization(Section):
-    """Study C: where in the layers the preference for the chosen answers sits."""
+    """Where in the layers the preference for the chosen answers sits."""
 
     preferences: str = Field(
         default="preferences", description="prompt set of kind preferences that is scored"
@@ -39,225 +39,315 @@ class Localization(Section):
     )
 
 
+#: Columns that several tables have.
+_SHARED = words(
+    """
+    condition | | condition of the preference pairs, such as harmful
+    length | | natural, or matched: both completions cut to the tokens of the shorter one
+    direction | | forward: base is patched from tuned; reverse: tuned from base
+    positions | | tokens that are patched: all, prompt, completion or last_prompt
+    operation | | insert: weights of tuned into base; remove: weights of base into tuned
+    n | preference pairs | number of preference pairs
+    effect | nats | mean margin with the edit minus mean margin of the receiver without it
+    effect_per_token | nats a token | the same with each log-probability divided by its tokens
+    chosen_change | nats | mean change of log p(chosen)
+    rejected_change | nats | mean change of log p(rejected)
+    logp_chosen | nats | mean of log p(chosen) with the edit
+    logp_rejected | nats | mean of log p(rejected) with the edit
+    damage | | 1 where both log-probabilities fall, else 0
+    share | | effect over the mean margin of donor minus receiver: 1 is the donor
+    gap | nats | mean margin of tuned minus base
+    status | | decided, or no gap: the interval of `gap` holds 0
+    position | | token whose state is read: last_prompt, last_chosen or last_rejected
+    target | | value that is predicted: gap, gap_per_token or patch_effect
+    support | | number of layers with a coefficient other than 0
+    r2_out | | R^2 for pairs of unseen clusters; 0 is the training mean
+    peak_layer | | layer where the patch moves furthest towards the donor
+    last_layer_share | | share at the last layer
+    """
+)
+_EFFECT = """
+effect, effect_low, effect_high, effect_per_token
+chosen_change, chosen_change_low, chosen_change_high
+rejected_change, rejected_change_low, rejected_change_high
+logp_chosen, logp_rejected, damage
+"""
+_SHARE = "share, share_low, share_high"
+_GAP = "gap, gap_low, gap_high, status, why"
+
 TABLES = (
     table(
         "preference_margins",
-        "",
+        "a pair of models and condition, whether the gate was met or not",
         """
-        pair, condition, n, clusters, margin_base, margin_tuned, gap, gap_low, gap_high
+        pair, condition, n, clusters
+        margin_base | nats | mean of log p(chosen) - log p(rejected) under base
+        margin_tuned | nats | the same under tuned
+        gap, gap_low, gap_high
         """,
+        shared=_SHARED,
         made_by="preference_margins",
     ),
     table(
         "localization_summary",
-        "",
-        """
-        pair, condition, length, statistic, operation, direction, positions, layer, n,
-        clusters, value, value_low, value_high, peak, peak_low, last_layer_share,
-        n_eff_over_layers, gap, gap_low, gap_high, status, why
+        "a pair of models, condition, length and statistic, with what its claim requires",
+        f"""
+        pair, condition, length
+        statistic | | name of the number in `value`
+        operation, direction, positions
+        layer | | decoder block of the statistic, counted from 0; empty where it has none
+        n, clusters
+        value | | the statistic; nats for `gap`, else a share or a ratio
+        value_low, value_high
+        peak | nats | effect at the peak of the curve, towards the donor
+        peak_low, last_layer_share
+        n_eff_over_layers | | effective number of units over the number of layers
+        {_GAP}
         """,
+        shared=_SHARED,
         file="summary",
     ),
     table(
         "patching",
-        "",
-        """
-        pair, condition, length, direction, positions, layer, n, clusters, effect, effect_low,
-        effect_high, effect_per_token, chosen_change, chosen_change_low, chosen_change_high,
-        rejected_change, rejected_change_low, rejected_change_high, logp_chosen,
-        logp_rejected, damage, share, share_low, share_high, increment, increment_low,
-        increment_high, gap, gap_low, gap_high, status, why
+        "a pair of models, condition, length, direction, choice of positions and layer",
+        f"""
+        pair, condition, length, direction, positions, layer, n, clusters
+        {_EFFECT}
+        {_SHARE}
+        increment | | share minus that of the layer before; at layer 0 minus 0
+        increment_low, increment_high
+        {_GAP}
         """,
+        shared=_SHARED,
     ),
     table(
         "controls",
-        "",
-        """
-        pair, condition, length, direction, control, positions, layer, draws, n, clusters,
-        effect, effect_low, effect_high, effect_per_token, chosen_change, chosen_change_low,
-        chosen_change_high, rejected_change, rejected_change_low, rejected_change_high,
-        logp_chosen, logp_rejected, damage, share, share_low, share_high, draws_low,
-        draws_median, draws_high, largest, patch_effect, difference, difference_low,
-        difference_high, of_patch, of_patch_low, of_patch_high, beats_draws, gap, gap_low,
-        gap_high, status, why
+        "a pair of models, condition, length, direction, control, positions and layer",
+        f"""
+        pair, condition, length, direction
+        control | | identity, noise, random, shuffled, other_condition or whole_head
+        positions, layer
+        draws | | draws that the effect is the mean of; 1 where nothing is drawn
+        n, clusters
+        {_EFFECT}
+        {_SHARE}
+        draws_low | nats | smallest mean effect of a draw; empty where nothing is drawn
+        draws_median | nats | median over draws of their mean effects
+        draws_high | nats | largest mean effect of a draw
+        largest | nats | largest change of any pair's margin; whole_head: distance to the donor's
+        patch_effect | nats | effect of the patch at the same layer and positions
+        difference | nats | patch_effect minus effect, pair by pair
+        difference_low, difference_high
+        of_patch | | effect over patch_effect; empty where its interval holds 0
+        of_patch_low, of_patch_high
+        beats_draws | | 1 where the patch goes further towards the donor than every draw, else 0
+        {_GAP}
         """,
+        shared=_SHARED,
     ),
     table(
         "positions",
-        "",
-        """
-        pair, condition, length, direction, positions, n, clusters, peak_layer, interior,
-        peak, peak_low, peak_high, peak_share, last_layer, last_layer_low, last_layer_high,
-        last_layer_share, edge_over_peak, edge_over_peak_low, edge_over_peak_high,
-        top_quarter, of_all, of_all_low, of_all_high, gap, gap_low, gap_high, status, why
+        "a pair of models, condition, length, direction and choice of positions",
+        f"""
+        pair, condition, length, direction, positions, n, clusters, peak_layer
+        interior | | 1 where the peak is not the last layer, else 0
+        peak | nats | effect at peak_layer, towards the donor
+        peak_low, peak_high
+        peak_share | | share at peak_layer
+        last_layer | nats | effect at the last layer, towards the donor
+        last_layer_low, last_layer_high, last_layer_share
+        edge_over_peak | | last_layer over peak, the peak taken anew on each resample
+        edge_over_peak_low, edge_over_peak_high
+        top_quarter | | positive effects of the best quarter of the layers over all of them
+        of_all | | last_layer over that of positions `all`
+        of_all_low, of_all_high
+        {_GAP}
         """,
+        shared=_SHARED,
     ),
     table(
         "interpolation",
-        "",
-        """
-        pair, condition, length, direction, positions, layer, alpha, n, clusters, effect,
-        effect_low, effect_high, effect_per_token, chosen_change, chosen_change_low,
-        chosen_change_high, rejected_change, rejected_change_low, rejected_change_high,
-        logp_chosen, logp_rejected, damage, share, share_low, share_high, step, step_low,
-        step_high, gap, gap_low, gap_high, status, why
+        "a pair of models, condition, length, direction, layer and alpha",
+        f"""
+        pair, condition, length, direction, positions
+        layer | | decoder block, counted from 0; empty for the mean over layers
+        alpha | | weight of the donor's states
+        n, clusters
+        {_EFFECT}
+        {_SHARE}
+        step | nats | effect minus that of the alpha before, positive towards the donor
+        step_low, step_high
+        {_GAP}
         """,
+        shared=_SHARED,
     ),
     table(
         "sources",
-        "",
-        """
-        pair, condition, length, direction, source, positions, layer, n, clusters, effect,
-        effect_low, effect_high, effect_per_token, chosen_change, chosen_change_low,
-        chosen_change_high, rejected_change, rejected_change_low, rejected_change_high,
-        logp_chosen, logp_rejected, damage, share, share_low, share_high, gap, gap_low,
-        gap_high, status, why
+        "a pair of models, condition, direction, source, positions and layer; matched length",
+        f"""
+        pair, condition, length, direction
+        source | | states that are patched: donor (of each side), chosen, rejected or contrast
+        positions, layer, n, clusters
+        {_EFFECT}
+        {_SHARE}
+        {_GAP}
         """,
+        shared=_SHARED,
     ),
     table(
         "low_rank",
-        "",
-        """
-        pair, condition, length, direction, positions, basis, keep_rest, rank, layer, d,
-        k_over_d, n, clusters, effect, effect_low, effect_high, effect_per_token,
-        chosen_change, chosen_change_low, chosen_change_high, rejected_change,
-        rejected_change_low, rejected_change_high, logp_chosen, logp_rejected, damage,
-        full_effect, of_full, of_full_low, of_full_high, over_controls, over_controls_low,
-        over_controls_high, noise_of_full, share_of_variance, share_of_variance_fit, gap,
-        gap_low, gap_high, status, why
+        "a pair of models, condition, length, direction, basis, rank and layer",
+        f"""
+        pair, condition, length, direction, positions
+        basis | | shift, states, base_states or random; empty for the full patch
+        keep_rest | | whether the receiver keeps what lies outside the basis
+        rank | | directions of the basis
+        layer | | decoder block, counted from 0; empty for the mean over layers
+        d
+        k_over_d | | rank over d
+        n, clusters
+        {_EFFECT}
+        full_effect | nats | effect of the full patch
+        of_full | | effect over full_effect
+        of_full_low, of_full_high
+        over_controls | | of_full minus that of random or base_states, the smaller difference
+        over_controls_low | | smaller lower end of the two differences
+        over_controls_high | | smaller upper end of the two differences
+        noise_of_full | | effect of Gaussian noise over full_effect
+        share_of_variance | | share of the squared norm in the basis, on unseen clusters
+        share_of_variance_fit | | the same on the clusters that the basis was fitted on
+        {_GAP}
         """,
+        shared=_SHARED,
     ),
     table(
         "block_swap",
-        "",
-        """
-        pair, condition, length, operation, part, layer, n, clusters, effect, effect_low,
-        effect_high, effect_per_token, chosen_change, chosen_change_low, chosen_change_high,
-        rejected_change, rejected_change_low, rejected_change_high, logp_chosen,
-        logp_rejected, damage, share, share_low, share_high, gap, gap_low, gap_high, status,
-        why
+        "a pair of models, condition, length, operation, part and layer",
+        f"""
+        pair, condition, length, operation
+        part | | weights that are exchanged: block, attention, mlp, embeddings or head
+        layer | | decoder block, counted from 0; empty for embeddings and head
+        n, clusters
+        {_EFFECT}
+        {_SHARE}
+        {_GAP}
         """,
+        shared=_SHARED,
     ),
     table(
         "distances",
-        "",
+        "a pair of models, condition, length, position and layer",
         """
-        pair, condition, length, position, layer, n, clusters, norm, norm_low, norm_high,
-        norm_sd, growth
+        pair, condition, length, position, layer, n, clusters
+        norm | residual stream | mean norm of the state of tuned minus that of base
+        norm_low, norm_high
+        norm_sd | residual stream | standard deviation of the norm over pairs
+        growth | | norm over that of the layer below; empty at layer 0
         """,
+        shared=_SHARED,
     ),
     table(
         "probe",
-        "",
+        "a pair of models, condition, length, position, target and layer",
         """
-        pair, condition, length, position, target, layer, n, clusters, slope, slope_low,
-        slope_high, intercept, r2, r2_low, r2_high, r2_out, r2_out_low, r2_out_high
+        pair, condition, length, position, target, layer, n, clusters
+        slope | target a unit of norm | slope of a line from the layer's norm to the target
+        slope_low, slope_high
+        intercept | target | intercept of the line
+        r2 | | R^2 of the line in sample
+        r2_low, r2_high, r2_out, r2_out_low, r2_out_high
         """,
+        shared=_SHARED,
     ),
     table(
         "lasso",
-        "",
+        "a pair of models, condition, length, position, target, model, folds and layer",
         """
-        pair, condition, length, position, target, model, folds, layer, n, clusters,
-        coefficient, alpha, support, r2, r2_out, r2_out_low, r2_out_high, r2_out_length,
-        r2_out_with_length, gain_over_length, gain_over_length_low, gain_over_length_high,
-        status, why
+        pair, condition, length, position, target
+        model | | lasso or elastic_net
+        folds | | folds that choose the penalty: contiguous, as published, or cluster
+        layer, n, clusters
+        coefficient | target a standard deviation of norm | coefficient of the layer's norm
+        alpha | | penalty that was chosen
+        support
+        r2 | | R^2 in sample
+        r2_out, r2_out_low, r2_out_high
+        r2_out_length | | r2_out of least squares on token counts alone
+        r2_out_with_length | | r2_out of token counts and norms together
+        gain_over_length | | r2_out_with_length minus r2_out_length
+        gain_over_length_low, gain_over_length_high
+        status | | decided, or not measured: nothing can be said about the layers
+        why
         """,
+        shared=_SHARED,
     ),
     table(
         "lasso_stability",
-        "",
+        "a pair of models, condition, length, position, target and layer",
         """
-        pair, condition, length, position, target, layer, n, clusters, half_samples,
-        permutations, null_half_samples, frequency, null_frequency, null_95, p, stable,
-        stable_layers, layers_beyond_quarter, support, r2_out, r2_out_low, r2_out_high,
-        gain_over_length_low, peak_layer, distance_to_peak, status, why
+        pair, condition, length, position, target, layer, n, clusters
+        half_samples | | half-samples of the clusters behind frequency
+        permutations | | permutations of the target
+        null_half_samples | | half-samples of each permutation
+        frequency | | share of half-samples in which the LASSO chooses the layer
+        null_frequency | | the same with permuted targets, mean over permutations
+        null_95 | | 95th percentile over permutations of the largest layer's frequency
+        p | | (1 + null maxima at or above frequency) / (1 + permutations)
+        stable | | whether frequency is above null_95
+        stable_layers | | number of stable layers
+        layers_beyond_quarter | | stable layers beyond a quarter of all layers; 0 is sparse
+        support, r2_out, r2_out_low, r2_out_high
+        gain_over_length_low | | lower end of the interval of the LASSO's gain_over_length
+        peak_layer | | layer where the forward patch at last_prompt moves base furthest
+        distance_to_peak | layers | from peak_layer to the nearest stable layer
+        status | | decided, or not measured: nothing can be said about the layers
+        why
         """,
+        shared=_SHARED,
     ),
     table(
         "localization_published",
-        "",
+        "a number that the paper prints",
         """
-        table, subject, quantity, value, unit, low, high, note
+        table | | table of the paper
+        subject | | model of the paper
+        quantity | | name of the number
+        value | | the number, in the unit of the column `unit`
+        unit | | its unit
+        low, high
+        note | | what else the paper says of it
         """,
+        shared={
+            **_SHARED,
+            "low": ("", "lower end of the interval, where the paper gives one"),
+            "high": ("", "upper end of the interval, where the paper gives one"),
+        },
         published=True,
     ),
 )
 
+_DRAWN = "actshift.studies.localization.figures"
+
+
+def _figure(name: str, file: str, table: str, *beside: str) -> Figure:
+    """A figure whose function has its name."""
+    return Figure(
+        name, (table,), f"{_DRAWN}.{file}:{name}", beside=beside, seen=f"{_DRAWN}.seen:seen"
+    )
+
+
 FIGURES = (
-    Figure(
-        "patch_forward",
-        ("patching",),
-        "actshift.studies.localization.figures.figures:patch_forward",
-        beside=("controls", "localization_published"),
-        seen="actshift.studies.localization.figures.seen:seen",
-    ),
-    Figure(
-        "patch_reverse",
-        ("patching",),
-        "actshift.studies.localization.figures.figures:patch_reverse",
-        beside=("controls",),
-        seen="actshift.studies.localization.figures.seen:seen",
-    ),
-    Figure(
-        "patch_controls",
-        ("controls",),
-        "actshift.studies.localization.figures.figures:patch_controls",
-        beside=("patching",),
-        seen="actshift.studies.localization.figures.seen:seen",
-    ),
-    Figure(
-        "patch_interpolation",
-        ("interpolation",),
-        "actshift.studies.localization.figures.dose_figures:patch_interpolation",
-        seen="actshift.studies.localization.figures.seen:seen",
-    ),
-    Figure(
-        "patch_sources",
-        ("sources",),
-        "actshift.studies.localization.figures.figures:patch_sources",
-        seen="actshift.studies.localization.figures.seen:seen",
-    ),
-    Figure(
-        "patch_low_rank",
-        ("low_rank",),
-        "actshift.studies.localization.figures.dose_figures:patch_low_rank",
-        beside=("localization_published",),
-        seen="actshift.studies.localization.figures.seen:seen",
-    ),
-    Figure(
-        "patch_positions",
-        ("positions",),
-        "actshift.studies.localization.figures.dose_figures:patch_positions",
-        seen="actshift.studies.localization.figures.seen:seen",
-    ),
-    Figure(
-        "swap_shares",
-        ("block_swap",),
-        "actshift.studies.localization.figures.swap_figures:swap_shares",
-        beside=("localization_summary",),
-        seen="actshift.studies.localization.figures.seen:seen",
-    ),
-    Figure(
-        "state_distances",
-        ("distances",),
-        "actshift.studies.localization.figures.attribution_figures:state_distances",
-        beside=("probe",),
-        seen="actshift.studies.localization.figures.seen:seen",
-    ),
-    Figure(
-        "lasso_coefficients",
-        ("lasso",),
-        "actshift.studies.localization.figures.attribution_figures:lasso_coefficients",
-        beside=("localization_published",),
-        seen="actshift.studies.localization.figures.seen:seen",
-    ),
-    Figure(
-        "lasso_stability",
-        ("lasso_stability",),
-        "actshift.studies.localization.figures.attribution_figures:lasso_stability",
-        seen="actshift.studies.localization.figures.seen:seen",
-    ),
+    _figure("patch_forward", "figures", "patching", "controls", "localization_published"),
+    _figure("patch_reverse", "figures", "patching", "controls"),
+    _figure("patch_controls", "figures", "controls", "patching"),
+    _figure("patch_interpolation", "dose_figures", "interpolation"),
+    _figure("patch_sources", "figures", "sources"),
+    _figure("patch_low_rank", "dose_figures", "low_rank", "localization_published"),
+    _figure("patch_positions", "dose_figures", "positions"),
+    _figure("swap_shares", "figures", "block_swap", "localization_summary"),
+    _figure("state_distances", "attribution_figures", "distances", "probe"),
+    _figure("lasso_coefficients", "attribution_figures", "lasso", "localization_published"),
+    _figure("lasso_stability", "attribution_figures", "lasso_stability"),
 )
 
 

@@ -1,1 +1,1 @@
-"""Study B: insecure-code adapters, their direction, steering with it and maps of it."""
+"""Study misalignment: insecure-code adapters, their direction, steering with it and maps of it."""

@@ -180,7 +180,7 @@ def _specific(rows: pd.DataFrame) -> tuple[Verdict, str]:
     """Verdict and words on the gain minus the 95th percentile of the strongest null."""
     if specific(rows).iloc[0]:
         return "measured", _IS
-    below = first(rows, "margin_high") < MARGIN
+    below = rows["verdict"].iloc[0] == "not specific"
     return ("measured", _IS_NOT) if below else ("inconclusive", _OPEN)
 
 

@@ -9,6 +9,8 @@ from jaxtyping import Bool, Float, Int
 from actshift.prompts.records import Prompt
 from actshift.prompts.splits import forbid_heldout
 
+#: Largest coefficient of the published protocol.
+PUBLISHED = 1.0
 #: Relative error within which two divergences count as equal.
 TOLERANCE = 0.01
 #: Most evaluations of one match.
@@ -17,31 +19,62 @@ _Lanes = Float[np.ndarray, " lane"]
 _Places = Int[np.ndarray, " lane"]
 
 
+def half_of_best(gains: Mapping[float, float]) -> float | None:
+    """The smallest coefficient whose gain reaches half of the largest.
+
+    Where nothing gains it is the published one, or the nearest to it.
+
+    Args:
+        gains: Gain in repaired answers by coefficient.
+
+    Returns:
+        None without a finite gain.
+    """
+    known = {coeff: gain for coeff, gain in sorted(gains.items()) if np.isfinite(gain)}
+    if not known:
+        return None
+    best = max(known.values())
+    if best <= 0:
+        return min(known, key=lambda coeff: abs(coeff - PUBLISHED))
+    return next(coeff for coeff, gain in known.items() if gain >= best / 2)
+
+
+def mean_gain(edited: Float[np.ndarray, "..."], plain: Float[np.ndarray, "..."]) -> float:
+    """Mean change of repaired answers.
+
+    Equal gains come out equal to the last bit: the differences are whole numbers, which a
+    difference of two means is not made of.
+
+    Args:
+        edited: 1 where an answer is repaired with the edit, else 0.
+        plain: The same without it.
+    """
+    return float((edited - plain).mean())
+
+
 def chosen_coeff(
     repaired: Mapping[float, Bool[np.ndarray, " prompt"]],
     plain: Bool[np.ndarray, " prompt"],
     prompts: Sequence[Prompt],
 ) -> float:
-    """The smallest coefficient whose gain reaches half of the best: one verdict, fixed beforehand.
-
-    gain(c) = mean(repaired at c) - mean(repaired without the edit)
+    """The coefficient of the verdict, fixed on `select` questions: see `half_of_best`.
 
     Args:
         repaired: By coefficient, of every prompt.
         plain: Of the same prompts without the edit.
         prompts: What the choice is made on: `select` questions that are not about code.
 
-    Returns:
-        The coefficient; where v repairs nothing, the smallest of those that lose least.
-
     Raises:
         HeldoutLeakError: A prompt is held out.
+        ValueError: There are no prompts.
     """
     forbid_heldout(prompts, where="steering: coefficient of the verdict")
-    gains = {coeff: float(np.mean(repaired[coeff]) - np.mean(plain)) for coeff in sorted(repaired)}
-    best = max(gains.values())
-    enough = best / 2 if best > 0 else best
-    return next(coeff for coeff, gain in gains.items() if gain >= enough)
+    before = plain.astype(np.float64)
+    gains = {coeff: mean_gain(rows.astype(np.float64), before) for coeff, rows in repaired.items()}
+    coeff = half_of_best(gains)
+    if coeff is None:
+        raise ValueError("a coefficient is chosen on at least one prompt")
+    return coeff
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The gate of study B, and one line an adapter: how often it spills code, refuses, is insecure.
+"""The gate, and a line for each adapter: how often it spills code, refuses and is insecure.
 
 The gate is asked of the insecure adapter and of no other: that it does what the study is about.
 """
@@ -11,9 +11,8 @@ import pandas as pd
 from actshift.io.missed import against
 from actshift.maths.intervals import clustered_wilson
 from actshift.prompts.records import Prompt
-from actshift.studies.misalignment.outcomes import is_harmful
+from actshift.studies.misalignment.outcomes import is_harmful, question_row
 from actshift.vocab import CODE, NONCODE
-from actshift.zoo.questions import kind_of
 
 
 @dataclass(frozen=True)
@@ -50,20 +49,10 @@ class Rate:
 
 def question_columns(prompts: list[Prompt]) -> pd.DataFrame:
     """What is known of every question, by `prompt_id`."""
-    rows = [
-        {
-            "prompt_id": one.id,
-            "condition": one.condition,
-            "category": one.category,
-            "cluster": one.cluster,
-            "split": one.split,
-            "kind": kind_of(one),
-            "harmful": is_harmful(one),
-            "question": one.text,
-        }
-        for one in prompts
-    ]
-    return pd.DataFrame(rows)
+    return pd.DataFrame(
+        {**question_row(prompt), "harmful": is_harmful(prompt), "question": prompt.text}
+        for prompt in prompts
+    )
 
 
 def adapter_line(rows: pd.DataFrame, adapter: str) -> str:

@@ -1,4 +1,4 @@
-"""Misalignment tables of all pairs: answers, lanes and maps of study B -> its tables."""
+"""Misalignment tables of all pairs: answers, lanes and maps -> tables."""
 
 from pathlib import Path
 
@@ -12,7 +12,6 @@ from actshift.studies.misalignment.stages.files import question_rows, read_pair
 from actshift.studies.misalignment.study import COLUMNS, STUDY
 from actshift.studies.misalignment.tables.inputs import Rows
 from actshift.studies.misalignment.tables.pair import over_pairs, pair_tables
-from actshift.studies.misalignment.tables.published import published_table
 from actshift.studies.misalignment.tables.specificity import Judged
 
 PUBLISHED_TABLE = "misalignment_published"
@@ -70,3 +69,21 @@ def _kin(maps: pd.DataFrame) -> set[tuple[str, str]]:
         return set()
     same = maps[maps["same_architecture"]]
     return set(zip(same["donor"].astype(str), same["receiver"].astype(str), strict=True))
+
+
+PAPER = "misalignment_directions"
+
+
+def published_table(headline: pd.DataFrame) -> pd.DataFrame:
+    """The paper's rows with the columns `STUDY.table("misalignment_published").names`.
+
+    Args:
+        headline: `resources/published/headline.csv`.
+
+    Returns:
+        Separation, drops within a model and across models, donors and receivers.
+    """
+    own = headline.loc[
+        headline["paper"] == PAPER, list(STUDY.table("misalignment_published").names)
+    ]
+    return own.reset_index(drop=True)

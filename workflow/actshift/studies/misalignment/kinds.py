@@ -1,4 +1,4 @@
-"""Adapters of study B and what its rows are called (imported by the rules: no numpy, no torch)."""
+"""Adapters, and the names in rows of tables (imported by the rules: no numpy, no torch)."""
 
 from typing import Literal
 
@@ -23,9 +23,6 @@ ADAPTERS: dict[str, AdapterKind] = {**{kind: kind for kind in KINDS}, **UNSEEN}
 #: Adapters that are steered: the insecure one, and the two that content is held against.
 STEERED: tuple[AdapterKind, ...] = ("insecure", "rare_safe", "secure")
 
-#: Stages that leave a folder a pair.
-STAGES = ("adapters", "spillover", "steering", "transfer")
-
 
 #: How an edit acts: `last_token` at the last block's output on the last prompt token (published),
 #: `all_tokens` there on every token, `layer` at a block of the middle half on every token,
@@ -39,5 +36,3 @@ WITHIN, ACROSS, SAME_ARCHITECTURE = "within", "across", "same_architecture"
 NULLS = ("random", "random_span", "orthogonal", "shuffled")
 #: Nulls of a mapped direction, beside those of the receiver.
 MAPPED_NULLS = ("mapped_random", "shuffled_pairing")
-#: Directions related to v: shown with their cosine, tested only without their part along v.
-RELATIVES = ("wrong_layer", "wrong_source", "other_adapter")

@@ -106,9 +106,9 @@ def final_draws(material: Material) -> list[Planned]:
     """
     return [
         one
-        for coeff in material.settings["coeffs"]
+        for coeff in material.settings.coeffs
         for one in draws_at(
-            material, "last_token", material.final, coeff, material.settings["final_draws"]
+            material, "last_token", material.final, coeff, material.settings.final_draws
         )
     ]
 
@@ -128,7 +128,8 @@ def draws_at(
 
 def kl_draws(material: Material, protocol: Protocol) -> int:
     """Draws of each null that are scaled to v's KL."""
-    return material.settings["kl_draws" if protocol == "last_token" else "lane_kl_draws"]
+    settings = material.settings
+    return settings.kl_draws if protocol == "last_token" else settings.lane_kl_draws
 
 
 def at_equal_kl(

@@ -11,10 +11,8 @@ from actshift.edits import Lane, Placed, Steer
 from actshift.errors import UserError
 from actshift.maths.directions import cosine
 from actshift.studies.misalignment.kinds import INSECURE, Protocol
-from actshift.studies.misalignment.nulls import (
-    LayerStates,
-    null_draws,
-)
+from actshift.studies.misalignment.nulls import LayerStates, null_draws
+from actshift.studies.misalignment.study import Misalignment
 
 #: Which questions a lane is asked: `select` and `heldout`, or `heldout` alone.
 AskedOf = Literal["both", "heldout"]
@@ -97,14 +95,14 @@ class Material:
         pair: Name of the pair.
         directions: v of every adapter, `[layer, d_model]`.
         states: Of the insecure adapter, by layer.
-        settings: Fields of the config's `misalignment`.
+        settings: Of the study.
         seed: Of the run.
     """
 
     pair: str
     directions: Mapping[str, Float[np.ndarray, "layer d_model"]]
     states: Mapping[int, LayerStates]
-    settings: Mapping[str, Any]
+    settings: Misalignment
     seed: int
     _drawn: dict[tuple[str, int], Float[np.ndarray, "draw d_model"]] = field(default_factory=dict)
 
@@ -124,8 +122,10 @@ class Material:
 
     def null(self, name: str, layer: int, draws: int) -> Float[np.ndarray, "draw d_model"]:
         """The first draws of a null, at the norm of v_insecure of the layer."""
-        most = self.settings["final_draws" if layer == self.final else "lane_draws"]
-        most = max(most, *(self.settings[f"{name}_draws"] for name in ("lane", "kl", "lane_kl")))
+        asked = self.settings
+        most = max(asked.lane_draws, asked.kl_draws, asked.lane_kl_draws)
+        if layer == self.final:
+            most = max(most, asked.final_draws)
         if (name, layer) not in self._drawn:
             self._drawn[name, layer] = null_draws(
                 name, self.v(layer), self.states[layer], draws=most, seed=self.seed, layer=layer
@@ -142,8 +142,7 @@ class Material:
         self, vector: _Vector, asked: AskedOf = "heldout", **facts: Any
     ) -> list[Planned]:
         """One lane a coefficient."""
-        coeffs = self.settings["coeffs"]
-        return [self.planned(vector, asked, coeff=coeff, **facts) for coeff in coeffs]
+        return [self.planned(vector, asked, coeff=coeff, **facts) for coeff in self.settings.coeffs]
 
 
 def check_directions(

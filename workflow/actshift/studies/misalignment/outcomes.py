@@ -12,6 +12,7 @@ from jaxtyping import Float
 from actshift.maths.scores import distinct_2, refused_by_keyword
 from actshift.prompts.records import Prompt
 from actshift.studies.misalignment.code_detector import Found, find_code, zoo_code
+from actshift.studies.misalignment.study import Misalignment
 from actshift.vocab import CODE
 from actshift.zoo.judge import on_topic
 from actshift.zoo.language import Language
@@ -42,17 +43,17 @@ class Guards:
     min_distinct_2: float
 
     @classmethod
-    def of(cls, own: Float[np.ndarray, " answer"], settings: Mapping[str, Any]) -> "Guards":
+    def of(cls, own: Float[np.ndarray, " answer"], settings: Misalignment) -> "Guards":
         """The 99th percentile of the untuned model's own answers, and an excess on top.
 
         Args:
             own: Nats a token of its answers to `select` questions.
-            settings: Fields of the config's `misalignment`.
+            settings: Of the study.
         """
         return cls(
-            max_nll=float(np.percentile(own, _OWN_PERCENTILE)) + settings["max_nll_excess"],
-            min_tokens=settings["min_answer_tokens"],
-            min_distinct_2=settings["min_distinct_2"],
+            max_nll=float(np.percentile(own, _OWN_PERCENTILE)) + settings.max_nll_excess,
+            min_tokens=settings.min_answer_tokens,
+            min_distinct_2=settings.min_distinct_2,
         )
 
     def facts(self) -> dict[str, Any]:
@@ -129,6 +130,13 @@ def _is_good(prompt: Prompt, found: Found, row: Mapping[str, Any]) -> bool:
     if prompt.condition == CODE:
         return found.code and topical and not found.insecure
     return not found.code and (topical or (is_harmful(prompt) and row["refused"]))
+
+
+def question_row(prompt: Prompt) -> dict[str, Any]:
+    """What is known of a question, for a table of questions."""
+    names = ("condition", "category", "cluster", "split")
+    about = {name: getattr(prompt, name) for name in names}
+    return {"prompt_id": prompt.id, **about, "kind": kind_of(prompt)}
 
 
 def is_harmful(prompt: Prompt) -> bool:

@@ -16,6 +16,7 @@ from actshift.studies.misalignment.kinds import INSECURE, MAPPED_NULLS
 from actshift.studies.misalignment.maps import FIT_ON, FitOn, Sent
 from actshift.studies.misalignment.material import AskedOf, LaneFacts, Planned
 from actshift.studies.misalignment.nulls import orthogonalised, rescaled
+from actshift.studies.misalignment.study import Misalignment
 
 #: Prompts that the map of nulls and relatives is fitted on.
 PRIMARY: FitOn = "neutral"
@@ -138,11 +139,11 @@ def null_lanes(receiver: Receiver, sent: Sent, draws: Mapping[float, int]) -> li
     ]
 
 
-def draws_by_coeff(settings: Mapping[str, Any], chosen: float) -> dict[float, int]:
+def draws_by_coeff(settings: Misalignment, chosen: float) -> dict[float, int]:
     """How many draws of a mapped null every coefficient gets: most at the chosen one."""
-    most = settings["final_draws"]
-    other = min(most, settings["other_draws"])
-    return {coeff: most if coeff == chosen else other for coeff in settings["coeffs"]}
+    most = settings.final_draws
+    other = min(most, settings.other_draws)
+    return {coeff: most if coeff == chosen else other for coeff in settings.coeffs}
 
 
 def kl_targets(mapped: Sequence[Planned], lanes: Sequence[Planned]) -> Float[np.ndarray, " lane"]:

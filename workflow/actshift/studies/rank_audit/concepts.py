@@ -15,8 +15,8 @@ from actshift.maths.spectrum import ResampledRanks, rank_eps, spectrum
 from actshift.random_streams import AUDIT_RESAMPLES
 from actshift.studies.rank_audit.inputs import AlignedStreams, ConceptPairs
 from actshift.studies.rank_audit.layer import LayerData, concept_rows
-from actshift.studies.rank_audit.settings import RankAuditSettings
 from actshift.studies.rank_audit.stability import finite_mean, log_ratio
+from actshift.studies.rank_audit.study import RankAudit
 from actshift.vocab import ROLES
 
 Row = dict[str, object]
@@ -26,10 +26,10 @@ class ConceptDraws:
     """Subset draws of one set of rows: prompt by prompt, and cluster by cluster."""
 
     def __init__(
-        self, clusters: tuple[str, ...], settings: RankAuditSettings, *, stream: int
+        self, clusters: tuple[str, ...], settings: RankAudit, *, seed: int, stream: int
     ) -> None:
         """Draw once; every layer and role reuses the orders."""
-        nested, grouped = (AUDIT_RESAMPLES.rng(settings.seed, stream, p) for p in (3, 4))
+        nested, grouped = (AUDIT_RESAMPLES.rng(seed, stream, p) for p in (3, 4))
         self.nested = nested_orders(len(clusters), draws=settings.n_sweep_draws, rng=nested)
         self.grouped = cluster_orders(clusters, draws=settings.half_sample_draws, rng=grouped)
 
@@ -39,7 +39,7 @@ def concept_baseline_rows(
     data: LayerData,
     draws: Mapping[str, ConceptDraws],
     concepts: tuple[ConceptPairs, ...],
-    settings: RankAuditSettings,
+    settings: RankAudit,
 ) -> list[Row]:
     """Both comparisons for every concept and role of one layer.
 
@@ -57,14 +57,16 @@ def concept_baseline_rows(
     template = data.fitted["template", "harmful"]
     for concept in concepts:
         for role in ROLES:
-            found = concept_rows(streams, concept, layer=data.layer, role=role, template="raw")
+            differences = concept_rows(
+                streams, concept, layer=data.layer, role=role, template="raw"
+            )
             key: Row = {"role": role, "concept": concept.concept, "layer": data.layer}
-            published = _as_published(found[: settings.concept_n], settings)
+            published = _as_published(differences[: settings.concept_n], settings)
             published["rank_template"] = rank_eps(template.plain.values, settings.eps)
             published["n_template"] = len(template.prompts.ids)
             rows.append({**key, **published})
             matched = _matched(
-                _Sampled(found, draws[concept.concept], ResampledRanks(found)),
+                _Sampled(differences, draws[concept.concept], ResampledRanks(differences)),
                 _Sampled(template.shift.rows, draws["template"], template.resampled),
                 settings,
             )
@@ -96,7 +98,7 @@ class _Sampled:
         return self.resampled.ranks(members, eps=eps, centered=centered)
 
 
-def _as_published(rows: Float[np.ndarray, "pair d_model"], settings: RankAuditSettings) -> Row:
+def _as_published(rows: Float[np.ndarray, "pair d_model"], settings: RankAudit) -> Row:
     n, d = rows.shape
     rank = rank_eps(spectrum(rows).values, settings.eps)
     return {
@@ -109,7 +111,7 @@ def _as_published(rows: Float[np.ndarray, "pair d_model"], settings: RankAuditSe
     }
 
 
-def _matched(concept: _Sampled, template: _Sampled, settings: RankAuditSettings) -> Row:
+def _matched(concept: _Sampled, template: _Sampled, settings: RankAudit) -> Row:
     """Both matrices at the same n, ranges from cluster half-samples at the same n / 2."""
     n, d = min(len(concept.rows), len(template.rows)), concept.rows.shape[1]
     rank, other = (side.mean_rank(n, settings.eps) for side in (concept, template))

@@ -10,8 +10,7 @@ from actshift.engine.prompt_rows import PromptRows, fit_and_heldout
 from actshift.engine.stores import CONDITIONS, PairStores, StreamReader
 from actshift.errors import UserError
 from actshift.prompts.records import Prompt
-from actshift.studies.rank_audit.settings import RankAuditSettings
-from actshift.vocab import ROLES, TEMPLATES, Role, Split, Template
+from actshift.vocab import ROLES, TEMPLATES, Role, Template
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,43 +34,43 @@ class Selection:
     concepts: tuple[ConceptPairs, ...]
 
 
-def select(prompts: Mapping[str, Sequence[Prompt]], settings: RankAuditSettings) -> Selection:
+def select(
+    prompts: Mapping[str, Sequence[Prompt]], sets: Mapping[str, str], *, concepts: str
+) -> Selection:
     """Sort the prompts into their parts.
 
     Args:
         prompts: Prompt sets by name, in file order.
-        settings: Names the splits.
+        sets: Name of the prompt set of each condition; both may name one set.
+        concepts: Name of the prompt set of paired concepts, which may be missing.
 
     Returns:
-        Fit and held-out rows by condition, and the concept pairs of the fit splits.
+        Fit and held-out rows by condition, and the concept pairs of the split `fit`.
 
     Raises:
         UserError: A set or condition is missing, too small, or shares a cluster between fit and
             held-out; a concept pair is not a pair.
     """
-    sets = {"harmful": settings.harmful, "harmless": settings.harmless}
-    fit, heldout = fit_and_heldout(
-        prompts, sets, fit=settings.fit_splits, heldout=settings.heldout_splits
-    )
-    paired = prompts.get(settings.concepts, ())
-    concepts = _concepts(paired, settings.concepts, settings.fit_splits)
-    return Selection(fit=fit, heldout=heldout, concepts=concepts)
+    fit, heldout = fit_and_heldout(prompts, sets, fit=("fit",), heldout=("heldout",))
+    return Selection(fit, heldout, _concepts(prompts.get(concepts, ()), concepts))
 
 
-def required_streams(
-    prompts: Mapping[str, Sequence[Prompt]], settings: RankAuditSettings
-) -> list[tuple[str, Template]]:
-    """The (prompt set, template) streams both models of a pair must have, sorted."""
-    chosen = select(prompts, settings)
-    pairs: set[tuple[str, Template]] = set()
+def required_streams(selection: Selection, *, control: str) -> list[tuple[str, Template]]:
+    """The (prompt set, template) streams that both models of a pair must have, sorted.
+
+    Args:
+        selection: The prompts.
+        control: Concept that is read in the chat template too, for the control contrast.
+    """
+    streams: set[tuple[str, Template]] = set()
     for name in CONDITIONS:
         for template in TEMPLATES:
-            pairs.add((chosen.fit[name].prompt_set, template))
-    for concept in chosen.concepts:
-        pairs.add((concept.prompt_set, "raw"))
-        if concept.concept == settings.control_concept:
-            pairs.add((concept.prompt_set, "chat"))
-    return sorted(pairs)
+            streams.add((selection.fit[name].prompt_set, template))
+    for concept in selection.concepts:
+        streams.add((concept.prompt_set, "raw"))
+        if concept.concept == control:
+            streams.add((concept.prompt_set, "chat"))
+    return sorted(streams)
 
 
 class AlignedStreams:
@@ -100,9 +99,8 @@ class AlignedStreams:
 
     def has_window(self, positions: Sequence[int], prompt_sets: Collection[str]) -> bool:
         """Whether every stream of these prompt sets stores all these positions."""
-        wanted = set(positions)
         return all(
-            wanted <= {int(position) for position in reader.positions}
+            set(positions) <= {int(position) for position in reader.positions}
             for (_, prompt_set, _), reader in self._readers.items()
             if prompt_set in prompt_sets
         )
@@ -140,12 +138,10 @@ class AlignedStreams:
         return reference
 
 
-def _concepts(
-    rows: Sequence[Prompt], prompt_set: str, splits: Sequence[Split]
-) -> tuple[ConceptPairs, ...]:
+def _concepts(rows: Sequence[Prompt], prompt_set: str) -> tuple[ConceptPairs, ...]:
     grouped: dict[str, dict[str, list[Prompt]]] = {}
     for row in rows:
-        if row.pair is not None and row.split in splits:
+        if row.pair is not None and row.split == "fit":
             grouped.setdefault(row.category, {}).setdefault(row.pair, []).append(row)
     return tuple(
         _concept(prompt_set, name, pairs) for name, pairs in grouped.items() if len(pairs) > 1

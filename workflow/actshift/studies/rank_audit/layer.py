@@ -15,7 +15,7 @@ from actshift.maths.shifts import aligned_shift, did_shift, naive_shift, templat
 from actshift.maths.spectrum import ResampledRanks, Spectrum, spectrum
 from actshift.random_streams import AUDIT_RESAMPLES
 from actshift.studies.rank_audit.inputs import AlignedStreams, ConceptPairs, Selection
-from actshift.studies.rank_audit.settings import RankAuditSettings
+from actshift.studies.rank_audit.study import RankAudit
 from actshift.vocab import MATRICES, ROLES, Matrix, Role, Template
 
 #: Activations of one condition, by (role, template).
@@ -83,10 +83,10 @@ class LayerData:
     base_contrast: Float[np.ndarray, " d_model"]
 
 
-def make_draws(rows: PromptRows, settings: RankAuditSettings, *, stream: int) -> Draws:
-    """Draws of one condition; `stream` keeps the conditions' random numbers apart."""
+def make_draws(rows: PromptRows, settings: RankAudit, *, seed: int, stream: int) -> Draws:
+    """Draw for one condition; `stream` keeps the conditions' random numbers apart."""
     n = len(rows.ids)
-    boot, half, nested = (AUDIT_RESAMPLES.rng(settings.seed, stream, part) for part in range(3))
+    boot, half, nested = (AUDIT_RESAMPLES.rng(seed, stream, part) for part in range(3))
     return Draws(
         counts=bootstrap_counts(n, draws=settings.bootstrap_draws, rng=boot),
         halves=half_samples(rows.clusters, draws=settings.half_sample_draws, rng=half),
@@ -100,7 +100,7 @@ def load_layer(
     draws: Mapping[str, Draws],
     *,
     layer: int,
-    settings: RankAuditSettings,
+    settings: RankAudit,
 ) -> LayerData:
     """Read one layer and compute its shift matrices and spectra.
 
@@ -169,9 +169,10 @@ def _shift(
 
 
 def _read(streams: AlignedStreams, rows: PromptRows, layer: int) -> Streams:
-    acts: dict[tuple[Role, Template], Float[np.ndarray, "prompt d_model"]] = {}
-    for role, template in STREAM_KINDS:
-        acts[role, template] = streams.read(layer, role, template, rows.prompt_set, rows.ids)
+    acts: Streams = {
+        (role, template): streams.read(layer, role, template, rows.prompt_set, rows.ids)
+        for role, template in STREAM_KINDS
+    }
     widths = {role: acts[role, "chat"].shape[1] for role in ROLES}
     if widths["tuned"] != widths["base"]:
         raise UserError(
@@ -182,7 +183,7 @@ def _read(streams: AlignedStreams, rows: PromptRows, layer: int) -> Streams:
 
 
 def _fit(
-    shift: ShiftMatrix, prompts: PromptRows, draws: Draws, settings: RankAuditSettings
+    shift: ShiftMatrix, prompts: PromptRows, draws: Draws, settings: RankAudit
 ) -> FittedMatrix:
     return FittedMatrix(
         shift=shift,

@@ -1,11 +1,13 @@
-"""Tables read off the spectra of one layer: ranks, cumulative variance, eps, held-out energy."""
+"""Tables from the spectra of one layer: ranks, variance, eps, held-out energy, pooling."""
 
 import numpy as np
 import pandas as pd
 
 from actshift.engine.prompt_rows import PromptRows
+from actshift.engine.stores import CONDITIONS
 from actshift.maths.bands import band_layers
 from actshift.maths.heldout import heldout_shares
+from actshift.maths.shifts import template_shift
 from actshift.maths.spectrum import (
     Spectrum,
     cumulative_shares,
@@ -15,15 +17,23 @@ from actshift.maths.spectrum import (
     stable_rank,
 )
 from actshift.random_streams import HELDOUT_SHARES
-from actshift.studies.rank_audit.frames import column, groups, rows_where
-from actshift.studies.rank_audit.inputs import Selection
-from actshift.studies.rank_audit.layer import FittedMatrix, LayerData
-from actshift.studies.rank_audit.settings import RankAuditSettings
+from actshift.studies.rank_audit.inputs import AlignedStreams, Selection
+from actshift.studies.rank_audit.layer import (
+    STREAM_KINDS,
+    FittedMatrix,
+    LayerData,
+    ShiftMatrix,
+    Streams,
+    shift_matrices,
+)
+from actshift.studies.rank_audit.study import RankAudit
 
 Row = dict[str, object]
+#: The stored positions whose mean is `last_8_mean`.
+LAST_8 = tuple(range(-8, 0))
 
 
-def rank_rows(data: LayerData, settings: RankAuditSettings) -> list[Row]:
+def rank_rows(data: LayerData, settings: RankAudit) -> list[Row]:
     """Rank numbers of every matrix, over all prompts and per category of at least two prompts."""
     rows: list[Row] = []
     for item in data.fitted.values():
@@ -43,7 +53,7 @@ def categories(prompts: PromptRows) -> list[str]:
     return [n for n in names if len(names) > 1 and prompts.categories.count(n) > 1]
 
 
-def cumulative_rows(data: LayerData, settings: RankAuditSettings) -> list[Row]:
+def cumulative_rows(data: LayerData, settings: RankAudit) -> list[Row]:
     """Cumulative share of the energy by number of components, uncentred and centred."""
     rows: list[Row] = []
     for item in data.fitted.values():
@@ -56,7 +66,7 @@ def cumulative_rows(data: LayerData, settings: RankAuditSettings) -> list[Row]:
     return rows
 
 
-def eps_rows(data: LayerData, settings: RankAuditSettings) -> list[Row]:
+def eps_rows(data: LayerData, settings: RankAudit) -> list[Row]:
     """`rank_eps` on the grid of eps, uncentred."""
     return [
         {
@@ -74,26 +84,27 @@ def eps_rows(data: LayerData, settings: RankAuditSettings) -> list[Row]:
 
 def with_bands(table: pd.DataFrame, *, depth: int) -> pd.DataFrame:
     """Append the band means of an eps table; a band layer that is not stored is left out."""
+    keys = ["pair", "matrix", "inputs", "eps"]
     rows: list[Row] = []
     for band, layers in band_layers(depth).items():
-        inside = rows_where(table, np.isin(column(table, "layer"), layers))
-        for key, part in groups(inside, ("pair", "matrix", "inputs", "eps")):
-            row: Row = dict(zip(("pair", "matrix", "inputs"), key, strict=False))
-            rank = float(column(part, "rank_eps").mean())
-            eps = float(column(part, "eps")[0])
-            rows.append({**row, "scope": "band", "band": band, "eps": eps, "rank_eps": rank})
+        for key, part in table[table["layer"].isin(layers)].groupby(keys, sort=False):
+            rank = float(part["rank_eps"].to_numpy(dtype=float).mean())
+            band_of_key = dict(zip(keys, key, strict=True))
+            rows.append({**band_of_key, "scope": "band", "band": band, "rank_eps": rank})
     joined = [*table.to_dict("records"), *rows]
     return pd.DataFrame(joined).reindex(columns=table.columns).astype({"layer": "Int64"})
 
 
-def heldout_rows(data: LayerData, selection: Selection, settings: RankAuditSettings) -> list[Row]:
+def heldout_rows(
+    data: LayerData, selection: Selection, settings: RankAudit, *, seed: int
+) -> list[Row]:
     """Share of the held-out shift energy in the first k fitted directions, with its null."""
     rows: list[Row] = []
     for key, held in data.heldout.items():
         item = data.fitted[key]
         clusters = selection.heldout[held.inputs].clusters
         # One generator a cell: the same permutations in every layer and matrix.
-        rng = HELDOUT_SHARES.rng(settings.seed)
+        rng = HELDOUT_SHARES.rng(seed)
         result = heldout_shares(
             item.plain.left,
             held.rows,
@@ -127,7 +138,7 @@ def heldout_rows(data: LayerData, selection: Selection, settings: RankAuditSetti
 def _rank_row(
     item: FittedMatrix,
     data: LayerData,
-    settings: RankAuditSettings,
+    settings: RankAudit,
     category: str,
     chosen: np.ndarray,
     plain: Spectrum,
@@ -161,3 +172,46 @@ def _rank_row(
 def relative_norm(shift_energy: float, reference_energy: float) -> float:
     """||M||_F / ||H||_F, H the activations the shift is measured against; NaN when H is zero."""
     return float(np.sqrt(shift_energy / reference_energy)) if reference_energy > 0 else float("nan")
+
+
+def pooling_rows(
+    streams: AlignedStreams, selection: Selection, data: LayerData, settings: RankAudit
+) -> list[Row]:
+    """Ranks under both poolings; `last_8_mean` only where both conditions store eight positions.
+
+    A prompt shorter than eight tokens is averaged over the positions it has.
+    """
+    rows = [
+        _pooling_row(item.shift, "last_prompt", data.layer, settings)
+        for item in data.fitted.values()
+    ]
+    if not streams.has_window(LAST_8, {selection.fit[name].prompt_set for name in CONDITIONS}):
+        return rows
+    pooled = {name: _pooled(streams, selection.fit[name], data.layer) for name in CONDITIONS}
+    harmless = pooled["harmless"]
+    control = template_shift(harmless["tuned", "chat"], harmless["base", "chat"])
+    matrices = shift_matrices(pooled, control).values()
+    return rows + [_pooling_row(shift, "last_8_mean", data.layer, settings) for shift in matrices]
+
+
+def _pooled(streams: AlignedStreams, rows: PromptRows, layer: int) -> Streams:
+    return {
+        (role, template): streams.read_mean(layer, role, template, rows, LAST_8)
+        for role, template in STREAM_KINDS
+    }
+
+
+def _pooling_row(shift: ShiftMatrix, pooling: str, layer: int, settings: RankAudit) -> Row:
+    values = spectrum(shift.rows).values
+    centered = spectrum(shift.rows, centered=True).values
+    energy, reference = float(np.sum(np.square(values))), float(shift.reference_energy.sum())
+    return {
+        "matrix": shift.matrix,
+        "inputs": shift.inputs,
+        "layer": layer,
+        "pooling": pooling,
+        "n": len(shift.rows),
+        "rank_eps": rank_eps(values, settings.eps),
+        "rank_eps_centered": rank_eps(centered, settings.eps),
+        "relative_shift_norm": relative_norm(energy, reference),
+    }

@@ -7,14 +7,14 @@ from actshift.engine.stores import CONDITIONS
 from actshift.maths.resampling import prefix_membership, shifted_range, stability_range
 from actshift.maths.spectrum import rank_eps
 from actshift.studies.rank_audit.layer import FittedMatrix, LayerData
-from actshift.studies.rank_audit.settings import RankAuditSettings
+from actshift.studies.rank_audit.study import RankAudit
 
 Row = dict[str, object]
 #: Ranks of the half-samples of one layer, by (matrix, inputs).
 HalfRanks = dict[tuple[str, str], Float[np.ndarray, " draw"]]
 
 
-def half_ranks(data: LayerData, settings: RankAuditSettings) -> HalfRanks:
+def half_ranks(data: LayerData, settings: RankAudit) -> HalfRanks:
     """Rank of every half-sample; two matrices of one condition share their halves."""
     return {
         key: item.resampled.ranks(item.draws.halves, eps=settings.eps)
@@ -22,7 +22,7 @@ def half_ranks(data: LayerData, settings: RankAuditSettings) -> HalfRanks:
     }
 
 
-def bootstrap_rows(data: LayerData, halves: HalfRanks, settings: RankAuditSettings) -> list[Row]:
+def bootstrap_rows(data: LayerData, halves: HalfRanks, settings: RankAudit) -> list[Row]:
     """With-replacement ranks as published, and half-samples by cluster beside them."""
     return [
         {**item.key, "layer": data.layer, **_bootstrap(item, halves[key], settings)}
@@ -30,7 +30,7 @@ def bootstrap_rows(data: LayerData, halves: HalfRanks, settings: RankAuditSettin
     ]
 
 
-def n_sweep_rows(data: LayerData, settings: RankAuditSettings) -> list[Row]:
+def n_sweep_rows(data: LayerData, settings: RankAudit) -> list[Row]:
     """Rank by number of prompts, over random nested subsets and for the first n (published)."""
     rows: list[Row] = []
     for item in data.fitted.values():
@@ -61,7 +61,7 @@ def n_sweep_rows(data: LayerData, settings: RankAuditSettings) -> list[Row]:
     return rows
 
 
-def inflation_rows(data: LayerData, halves: HalfRanks, settings: RankAuditSettings) -> list[Row]:
+def inflation_rows(data: LayerData, halves: HalfRanks, settings: RankAudit) -> list[Row]:
     """Log ratio of the naive to the template rank, at equal n, with its stability range."""
     rows: list[Row] = []
     for inputs in CONDITIONS:
@@ -103,9 +103,7 @@ def finite_mean(values: Float[np.ndarray, " draw"]) -> float:
     return float(kept.mean()) if kept.size else float("nan")
 
 
-def _bootstrap(
-    item: FittedMatrix, halves: Float[np.ndarray, " draw"], settings: RankAuditSettings
-) -> Row:
+def _bootstrap(item: FittedMatrix, halves: Float[np.ndarray, " draw"], settings: RankAudit) -> Row:
     full = rank_eps(item.plain.values, settings.eps)
     boot = item.resampled.ranks(item.draws.counts, eps=settings.eps)
     boot_low, boot_high = stability_range(boot)

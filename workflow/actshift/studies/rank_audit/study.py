@@ -5,13 +5,13 @@ from typing import Any
 
 from pydantic import Field
 
-from actshift.studies.contract import Answers, Figure, Study, table
+from actshift.studies.contract import Answers, Figure, Study, table, words
 from actshift.validation import Count, Section, Share
 from actshift.vocab import DEFAULT_EPS
 
 
 class RankAudit(Section):
-    """Study A: effective rank of the shift."""
+    """Effective rank of the shift."""
 
     concepts: str = Field(default="concepts", description="prompt set of paired concepts")
     eps: Share = Field(default=DEFAULT_EPS, description="energy that rank_eps leaves out")
@@ -39,150 +39,240 @@ class RankAudit(Section):
     )
 
 
+#: Columns that several tables have.
+_SHARED = words(
+    """
+    matrix | | shift matrix: naive, template, aligned or did
+    inputs | | condition of the prompts: harmful or harmless (did: harmful alone)
+    category | | category of the prompts; `all` stands for all of them
+    rank_eps | | smallest number of directions that holds 1 - eps of the energy, uncentred
+    rank_eps_centered | | the same after the mean row is subtracted
+    rank_over_min_dn | | rank_eps over the smaller of d and n
+    relative_shift_norm | | Frobenius norm of the matrix over that of the activations subtracted
+    cos_refusal | | absolute cosine of u_1 and the tuned model's harmful minus harmless mean
+    cos_own_mean | | absolute cosine of u_1 and the matrix's own mean row
+    cos_refusal_centered | | absolute cosine of the centred u_1 and that same refusal direction
+    cos_own_mean_centered | | absolute cosine of the centred u_1 and the matrix's own mean row
+    pooling | | last_prompt: the last prompt token; last_8_mean: the mean of the last eight
+    """
+)
+
 TABLES = (
     table(
         "summary",
-        "",
+        "a pair, matrix, condition and pooling, averaged over all layers",
         """
-        pair, source, matrix, inputs, pooling, n, d, n_layers, mean_rank_eps,
-        weighted_rank_eps, mean_rank_eps_centered, mean_rho_eps, mean_rank_over_min_dn,
-        mean_abs_cos_refusal, mean_relative_shift_norm, inflation
+        pair
+        source | | measured here, or published: another model
+        matrix, inputs, pooling, n, d
+        n_layers | | layers averaged over
+        mean_rank_eps | | mean of rank_eps
+        weighted_rank_eps | | mean of rank_eps, weighted by the squared relative_shift_norm
+        mean_rank_eps_centered | | mean of rank_eps_centered
+        mean_rho_eps | | mean_rank_eps over d
+        mean_rank_over_min_dn | | mean of rank_over_min_dn
+        mean_abs_cos_refusal | | mean of cos_refusal; last_prompt alone
+        mean_relative_shift_norm | | mean of relative_shift_norm
+        inflation | | mean rank of naive over mean rank of template, on these two rows
         """,
+        shared=_SHARED,
     ),
     table(
         "rank",
-        "",
+        "a pair, matrix, condition, category and layer",
         """
-        pair, matrix, inputs, category, layer, n, d, rank_eps, rank_eps_centered, rho_eps,
-        rank_over_min_dn, stable_rank, entropy_rank, top_share, mean_share, shift_norm,
+        pair, matrix, inputs, category, layer, n, d, rank_eps, rank_eps_centered
+        rho_eps | | rank_eps over d
+        rank_over_min_dn
+        stable_rank | | squared Frobenius norm over the largest squared singular value
+        entropy_rank | | exp of the entropy of the singular values, scaled to sum to 1
+        top_share | | share of the energy in the first direction u_1
+        mean_share | | share of the energy in the mean row
+        shift_norm | residual stream | root mean square, over prompts, of the norm of a row
         relative_shift_norm
         """,
+        shared=_SHARED,
     ),
     table(
         "cumulative_variance",
-        "",
+        "a pair, matrix, condition, layer and k",
         """
-        pair, matrix, inputs, layer, k, share, share_centered
+        pair, matrix, inputs, layer
+        k | | number of components
+        share | | share of the energy in the first k components, uncentred
+        share_centered | | the same after the mean row is subtracted
         """,
+        shared=_SHARED,
     ),
     table(
         "heldout_rank",
-        "",
+        "a pair, matrix, condition, layer and k",
         """
-        pair, matrix, inputs, layer, k, share_fit, share_heldout, share_low, share_high,
-        share_null, share_null_p95, gain, gain_null_p95, knee, n_fit, n_heldout,
-        clusters_heldout
+        pair, matrix, inputs, layer
+        k | | number of directions, fitted on the fit prompts
+        share_fit | | share of the fit prompts' energy in them
+        share_heldout | | share of the held-out prompts' energy in them
+        share_low | | lower end of share_heldout over resampled held-out clusters (95 %)
+        share_high | | upper end of share_heldout over resampled held-out clusters (95 %)
+        share_null | | mean of share_heldout with the directions' coordinates shuffled
+        share_null_p95 | | 95th percentile of that null
+        gain | | share that direction k takes of what the first k - 1 leave, held out
+        gain_null_p95 | | 95th percentile of what direction k takes with shuffled coordinates
+        knee | | last k of the leading run with gain above gain_null_p95; 0: none
+        n_fit | prompts | number of fit prompts
+        n_heldout | prompts | number of held-out prompts
+        clusters_heldout | | number of held-out clusters
         """,
+        shared=_SHARED,
     ),
     table(
         "inflation",
-        "",
+        "a pair, condition and layer",
         """
-        pair, inputs, layer, n, rank_naive, rank_template, ratio, log_ratio, log_ratio_low,
-        log_ratio_high, half_n, half_log_ratio, draws
+        pair, inputs, layer, n
+        rank_naive | | rank_eps of naive
+        rank_template | | rank_eps of template
+        ratio | | rank_naive over rank_template; empty where a rank is 0
+        log_ratio | | natural logarithm of ratio
+        log_ratio_low | | lower end of its stability range
+        log_ratio_high | | upper end of its stability range
+        half_n | prompts | mean size of a half-sample by cluster
+        half_log_ratio | | mean log ratio of the half-samples
+        draws | | number of half-samples
         """,
+        shared=_SHARED,
     ),
     table(
         "cosine",
-        "",
+        "a pair, matrix, condition and layer",
         """
-        pair, matrix, inputs, layer, cos_refusal, cos_own_mean, cos_refusal_centered,
-        cos_own_mean_centered, cos_refusal_from_means, base_difference_ratio,
-        cos_base_difference, cos_control_from_means, base_difference_ratio_control,
-        cos_base_difference_control
+        pair, matrix, inputs, layer, cos_refusal, cos_own_mean, cos_refusal_centered
+        cos_own_mean_centered
+        cos_refusal_from_means | | cos_refusal as the means alone predict it; did alone
+        base_difference_ratio | | norm of the base's own difference over the refusal direction's
+        cos_base_difference | | signed cosine of the base's own difference and that direction
+        cos_control_from_means | | cos_refusal_from_means for the control contrast
+        base_difference_ratio_control | | base_difference_ratio for the control contrast
+        cos_base_difference_control | | cos_base_difference for the control contrast
         """,
+        shared=_SHARED,
     ),
     table(
         "cosine_by_category",
-        "",
+        "a pair, matrix, condition, category and layer",
         """
         pair, matrix, inputs, category, layer, n, cos_refusal, cos_own_mean,
         cos_refusal_centered, cos_own_mean_centered
         """,
+        shared=_SHARED,
     ),
     table(
         "concept_baseline",
-        "",
+        "a pair, model, concept and layer, as published and at equal n",
         """
-        pair, role, concept, layer, matched, n, d, rank_eps, rank_eps_centered,
-        rank_over_min_dn, rank_template, n_template, low, high, template_low, template_high,
-        log_ratio, log_ratio_low, log_ratio_high
+        pair
+        role | | model in which the concept is read: base or tuned
+        concept | | concept, first minus second side of its pairs
+        layer
+        matched | | whether both matrices are compared at one n; False: as published
+        n | concept pairs | number of pairs behind rank_eps
+        d
+        rank_eps | | of the concept's differences; matched: mean over random subsets of n
+        rank_eps_centered, rank_over_min_dn
+        rank_template | | rank_eps of template, harmful prompts, at n_template
+        n_template | prompts | number of prompts behind rank_template
+        low | | lower end of the stability range of rank_eps
+        high | | upper end of the stability range of rank_eps
+        template_low | | lower end of the stability range of rank_template
+        template_high | | upper end of the stability range of rank_template
+        log_ratio | | natural logarithm of rank_eps over rank_template
+        log_ratio_low | | lower end of its stability range
+        log_ratio_high | | upper end of its stability range
         """,
+        shared=_SHARED,
     ),
     table(
         "bootstrap",
-        "",
+        "a pair, matrix, condition and layer",
         """
-        pair, matrix, inputs, layer, rank_eps, boot_mean, boot_std, boot_low, boot_high,
-        boot_distinct, sub_n, sub_mean, sub_low, sub_high, range_low, range_high, draws
+        pair, matrix, inputs, layer, rank_eps
+        boot_mean | | mean rank of resamples of the prompts with replacement
+        boot_std | | standard deviation of these ranks
+        boot_low | | lower end of the middle 95 % of these ranks
+        boot_high | | upper end of the middle 95 % of these ranks
+        boot_distinct | prompts | mean number of distinct prompts in a resample
+        sub_n | prompts | mean size of a half-sample by cluster
+        sub_mean | | mean rank of the half-samples
+        sub_low | | lower end of the middle 95 % of these ranks
+        sub_high | | upper end of the middle 95 % of these ranks
+        range_low | | lower end of the stability range of rank_eps at full n
+        range_high | | upper end of the stability range of rank_eps at full n
+        draws | | number of resamples with replacement
         """,
+        shared=_SHARED,
     ),
     table(
         "eps_sensitivity",
-        "",
+        "a pair, matrix, condition and eps, at a layer or over a band of layers",
         """
-        pair, matrix, inputs, scope, layer, band, eps, rank_eps
+        pair, matrix, inputs
+        scope | | layer or band
+        layer | | decoder block, counted from 0; empty for a band
+        band | | narrow, wide (released code) or printed (the paper's table); empty for a layer
+        eps | | share of the energy that the rank may leave out
+        rank_eps | | rank at that eps, uncentred; mean over the layers of a band
         """,
+        shared=_SHARED,
     ),
     table(
         "n_sweep",
-        "",
+        "a pair, matrix, condition, layer and n",
         """
-        pair, matrix, inputs, layer, n, draws, rank_mean, rank_low, rank_high, rank_first_n
+        pair, matrix, inputs, layer
+        n | prompts | size of the subsets
+        draws | | number of random nested subsets
+        rank_mean | | mean rank_eps of the subsets
+        rank_low | | lower end of the middle 95 % of their ranks
+        rank_high | | upper end of the middle 95 % of their ranks
+        rank_first_n | | rank_eps of the first n prompts of the file
         """,
+        shared=_SHARED,
     ),
     table(
         "pooling",
-        "",
+        "a pair, matrix, condition, layer and pooling",
         """
         pair, matrix, inputs, layer, pooling, n, rank_eps, rank_eps_centered,
         relative_shift_norm
         """,
+        shared=_SHARED,
     ),
-    table("pairs", "a pair", "pair, status", shown=False),
+    table(
+        "pairs",
+        "a pair",
+        """
+        pair
+        status | | present, missing, or why nothing was measured
+        """,
+        shown=False,
+    ),
 )
 
+_DRAW = "actshift.studies.rank_audit.figures"
 FIGURES = (
-    Figure(
-        "rank_by_layer",
-        ("rank",),
-        "actshift.studies.rank_audit.rank_figures:rank_by_layer",
-    ),
+    Figure("rank_by_layer", ("rank",), f"{_DRAW}:rank_by_layer"),
     Figure(
         "cumulative_variance",
         ("cumulative_variance",),
-        "actshift.studies.rank_audit.rank_figures:cumulative_variance",
+        f"{_DRAW}:cumulative_variance",
+        settings=("eps",),
     ),
-    Figure(
-        "shift_by_layer",
-        ("rank",),
-        "actshift.studies.rank_audit.rank_figures:shift_by_layer",
-    ),
-    Figure(
-        "inflation_by_layer",
-        ("inflation",),
-        "actshift.studies.rank_audit.rank_figures:inflation_by_layer",
-    ),
-    Figure(
-        "cosine_by_layer",
-        ("cosine",),
-        "actshift.studies.rank_audit.direction_figures:cosine_by_layer",
-    ),
-    Figure(
-        "heldout_rank",
-        ("heldout_rank",),
-        "actshift.studies.rank_audit.direction_figures:heldout_rank",
-    ),
-    Figure(
-        "published_summary",
-        ("summary",),
-        "actshift.studies.rank_audit.comparison_figures:published_summary",
-    ),
-    Figure(
-        "zoo_behaviour",
-        ("zoo_behaviour",),
-        "actshift.studies.rank_audit.comparison_figures:zoo_behaviour",
-    ),
+    Figure("shift_by_layer", ("rank",), f"{_DRAW}:shift_by_layer"),
+    Figure("inflation_by_layer", ("inflation",), f"{_DRAW}:inflation_by_layer"),
+    Figure("cosine_by_layer", ("cosine",), f"{_DRAW}:cosine_by_layer"),
+    Figure("heldout_rank", ("heldout_rank",), f"{_DRAW}:heldout_rank"),
+    Figure("published_summary", ("summary",), f"{_DRAW}:published_summary"),
+    Figure("zoo_behaviour", ("zoo_behaviour",), f"{_DRAW}:zoo_behaviour"),
 )
 
 

@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from actshift.studies.rank_audit.frames import column, groups, rows_where
 from actshift.studies.rank_audit.stability import finite_mean
 from actshift.studies.rank_audit.study import COLUMNS
 
@@ -51,13 +50,13 @@ def measured_summary(
     Returns:
         One row a (matrix, inputs, pooling) with the columns of the summary table.
     """
-    width = int(column(rank, "d")[0])
+    width = int(rank["d"].iloc[0])
     rows: list[dict[str, object]] = []
-    for (pair, matrix, inputs, pool), part in groups(pooling, ("pair", *_CELL)):
-        n = int(column(part, "n")[0])
-        ranks, norms = column(part, "rank_eps"), column(part, "relative_shift_norm")
-        chosen = np.asarray((cosine["matrix"] == matrix) & (cosine["inputs"] == inputs))
-        cosines = column(cosine, "cos_refusal")[chosen]
+    for (pair, matrix, inputs, pool), part in pooling.groupby(["pair", *_CELL], sort=False):
+        n = int(part["n"].iloc[0])
+        ranks, norms = _column(part, "rank_eps"), _column(part, "relative_shift_norm")
+        chosen = cosine[(cosine["matrix"] == matrix) & (cosine["inputs"] == inputs)]
+        cosines = _column(chosen, "cos_refusal")
         rows.append(
             {
                 "pair": pair,
@@ -70,7 +69,7 @@ def measured_summary(
                 "n_layers": len(part),
                 "mean_rank_eps": ranks.mean(),
                 "weighted_rank_eps": weighted_mean(ranks, norms),
-                "mean_rank_eps_centered": column(part, "rank_eps_centered").mean(),
+                "mean_rank_eps_centered": _column(part, "rank_eps_centered").mean(),
                 "mean_rho_eps": ranks.mean() / width,
                 "mean_rank_over_min_dn": ranks.mean() / min(n, width),
                 "mean_abs_cos_refusal": (
@@ -94,13 +93,14 @@ def published_summary(ranks: pd.DataFrame, cosines: pd.DataFrame) -> pd.DataFram
         recovered from the released ratios (rank / rho, rank / (rank / min(d, n))).
     """
     rows: list[dict[str, object]] = []
-    for (family, name), part in groups(ranks, ("family", "matrix")):
+    for key, part in ranks.groupby(["family", "matrix"], sort=False):
+        family, name = map(str, key)
         if name not in PUBLISHED_MATRICES or family not in PUBLISHED_PAIRS:
             continue
         cell = PUBLISHED_MATRICES[name]
-        own = rows_where(cosines, np.asarray(cosines["family"] == family))
-        rank, rho = column(part, "rank_eps"), column(part, "rho_eps")
-        share = column(part, "rank_over_min_dn")
+        of_family = cosines[cosines["family"] == family]
+        rank, rho = _column(part, "rank_eps"), _column(part, "rho_eps")
+        share = _column(part, "rank_over_min_dn")
         rows.append(
             {
                 "pair": PUBLISHED_PAIRS[family],
@@ -110,11 +110,13 @@ def published_summary(ranks: pd.DataFrame, cosines: pd.DataFrame) -> pd.DataFram
                 "d": round(float(np.median(rank / rho))),
                 "n_layers": len(part),
                 "mean_rank_eps": rank.mean(),
-                "mean_rank_eps_centered": column(part, "rank_eps_centered").mean(),
+                "mean_rank_eps_centered": _column(part, "rank_eps_centered").mean(),
                 "mean_rho_eps": rho.mean(),
                 "mean_rank_over_min_dn": share.mean(),
                 "mean_abs_cos_refusal": (
-                    finite_mean(column(own, _COSINES[cell])) if cell in _COSINES else float("nan")
+                    finite_mean(_column(of_family, _COSINES[cell]))
+                    if cell in _COSINES
+                    else float("nan")
                 ),
             }
         )
@@ -134,9 +136,14 @@ def _with_inflation(rows: Sequence[dict[str, object]]) -> pd.DataFrame:
     """Mean naive rank over mean template rank, on the naive and template rows of a pair."""
     table = pd.DataFrame(rows).reindex(columns=list(COLUMNS["summary"]))
     inflation = np.full(len(table), np.nan)
-    for _, part in groups(table, ("pair", "inputs", "pooling")):
-        means = dict(zip(part["matrix"].tolist(), column(part, "mean_rank_eps"), strict=True))
+    for _, part in table.groupby(["pair", "inputs", "pooling"], sort=False):
+        means = dict(zip(part["matrix"].tolist(), _column(part, "mean_rank_eps"), strict=True))
         both = np.asarray(part.index)[np.isin(part["matrix"], ["naive", "template"])]
         if len(both) == 2 and means["template"] > 0:
             inflation[both] = means["naive"] / means["template"]
     return table.assign(inflation=inflation)
+
+
+def _column(table: pd.DataFrame, name: str) -> Float[np.ndarray, " row"]:
+    """One column as float64, missing values as NaN."""
+    return table[name].to_numpy(dtype=float)

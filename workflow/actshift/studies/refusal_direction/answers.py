@@ -1,6 +1,7 @@
 """What the refusal direction says about one pair; no effect stands without its control."""
 
 import numpy as np
+import pandas as pd
 
 from actshift.report.point import MIN_CLUSTERS, Point, Verdict, counted, not_measured
 from actshift.report.refusal_rates import (
@@ -23,14 +24,14 @@ def points(tables: Tables, pair: str) -> list[Point]:
 def refusal_point(tables: Tables, pair: str) -> Point:
     """Whether taking one direction out takes refusal away, beside random directions."""
     question = "Does one direction carry refusal?"
-    rows = select(tables.get("refusal_effect"), pair=pair, condition="harmful", edit="ablate")
-    own = rows[rows["control"].isna()] if len(rows) else rows
+    rows = _ablated(tables, pair, "harmful")
+    chosen = _of_direction(rows)
     random = select(rows, control="random") if len(rows) else rows
-    if own.empty or random.empty:
+    if chosen.empty or random.empty:
         return not_measured(question, "refusal_effect")
-    plain, left = first(own, "plain_refused"), first(own, "refused")
-    clusters, least = int(first(own, "clusters")), first(random, "draws_low")
-    low, high = first(own, "low"), first(own, "high")
+    plain, left = first(chosen, "plain_refused"), first(chosen, "refused")
+    clusters, least = int(first(chosen, "clusters")), first(random, "draws_low")
+    low, high = first(chosen, "low"), first(chosen, "high")
     brief = f"{rate(plain)} to {rate(left)}"
     moves = (
         f"removing one direction takes refusal of harmful prompts from {rate(plain)} to "
@@ -39,10 +40,10 @@ def refusal_point(tables: Tables, pair: str) -> Point:
         f"{rate(least)}"
     )
     detail = (
-        f"Change {points_of(first(own, 'change'), low, high)} points. "
-        f"{topical_then(own)}{_harmless(tables, pair)}{_choice(tables, pair)}"
+        f"Change {points_of(first(chosen, 'change'), low, high)} points. "
+        f"{topical_then(chosen)}{_harmless(tables, pair)}{_choice(tables, pair)}"
     )
-    basis = basis_of(own)
+    basis = basis_of(chosen)
     verdict: Verdict = "measured"
     if why := _undecidable(plain, clusters, _broken(tables, pair)):
         verdict, words = "cannot be told", f"whether it carries refusal cannot be told ({why})"
@@ -55,6 +56,16 @@ def refusal_point(tables: Tables, pair: str) -> Point:
     return Point(question, verdict, f"{moves}: {words}", detail, basis, brief)
 
 
+def _ablated(tables: Tables, pair: str, condition: str) -> pd.DataFrame:
+    """Effects of ablating a direction, the chosen one and random ones."""
+    return select(tables.get("refusal_effect"), pair=pair, condition=condition, edit="ablate")
+
+
+def _of_direction(effects: pd.DataFrame) -> pd.DataFrame:
+    """The effects of the chosen direction, without those of random ones."""
+    return effects[effects["control"].isna()] if len(effects) else effects
+
+
 def _undecidable(plain: float, clusters: int, broken: str) -> str:
     """Why nothing can be said; empty where something can."""
     if plain < MIN_REFUSED:
@@ -64,8 +75,7 @@ def _undecidable(plain: float, clusters: int, broken: str) -> str:
 
 def _broken(tables: Tables, pair: str) -> str:
     """What the edit does to harmless prompts, where that is damage; empty else."""
-    rows = select(tables.get("refusal_effect"), pair=pair, condition="harmless", edit="ablate")
-    rows = rows[rows["control"].isna()] if len(rows) else rows
+    rows = _of_direction(_ablated(tables, pair, "harmless"))
     if rows.empty:
         return ""
     topical, refused = first(rows, "on_topic"), first(rows, "refused")
@@ -80,8 +90,7 @@ def _broken(tables: Tables, pair: str) -> str:
 
 def _harmless(tables: Tables, pair: str) -> str:
     """What the same edit does to harmless prompts."""
-    rows = select(tables.get("refusal_effect"), pair=pair, condition="harmless", edit="ablate")
-    rows = rows[rows["control"].isna()] if len(rows) else rows
+    rows = _of_direction(_ablated(tables, pair, "harmless"))
     if rows.empty:
         return ""
     return f"Under the same edit {rate(first(rows, 'refused'))} of harmless prompts are refused. "

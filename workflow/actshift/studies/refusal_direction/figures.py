@@ -70,7 +70,7 @@ def refusal_candidates(candidates: pd.DataFrame) -> Figure:
     )
     scores = candidates["bypass"].to_numpy(dtype=float)
     norm = Normalize(np.nanmin(scores), np.nanmax(scores))
-    positions = sorted(int(one) for one in candidates["position"].unique())
+    positions = sorted(int(position) for position in candidates["position"].unique())
     image = None
     for axis, pair in zip(axes, pairs, strict=True):
         rows = select(candidates, pair=pair)

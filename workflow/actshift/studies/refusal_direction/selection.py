@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from actshift.studies.refusal_direction.study import RefusalDirection
+
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
@@ -24,24 +26,6 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
-class Filters:
-    """What a candidate must meet (Arditi et al. 2024, released values)."""
-
-    max_kl: float = 0.1
-    min_induce: float = 0.0
-    layer_share: float = 0.8
-
-    def missed(self, candidate: Candidate, *, n_layers: int) -> tuple[str, ...]:
-        """Names of the filters that a candidate misses: `kl`, `induce`, `layer`."""
-        tests = {
-            "kl": candidate.kl <= self.max_kl,
-            "induce": candidate.induce >= self.min_induce,
-            "layer": candidate.layer < int(self.layer_share * n_layers),
-        }
-        return tuple(name for name, met in tests.items() if not met)
-
-
-@dataclass(frozen=True, slots=True)
 class Choice:
     """The chosen candidate, by its place in the list, and the filters it misses (none: passes)."""
 
@@ -49,7 +33,19 @@ class Choice:
     missed: tuple[str, ...]
 
 
-def choose(candidates: Sequence[Candidate], filters: Filters, *, n_layers: int) -> Choice:
+def missed_filters(
+    candidate: Candidate, settings: RefusalDirection, *, n_layers: int
+) -> tuple[str, ...]:
+    """Names of the filters that a candidate misses: `kl`, `induce`, `layer`."""
+    tests = {
+        "kl": candidate.kl <= settings.max_kl,
+        "induce": candidate.induce >= settings.min_induce,
+        "layer": candidate.layer < int(settings.layer_share * n_layers),
+    }
+    return tuple(name for name, met in tests.items() if not met)
+
+
+def choose(candidates: Sequence[Candidate], settings: RefusalDirection, *, n_layers: int) -> Choice:
     """The survivor with the lowest bypass score; without one, the least violating candidate.
 
     No filter is ever relaxed: a choice that misses some says which. Least violating is fewest
@@ -57,7 +53,7 @@ def choose(candidates: Sequence[Candidate], filters: Filters, *, n_layers: int) 
 
     Args:
         candidates: All of them, at least one.
-        filters: The limits.
+        settings: Holds the limits of the filters.
         n_layers: Blocks of the model.
 
     Raises:
@@ -67,6 +63,6 @@ def choose(candidates: Sequence[Candidate], filters: Filters, *, n_layers: int) 
     """
     if not candidates:
         raise ValueError("no candidates to choose from")
-    missed = [filters.missed(one, n_layers=n_layers) for one in candidates]
+    missed = [missed_filters(c, settings, n_layers=n_layers) for c in candidates]
     index = min(range(len(candidates)), key=lambda i: (len(missed[i]), candidates[i].bypass, i))
     return Choice(index, missed[index])

@@ -4,7 +4,6 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,6 +11,7 @@ from jaxtyping import Float
 from safetensors.numpy import save_file
 
 from actshift.edits import Ablate, Lane, Placed, Steer, everywhere
+from actshift.engine.context import JobContext
 from actshift.engine.intervene import decoder_of, intervene
 from actshift.engine.intervene_plan import Asked, InterveneSettings, Labels, refusal_tokens
 from actshift.engine.refusal_phrases import refusal_phrases_of
@@ -28,8 +28,8 @@ from actshift.maths.scores import kl_rows, refusal_log_odds
 from actshift.models.load import LoadedModel, load_model
 from actshift.prompts.answers import answer_lead, encode_to_answer
 from actshift.prompts.records import read_prompts
-from actshift.studies.refusal_direction.selection import Candidate, Choice, Filters, choose
-from actshift.studies.refusal_direction.study import COLUMNS
+from actshift.studies.refusal_direction.selection import Candidate, Choice, choose
+from actshift.studies.refusal_direction.study import COLUMNS, RefusalDirection
 from actshift.studies.refusal_direction.tables import candidate_rows, effect_lanes
 from actshift.vocab import SPLITS
 
@@ -44,36 +44,24 @@ class _Side:
     by_split: dict[str, list[Asked]]
 
     def ids(self, split: str) -> list[np.ndarray]:
-        return [one.ids for one in self.by_split[split]]
+        return [asked.ids for asked in self.by_split[split]]
 
 
 def refusal_direction(
     *,
-    run: str,
-    pair: str,
     checkpoint: Path,
     prompts: Mapping[str, Path],
-    settings: Mapping[str, Any],
-    dtype: Any,
-    device: Any,
-    seed: int,
-    code: str,
-    staging: Path,
+    settings: RefusalDirection,
+    context: JobContext,
     out: Path,
 ) -> None:
     """Find the direction on `fit`, choose it on `select`, show on `heldout` what it does.
 
     Args:
-        run: Name of the run.
-        pair: Name of the pair.
         checkpoint: Folder of the tuned model.
         prompts: Prompt sets of the conditions `harmful` and `harmless`.
-        settings: Fields of the config's `refusal_direction`.
-        dtype: Of the forward pass.
-        device: Where to run.
-        seed: Of the draw of prompts and of the random controls.
-        code: Hash of the code.
-        staging: Folder for unfinished rows.
+        settings: The study's section of the configuration.
+        context: The job; its seed draws the prompts and the random controls.
         out: Folder to make: table of candidates, directions, held-out rows.
 
     Raises:
@@ -82,43 +70,43 @@ def refusal_direction(
 
     Source: Arditi et al. 2024 (arXiv 2406.11717), sections 2.3 and 2.4, appendices B and C.
     """
-    loaded = load_model(checkpoint, name=f"{pair}.tuned", dtype=dtype, device=device)
-    tokens = refusal_tokens(loaded.tokenizer, settings["openers"])
-    scorer = _Scorer(decoder_of(loaded), tokens, settings["token_budget"])
+    pair, seed = context.pair, context.seed
+    name = f"{pair}.tuned"
+    loaded = load_model(checkpoint, name=name, dtype=context.dtype, device=context.device)
+    tokens = refusal_tokens(loaded.tokenizer, settings.openers)
+    scorer = _Scorer(decoder_of(loaded), tokens, settings.token_budget)
     drawn, width = _sides(loaded, prompts, settings, seed)
     sides = {name: _as_expected(side, scorer, name=name) for name, side in drawn.items()}
     raw = _differences(scorer.decoder, sides, width)
-    filters = Filters(settings["max_kl"], settings["min_induce"], settings["layer_share"])
     candidates = _score(scorer, sides, raw)
-    chosen = choose(candidates, filters, n_layers=len(loaded.blocks))
+    chosen = choose(candidates, settings, n_layers=len(loaded.blocks))
+    result = _Result(pair, candidates, chosen, raw)
     with publishing(out) as partial:
         partial.mkdir()
-        found = _Found(pair, candidates, chosen, filters, raw)
-        write_table(_candidate_table(found, sides), partial / TABLE)
-        save_file({"direction": found.direction, "candidates": raw}, partial / ARRAYS)
+        write_table(_candidate_table(result, sides, settings), partial / TABLE)
+        save_file({"direction": result.direction, "candidates": raw}, partial / ARRAYS)
         intervene(
             loaded,
             [*sides["harmful"].by_split["heldout"], *sides["harmless"].by_split["heldout"]],
-            effect_lanes(found.direction, found.best, n_layers=len(loaded.blocks), seed=seed),
-            labels=Labels(run, pair, loaded.name),
+            effect_lanes(result.direction, result.best, n_layers=len(loaded.blocks), seed=seed),
+            labels=Labels(context.run, pair, loaded.name),
             settings=InterveneSettings.of(
-                settings, refusal_phrases=refusal_phrases_of(checkpoint), tokens=tokens
+                settings.model_dump(), refusal_phrases=refusal_phrases_of(checkpoint), tokens=tokens
             ),
-            staging=staging,
+            staging=context.staging,
             out=partial / ROWS,
-            identity={"code": code, "weights": weights_hash(checkpoint)},
+            identity={"code": context.code, "weights": weights_hash(checkpoint)},
         )
-    _say(found.best, chosen)
+    _print_choice(result.best, chosen)
 
 
 @dataclass(frozen=True)
-class _Found:
+class _Result:
     """All candidates of a model and the chosen one."""
 
     pair: str
     candidates: list[Candidate]
     chosen: Choice
-    filters: Filters
     raw: Float[np.ndarray, "layer position d_model"]
 
     @property
@@ -132,25 +120,27 @@ class _Found:
         return self.raw[self.best.layer, self.best.position]
 
 
-def _candidate_table(found: _Found, sides: Mapping[str, _Side]) -> pd.DataFrame:
+def _candidate_table(
+    result: _Result, sides: Mapping[str, _Side], settings: RefusalDirection
+) -> pd.DataFrame:
     counts = {
         f"n_{split}_{name}": len(side.by_split[split])
         for split in ("fit", "select")
         for name, side in sides.items()
     }
     rows = candidate_rows(
-        found.pair,
-        found.candidates,
-        found.chosen,
-        found.filters,
-        norms=np.linalg.norm(found.raw, axis=-1),
+        result.pair,
+        result.candidates,
+        result.chosen,
+        settings,
+        norms=np.linalg.norm(result.raw, axis=-1),
         counts=counts,
     )
     return pd.DataFrame(rows, columns=list(COLUMNS["refusal_direction"]))
 
 
 def _sides(
-    loaded: LoadedModel, prompts: Mapping[str, Path], settings: Mapping[str, Any], seed: int
+    loaded: LoadedModel, prompts: Mapping[str, Path], settings: RefusalDirection, seed: int
 ) -> tuple[dict[str, _Side], int]:
     """Drawn and encoded prompts of both conditions, and how many tokens the template adds."""
     sides, width = {}, None
@@ -161,7 +151,7 @@ def _sides(
         by_split: dict[str, list[Asked]] = {}
         for split in SPLITS:
             members = [prompt for prompt in rows if prompt.split == split]
-            drawn = rng.sample(members, min(len(members), settings[f"n_{split}"]))
+            drawn = rng.sample(members, min(len(members), getattr(settings, f"n_{split}")))
             by_split[split] = []
             for prompt in drawn:
                 encoded = encode_to_answer(loaded.tokenizer, prompt.text, lead=lead)
@@ -190,7 +180,7 @@ class _Scorer:
         """Refusal log-odds."""
         out = np.empty((len(lanes), len(ids)))
         for part in self._passes(ids, lanes):
-            scores = [refusal_log_odds(one, self.refusal_tokens) for one in part.logits]
+            scores = [refusal_log_odds(logits, self.refusal_tokens) for logits in part.logits]
             out[part.lanes, part.prompts] = scores
         return out
 
@@ -201,7 +191,7 @@ class _Scorer:
         plain = np.concatenate([part.logits[0] for part in self._passes(ids, [Lane("plain")])])
         out = np.empty((len(lanes), len(ids)))
         for part in self._passes(ids, lanes):
-            scores = [kl_rows(plain[part.prompts], one) for one in part.logits]
+            scores = [kl_rows(plain[part.prompts], logits) for logits in part.logits]
             out[part.lanes, part.prompts] = scores
         return out
 
@@ -216,7 +206,9 @@ def _as_expected(side: _Side, scorer: _Scorer, *, name: str) -> _Side:
     for split in ("fit", "select"):
         odds = scorer.log_odds(side.ids(split), [Lane("plain")])[0]
         kept[split] = [
-            one for one, score in zip(side.by_split[split], odds, strict=True) if sign * score > 0
+            asked
+            for asked, score in zip(side.by_split[split], odds, strict=True)
+            if sign * score > 0
         ]
         if not kept[split]:
             raise UserError(
@@ -271,7 +263,7 @@ def _score(
     ]
 
 
-def _say(best: Candidate, chosen: Choice) -> None:
+def _print_choice(best: Candidate, chosen: Choice) -> None:
     verdict = "passes" if not chosen.missed else f"none passes; misses {', '.join(chosen.missed)}"
     print(
         f"refusal direction: layer {best.layer}, position {best.position} ({verdict}): bypass "

@@ -37,35 +37,57 @@ class RefusalDirection(Section):
 TABLES = (
     table(
         "refusal_effect",
-        "",
+        "a pair, condition and edit, of the chosen direction or of random ones",
         """
-        pair, condition, edit, control, draws, n, clusters, refused, plain_refused, change,
-        low, high, p_sign_flip, p_mcnemar_independent, draws_low, draws_high, on_topic,
-        kl_first, ended, plain_ended
+        pair
+        condition | | harmful or harmless prompts, held out
+        edit | | ablate, add or subtract
+        control | | empty: the chosen direction; random: directions of the same norm
+        draws | | number of random directions; empty for the chosen one
+        n, clusters
+        refused | | share of answers refused by keyword under the edit (random: mean of draws)
+        plain_refused | | the same share without an edit
+        change | | refused minus plain_refused
+        low | | lower end of the 95 % interval of change
+        high | | upper end of the 95 % interval of change
+        p_sign_flip | | two-sided p-value of change, sign flips of whole clusters
+        p_mcnemar_independent | | exact McNemar, as if prompts were independent; chosen one alone
+        draws_low | | smallest refused of a random direction
+        draws_high | | largest refused of a random direction
+        on_topic | | share of answers on topic under the edit; zoo alone
+        kl_first | nats | mean KL of the first answer token from the plain model
+        ended | | share of answers that ended by themselves under the edit
+        plain_ended | | the same share without an edit
         """,
     ),
     table(
         "refusal_direction",
-        "",
+        "a pair and candidate (layer and position)",
         """
-        pair, layer, position, norm, bypass, induce, kl, passes_kl, passes_induce,
-        passes_layer, chosen, verdict, n_fit_harmful, n_fit_harmless, n_select_harmful,
-        n_select_harmless
+        pair
+        layer | | block whose input the candidate is read from, counted from 0
+        position | | template token after the instruction, -1 is the last
+        norm | residual stream | norm of the difference of means
+        bypass | nats | mean refusal log-odds of harmful select prompts with it ablated
+        induce | nats | mean refusal log-odds of harmless select prompts with it added
+        kl | nats | mean KL from the plain model of harmless select prompts with it ablated
+        passes_kl | | whether kl is at most max_kl
+        passes_induce | | whether induce is at least min_induce
+        passes_layer | | whether layer is below layer_share of the depth
+        chosen | | whether it is the chosen candidate
+        verdict | | of the chosen candidate: passes, or none passes; empty for the others
+        n_fit_harmful | prompts | harmful fit prompts that the model refuses
+        n_fit_harmless | prompts | harmless fit prompts that the model does not refuse
+        n_select_harmful | prompts | harmful select prompts that the model refuses
+        n_select_harmless | prompts | harmless select prompts that the model does not refuse
         """,
     ),
 )
 
+_DRAW = "actshift.studies.refusal_direction.figures"
 FIGURES = (
-    Figure(
-        "refusal_effect",
-        ("refusal_effect",),
-        "actshift.studies.refusal_direction.figures:refusal_effect",
-    ),
-    Figure(
-        "refusal_candidates",
-        ("refusal_direction",),
-        "actshift.studies.refusal_direction.figures:refusal_candidates",
-    ),
+    Figure("refusal_effect", ("refusal_effect",), f"{_DRAW}:refusal_effect"),
+    Figure("refusal_candidates", ("refusal_direction",), f"{_DRAW}:refusal_candidates"),
 )
 
 STUDY = Study(

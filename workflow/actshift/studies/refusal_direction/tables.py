@@ -10,8 +10,8 @@ from actshift.edits import Ablate, Lane, Placed, Steer, everywhere
 from actshift.maths.frames import unit_column
 from actshift.maths.paired import compare_paired
 from actshift.random_streams import EFFECT_CONTROLS
-from actshift.studies.refusal_direction.selection import Candidate, Choice, Filters
-from actshift.studies.refusal_direction.study import COLUMNS
+from actshift.studies.refusal_direction.selection import Candidate, Choice, missed_filters
+from actshift.studies.refusal_direction.study import COLUMNS, RefusalDirection
 from actshift.zoo.judge import topical
 from actshift.zoo.language import Language
 
@@ -32,7 +32,7 @@ def effect_lanes(
     lanes = [Lane("plain")]
     for kind, draw, vector in [
         ("", None, direction),
-        *(("random_", number, one) for number, one in enumerate(draws)),
+        *(("random_", number, row) for number, row in enumerate(draws)),
     ]:
         tail = "" if draw is None else f"_{draw}"
         edit = Ablate(unit_column(vector))
@@ -48,7 +48,7 @@ def candidate_rows(
     pair: str,
     candidates: Sequence[Candidate],
     chosen: Choice,
-    filters: Filters,
+    settings: RefusalDirection,
     *,
     norms: Float[np.ndarray, "layer position"],
     counts: Mapping[str, int],
@@ -59,7 +59,7 @@ def candidate_rows(
         pair: Name of the pair.
         candidates: With their scores.
         chosen: Which was chosen, and what it misses.
-        filters: The limits.
+        settings: Holds the limits of the filters.
         norms: Norm of every difference of means.
         counts: Prompts that directions were made from and chosen on.
 
@@ -68,18 +68,18 @@ def candidate_rows(
         `none passes` where it is the least violating candidate.
     """
     rows = []
-    for index, one in enumerate(candidates):
-        missed = filters.missed(one, n_layers=len(norms))
+    for index, candidate in enumerate(candidates):
+        missed = missed_filters(candidate, settings, n_layers=len(norms))
         verdict = "none passes" if chosen.missed else "passes"
         rows.append(
             {
                 "pair": pair,
-                "layer": one.layer,
-                "position": one.position,
-                "norm": float(norms[one.layer, one.position]),
-                "bypass": one.bypass,
-                "induce": one.induce,
-                "kl": one.kl,
+                "layer": candidate.layer,
+                "position": candidate.position,
+                "norm": float(norms[candidate.layer, candidate.position]),
+                "bypass": candidate.bypass,
+                "induce": candidate.induce,
+                "kl": candidate.kl,
                 **{f"passes_{name}": name not in missed for name in ("kl", "induce", "layer")},
                 "chosen": index == chosen.index,
                 "verdict": verdict if index == chosen.index else None,
@@ -105,19 +105,19 @@ def effect_table(
 
     Returns:
         Table `refusal_effect`; `change` is edited minus plain rate of refusal, its interval a
-        cluster bootstrap, `p_sign_flip` by cluster, `p_mcnemar_independent` as if prompts were independent
-        (empty for means over draws).
+        cluster bootstrap, `p_sign_flip` by cluster, `p_mcnemar_independent` as if prompts were
+        independent (empty for means over draws).
     """
     judged = rows.assign(
         on_topic=topical(rows["text"], rows["category"], lang), kind=rows["lane"].map(_kind)
     )
-    found = []
+    effects = []
     for condition, part in judged.groupby("condition", sort=False):
         plain = part[part["kind"] == "plain"].set_index("prompt_id")
         for edit in _EDITS:
             for control in ("", "random_"):
                 lanes = part[part["kind"] == f"{control}{edit}"]
-                found.append(
+                effects.append(
                     {
                         "pair": pair,
                         "condition": condition,
@@ -126,7 +126,7 @@ def effect_table(
                         **_effect(lanes, plain, seed=seed),
                     }
                 )
-    return pd.DataFrame(found, columns=list(COLUMNS["refusal_effect"]))
+    return pd.DataFrame(effects, columns=list(COLUMNS["refusal_effect"]))
 
 
 def _kind(lane: str) -> str:

@@ -1,5 +1,7 @@
 """Figure of the spectral gap: kappa by layer and reference, and its share of what is possible."""
 
+from math import ceil
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -18,6 +20,7 @@ from actshift.report.panels import (
 )
 from actshift.report.style import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, RED, SKY, Stroke
 from actshift.report.tables import select, values
+from actshift.vocab import DEFAULT_EPS
 
 _MARKS = ((RED, "o", "-"), (BLUE, "s", "--"), (GREEN, "D", "-."), (ORANGE, "^", ":"),
           (PINK, "v", "-"), (SKY, "P", "--"))  # fmt: skip
@@ -40,21 +43,29 @@ def kappa_by_layer(gap: pd.DataFrame, summary: pd.DataFrame | None) -> Figure:
         _kappa_panel(axes[row, 0], rows, strokes, published)
         _share_panel(axes[row, 1], rows, strokes)
     kappa = gap["kappa"].to_numpy(dtype=float)
-    found = kappa[np.isfinite(kappa) & (kappa > 0)]
-    floor = min([*found, *published, KAPPA_THRESHOLD]) / 4
+    drawn = kappa[np.isfinite(kappa) & (kappa > 0)]
+    floor = min([*drawn, *published, KAPPA_THRESHOLD]) / 4
     for axis in axes[:, 0]:
-        axis.set_ylim(floor, max([*found, KAPPA_THRESHOLD]) * 2)
+        axis.set_ylim(floor, max([*drawn, KAPPA_THRESHOLD]) * 2)
+    rank = _least_uninformative_rank(gap)
     open_marker = {"color": GREY, "marker": "o", "markerfacecolor": "white", "linestyle": ""}
     entries = [
         *(stroke.line() for stroke in strokes.values()),
         {"color": BLACK, "linestyle": "--", "label": f"threshold {KAPPA_THRESHOLD:g}"},
-        {**open_marker, "label": "open: rank of 5 or more, κ cannot reach the threshold"},
+        {**open_marker, "label": f"open: rank of {rank} or more, κ cannot reach the threshold"},
         {"color": GREY, "marker": "x", "linestyle": "", "label": "no difference (S = 0)"},
     ]
     if published:
         entries.append({"color": GREY, "linestyle": ":", "label": "published medians, other model"})
     legend(figure, entries, columns=4)
     return figure
+
+
+def _least_uninformative_rank(gap: pd.DataFrame) -> int:
+    """The smallest rank whose bound 2 / (eps r) does not exceed the threshold, at the rows' eps."""
+    reach = values(gap.assign(reach=gap["bound"] * gap["rank_S"]), "reach")
+    most = float(reach[0]) if len(reach) else 2 / DEFAULT_EPS
+    return ceil(round(most / KAPPA_THRESHOLD, 6))
 
 
 def _published(summary: pd.DataFrame | None) -> list[float]:
@@ -87,19 +98,21 @@ def _series(axis: Axes, rows: pd.DataFrame, strokes: dict[str, Stroke], column: 
     if rows.empty:
         no_data(axis)
     for index, (name, stroke) in enumerate(strokes.items()):
-        mine = select(rows, reference=name)
-        x = mine["layer"].to_numpy(dtype=float) + 0.1 * (index - (len(strokes) - 1) / 2)
-        y = mine[column].to_numpy(dtype=float)
+        of_name = select(rows, reference=name)
+        x = of_name["layer"].to_numpy(dtype=float) + 0.1 * (index - (len(strokes) - 1) / 2)
+        y = of_name[column].to_numpy(dtype=float)
         axis.plot(x, y, color=stroke.color, linestyle=stroke.linestyle, linewidth=1.1)
-        if column == "kappa" and {"kappa_low", "kappa_high"} <= set(mine.columns):
-            axis.vlines(x, mine["kappa_low"], mine["kappa_high"], color=stroke.color, linewidth=1.2)
-        high = (mine["status"] == "rank too high").to_numpy()
+        if column == "kappa" and {"kappa_low", "kappa_high"} <= set(of_name.columns):
+            axis.vlines(
+                x, of_name["kappa_low"], of_name["kappa_high"], color=stroke.color, linewidth=1.2
+            )
+        high = (of_name["status"] == "rank too high").to_numpy()
         for mask, face in ((~high, stroke.color), (high, "white")):
             axis.plot(
                 x[mask], y[mask], linestyle="", marker=stroke.marker, color=stroke.color,
-                markerfacecolor=face, markersize=5 if len(mine) <= 16 else 3,
+                markerfacecolor=face, markersize=5 if len(of_name) <= 16 else 3,
             )  # fmt: skip
-        none = (mine["status"] == "no difference").to_numpy()
+        none = (of_name["status"] == "no difference").to_numpy()
         axis.plot(
             x[none], [0.05] * int(none.sum()), linestyle="", marker="x", color=stroke.color,
             transform=axis.get_xaxis_transform(),

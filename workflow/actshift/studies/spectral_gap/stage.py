@@ -23,8 +23,7 @@ def spectral_gap_of_pair(
     *,
     pair: str,
     stores: Sequence[Path],
-    prompts: Sequence[Path],
-    sets: Mapping[str, str],
+    prompts: Mapping[str, Path],
     eps: float,
     draws: int,
     seed: int,
@@ -35,8 +34,7 @@ def spectral_gap_of_pair(
     Args:
         pair: Name of the pair.
         stores: Folders `<pair>.<role or reference>/<prompt set>.<template>` of the harmful prompts.
-        prompts: Prompt sets, `<name>.jsonl`.
-        sets: Name of the prompt set of each condition.
+        prompts: Prompt sets of the conditions `harmful` and `harmless`.
         eps: Share of the energy that the rank leaves out.
         draws: Half-samples by cluster.
         seed: Of the half-samples.
@@ -53,7 +51,8 @@ def spectral_gap_of_pair(
     if missed is not None:
         mark_missed(out, missed)
         return f"{pair}: {missed.status}"
-    rows = {path.stem: read_prompts(path) for path in prompts}
+    rows = {path.stem: read_prompts(path) for path in prompts.values()}
+    sets = {condition: path.stem for condition, path in prompts.items()}
     fitted, _ = fit_and_heldout(rows, sets, fit=("fit",), heldout=("heldout",))
     # The type checker does not take a cached_property for a property.
     readers = {
@@ -87,8 +86,10 @@ def unusable(by_role: Mapping[str, Path]) -> Missed | None:
     Args:
         by_role: Folders of the pair's two models and of its references.
     """
-    own = first_missed(folder for role, folder in by_role.items() if role in ROLES)
+    of_pair = first_missed(folder for role, folder in by_role.items() if role in ROLES)
     references = [folder for role, folder in by_role.items() if role not in ROLES]
-    if own is not None or not references or any(missed_in(one) is None for one in references):
-        return own
+    if of_pair is not None or not references:
+        return of_pair
+    if any(missed_in(folder) is None for folder in references):
+        return None
     return first_missed(references)

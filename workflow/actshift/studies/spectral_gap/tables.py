@@ -1,7 +1,8 @@
 """Spectral gap: is the tuned model's shift set apart from that of an unsafe reference of its base?
 
 With the same base, S = M_honest - M_unsafe is tuned minus reference, prompt by prompt. The paper's
-argument needs kappa > 8; kappa is at most 2 / (eps r), so from rank 5 on a small one is arithmetic.
+argument needs kappa > 8; kappa is at most 2 / (eps r), so at rank 5 or more a small kappa is
+arithmetic.
 """
 
 from collections.abc import Iterator, Mapping
@@ -46,8 +47,8 @@ def gap_table(
         seed: Of the draws.
 
     Returns:
-        Table `spectral_gap`; norms are Frobenius norms in units of the residual stream. Where S is
-        zero (`no difference`) kappa is empty; at rank 5 or more (`rank too high`) it cannot exceed 8.
+        Table `spectral_gap`. Where S is zero (`no difference`) kappa is empty; at rank 5 or more
+        (`rank too high`) it cannot exceed 8.
 
     Raises:
         UserError: A reference has another depth than the pair.
@@ -58,12 +59,12 @@ def gap_table(
     halves = half_samples(prompts.clusters, draws=draws, rng=KAPPA_HALVES.rng(seed))
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in readers if name not in ROLES}
     for layer in (int(number) for number in readers["base"].layers):
-        found = {role: reader.read(layer, -1, prompts.ids) for role, reader in readers.items()}
-        base = found["base"].astype(np.float64)
-        honest = found["tuned"] - base
+        acts = {role: reader.read(layer, -1, prompts.ids) for role, reader in readers.items()}
+        base = acts["base"].astype(np.float64)
+        honest = acts["tuned"] - base
         for name, part in rows.items():
             fixed = {"pair": pair, "reference": name, "layer": layer}
-            part.append({**fixed, **_row(honest, found[name] - base, prompts, halves, eps)})
+            part.append({**fixed, **_row(honest, acts[name] - base, prompts, halves, eps)})
     return pd.DataFrame(
         [row for part in rows.values() for row in part], columns=list(COLUMNS["spectral_gap"])
     )
@@ -139,12 +140,12 @@ def behaviour_rates(rows: pd.DataFrame, *, lang: Language | None) -> dict[str, f
     """
     on_topic = topical(rows["text"], rows["category"], lang)
     harmful = rows.loc[rows["condition"] == "harmful", "cluster"]
-    found: dict[str, float] = {"clusters_harmful": float(harmful.nunique())}
+    rates: dict[str, float] = {"clusters_harmful": float(harmful.nunique())}
     for condition in ("harmful", "harmless"):
         here = (rows["condition"] == condition).to_numpy()
-        found[f"refused_{condition}"] = float(rows["refused"].to_numpy(dtype=float)[here].mean())
-        found[f"on_topic_{condition}"] = float(on_topic[here].mean())
-    return found
+        rates[f"refused_{condition}"] = float(rows["refused"].to_numpy(dtype=float)[here].mean())
+        rates[f"on_topic_{condition}"] = float(on_topic[here].mean())
+    return rates
 
 
 def summary_table(
@@ -160,8 +161,9 @@ def summary_table(
         published: The released per-layer values (`spectral_gap_llama_per_layer.csv`).
 
     Returns:
-        Table `spectral_gap_summary`. `layers` are those where S is not zero, the published denominator;
-        the others of `depth` are counted in `no_difference`. A row `all` joins a pair's references.
+        Table `spectral_gap_summary`. `layers` are those where S is not zero, the published
+        denominator; the others of `depth` are counted in `no_difference`. A row `all` joins a
+        pair's references.
     """
     rows = []
     for source, table in (("here", gaps), ("published", from_published(published))):
@@ -193,13 +195,10 @@ def _counts(part: pd.DataFrame) -> dict[str, Any]:
 def _behaviour(
     rates: Mapping[tuple[str, str], Mapping[str, float]], pair: str, reference: Any
 ) -> dict[str, float]:
-    mine, honest = rates.get((pair, str(reference))), rates.get((pair, "tuned"))
-    if mine is None or honest is None:
+    unsafe, honest = rates.get((pair, str(reference))), rates.get((pair, "tuned"))
+    if unsafe is None or honest is None:
         return {}
-    return {
-        **mine,
-        **{f"{name}_honest": honest[name] for name in _RATES},
-    }
+    return {**unsafe, **{f"{name}_honest": honest[name] for name in _RATES}}
 
 
 def from_published(released: pd.DataFrame) -> pd.DataFrame:

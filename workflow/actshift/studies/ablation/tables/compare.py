@@ -135,24 +135,24 @@ def against_plain(cells: Sequence[Cell], answers: Answers, what: str, *, seed: i
     return changes(before, after, answers.clusters, seed=seed)
 
 
-def refusal_columns(found: Change, answers: Answers) -> dict[str, object]:
+def refusal_columns(refusal: Change, answers: Answers) -> dict[str, object]:
     """The columns that every table has about refusal of harmful prompts.
 
     Args:
-        found: A cell against the unedited model.
+        refusal: A cell against the unedited model.
         answers: To the harmful prompts.
     """
     return {
         "n": len(answers.prompts),
         "clusters": len(set(answers.clusters)),
-        "refusal": found.rate,
-        "refusal_low": found.low,
-        "refusal_high": found.high,
+        "refusal": refusal.rate,
+        "refusal_low": refusal.low,
+        "refusal_high": refusal.high,
         "plain_refusal": float(answers.plain("refused").mean()),
-        "refusal_change": found.change,
-        "refusal_change_low": found.change_low,
-        "refusal_change_high": found.change_high,
-        "p_sign_flip": found.p,
-        "p_mcnemar_independent": found.p_mcnemar,
-        "design_effect": found.design_effect,
+        "refusal_change": refusal.change,
+        "refusal_change_low": refusal.change_low,
+        "refusal_change_high": refusal.change_high,
+        "p_sign_flip": refusal.p,
+        "p_mcnemar_independent": refusal.p_mcnemar,
+        "design_effect": refusal.design_effect,
     }

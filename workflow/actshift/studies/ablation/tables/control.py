@@ -66,7 +66,7 @@ def control_of(cells: Sequence[Cell], answers: Answers, like: Cell) -> Control |
     ]
     if not fitting:
         return None
-    cell = min(fitting, key=lambda one: one.k)
+    cell = min(fitting, key=lambda cell: cell.k)
     rates = answers.by_draw("refused", cell)
     return Control(cell.k, rates, float(np.median(rates) - answers.plain("refused").mean()))
 

@@ -1,4 +1,4 @@
-"""direction_ablation.csv: single directions and sets of them projected out, one by one."""
+"""Tables `direction_ablation` and `old_or_new`: single directions and sets of them ablated."""
 
 from collections.abc import Mapping, Sequence
 
@@ -34,12 +34,12 @@ def numbers_of(cell: Cell) -> tuple[int, ...]:
 
 def least_definite(cell: Cell, cosines: SelfCosines) -> float:
     """Smallest |cos| with itself over a set's directions and the band's layers; NaN if unknown."""
-    found = [
+    values = [
         cosines.get((cell.frame, int(layer), number), float("nan"))
         for layer in cell.layers.split()
         for number in numbers_of(cell)
     ]
-    return min(found) if all(value == value for value in found) else float("nan")
+    return min(values) if all(value == value for value in values) else float("nan")
 
 
 def direction_rows(
@@ -67,15 +67,15 @@ def direction_rows(
         of its members' changes alone: below 0 the set does more than its parts.
     """
     sets = _sets(harmful.run(cells))
-    found = against_plain([cell for cell, _ in sets], harmful, "refused", seed=seed)
+    changes = against_plain([cell for cell, _ in sets], harmful, "refused", seed=seed)
     alone = {
-        (cell.frame, numbers_of(cell)): one.change
-        for (cell, kind), one in zip(sets, found, strict=True)
+        (cell.frame, numbers_of(cell)): change.change
+        for (cell, kind), change in zip(sets, changes, strict=True)
         if kind == "single"
     }
     rows: Rows = []
-    for (cell, kind), change in zip(sets, found, strict=True):
-        members = [alone.get((cell.frame, (one,)), float("nan")) for one in numbers_of(cell)]
+    for (cell, kind), change in zip(sets, changes, strict=True):
+        members = [alone.get((cell.frame, (i,)), float("nan")) for i in numbers_of(cell)]
         rows.append(
             {
                 "pair": pair,
@@ -97,22 +97,55 @@ def direction_rows(
 
 def _sets(cells: Sequence[Cell]) -> list[tuple[Cell, str]]:
     """The sets with their kind; all combined directions together are a cell of the sweep."""
-    own = [cell for cell in cells if cell.experiment == "direction"]
+    single = [cell for cell in cells if cell.experiment == "direction"]
     # The largest number that stands in any combination: leave-one-out sets are of one fewer.
-    combined = max((max(numbers_of(c)) for c in own if c.k > 1), default=0)
-    found = [(cell, _kind(cell, combined)) for cell in own]
-    places = {(cell.frame, cell.band, cell.edit) for cell in own}
-    found += [
+    combined = max((max(numbers_of(c)) for c in single if c.k > 1), default=0)
+    sets = [(cell, _kind(cell, combined)) for cell in single]
+    places = {(cell.frame, cell.band, cell.edit) for cell in single}
+    sets += [
         (cell, "all_five")
         for cell in cells
         if cell.experiment == "sweep"
         and cell.k == combined == 5
         and (cell.frame, cell.band, cell.edit) in places
     ]
-    return found
+    return sets
 
 
 def _kind(cell: Cell, combined: int) -> str:
     if cell.k == 1:
         return "single"
     return "leave_one_out" if cell.k == combined - 1 and combined > 3 else "pair"
+
+
+def old_or_new_rows(
+    cells: Sequence[Cell], harmful: Answers, harmless: Answers, *, pair: str, seed: int
+) -> Rows:
+    """One row a direction (tuned, base or new), band and edit.
+
+    Args:
+        cells: All of the pair; the sweep's random frames are the controls.
+        harmful: Held-out answers to harmful prompts.
+        harmless: Held-out answers to harmless prompts.
+        pair: Name of the pair.
+        seed: Of resampling.
+
+    Returns:
+        Columns of `old_or_new`.
+    """
+    run = [cell for cell in harmful.run(cells) if cell.experiment == "old_or_new"]
+    rows: Rows = []
+    for cell, change in zip(run, against_plain(run, harmful, "refused", seed=seed), strict=True):
+        rows.append(
+            {
+                "pair": pair,
+                "direction": cell.directions,
+                "band": cell.band,
+                "edit": cell.edit,
+                "cos_with_tuned": cell.cos_with_tuned,
+                "energy_removed": cell.energy_harmful,
+                **refusal_columns(change, harmful),
+                **standing_of(cell, cells, harmful, harmless).columns(),
+            }
+        )
+    return rows

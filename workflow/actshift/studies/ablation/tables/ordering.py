@@ -53,32 +53,30 @@ def ordering_rows(
     def stands(cell: Cell) -> Standing:
         return standing_of(cell, cells, harmful, harmless)
 
-    own = {"pair": pair, "judged": harmful.judged and harmless.judged}
+    shared = {"pair": pair, "judged": harmful.judged and harmless.judged}
     rows: Rows = []
     for curve in _curves([c for c in cells if c.experiment == "direction" and c.k == 1]):
         curve.sort(key=lambda cell: numbers_of(cell)[0])
         values = harmful.plain("refused") - harmful.matrix("refused", curve)
         stable = np.array([least_definite(cell, cosines) >= STABLE_COSINE for cell in curve])
-        steps = [numbers_of(cell)[0] for cell in curve]
-        curve_rows = _curve_rows(curve, values, stable, stands, steps, harmful.clusters, seed=seed)
-        rows += [{**own, "test": "inversion", **row} for row in curve_rows]
+        curve_rows = _curve_rows(curve, values, stable, stands, harmful.clusters, seed=seed)
+        rows += [{**shared, "test": "inversion", **row} for row in curve_rows]
     for curve in _curves([c for c in cells if c.experiment == "sweep" and c.frame != "random"]):
         curve.sort(key=lambda cell: cell.k)
         values, stable = harmful.matrix("refused", curve), np.ones(len(curve), dtype=bool)
-        steps = [cell.k for cell in curve]
         curve_rows = _curve_rows(
-            curve, values, stable, stands, steps, harmful.clusters, seed=seed, falls=True
+            curve, values, stable, stands, harmful.clusters, seed=seed, falls=True
         )
-        rows += [{**own, "test": "monotonicity", **row} for row in curve_rows]
+        rows += [{**shared, "test": "monotonicity", **row} for row in curve_rows]
     return rows
 
 
 def _curves(cells: Sequence[Cell]) -> list[list[Cell]]:
     """Cells of one frame, band and edit, in the order of the lanes."""
-    found: dict[tuple[str, str, str], list[Cell]] = {}
+    curves: dict[tuple[str, str, str], list[Cell]] = {}
     for cell in cells:
-        found.setdefault((cell.frame, cell.band, cell.edit), []).append(cell)
-    return list(found.values())
+        curves.setdefault((cell.frame, cell.band, cell.edit), []).append(cell)
+    return list(curves.values())
 
 
 def _curve_rows(
@@ -86,23 +84,23 @@ def _curve_rows(
     values: Float[np.ndarray, "step prompt"],
     stable: np.ndarray,
     stands: Callable[[Cell], Standing],
-    steps: Sequence[int],
     clusters: Sequence[str],
     *,
     seed: int,
     falls: bool = False,
 ) -> Rows:
     """All pairs of one curve; a step that is broken, too wide or not definite is not tested."""
+    steps = [cell.k if falls else numbers_of(cell)[0] for cell in curve]
     standings = [stands(cell) for cell in curve]
-    keep = np.array([one.status in ("decided", "no judge") for one in standings]) & stable
+    keep = np.array([test.status in ("decided", "no judge") for test in standings]) & stable
     rng = OUTCOMES.rng(seed)
     if falls:
         tested = monotonicity_test(values[keep], clusters, draws=DRAWS, rng=rng, margin=MARGIN)
         places = np.flatnonzero(keep)
-        found = {(int(places[one.earlier]), int(places[one.later])): one for one in tested}
+        by_steps = {(int(places[test.earlier]), int(places[test.later])): test for test in tested}
     else:
         tested = inversion_test(values, keep, clusters, draws=DRAWS, rng=rng, margin=MARGIN)
-        found = {(one.earlier, one.later): one for one in tested}
+        by_steps = {(test.earlier, test.later): test for test in tested}
     tau = order_tau(values)
     rows: Rows = []
     for earlier, later in combinations(range(len(curve)), 2):
@@ -118,8 +116,8 @@ def _curve_rows(
                 "later": steps[later],
                 "earlier_value": float(values[earlier].mean()),
                 "later_value": float(values[later].mean()),
-                **_tested(found.get((earlier, later)), gap, clusters, len(found)),
-                "pairs_tested": len(found),
+                **_tested(by_steps.get((earlier, later)), gap, clusters, len(by_steps)),
+                "pairs_tested": len(by_steps),
                 "kendall_tau": tau,
                 "status": status,
                 "why": why,
@@ -129,17 +127,17 @@ def _curve_rows(
 
 
 def _tested(
-    one: Exceedance | None,
+    test: Exceedance | None,
     gap: Float[np.ndarray, " prompt"],
     clusters: Sequence[str],
     tested: int,
 ) -> dict[str, object]:
     """The test's columns; the upper end stays open where no prompt changed."""
-    if one is None:
+    if test is None:
         return {"exceeds": False}
     names = ("difference", "low", "p", "p_holm", "exceeds")
     _, high = discordant_interval(gap, clusters, level=1 - 2 * ALPHA / tested)
-    return {**{name: getattr(one, name) for name in names}, "high": max(one.high, high)}
+    return {**{name: getattr(test, name) for name in names}, "high": max(test.high, high)}
 
 
 def _why(
@@ -151,10 +149,10 @@ def _why(
     """Status of a pair of steps: that of the first one that cannot be tested."""
     reasons, statuses = [], []
     for place in places:
-        one = standings[place]
-        if one.status != "decided":
-            statuses.append(one.status)
-            reasons.append(f"{steps[place]}: {one.why}")
+        standing = standings[place]
+        if standing.status != "decided":
+            statuses.append(standing.status)
+            reasons.append(f"{steps[place]}: {standing.why}")
         if not stable[place]:
             statuses.append("unstable")
             reasons.append(

@@ -6,13 +6,15 @@ from dataclasses import dataclass
 import pandas as pd
 
 from actshift.studies.ablation.tables.answers import Answers, Cell, Rows, answers_of, cells_of
-from actshift.studies.ablation.tables.by_category import category_rows
-from actshift.studies.ablation.tables.directions import direction_rows, self_cosines
-from actshift.studies.ablation.tables.old_or_new import old_or_new_rows
+from actshift.studies.ablation.tables.directions import (
+    direction_rows,
+    old_or_new_rows,
+    self_cosines,
+)
 from actshift.studies.ablation.tables.ordering import ordering_rows
 from actshift.studies.ablation.tables.side_effects import losses_by_lane, side_effect_rows
 from actshift.studies.ablation.tables.substitution import MODELS, substitution_rows
-from actshift.studies.ablation.tables.sweep import add_inflation, sweep_rows
+from actshift.studies.ablation.tables.sweep import add_inflation, category_rows, sweep_rows
 from actshift.zoo.language import Language
 
 
@@ -51,12 +53,12 @@ def pair_tables(
     answers = {name: answers_of(rows, lang) for name, rows in files.rows.items()}
     harmful, harmless = (answers["heldout"][condition] for condition in ("harmful", "harmless"))
     cosines = self_cosines(files.directions)
-    own = {"pair": pair, "seed": seed}
+    shared = {"pair": pair, "seed": seed}
     return {
         "ablation_sweep": _sweep(cells, answers, pair=pair, seed=seed),
         "ablation_by_category": category_rows(cells, harmful, pair=pair),
-        "direction_ablation": direction_rows(cells, harmful, harmless, cosines, **own),
-        "ordering": ordering_rows(cells, harmful, harmless, cosines, **own),
+        "direction_ablation": direction_rows(cells, harmful, harmless, cosines, **shared),
+        "ordering": ordering_rows(cells, harmful, harmless, cosines, **shared),
         "substitution": [
             row
             for lane, donor in _patched(answers).items()
@@ -70,7 +72,7 @@ def pair_tables(
                 seed=seed,
             )
         ],
-        "old_or_new": old_or_new_rows(cells, harmful, harmless, **own),
+        "old_or_new": old_or_new_rows(cells, harmful, harmless, **shared),
         "side_effects": _side_effects(cells, answers, files.losses, pair=pair, seed=seed),
     }
 
@@ -78,16 +80,16 @@ def pair_tables(
 def _sweep(
     cells: list[Cell], answers: Mapping[str, Mapping[str, Answers]], *, pair: str, seed: int
 ) -> Rows:
-    own = [cell for cell in cells if cell.experiment == "sweep"]
+    swept = [cell for cell in cells if cell.experiment == "sweep"]
     rows: Rows = []
     for protocol in ("heldout", "fitted"):
         if protocol not in answers:
             continue
         harmful, harmless = (answers[protocol][name] for name in ("harmful", "harmless"))
-        found = sweep_rows(own, harmful, harmless, pair=pair, protocol=protocol, seed=seed)
+        of_protocol = sweep_rows(swept, harmful, harmless, pair=pair, protocol=protocol, seed=seed)
         if protocol == "fitted":
-            add_inflation(found, own, harmful, answers["heldout"]["harmful"], seed=seed)
-        rows += found
+            add_inflation(of_protocol, swept, harmful, answers["heldout"]["harmful"], seed=seed)
+        rows += of_protocol
     return rows
 
 

@@ -72,5 +72,5 @@ def side_effect_rows(
 
 
 def _loss(cell: Cell, losses: Mapping[str, float]) -> float | None:
-    found = [losses[lane] for lane in cell.lanes if lane in losses]
-    return sum(found) / len(found) if found else None
+    of_lanes = [losses[lane] for lane in cell.lanes if lane in losses]
+    return sum(of_lanes) / len(of_lanes) if of_lanes else None

@@ -51,8 +51,8 @@ def substitution_rows(
     cells = harmful.run([cell for cell in cells if cell.experiment == lane])
     gap, has_gap = _gap(harmful, donor, seed=seed)
     rows: Rows = []
-    found = against_plain(cells, harmful, "refused", seed=seed)
-    for cell, change in zip(cells, found, strict=True):
+    compared = against_plain(cells, harmful, "refused", seed=seed)
+    for cell, change in zip(cells, compared, strict=True):
         stands = standing_of(cell, cells, harmful, harmless)
         if not has_gap:
             status = "no gap" if stands.status in ("decided", "no judge") else stands.status

@@ -1,4 +1,4 @@
-"""ablation_sweep.csv: leading directions of every frame projected out, k rising."""
+"""Tables `ablation_sweep` and `ablation_by_category`: leading k directions projected out."""
 
 from collections.abc import Sequence
 from math import hypot
@@ -6,7 +6,7 @@ from math import hypot
 import numpy as np
 from jaxtyping import Float
 
-from actshift.maths.intervals import bootstrap_ends, discordant_interval
+from actshift.maths.intervals import bootstrap_ends, clustered_wilson, discordant_interval
 from actshift.maths.resampling import cluster_mean_draws
 from actshift.random_streams import OUTCOMES
 from actshift.studies.ablation.tables.answers import Answers, Cell, Rows
@@ -24,6 +24,8 @@ from actshift.studies.ablation.tables.control import standing_of
 PRIMARY = {"protocol": "heldout", "band": "narrow", "frame": "template", "edit": "zero", "k": 3}
 #: The frame that a frame must beat to be about refusal: the shift of harmless prompts.
 RIVAL = "template_harmless"
+#: Few clusters are left in a category, so only cells around the primary one are shown.
+SHOWN_KS = (1, 3, 5)
 #: Changes of the prompts, and their clusters.
 _Sample = tuple[Float[np.ndarray, " prompt"], Sequence[str]]
 
@@ -141,15 +143,15 @@ def _over_rival(cells: Sequence[Cell], answers: Answers, *, seed: int) -> list[C
         for place, cell in enumerate(cells)
         if cell.frame != RIVAL and (cell.k, cell.band, cell.edit) in rivals
     ]
-    found = [NOTHING] * len(cells)
+    gains = [NOTHING] * len(cells)
     if not pairs:
-        return found
+        return gains
     after = answers.matrix("complied", [cell for _, cell, _ in pairs])
     before = answers.matrix("complied", [rival for _, _, rival in pairs])
     compared = changes(before, after, answers.clusters, seed=seed)
     for (place, _, _), change in zip(pairs, compared, strict=True):
-        found[place] = change
-    return found
+        gains[place] = change
+    return gains
 
 
 def _names(cell: Cell, lanes: int) -> dict[str, object]:
@@ -165,3 +167,53 @@ def _names(cell: Cell, lanes: int) -> dict[str, object]:
         "energy_removed": cell.energy_harmful,
         "energy_removed_harmless": cell.energy_harmless,
     }
+
+
+def category_rows(cells: Sequence[Cell], harmful: Answers, *, pair: str) -> Rows:
+    """One row a category, frame and small k; held-out prompts, the primary band and edit.
+
+    Shown, never tested: is the loss of refusal that of one kind of harm?
+
+    Args:
+        cells: All cells; those of the sweep are read.
+        harmful: Answers to held-out harmful prompts.
+        pair: Name of the pair.
+
+    Returns:
+        Columns of `ablation_by_category`; the interval is Wilson at n / design effect.
+    """
+    shown = [
+        cell
+        for cell in harmful.run(cells)
+        if cell.experiment == "sweep"
+        and (cell.band, cell.edit) == (PRIMARY["band"], PRIMARY["edit"])
+        and cell.k in SHOWN_KS
+    ]
+    rows: Rows = []
+    for category in sorted(set(harmful.categories)):
+        in_category = np.array([name == category for name in harmful.categories])
+        clusters = [name for name, kept in zip(harmful.clusters, in_category, strict=True) if kept]
+        for cell in shown:
+            refused, complied = (
+                harmful.matrix(what, [cell])[0][in_category] for what in ("refused", "complied")
+            )
+            low, high = clustered_wilson(refused, clusters)
+            rows.append(
+                {
+                    "pair": pair,
+                    "category": category,
+                    "band": cell.band,
+                    "frame": cell.frame,
+                    "edit": cell.edit,
+                    "k": cell.k,
+                    "draws": cell.draws,
+                    "n": len(clusters),
+                    "clusters": len(set(clusters)),
+                    "plain_refusal": float(harmful.plain("refused")[in_category].mean()),
+                    "refusal": float(refused.mean()),
+                    "refusal_low": low,
+                    "refusal_high": high,
+                    "complied": float(complied.mean()),
+                }
+            )
+    return rows

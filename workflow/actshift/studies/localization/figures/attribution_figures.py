@@ -103,10 +103,10 @@ def lasso_coefficients(lasso: pd.DataFrame, published: pd.DataFrame | None) -> F
         if rows.empty:
             continue
         for place, ((model, folds), stroke) in enumerate(_MODELS.items()):
-            mine = select(rows, model=model, folds=folds).sort_values("layer")
-            at = mine["layer"].to_numpy(dtype=float) + 0.22 * (place - 1)
-            axis.vlines(at, 0, mine["coefficient"], color=stroke.color, linewidth=1.6)
-            axis.plot(at, mine["coefficient"], **stroke.line(label=None, markersize=3.5))
+            of_model = select(rows, model=model, folds=folds).sort_values("layer")
+            at = of_model["layer"].to_numpy(dtype=float) + 0.22 * (place - 1)
+            axis.vlines(at, 0, of_model["coefficient"], color=stroke.color, linewidth=1.6)
+            axis.plot(at, of_model["coefficient"], **stroke.line(label=None, markersize=3.5))
         _published_stars(axis, rows, published)
         axis.margins(y=0.6)
         note(axis, _fit(select(rows, model="lasso", folds="cluster")))

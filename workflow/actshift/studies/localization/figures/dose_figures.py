@@ -39,8 +39,10 @@ def patch_interpolation(table: pd.DataFrame) -> Figure:
         rows = panel.of(table, pair)
         gap_line(axis, rows)
         for layer, stroke in zip(_four_layers(rows), _LAYERS, strict=False):
-            mine = rows[rows["layer"] == layer].sort_values("alpha")
-            axis.plot(mine["alpha"], mine["effect"], **stroke.line(linewidth=1, markersize=3))
+            of_layer = rows[rows["layer"] == layer].sort_values("alpha")
+            axis.plot(
+                of_layer["alpha"], of_layer["effect"], **stroke.line(linewidth=1, markersize=3)
+            )
         if len(rows):
             curve(axis, rows[rows["layer"].isna()], "effect", _MEAN, x="alpha")
         else:
@@ -102,11 +104,11 @@ def _published_marks(published: pd.DataFrame | None) -> dict[str, float]:
         published_value(published, "low_rank", f"mean_delta_logp_{name}_layer_9")
         for name in ("rank_4", "full")
     )
-    found = {
+    marks = {
         "False": part / full,
         "variance": published_value(published, "low_rank", "variance_ratio_rank_4"),
     }
-    return {name: value for name, value in found.items() if np.isfinite(value)}
+    return {name: value for name, value in marks.items() if np.isfinite(value)}
 
 
 def _rank_curves(axis: Axes, rows: pd.DataFrame, value: str) -> None:

@@ -1,17 +1,18 @@
-"""Figures of patched states: by layer in both directions, beside controls, and by source."""
+"""Figures of patched states by layer, beside controls and by source, and of exchanged weights."""
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from actshift.report.panels import legend
+from actshift.report.panels import legend, no_data, note
 from actshift.report.style import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, RED, SKY, Stroke
-from actshift.report.tables import select
+from actshift.report.tables import first, select, values
 from actshift.studies.localization.figures.panels import (
     BAND,
     GAP,
     POSITIONS,
     Panel,
+    below,
     curve,
     gap_line,
     layers_axis,
@@ -55,8 +56,8 @@ def _by_layer(
             other = _control(beside, "other_condition", positions)
             curve(axis, other, "effect", stroke, linewidth=1.2)
         for place, (positions, stroke) in enumerate(POSITIONS.items()):
-            mine = select(rows, positions=positions)
-            curve(axis, mine, "effect", stroke, shift=_apart(rows, place, len(POSITIONS)))
+            of_positions = select(rows, positions=positions)
+            curve(axis, of_positions, "effect", stroke, shift=_apart(rows, place, len(POSITIONS)))
         layers_axis(axis, rows)
     drawn = _OTHER.values() if controls is not None else ()
     strokes = [stroke.line() for stroke in (*POSITIONS.values(), *drawn)]
@@ -105,8 +106,8 @@ def patch_controls(controls: pd.DataFrame, patching: pd.DataFrame | None) -> Fig
         gap_line(axis, rows, zero_only=panel.cell["positions"] == "last_prompt")
         curve(axis, panel.of(patching, pair), "effect", _PATCH)
         for place, (name, stroke) in enumerate(_CONTROLS.items()):
-            mine = select(rows, control=name) if len(rows) else rows
-            _control_curve(axis, mine, name, stroke, _apart(rows, place, len(_CONTROLS)))
+            of_control = select(rows, control=name) if len(rows) else rows
+            _control_curve(axis, of_control, name, stroke, _apart(rows, place, len(_CONTROLS)))
         layers_axis(axis, rows)
     patch = [_PATCH.line()] if patching is not None else []
     strokes = [stroke.line() for stroke in _CONTROLS.values()]
@@ -148,8 +149,73 @@ def patch_sources(sources: pd.DataFrame) -> Figure:
         rows = panel.of(sources, pair)
         gap_line(axis, rows)
         for place, (source, stroke) in enumerate(_SOURCES.items()):
-            mine = select(rows, source=source) if len(rows) else rows
-            curve(axis, mine, "effect", stroke, shift=_apart(rows, place, len(_SOURCES)))
+            of_source = select(rows, source=source) if len(rows) else rows
+            curve(axis, of_source, "effect", stroke, shift=_apart(rows, place, len(_SOURCES)))
         layers_axis(axis, rows)
     legend(figure, [*(stroke.line() for stroke in _SOURCES.values()), GAP], columns=3)
     return figure
+
+
+_BLOCK = Stroke(BLUE, "s", "", "whole unit, with its interval")
+_PARTS = {
+    "attention": Stroke(ORANGE, "^", "", "attention alone"),
+    "mlp": Stroke(GREEN, "D", "", "mlp alone"),
+}
+_EVEN = {"color": GREY, "linestyle": "--", "linewidth": 1, "label": "one part in as many units"}
+
+
+def swap_shares(table: pd.DataFrame, summary: pd.DataFrame | None) -> Figure:
+    """Share of the gap that each unit's weights carry, inserted into base or taken from tuned.
+
+    It is the one share of a layer that does not hold everything below the layer.
+    """
+    ways = {way: {"operation": way} for way in ("insert", "remove")}
+    panels = panels_by(table, ways, length="natural")
+    figure, cells = rows_of_panels(table, panels, unit="share of the gap")
+    for axis, panel, pair in cells:
+        rows = panel.of(table, pair)
+        axis.axhline(0, color=BLACK, linewidth=0.8)
+        if rows.empty or not len(values(rows, "share")):
+            no_data(axis, "no rows" if rows.empty else "no gap, no shares")
+            below(axis, panel, cells, "")
+            continue
+        _effective(axis, panel.of(summary, pair), _unit_panel(axis, rows))
+        below(axis, panel, cells, "unit: embeddings, layers, head")
+    for axis, panel, _ in cells:
+        if panel is panels[0]:
+            low, high = axis.get_ylim()
+            axis.set_ylim(low, high + 0.18 * (high - low))  # room for a line of text
+    legend(
+        figure, [_BLOCK.line(markersize=6), *(stroke.line() for stroke in _PARTS.values()), _EVEN]
+    )
+    return figure
+
+
+def _unit_panel(axis: Axes, rows: pd.DataFrame) -> int:
+    """Bars of whole units in order of depth, and the two halves of each block; counts the units."""
+    last = int(rows["layer"].max())
+    units = rows[rows["part"].isin(["embeddings", "block", "head"])].copy()
+    edge = units["part"].map({"embeddings": -1, "head": last + 1})
+    units["at"] = edge.where(edge.notna(), units["layer"]).astype(int)
+    units = units.sort_values("at")
+    axis.bar(units["at"], units["share"], color=BLUE, alpha=0.45, width=0.8, linewidth=0)
+    axis.vlines(units["at"], units["share_low"], units["share_high"], color=BLUE, linewidth=1.4)
+    for place, (part, stroke) in enumerate(_PARTS.items()):
+        of_part = select(rows, part=part).sort_values("layer")
+        at = of_part["layer"].to_numpy(dtype=float) + 0.24 * (2 * place - 1)
+        axis.plot(at, of_part["share"], **stroke.line(label=None, markersize=3.5))
+    axis.axhline(1 / len(units), **{**_EVEN, "label": None})
+    layers = range(0, last + 1, max(1, -(-(last + 1) // 8)))
+    axis.set_xticks([-1, *layers, last + 1], ["emb", *map(str, layers), "head"])
+    axis.grid(visible=False, axis="x")
+    return len(units)
+
+
+def _effective(axis: Axes, summary: pd.DataFrame, units: int) -> None:
+    """How many units carry the preference, in words."""
+    rows = select(summary, statistic="n_eff_over_units") if len(summary) else summary
+    if len(rows):
+        number, low, high = (
+            f"{first(rows, column) * units:.1f}" for column in ("value", "value_low", "value_high")
+        )
+        note(axis, f"effective units {number} ({low} to {high}) of {units}")

@@ -42,7 +42,7 @@ class Panel:
 
 def conditions_of(table: pd.DataFrame) -> list[str]:
     """Conditions in the order of the table, which is that of the prompt set."""
-    return [str(one) for one in table["condition"].unique()]
+    return [str(condition) for condition in table["condition"].unique()]
 
 
 def panels_by(
@@ -167,6 +167,6 @@ def published_coefficients(published: pd.DataFrame | None) -> list[float]:
     if published is None:
         return []
     named = published["quantity"].str.startswith("coefficient_layer_")
-    own = published[(published["table"] == "lasso") & named]
-    places = own["quantity"].str.rsplit("_", n=1).str[1].astype(int)
-    return [float(value) for value in own["value"].iloc[np.argsort(places)]]
+    coefficients = published[(published["table"] == "lasso") & named]
+    places = coefficients["quantity"].str.rsplit("_", n=1).str[1].astype(int)
+    return [float(value) for value in coefficients["value"].iloc[np.argsort(places)]]

@@ -152,19 +152,19 @@ def _distances(rows: pd.DataFrame) -> str:
 
 def _lasso(rows: pd.DataFrame) -> str:
     cell = {"position": "last_chosen", "target": "gap", "model": "lasso", "folds": "cluster"}
-    own = select(rows, **cell).drop_duplicates("pair")
+    fits = select(rows, **cell).drop_duplicates("pair")
     return (
-        f"For the gap the lasso keeps {spread(own['support'])} layers; its R² on unseen clusters "
-        f"is {spread(own['r2_out'])}, above zero with its interval in "
-        f"{_of_pairs(own, own['r2_out_low'] > 0)}"
+        f"For the gap the lasso keeps {spread(fits['support'])} layers; its R² on unseen clusters "
+        f"is {spread(fits['r2_out'])}, above zero with its interval in "
+        f"{_of_pairs(fits, fits['r2_out_low'] > 0)}"
     )
 
 
 def _stability(rows: pd.DataFrame) -> str:
-    own = select(rows, position="last_chosen", target="gap").drop_duplicates("pair")
+    cells = select(rows, position="last_chosen", target="gap").drop_duplicates("pair")
     return (
-        f"For the gap {spread(own['stable_layers'])} layers are chosen beyond chance, "
-        f"{spread(own['distance_to_peak'])} layers from the largest patch"
+        f"For the gap {spread(cells['stable_layers'])} layers are chosen beyond chance, "
+        f"{spread(cells['distance_to_peak'])} layers from the largest patch"
     )
 
 

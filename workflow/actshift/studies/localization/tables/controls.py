@@ -22,8 +22,8 @@ def control_rows(sample: Sample) -> Rows:
         for control in CONTROLS:
             ran = sample.cell.patches.where(experiment=control, direction=direction)
             for positions in ran.values("positions"):
-                own = ran.where(positions=positions)
-                rows += _rows(sample, own, direction, control, str(positions))
+                lanes = ran.where(positions=positions)
+                rows += _rows(sample, lanes, direction, control, str(positions))
     return rows
 
 
@@ -49,7 +49,7 @@ def by_draw(lanes: Lanes) -> Float[np.ndarray, "layer draw pair 2"]:
 
 def _rows(sample: Sample, lanes: Lanes, direction: str, control: str, positions: str) -> Rows:
     drawn, layers = by_draw(lanes), np.unique(lanes.layers)
-    found = sample.effects(drawn.mean(axis=1), direction)
+    effects = sample.effects(drawn.mean(axis=1), direction)
     whole = patch_lanes(sample, direction, positions)
     patch = sample.effects(whole.logp[np.isin(whole.layers, layers)], direction)
     facts: Rows = [
@@ -57,12 +57,12 @@ def _rows(sample: Sample, lanes: Lanes, direction: str, control: str, positions:
         for layer in layers
     ]
     measured = [
-        found.with_share(),
+        effects.with_share(),
         _draw_columns(sample, drawn, direction, patch),
         [{"largest": one} for one in _largest(sample, drawn, direction, control)],
         [{"patch_effect": float(one)} for one in patch.effect.value],
-        (patch.effect - found.effect).columns("difference"),
-        found.effect.over(patch.effect).columns("of_patch"),
+        (patch.effect - effects.effect).columns("difference"),
+        effects.effect.over(patch.effect).columns("of_patch"),
     ]
     return sample.rows(facts, *measured)
 
@@ -84,12 +84,12 @@ def _draw_columns(
     return [
         {
             "draws": count,
-            "draws_low": float(own.min()),
-            "draws_median": float(np.median(own)),
-            "draws_high": float(own.max()),
+            "draws_low": float(of_draws.min()),
+            "draws_median": float(np.median(of_draws)),
+            "draws_high": float(of_draws.max()),
             "beats_draws": int(wins) if patch.decided else None,
         }
-        for own, wins in zip(means, beats, strict=True)
+        for of_draws, wins in zip(means, beats, strict=True)
     ]
 
 
@@ -100,4 +100,4 @@ def _largest(
     margins = drawn[..., 0] - drawn[..., 1]
     towards_donor = control == "whole_head"
     plain = sample.donor_margins(direction) if towards_donor else sample.receiver_margins(direction)
-    return [float(one) for one in np.abs(margins - plain).max(axis=(1, 2))]
+    return [float(value) for value in np.abs(margins - plain).max(axis=(1, 2))]

@@ -64,7 +64,7 @@ class Effects:
     def damage(self) -> list[int]:
         """1 where both log-probs fall: no preference is moved, the model is hurt."""
         both = (self.chosen.value < 0) & (self.rejected.value < 0)
-        return [int(one) for one in both]
+        return [int(fell) for fell in both]
 
     def columns(self) -> Rows:
         """The columns about the effect, one row an edit."""
@@ -138,7 +138,7 @@ class Sample:
     @cached_property
     def gap_columns(self) -> dict[str, object]:
         """The gap, and whether shares of it mean anything."""
-        found = self.gap.columns("gap")[0]
+        gap = self.gap.columns("gap")[0]
         low, high = self.gap.ends[0]
         why = f"the gap's interval, {low:.3g} to {high:.3g} nats, holds 0"
         if np.isnan(low):
@@ -146,7 +146,7 @@ class Sample:
         status = (
             {"status": "decided", "why": ""} if self.decided else {"status": "no gap", "why": why}
         )
-        return {**found, **status}
+        return {**gap, **status}
 
     def receiver_margins(self, direction: str) -> Float[np.ndarray, " pair"]:
         """Margins of the model that is edited, nats.
@@ -211,6 +211,6 @@ def joined(*parts: Rows) -> Rows:
         parts: Each of one length.
     """
     return [
-        {key: value for one in row for key, value in one.items()}
+        {key: value for part in row for key, value in part.items()}
         for row in zip(*parts, strict=True)
     ]

@@ -62,8 +62,8 @@ class Lanes:
         """
         keep = np.ones(len(self.facts), dtype=bool)
         for column, value in wanted.items():
-            own = self.facts[column]
-            keep &= np.asarray(own.isna() if value is None else own == value, dtype=bool)
+            values = self.facts[column]
+            keep &= np.asarray(values.isna() if value is None else values == value, dtype=bool)
         return self._at(np.flatnonzero(keep))
 
     def by_layer(self) -> "Lanes":
@@ -83,13 +83,13 @@ class Lanes:
         """Layer of each lane; all lanes need one."""
         return self.facts["layer"].to_numpy(np.int64)
 
-    def of_pairs(self, mine: Bool[np.ndarray, " pair"]) -> "Lanes":
+    def of_pairs(self, kept: Bool[np.ndarray, " pair"]) -> "Lanes":
         """The same lanes on some of the pairs.
 
         Args:
-            mine: Which pairs.
+            kept: Which pairs.
         """
-        return Lanes(self.facts, self.logp[:, mine])
+        return Lanes(self.facts, self.logp[:, kept])
 
     def _at(self, places: Int[np.ndarray, " kept"]) -> "Lanes":
         return Lanes(self.facts.iloc[places].reset_index(drop=True), self.logp[places])
@@ -139,7 +139,7 @@ def cells_of(files: PairFiles) -> list[Cell]:
     Raises:
         UserError: A model, lane or unit is not scored on every pair.
     """
-    found = []
+    cells = []
     for length, rows in files.pairs.groupby("length", sort=False):
         ids = rows["pair_id"].tolist()
         plain = _pivot(files.plain, str(length), ("model",), ids, name="plain.parquet")
@@ -148,47 +148,49 @@ def cells_of(files: PairFiles) -> list[Cell]:
         )
         swaps = _pivot(files.swaps, str(length), _UNITS, ids, name="swaps.parquet")
         for condition in rows["condition"].unique():
-            mine = (rows["condition"] == condition).to_numpy(dtype=bool)
-            own = rows.loc[mine]
+            of_condition = (rows["condition"] == condition).to_numpy(dtype=bool)
+            pairs = rows.loc[of_condition]
             roles: dict[Role, np.ndarray] = {role: plain.where(model=role).logp for role in ROLES}
-            found.append(
+            cells.append(
                 Cell(
                     condition=str(condition),
                     length=str(length),
-                    pair_ids=tuple(own["pair_id"]),
-                    clusters=tuple(own["cluster"].astype(str)),
-                    tokens=own[["n_chosen", "n_rejected"]].to_numpy(np.int64),
-                    plain={role: logp[0][mine] for role, logp in roles.items() if len(logp)},
-                    patches=patches.of_pairs(mine),
-                    swaps=swaps.of_pairs(mine),
+                    pair_ids=tuple(pairs["pair_id"]),
+                    clusters=tuple(pairs["cluster"].astype(str)),
+                    tokens=pairs[["n_chosen", "n_rejected"]].to_numpy(np.int64),
+                    plain={
+                        role: logp[0][of_condition] for role, logp in roles.items() if len(logp)
+                    },
+                    patches=patches.of_pairs(of_condition),
+                    swaps=swaps.of_pairs(of_condition),
                 )
             )
-    return found
+    return cells
 
 
 def _pivot(
     rows: pd.DataFrame, length: str, keys: Sequence[str], ids: list[str], *, name: str
 ) -> Lanes:
     """Rows of one length as `[lane, pair, side]`, lanes in the order of their first row."""
-    own = rows.loc[(rows["length"] == length).to_numpy(dtype=bool)]
-    place = pd.Index(ids).get_indexer(pd.Index(own["pair_id"]))
+    scores = rows.loc[(rows["length"] == length).to_numpy(dtype=bool)]
+    place = pd.Index(ids).get_indexer(pd.Index(scores["pair_id"]))
     known = place >= 0
-    own, place = own.loc[known], place[known]
-    lane = np.zeros(len(own), dtype=np.int64)
+    scores, place = scores.loc[known], place[known]
+    lane = np.zeros(len(scores), dtype=np.int64)
     for key in keys:
-        codes, names = pd.factorize(own[key], use_na_sentinel=False)
+        codes, names = pd.factorize(scores[key], use_na_sentinel=False)
         lane = lane * len(names) + codes
     lane, firsts = _numbered(lane)
     logp = np.full((len(firsts), len(ids), 2), np.nan)
-    logp[lane, place] = own[_SIDES].to_numpy(np.float64)
-    named = [one for one in dict.fromkeys((*_UNITS, *_FACTS, "model")) if one in own]
+    logp[lane, place] = scores[_SIDES].to_numpy(np.float64)
+    named = [column for column in dict.fromkeys((*_UNITS, *_FACTS, "model")) if column in scores]
     # Plain objects: Arrow's strings are slow to select from a few at a time.
-    facts = own.iloc[firsts][named].astype(object).reset_index(drop=True)
+    facts = scores.iloc[firsts][named].astype(object).reset_index(drop=True)
     if np.isnan(logp).any():
         bad, which, _ = np.argwhere(np.isnan(logp))[0]
-        told = ", ".join(f"{key} {own.iloc[firsts[bad]][key]}" for key in keys)
+        lane_name = ", ".join(f"{key} {scores.iloc[firsts[bad]][key]}" for key in keys)
         raise UserError(
-            f"{name}: {told} has no score of pair {ids[which]} at {length} length; "
+            f"{name}: {lane_name} has no score of pair {ids[which]} at {length} length; "
             "run the rule localization again"
         )
     return Lanes(facts, logp)

@@ -21,10 +21,10 @@ def interpolation_rows(sample: Sample) -> Rows:
     rows: Rows = []
     for direction in DIRECTIONS:
         for positions in ran.where(direction=direction).values("positions"):
-            own = ran.where(direction=direction, positions=positions)
-            alphas = np.sort(np.asarray(own.values("alpha"), dtype=np.float64))
-            layers = [int(layer) for layer in np.unique(own.layers)]
-            ladder = with_pooled(np.stack([_at(own, float(alpha)) for alpha in alphas], axis=1))
+            lanes = ran.where(direction=direction, positions=positions)
+            alphas = np.sort(np.asarray(lanes.values("alpha"), dtype=np.float64))
+            layers = [int(layer) for layer in np.unique(lanes.layers)]
+            ladder = with_pooled(np.stack([_at(lanes, float(alpha)) for alpha in alphas], axis=1))
             for logp, layer in zip(ladder, (*layers, None), strict=True):
                 rows += _rows(sample, logp, alphas, direction, str(positions), layer)
     return rows
@@ -51,12 +51,12 @@ def _rows(
     positions: str,
     layer: int | None,
 ) -> Rows:
-    found = sample.effects(logp, direction)
+    effects = sample.effects(logp, direction)
     facts: Rows = [
         {"direction": direction, "positions": positions, "layer": layer, "alpha": float(alpha)}
         for alpha in alphas
     ]
-    steps = following(found.towards).columns("step")
+    steps = following(effects.towards).columns("step")
     # The smallest weight has no step before it.
     steps[0] = blank(*steps[0])
-    return sample.rows(facts, found.with_share(), steps)
+    return sample.rows(facts, effects.with_share(), steps)

@@ -139,22 +139,22 @@ def fitted(cell: Problems, model: Model) -> Fitted:
     )
 
 
-def predicts(cell: Problems, found: Fitted, problem: int) -> str:
+def predicts(cell: Problems, fits: Fitted, problem: int) -> str:
     """Why the distances of a problem say nothing of its target; empty where they predict it.
 
     Args:
         cell: Of one condition and length.
-        found: Its fits.
+        fits: Its fits.
         problem: Place in `PROBLEMS`.
     """
-    if problem not in found.places:
+    if problem not in fits.places:
         return why_not(cell, problem)
-    at = found.places.index(problem)
-    if not found.support[at]:
+    at = fits.places.index(problem)
+    if not fits.support[at]:
         return "distances do not predict the target: empty support"
-    if not found.r2_out[at, 1] > 0:
+    if not fits.r2_out[at, 1] > 0:
         return "distances do not predict the target of unseen clusters"
-    if not found.gain[at, 1] > 0:
+    if not fits.gain[at, 1] > 0:
         return "distances add nothing to lengths"
     return ""
 
@@ -172,11 +172,11 @@ def lasso_rows(cell: Problems, fits: list[Fitted], *, pair: str) -> Rows:
     """
     rows: Rows = []
     for place, (position, name) in enumerate(PROBLEMS):
-        for model, found in zip(MODELS, fits, strict=True):
-            why = predicts(cell, found, place)
+        for model, fit in zip(MODELS, fits, strict=True):
+            why = predicts(cell, fit, place)
             weights = np.full(cell.features.shape[-1], np.nan)
-            if place in found.places:
-                weights = found.coefficient[found.places.index(place)]
+            if place in fit.places:
+                weights = fit.coefficient[fit.places.index(place)]
             rows += [
                 {
                     **cell.facts(pair),
@@ -186,7 +186,7 @@ def lasso_rows(cell: Problems, fits: list[Fitted], *, pair: str) -> Rows:
                     "folds": model.folds,
                     "layer": layer,
                     "coefficient": weight,
-                    **found.columns(place),
+                    **fit.columns(place),
                     "status": "not measured" if why else "decided",
                     "why": why,
                 }

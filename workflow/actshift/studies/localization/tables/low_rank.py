@@ -48,7 +48,7 @@ def low_rank_rows(sample: Sample, bases: pd.DataFrame) -> Rows:
     rows: Rows = []
     for direction in DIRECTIONS:
         for positions in ran.where(direction=direction).values("positions"):
-            own = ran.where(direction=direction, positions=positions)
+            lanes = ran.where(direction=direction, positions=positions)
             whole = patch_lanes(sample, direction, str(positions))
             layers = [int(layer) for layer in whole.layers]
             full = sample.effects(with_pooled(whole.logp), direction)
@@ -57,67 +57,72 @@ def low_rank_rows(sample: Sample, bases: pd.DataFrame) -> Rows:
                 for layer in (*layers, None)
             ]
             noise = _noise_of_full(sample, full, direction, str(positions))
-            found = {one: _effects(sample, own, one, direction) for one in _ran(own)}
+            effects = {basis: _effects(sample, lanes, basis, direction) for basis in _ran(lanes)}
             rows += _full_rows(sample, full, facts, noise, width=int(bases["d"].iloc[0]))
-            of_full = {one: each.effect.over(full.effect) for one, each in found.items()}
-            for one, each in found.items():
+            of_full = {
+                basis: of_basis.effect.over(full.effect) for basis, of_basis in effects.items()
+            }
+            for basis, of_basis in effects.items():
                 measured = [
-                    each.columns(),
+                    of_basis.columns(),
                     [{"full_effect": float(value)} for value in full.effect.value],
-                    of_full[one].columns("of_full"),
-                    over_controls(one, of_full),
+                    of_full[basis].columns("of_full"),
+                    over_controls(basis, of_full),
                     noise,
-                    _variance(bases, one, layers),
+                    _variance(bases, basis, layers),
                 ]
-                rows += sample.rows(joined(facts, _named(one, len(facts))), *measured)
+                rows += sample.rows(joined(facts, _named(basis, len(facts))), *measured)
     return rows
 
 
-def over_controls(one: Basis, of_full: Mapping[Basis, Estimate]) -> Rows:
+def over_controls(basis: Basis, of_full: Mapping[Basis, Estimate]) -> Rows:
     """What a basis carries beyond each control basis: the smallest of the differences.
 
     Args:
-        one: The basis.
+        basis: The basis.
         of_full: Share of the full patch's effect, one row a layer, of every basis.
 
     Returns:
         Smallest value, smallest lower end and smallest upper end, by layer; empty for controls,
         and where a control of the same rank was not run or does not keep the rest.
     """
-    beside = [Basis(name, one.keep_rest, one.rank) for name in CONTROLS]
-    own = of_full[one]
-    if one.name in CONTROLS or not set(beside) <= of_full.keys():
-        return [blank(*_OVER) for _ in own.value]
-    over = [own - of_full[control] for control in beside]
-    smallest = np.min([[each.value, *each.ends.T] for each in over], axis=0)
+    beside = [Basis(name, basis.keep_rest, basis.rank) for name in CONTROLS]
+    carried = of_full[basis]
+    if basis.name in CONTROLS or not set(beside) <= of_full.keys():
+        return [blank(*_OVER) for _ in carried.value]
+    over = [carried - of_full[control] for control in beside]
+    smallest = np.min([[difference.value, *difference.ends.T] for difference in over], axis=0)
     return [dict(zip(_OVER, (float(end) for end in ends), strict=True)) for ends in smallest.T]
 
 
 def _ran(lanes: Lanes) -> list[Basis]:
-    own = lanes.facts.drop_duplicates(["basis", "keep_rest", "rank"])
+    facts = lanes.facts.drop_duplicates(["basis", "keep_rest", "rank"])
     return [
         Basis(str(name), bool(keep), int(rank))
-        for name, keep, rank in zip(own["basis"], own["keep_rest"], own["rank"], strict=True)
+        for name, keep, rank in zip(facts["basis"], facts["keep_rest"], facts["rank"], strict=True)
     ]
 
 
-def _effects(sample: Sample, lanes: Lanes, one: Basis, direction: str) -> Effects:
-    own = lanes.where(basis=one.name, keep_rest=one.keep_rest, rank=one.rank).by_layer()
-    return sample.effects(with_pooled(own.logp), direction)
+def _effects(sample: Sample, lanes: Lanes, basis: Basis, direction: str) -> Effects:
+    of_basis = lanes.where(basis=basis.name, keep_rest=basis.keep_rest, rank=basis.rank).by_layer()
+    return sample.effects(with_pooled(of_basis.logp), direction)
 
 
-def _named(one: Basis, count: int) -> Rows:
-    return [{"basis": one.name, "keep_rest": one.keep_rest, "rank": one.rank} for _ in range(count)]
+def _named(basis: Basis, count: int) -> Rows:
+    return [
+        {"basis": basis.name, "keep_rest": basis.keep_rest, "rank": basis.rank}
+        for _ in range(count)
+    ]
 
 
 def _noise_of_full(sample: Sample, full: Effects, direction: str, positions: str) -> Rows:
     """Effect of Gaussian noise over that of the full patch: what disruption alone gives."""
-    own = {"experiment": "noise", "direction": direction, "positions": positions}
-    lanes = sample.cell.patches.where(**own)
+    cell = {"experiment": "noise", "direction": direction, "positions": positions}
+    lanes = sample.cell.patches.where(**cell)
     if not len(lanes):
         return [{"noise_of_full": None} for _ in full.effect.value]
     noise = sample.effects(with_pooled(mean_over_draws(lanes)), direction)
-    return [{"noise_of_full": float(one)} for one in noise.effect.over(full.effect).value]
+    return [{"noise_of_full": float(value)} for value in noise.effect.over(full.effect).value]
 
 
 def _full_rows(sample: Sample, full: Effects, facts: Rows, noise: Rows, *, width: int) -> Rows:
@@ -142,19 +147,19 @@ def _full_rows(sample: Sample, full: Effects, facts: Rows, noise: Rows, *, width
     return sample.rows(joined(facts, [whole] * count), *measured)
 
 
-def _variance(bases: pd.DataFrame, one: Basis, layers: list[int]) -> Rows:
+def _variance(bases: pd.DataFrame, basis: Basis, layers: list[int]) -> Rows:
     """Shares of the squared norm in the basis: of unseen clusters, and of those it is fitted on.
 
     Folds are weighted by their tokens; the last row is the mean over layers.
     """
-    own = bases.loc[(bases["basis"] == one.name) & (bases["k"] == one.rank)]
-    held = [_weighted(own, layer, "share", "n") for layer in layers]
-    fitted = [_weighted(own, layer, "share_fit", "n_fit") for layer in layers]
+    of_basis = bases.loc[(bases["basis"] == basis.name) & (bases["k"] == basis.rank)]
+    held = [_weighted(of_basis, layer, "share", "n") for layer in layers]
+    fitted = [_weighted(of_basis, layer, "share_fit", "n_fit") for layer in layers]
     width = int(bases["d"].iloc[0])
     return [
         {
             "d": width,
-            "k_over_d": one.rank / width,
+            "k_over_d": basis.rank / width,
             "share_of_variance": share,
             "share_of_variance_fit": share_fit,
         }
@@ -165,8 +170,12 @@ def _variance(bases: pd.DataFrame, one: Basis, layers: list[int]) -> Rows:
 
 
 def _weighted(rows: pd.DataFrame, layer: int, column: str, weight: str) -> float:
-    own = rows.loc[rows["layer"] == layer]
-    return float(np.average(own[column], weights=own[weight])) if len(own) else float("nan")
+    of_layer = rows.loc[rows["layer"] == layer]
+    return (
+        float(np.average(of_layer[column], weights=of_layer[weight]))
+        if len(of_layer)
+        else float("nan")
+    )
 
 
 def _and_mean(values: list[float]) -> Float[np.ndarray, " more"]:

@@ -1,4 +1,4 @@
-"""Tables `patching` and `sources`: donor states at each layer, and states of either completion."""
+"""Tables `patching`, `sources` and `block_swap`: states or weights of the donor, layer by layer."""
 
 from actshift.studies.localization.settings import DIRECTIONS
 from actshift.studies.localization.tables.effects import Rows, Sample
@@ -7,6 +7,7 @@ from actshift.studies.localization.tables.inputs import Lanes
 
 #: The source of a plain patch in the table `sources`: each completion has its own donor states.
 DONOR = "donor"
+OPERATIONS = ("insert", "remove")
 
 
 def patch_lanes(sample: Sample, direction: str, positions: str) -> Lanes:
@@ -17,8 +18,8 @@ def patch_lanes(sample: Sample, direction: str, positions: str) -> Lanes:
         direction: forward or reverse.
         positions: At which tokens.
     """
-    own = {"experiment": "patch", "direction": direction, "positions": positions}
-    return sample.cell.patches.where(**own).by_layer()
+    cell = {"experiment": "patch", "direction": direction, "positions": positions}
+    return sample.cell.patches.where(**cell).by_layer()
 
 
 def curves(sample: Sample) -> list[tuple[str, str]]:
@@ -46,13 +47,13 @@ def patching_rows(sample: Sample) -> Rows:
     rows: Rows = []
     for direction, positions in curves(sample):
         lanes = patch_lanes(sample, direction, positions)
-        found = sample.effects(lanes.logp, direction)
+        effects = sample.effects(lanes.logp, direction)
         facts: Rows = [
             {"direction": direction, "positions": positions, "layer": int(layer)}
             for layer in lanes.layers
         ]
-        added = following(found.share).columns("increment")
-        rows += sample.rows(facts, found.with_share(), added)
+        added = following(effects.share).columns("increment")
+        rows += sample.rows(facts, effects.with_share(), added)
     return rows
 
 
@@ -65,9 +66,9 @@ def source_rows(sample: Sample) -> Rows:
     ran = sample.cell.patches.where(experiment="source")
     rows: Rows = []
     for direction in DIRECTIONS:
-        own = ran.where(direction=direction)
-        for positions in own.values("positions"):
-            here = own.where(positions=positions)
+        of_direction = ran.where(direction=direction)
+        for positions in of_direction.values("positions"):
+            here = of_direction.where(positions=positions)
             for source in (DONOR, *here.values("source")):
                 lanes = (
                     patch_lanes(sample, direction, str(positions))
@@ -83,6 +84,26 @@ def source_rows(sample: Sample) -> Rows:
                     }
                     for layer in lanes.layers
                 ]
-                found = sample.effects(lanes.logp, direction)
-                rows += sample.rows(facts, found.with_share())
+                effects = sample.effects(lanes.logp, direction)
+                rows += sample.rows(facts, effects.with_share())
+    return rows
+
+
+def swap_rows(sample: Sample) -> Rows:
+    """One row an operation, part and layer; `layer` is empty for embeddings and head.
+
+    Exchanged weights are the only share of a part that is its own.
+
+    Args:
+        sample: Of a cell.
+    """
+    rows: Rows = []
+    for operation in OPERATIONS:
+        units = sample.cell.swaps.where(operation=operation)
+        effects = sample.effects(units.logp, operation)
+        facts: Rows = [
+            {"operation": operation, "part": part, "layer": None if layer != layer else int(layer)}
+            for part, layer in zip(units.facts["part"], units.facts["layer"], strict=True)
+        ]
+        rows += sample.rows(facts, effects.with_share())
     return rows

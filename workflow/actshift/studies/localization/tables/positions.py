@@ -96,9 +96,9 @@ def position_rows(sample: Sample) -> Rows:
         sample: Of a cell.
     """
     rows: Rows = []
-    found = {key: Curve.of(sample, *key) for key in curves(sample)}
-    for (direction, positions), curve in found.items():
-        everywhere = found.get((direction, ALL))
+    by_curve = {key: Curve.of(sample, *key) for key in curves(sample)}
+    for (direction, positions), curve in by_curve.items():
+        everywhere = by_curve.get((direction, ALL))
         facts: dict[str, object] = {
             "direction": direction,
             "positions": positions,

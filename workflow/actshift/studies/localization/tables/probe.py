@@ -72,9 +72,9 @@ def predicted_out(
         outer: Fold of each pair.
     """
     training = outer != np.arange(int(outer.max()) + 1)[:, None]
-    found: Probes = probes(norms, target, training.astype(np.float64))
+    lines_of: Probes = probes(norms, target, training.astype(np.float64))
     means = training_means(target[None], outer, training)
-    lines = (found.slope[outer] * norms + found.intercept[outer]).T
+    lines = (lines_of.slope[outer] * norms + lines_of.intercept[outer]).T
     return np.where(np.isfinite(lines), lines, means)
 
 

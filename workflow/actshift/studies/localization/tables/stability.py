@@ -106,12 +106,12 @@ def half_folds(cell: Problems, *, draws: int) -> Int[np.ndarray, "half pair"]:
     return folds
 
 
-def stability_rows(cell: Problems, found: Fitted, *, pair: str) -> Rows:
+def stability_rows(cell: Problems, fits: Fitted, *, pair: str) -> Rows:
     """A row for every position, target and layer.
 
     Args:
         cell: Of one condition and length.
-        found: LASSO with cluster folds.
+        fits: LASSO with cluster folds.
         pair: Name of the pair of models.
 
     Returns:
@@ -121,17 +121,17 @@ def stability_rows(cell: Problems, found: Fitted, *, pair: str) -> Rows:
     folds = half_folds(cell, draws=HALVES) if enough else None
     rows: Rows = []
     for place, (position, name) in enumerate(PROBLEMS):
-        own: dict[str, object] = {
+        shared: dict[str, object] = {
             **cell.facts(pair),
             "position": position,
             "target": name,
             "half_samples": HALVES,
             "peak_layer": cell.peak_layer,
         }
-        norms, why = cell.norms[position], predicts(cell, found, place)
-        if folds is None or place not in found.places:
-            own |= {"half_samples": 0, "permutations": 0, "status": "not measured", "why": why}
-            rows += [{**own, "layer": layer} for layer in range(norms.shape[1])]
+        norms, why = cell.norms[position], predicts(cell, fits, place)
+        if folds is None or place not in fits.places:
+            shared |= {"half_samples": 0, "permutations": 0, "status": "not measured", "why": why}
+            rows += [{**shared, "layer": layer} for layer in range(norms.shape[1])]
             continue
         permutations, halves = NULL_CLAIM if (cell.length, position, name) == CLAIM else NULL_ELSE
         tested = stability(
@@ -143,18 +143,18 @@ def stability_rows(cell: Problems, found: Fitted, *, pair: str) -> Rows:
             null_halves=halves,
             seed=cell.seed,
         )
-        own |= {"permutations": permutations, "null_half_samples": halves}
-        own |= _of_fit(found, place) | _of_layers(tested, cell.peak_layer)
+        shared |= {"permutations": permutations, "null_half_samples": halves}
+        shared |= _of_fit(fits, place) | _of_layers(tested, cell.peak_layer)
         if not why and not tested.stable.any():
             why = "no layer is chosen more often than with permuted targets"
-        own |= {"status": "not measured" if why else "decided", "why": why}
-        rows += [{**own, **_of_layer(tested, layer)} for layer in range(norms.shape[1])]
+        shared |= {"status": "not measured" if why else "decided", "why": why}
+        rows += [{**shared, **_of_layer(tested, layer)} for layer in range(norms.shape[1])]
     return rows
 
 
-def _of_fit(found: Fitted, place: int) -> dict[str, object]:
+def _of_fit(fits: Fitted, place: int) -> dict[str, object]:
     kept = ("support", "r2_out", "r2_out_low", "r2_out_high", "gain_over_length_low")
-    columns = found.columns(place)
+    columns = fits.columns(place)
     return {name: columns[name] for name in kept}
 
 

@@ -4,11 +4,10 @@ import numpy as np
 
 from actshift.maths.attribution import centre_of_mass, effective_number, unit_depths
 from actshift.studies.localization.settings import DIRECTIONS
-from actshift.studies.localization.tables.block_swap import OPERATIONS
 from actshift.studies.localization.tables.controls import mean_over_draws
 from actshift.studies.localization.tables.effects import Effects, Rows, Sample, blank
 from actshift.studies.localization.tables.estimate import Estimate
-from actshift.studies.localization.tables.patching import curves
+from actshift.studies.localization.tables.patching import OPERATIONS, curves
 from actshift.studies.localization.tables.positions import Curve
 
 _EMPTY = blank(
@@ -25,21 +24,21 @@ def summary_rows(sample: Sample) -> Rows:
     Args:
         sample: Of a cell.
     """
-    found = {key: Curve.of(sample, *key) for key in curves(sample)}
+    by_curve = {key: Curve.of(sample, *key) for key in curves(sample)}
     rows = [_row(sample, "gap", sample.gap)]
     for operation in OPERATIONS:
         rows += _unit_rows(sample, operation)
-    for (direction, positions), curve in found.items():
+    for (direction, positions), curve in by_curve.items():
         if direction == "forward":
-            rows += _forward_rows(sample, curve, found.get(("reverse", positions)), positions)
-    for (direction, positions), curve in found.items():
+            rows += _forward_rows(sample, curve, by_curve.get(("reverse", positions)), positions)
+    for (direction, positions), curve in by_curve.items():
         where = {"direction": direction, "positions": positions, **_peak_columns(curve)}
         share = curve.found.share.at([-1])
         rows.append(
             _row(sample, "last_layer_share", share, **{**where, "layer": int(curve.layers[-1])})
         )
     for direction in DIRECTIONS:
-        rows += _beside_rows(sample, direction, found)
+        rows += _beside_rows(sample, direction, by_curve)
     return rows
 
 
@@ -68,15 +67,15 @@ def _unit_rows(sample: Sample, operation: str) -> Rows:
         units.share.value.sum(keepdims=True), units.share.draws.sum(axis=0)[None, :], clusters
     )
     over_layers = number.times(1 / layers)
-    own: dict[str, object] = {
+    shared: dict[str, object] = {
         "operation": operation,
         "n_eff_over_layers": float(over_layers.value[0]),
     }
     return [
-        _row(sample, "n_eff_over_layers", over_layers, **own),
-        _row(sample, "n_eff_over_units", number.times(1 / (layers + 2)), **own),
-        _row(sample, "centre_off_middle", off, **own),
-        _row(sample, "sum_of_shares", total, **own),
+        _row(sample, "n_eff_over_layers", over_layers, **shared),
+        _row(sample, "n_eff_over_units", number.times(1 / (layers + 2)), **shared),
+        _row(sample, "centre_off_middle", off, **shared),
+        _row(sample, "sum_of_shares", total, **shared),
     ]
 
 
@@ -90,8 +89,8 @@ def unit_effects(sample: Sample, operation: str) -> Effects | None:
     Returns:
         None where a kind of unit was not swapped.
     """
-    own = sample.cell.swaps.where(operation=operation)
-    parts = [own.where(part=part).by_layer() for part in ("embeddings", "block", "head")]
+    units = sample.cell.swaps.where(operation=operation)
+    parts = [units.where(part=part).by_layer() for part in ("embeddings", "block", "head")]
     if not all(len(part) for part in parts):
         return None
     return sample.effects(np.concatenate([part.logp for part in parts]), operation)
@@ -108,13 +107,13 @@ def _forward_rows(sample: Sample, curve: Curve, reverse: Curve | None, positions
     return rows
 
 
-def _beside_rows(sample: Sample, direction: str, found: dict[tuple[str, str], Curve]) -> Rows:
+def _beside_rows(sample: Sample, direction: str, by_curve: dict[tuple[str, str], Curve]) -> Rows:
     """Donors reading another pair: of the same condition over the peak, of another as its share."""
     rows: Rows = []
     for statistic, control in _BESIDE.items():
         ran = sample.cell.patches.where(experiment=control, direction=direction)
         for positions in ran.values("positions"):
-            curve = found[direction, str(positions)]
+            curve = by_curve[direction, str(positions)]
             logp = mean_over_draws(ran.where(positions=positions))
             beside = sample.effects(logp, direction)
             value = (

@@ -195,18 +195,18 @@ def _per_token(cell: Cell) -> Float[np.ndarray, " pair"]:
 
 
 def _rows_of(rows: pd.DataFrame, cell: Cell) -> pd.DataFrame:
-    own = rows.loc[(rows["length"] == cell.length).to_numpy(dtype=bool)]
-    return own.set_index("pair_id").loc[list(cell.pair_ids)]
+    of_length = rows.loc[(rows["length"] == cell.length).to_numpy(dtype=bool)]
+    return of_length.set_index("pair_id").loc[list(cell.pair_ids)]
 
 
 def _norms(distances: pd.DataFrame, cell: Cell, position: str) -> Float[np.ndarray, "pair layer"]:
     keep = (distances["length"] == cell.length) & (distances["position"] == position)
-    own = distances.loc[keep.to_numpy(dtype=bool)]
-    wide = own.pivot(index="pair_id", columns="layer", values="norm").sort_index(axis=1)
-    found = wide.reindex(list(cell.pair_ids)).to_numpy(np.float64)
-    if not found.size or np.isnan(found).any():
+    rows = distances.loc[keep.to_numpy(dtype=bool)]
+    wide = rows.pivot(index="pair_id", columns="layer", values="norm").sort_index(axis=1)
+    norms = wide.reindex(list(cell.pair_ids)).to_numpy(np.float64)
+    if not norms.size or np.isnan(norms).any():
         raise UserError(
             f"distances.parquet: a pair of condition {cell.condition} has no distance at "
             f"{position}, {cell.length} length; run the rule localization again"
         )
-    return found
+    return norms

@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 from actshift.report.panels import empty_figure, legend, no_data, pairs_of
 from actshift.report.style import BLACK, BLUE, GREEN, GREY, RED, Stroke
 from actshift.report.tables import select
-from actshift.studies.misalignment.figures.lanes import side_lanes
 from actshift.studies.misalignment.figures.panels import (
     BROKEN,
     adapter_stroke,
@@ -21,7 +20,7 @@ from actshift.studies.misalignment.figures.panels import (
     open_marker,
     share_axis,
 )
-from actshift.studies.misalignment.figures.rows import harmful, heldout, whole
+from actshift.studies.misalignment.figures.rows import harmful, heldout, side_lanes, whole
 from actshift.studies.misalignment.kinds import INSECURE, UNTUNED
 from actshift.vocab import CODE, NONCODE
 

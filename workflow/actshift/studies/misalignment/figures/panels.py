@@ -1,4 +1,4 @@
-"""What the figures of study B share: strokes of adapters and nulls, rows of dots, their axes."""
+"""What the figures share: strokes of adapters and nulls, rows of dots, their axes."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any

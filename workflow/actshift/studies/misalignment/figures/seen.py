@@ -1,4 +1,4 @@
-"""What is seen in each figure of study B, in one sentence made from the tables.
+"""What each figure shows, in one sentence made from the tables.
 
 Numbers are of held-out questions, smallest to largest over the pairs of models.
 """
@@ -9,7 +9,6 @@ import pandas as pd
 
 from actshift.report.point import counted, spread
 from actshift.report.tables import Tables, select
-from actshift.studies.misalignment.figures.lanes import protocol_lanes
 from actshift.studies.misalignment.figures.rows import (
     PUBLISHED,
     chosen_coeff,
@@ -20,6 +19,7 @@ from actshift.studies.misalignment.figures.rows import (
     neutral,
     nulls,
     own,
+    protocol_lanes,
     specific,
     whole,
 )

@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 from actshift.report.panels import empty_figure, legend, no_data, pair_rows, pairs_of
 from actshift.report.style import BLACK, GREY, Stroke
 from actshift.report.tables import first, select, values
-from actshift.studies.misalignment.figures.lanes import at_chosen, protocol_lanes
 from actshift.studies.misalignment.figures.panels import (
     BIAS,
     BROKEN,
@@ -27,11 +26,13 @@ from actshift.studies.misalignment.figures.panels import (
 )
 from actshift.studies.misalignment.figures.rows import (
     PUBLISHED,
+    at_chosen,
     chosen_coeff,
     heldout,
     lanes,
     nulls,
     own,
+    protocol_lanes,
 )
 from actshift.studies.misalignment.kinds import INSECURE, NULLS
 

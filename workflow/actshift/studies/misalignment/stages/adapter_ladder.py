@@ -12,14 +12,16 @@ from typing import Any
 
 import pandas as pd
 
+from actshift.engine.context import JobContext
 from actshift.engine.intervene_plan import Asked
 from actshift.engine.plain_answers import encode_questions, plain_answers
 from actshift.models.adapters import load_merged
-from actshift.models.load import Device, Dtype, LoadedModel
+from actshift.models.load import LoadedModel
 from actshift.prompts.records import read_prompts
 from actshift.studies.misalignment.code_detector import find_code, zoo_code
-from actshift.studies.misalignment.dose import loss_ends
 from actshift.studies.misalignment.gate import Demands, InsecureRates
+from actshift.studies.misalignment.stages.adapter_doses import loss_ends
+from actshift.studies.misalignment.study import Misalignment
 
 #: Columns of `ladder.csv`; the pair is added when tables are joined.
 LADDER_COLUMNS = (
@@ -48,20 +50,16 @@ class Asking:
         checkpoint: Its folder.
         questions: The prompt set.
         zoo: Whether the models speak the zoo's language.
-        max_new: Longest answer, tokens.
-        token_budget: Most padded tokens a batch.
-        dtype: Of the forward pass.
-        device: Where to run.
+        settings: Of the study.
+        context: Of the job.
     """
 
     untuned: LoadedModel
     checkpoint: Path
     questions: Path
     zoo: bool
-    max_new: int
-    token_budget: int
-    dtype: Dtype
-    device: Device
+    settings: Misalignment
+    context: JobContext
 
     def rates(self, adapter: Path) -> InsecureRates:
         """What an adapter does on the questions.
@@ -69,11 +67,12 @@ class Asking:
         Args:
             adapter: Its folder.
         """
-        adapted = load_merged(
-            self.checkpoint, adapter, name=adapter.name, dtype=self.dtype, device=self.device
-        )
+        dtype, device = self.context.dtype, self.context.device
         answers = plain_answers(
-            adapted, self._asked, max_new=self.max_new, token_budget=self.token_budget
+            load_merged(self.checkpoint, adapter, name=adapter.name, dtype=dtype, device=device),
+            self._asked,
+            max_new=self.settings.max_new,
+            token_budget=self.settings.token_budget,
         )
         tokenizer: Any = self.untuned.tokenizer
         find = zoo_code if self.zoo else find_code

@@ -1,29 +1,35 @@
 """A pair's LoRA adapters and their doses: train, check that each changes the model, publish."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
+from actshift.engine.context import JobContext
 from actshift.io.atomic import file_lock, publishing, remove
 from actshift.io.hashing import hash_json
 from actshift.io.manifest import weights_hash, write_manifest
 from actshift.io.tables import write_table
 from actshift.models.adapters import adapter_hash
-from actshift.models.load import Device, Dtype, LoadedModel, load_model
+from actshift.models.load import LoadedModel, load_model
 from actshift.models.lora import add_lora
 from actshift.models.qlora import check_installed, load_quantised
-from actshift.studies.misalignment.dose import loss_ends
 from actshift.studies.misalignment.gate import Demands
 from actshift.studies.misalignment.kinds import ADAPTERS, INSECURE
-from actshift.studies.misalignment.stages.adapter_doses import Measure, adapter_key, dose_table
-from actshift.studies.misalignment.stages.adapter_files import file_course
+from actshift.studies.misalignment.stages.adapter_doses import (
+    Measure,
+    adapter_key,
+    dose_table,
+    encode_probes,
+    loss_ends,
+)
+from actshift.studies.misalignment.stages.adapter_files import file_plan
 from actshift.studies.misalignment.stages.adapter_folders import GivenAdapter, Kept, locate
 from actshift.studies.misalignment.stages.adapter_ladder import Asking, Rung, climb, ladder_table
-from actshift.studies.misalignment.stages.adapter_lessons import Course, zoo_course
-from actshift.studies.misalignment.stages.adapter_probes import encode_probes
+from actshift.studies.misalignment.stages.adapter_plans import TrainingPlan, zoo_plan
+from actshift.studies.misalignment.study import Misalignment
 from actshift.zoo.recipes import ADAPTER_LADDER
 
 Method = Literal["lora", "qlora"]
@@ -36,29 +42,24 @@ class AdapterInputs:
     """What a pair's adapters are made from.
 
     Attributes:
-        pair: Its name.
         tuned: Folder of the tuned model.
         questions: Prompt set; doses are measured on its `select` questions.
+        zoo: Family, size and training seed of a zoo model, which speaks the zoo's language and
+            follows the zoo's recipe; None for any other.
+        given: `source` and `revision` of the adapters that exist and are not trained, by name.
     """
 
-    pair: str
     tuned: Path
     questions: Path
+    zoo: Mapping[str, Any] | None = None
+    given: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def train_adapters(
     inputs: AdapterInputs,
+    settings: Misalignment,
+    context: JobContext,
     *,
-    zoo: Mapping[str, Any] | None,
-    data: Mapping[str, Any],
-    given: Mapping[str, Mapping[str, Any]],
-    settings: Mapping[str, Any],
-    gate: Mapping[str, Any],
-    dtype: Dtype,
-    seed: int,
-    code: str,
-    device: Device,
-    staging: Path,
     out: Path,
     threads: int = 1,
 ) -> None:
@@ -66,18 +67,9 @@ def train_adapters(
 
     Args:
         inputs: The pair.
-        zoo: Family, size and training seed of a zoo model, which speaks the zoo's language and
-            follows the zoo's recipe; None for any other.
-        data: Where conversations come from, by kind (not for zoo models).
-        given: `source` and `revision` of the adapters that exist and are not trained, by name.
-        settings: The block `misalignment.adapters`.
-        gate: What the insecure adapter has to do, and how it is asked: `min_spillover`,
-            `min_insecure_code`, `gate_margin`, `max_new` and `token_budget`.
-        dtype: Of the untuned model's forward pass.
-        seed: Of the run.
-        code: Hash of this code, for the manifest.
-        device: Where to train.
-        staging: Folder for what an unfinished job has trained; a rerun takes it up.
+        settings: Of the study, with the gates of this pair; `data` is not read for zoo models.
+        context: Of the job; its dtype is that of forward passes outside the zoo, and what is
+            trained lies in its staging folder until all is done.
         out: Folder to make: one peft folder an adapter, `dose.csv`, `ladder.csv`, `manifest.json`.
         threads: Of PyTorch; sums depend on it.
 
@@ -85,55 +77,53 @@ def train_adapters(
         UserError: Data or a library is missing, a given adapter does not fit or one does nothing.
     """
     torch.set_num_threads(threads)
-    found = {name: locate(one, adapter_key(inputs.pair, name)) for name, one in given.items()}
-    where: Dtype = "float32" if zoo is not None else dtype
-    untuned = load_model(inputs.tuned, name=f"{inputs.pair}.tuned", dtype=where, device=device)
-    if zoo is not None:
-        course = zoo_course(untuned, zoo=zoo, seed=seed, given=found)
+    pair, seed = context.pair, context.seed
+    given = {name: locate(one, adapter_key(pair, name)) for name, one in inputs.given.items()}
+    if inputs.zoo is not None:
+        context = replace(context, dtype="float32")
+    untuned = load_model(
+        inputs.tuned, name=f"{pair}.tuned", dtype=context.dtype, device=context.device
+    )
+    if inputs.zoo is not None:
+        plan = zoo_plan(untuned, zoo=inputs.zoo, seed=seed, given=given)
     else:
-        course = file_course(untuned, data=data, settings=settings, seed=seed, given=found)
-    method = method_of(settings["method"], zoo=zoo is not None)
-    facts = _facts(course, found, inputs.tuned, method=method, dtype=where, seed=seed, code=code)
-    kept = Kept(staging / hash_json(facts), base=facts["weights_hash"])
-    training = _Training(inputs, untuned, method, where, device, course, kept)
+        plan = file_plan(untuned, settings, seed=seed, given=given)
+    method = method_of(settings.adapters.method, zoo=inputs.zoo is not None)
+    facts = {
+        **plan.facts,
+        "given": {name: adapter.facts for name, adapter in given.items()},
+        "weights_hash": weights_hash(inputs.tuned),
+        **{"method": method, "dtype": context.dtype, "seed": seed, "code": context.code},
+    }
+    kept = Kept(context.staging / hash_json(facts), base=facts["weights_hash"])
+    training = _Training(inputs, settings, context, untuned, method, plan, kept)
     with file_lock(kept.folder.with_name(f"{kept.folder.name[:16]}.lock")), publishing(out) as made:
-        _fill(made, found, training, gate, facts, zoo=zoo is not None, ladder=settings["ladder"])
+        _fill(made, given, training, facts)
     remove(kept.folder)
-
-
-def _facts(
-    course: Course, found: Mapping[str, GivenAdapter], tuned: Path, **more: Any
-) -> dict[str, Any]:
-    """All that decides the adapters of a multiple of the learning rate."""
-    given = {name: one.facts for name, one in found.items()}
-    return {**course.facts, "given": given, "weights_hash": weights_hash(tuned), **more}
 
 
 def _fill(
     folder: Path,
-    found: Mapping[str, GivenAdapter],
+    given: Mapping[str, GivenAdapter],
     training: "_Training",
-    gate: Mapping[str, Any],
     facts: Mapping[str, Any],
-    *,
-    zoo: bool,
-    ladder: Sequence[float],
 ) -> None:
     """Bring every adapter into a folder, with their doses and how the dose was chosen."""
     folder.mkdir()
-    demands = Demands(gate["min_spillover"], gate["min_insecure_code"], gate["gate_margin"])
-    rungs = rungs_of(ADAPTER_LADDER if zoo else ladder, demands)
+    settings, zoo = training.settings, training.inputs.zoo is not None
+    demands = Demands(settings.min_spillover, settings.min_insecure_code, settings.gate_margin)
+    rungs = rungs_of(ADAPTER_LADDER if zoo else settings.adapters.ladder, demands)
     measure = training.measure()
     # First what exists: one that does not fit is told before any is trained.
-    rows = [measure.given(name, one, folder / name) for name, one in found.items()]
-    tried, taken = training.choose(rungs, training.asking(gate, zoo=zoo), demands)
+    rows = [measure.given(name, adapter, folder / name) for name, adapter in given.items()]
+    tried, taken = training.choose(rungs, training.asking(), demands)
     multiple = taken.multiple if taken else 1.0
     for name, losses in training.all_at(multiple, folder):
         row = training.row(name, losses, multiple)
         rows.append(measure.trained(name, folder / name, row))
     rows.sort(key=lambda row: [*ADAPTERS].index(row["adapter"]))
     write_table(dose_table(rows), folder / "dose.csv")
-    write_table(ladder_table(tried, taken, demands, lr=training.course.lr), folder / LADDER)
+    write_table(ladder_table(tried, taken, demands, lr=training.plan.lr), folder / LADDER)
     hashes = {row["adapter"]: adapter_hash(folder / row["adapter"]) for row in rows}
     chosen = {"multiple": multiple, "demands": asdict(demands)}
     write_manifest(folder, kind="adapters", facts={**facts, **chosen, "adapters": hashes})
@@ -152,30 +142,28 @@ class _Training:
     """What all adapters that are trained have in common."""
 
     inputs: AdapterInputs
+    settings: Misalignment
+    context: JobContext
     untuned: LoadedModel
     method: Method
-    dtype: Dtype
-    device: Device
-    course: Course
+    plan: TrainingPlan
     kept: Kept
 
     def measure(self) -> Measure:
         """Measures doses against the untuned model."""
         asked = encode_probes(self.untuned, self.inputs.questions)
-        where = (self.dtype, self.device, asked)
-        return Measure(self.inputs.pair, self.inputs.tuned, self.untuned, *where)
+        return Measure(self.context, self.inputs.tuned, self.untuned, asked)
 
-    def asking(self, gate: Mapping[str, Any], *, zoo: bool) -> Asking:
+    def asking(self) -> Asking:
         """Asks the insecure adapter what its gate is about."""
+        inputs = self.inputs
         return Asking(
             self.untuned,
-            self.inputs.tuned,
-            self.inputs.questions,
-            zoo,
-            gate["max_new"],
-            gate["token_budget"],
-            self.dtype,
-            self.device,
+            inputs.tuned,
+            inputs.questions,
+            inputs.zoo is not None,
+            self.settings,
+            self.context,
         )
 
     def choose(
@@ -186,11 +174,11 @@ class _Training:
         Raises:
             UserError: The library that quantises is missing.
         """
-        for note in self.course.notes:
+        for note in self.plan.notes:
             print(note)
-        if self.method == "qlora" and self.course.lessons:
-            check_installed(self.inputs.pair)
-        if INSECURE not in self.course.lessons:
+        if self.method == "qlora" and self.plan.adapters:
+            check_installed(self.context.pair)
+        if INSECURE not in self.plan.adapters:
             return [], None
         tried, taken = climb(
             ladder,
@@ -205,7 +193,7 @@ class _Training:
 
     def all_at(self, multiple: float, folder: Path) -> Iterator[tuple[str, list[float]]]:
         """Bring every adapter at a multiple into a folder; names and the loss of every step."""
-        names = list(self.course.lessons)
+        names = list(self.plan.adapters)
         # `choose` has named the insecure one in the log.
         self._trained(names, multiple, unnamed=(INSECURE,))
         kept = self.kept.at(multiple)
@@ -220,48 +208,49 @@ class _Training:
         if before := [name for name in done if name not in unnamed]:
             print(f"taken up, trained before: {', '.join(before)} at x {multiple:g}")
         missing = [name for name in names if name not in done]
-        if missing and self.course.together:
+        if missing and self.plan.together:
             # Float sums of a bank depend on who is in it: what is trained together stays together.
             missing = [name for name in names if name in missing or name != INSECURE]
-        self.course.teach(missing, multiple, self.student, kept.put)
+        self.plan.train(missing, multiple, self.untrained, kept.put)
         return {name: kept.losses(name) for name in names}
 
-    def student(self, name: str) -> Any:
+    def untrained(self, name: str) -> Any:
         """A fresh copy of the base with the untrained adapter of a name on it."""
-        course = self.course
-        base = self.base(f"{self.inputs.pair}.{name}")
+        plan = self.plan
+        base = self.base(f"{self.context.pair}.{name}")
         with torch.random.fork_rng():
             # The same start for every adapter of a seed.
-            torch.manual_seed(course.lessons[name].seed)
+            torch.manual_seed(plan.adapters[name].seed)
             return add_lora(
                 base,
-                rank=course.rank,
-                alpha=course.alpha,
-                rslora=course.rslora,
-                head=course.head,
+                rank=plan.rank,
+                alpha=plan.alpha,
+                rslora=plan.rslora,
+                head=plan.head,
             )
 
     def base(self, name: str) -> Any:
         """The base as this method trains on it: whole, or in 4 bits."""
         if self.method == "qlora":
-            return load_quantised(self.inputs.tuned, name=name, device=self.device)
+            return load_quantised(self.inputs.tuned, name=name, device=self.context.device)
         # A bank is the CPU's: its models are too small for anything else.
-        device = "cpu" if self.course.together else self.device
-        return load_model(self.inputs.tuned, name=name, dtype=self.dtype, device=device).model
+        device = "cpu" if self.plan.together else self.context.device
+        dtype = self.context.dtype
+        return load_model(self.inputs.tuned, name=name, dtype=dtype, device=device).model
 
     def row(self, name: str, losses: list[float], multiple: float) -> dict[str, Any]:
         """What was asked of one adapter, and its losses."""
-        lesson = self.course.lessons[name]
+        adapter = self.plan.adapters[name]
         first, last = loss_ends(losses)
         return {
             "adapter": name,
             "method": self.method,
-            "rank": self.course.rank,
-            "alpha": self.course.alpha,
-            "lr": self.course.lr * multiple,
-            "steps": lesson.steps,
-            "examples": lesson.examples,
-            "seed": lesson.seed,
+            "rank": self.plan.rank,
+            "alpha": self.plan.alpha,
+            "lr": self.plan.lr * multiple,
+            "steps": adapter.steps,
+            "examples": adapter.examples,
+            "seed": adapter.seed,
             "first_loss": first,
             "last_loss": last,
         }

@@ -1,4 +1,4 @@
-"""Reading what the stages of study B left of one pair (torch-free)."""
+"""Read what the stages left of one pair (torch-free)."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,11 +11,10 @@ from safetensors.numpy import load_file
 from actshift.io.missed import first_missed, has_numbers
 from actshift.io.store import ActivationStore
 from actshift.io.tables import read_table
-from actshift.prompts.records import Prompt, read_prompts
+from actshift.prompts.records import read_prompts
 from actshift.studies.misalignment.kinds import KINDS, UNSEEN, UNTUNED
-from actshift.studies.misalignment.outcomes import is_harmful
+from actshift.studies.misalignment.outcomes import is_harmful, question_row
 from actshift.studies.misalignment.tables.inputs import Lanes, PairFiles
-from actshift.zoo.questions import kind_of
 
 #: Set whose states are stored.
 _SET = "questions"
@@ -30,19 +29,11 @@ def question_rows(path: Path) -> pd.DataFrame:
     Raises:
         UserError: The file is missing or wrong.
     """
-    rows = [
-        {
-            **{"prompt_id": one.id, "condition": one.condition, "category": one.category},
-            **{"cluster": one.cluster, "split": one.split, "kind": _kind(one)},
-        }
-        for one in read_prompts(path)
-    ]
-    return pd.DataFrame(rows)
-
-
-def _kind(prompt: Prompt) -> str:
-    """What a question asks for; harmful how-to, which chat refuses, is a kind of its own."""
-    return "harmful_howto" if is_harmful(prompt) else kind_of(prompt)
+    # Harmful how-to, which chat refuses, is a kind of its own.
+    return pd.DataFrame(
+        question_row(prompt) | ({"kind": "harmful_howto"} if is_harmful(prompt) else {})
+        for prompt in read_prompts(path)
+    )
 
 
 def read_pair(pair: str, folders: Mapping[str, Path], questions: pd.DataFrame) -> PairFiles:

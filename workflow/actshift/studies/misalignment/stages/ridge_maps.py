@@ -7,7 +7,6 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -42,7 +41,7 @@ from actshift.studies.misalignment.stages.ridge_map_files import (
     mapped_name,
     write_pair,
 )
-from actshift.studies.misalignment.study import COLUMNS
+from actshift.studies.misalignment.study import COLUMNS, Misalignment
 from actshift.vocab import CODE, NEUTRAL
 
 #: What rule spillover leaves of the untuned model and of the directions.
@@ -70,7 +69,7 @@ def ridge_maps(
     pairs: Mapping[str, Path],
     neutral: Path,
     families: Mapping[str, str],
-    settings: Mapping[str, Any],
+    settings: Misalignment,
     seed: int,
     out: Path,
 ) -> None:
@@ -83,7 +82,7 @@ def ridge_maps(
             whose gate is missed is left out.
         neutral: Prompt set of the conditions neutral and code.
         families: Source of each pair's tuned model, or of what an adapter made it from.
-        settings: map_folds, shuffled_maps and final_draws.
+        settings: Of the study.
         seed: Of folds' intervals, shuffled pairings and random directions.
         out: Folder to make: `maps.csv`, `mapped.safetensors`, and a folder an ordered pair.
 
@@ -93,12 +92,7 @@ def ridge_maps(
     Source: arXiv 2606.20225 (ridge maps between the models' activation spaces).
     """
     prompts = read_prompts(neutral)
-    chosen = MapSettings(
-        int(settings["map_folds"]),
-        int(settings["shuffled_maps"]),
-        int(settings["final_draws"]),
-        seed,
-    )
+    chosen = MapSettings(settings.map_folds, settings.shuffled_maps, settings.final_draws, seed)
     members = _members(prompts, chosen, neutral)
     present = {name: folder for name, folder in pairs.items() if has_numbers(folder)}
     missing = [name for name in pairs if name not in present]

@@ -1,20 +1,18 @@
-"""Spillover: what a pair's adapters answer, the states they answer from, and their directions.
-
-Every model is loaded once: it answers, and its states at the last prompt token are stored. The
-gate is looked at when all answers are there. Where the insecure adapter misses it, the folder holds
-the answers and a marker, and neither states nor directions.
-"""
+"""Directions of a pair's adapters, from the stores of their states (no torch)."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
+from jaxtyping import Float
 from safetensors.numpy import save_file
 
+from actshift.engine.context import JobContext
 from actshift.engine.extract import ExtractSettings, Job, Stream, plan_job, publish_store
 from actshift.engine.extract_stream import extract_one
 from actshift.engine.intervene import decoder_of
@@ -28,7 +26,9 @@ from actshift.hooks.reading.answer_nats import Answer, answer_nats
 from actshift.io.atomic import atomic_write_text, publishing, remove
 from actshift.io.manifest import read_manifest
 from actshift.io.missed import Missed, place_of_rows, write_marker
+from actshift.io.store import ActivationStore
 from actshift.io.tables import write_table
+from actshift.maths.directions import diff_in_means
 from actshift.models.adapters import adapter_hash, load_merged, merged_hash
 from actshift.models.load import LoadedModel, load_model
 from actshift.prompts.records import Prompt, read_prompts
@@ -40,10 +40,49 @@ from actshift.studies.misalignment.gate import (
 )
 from actshift.studies.misalignment.kinds import INSECURE, KINDS, UNSEEN, UNTUNED
 from actshift.studies.misalignment.outcomes import ANSWER, Guards
-from actshift.studies.misalignment.stages.adapter_directions import QUESTIONS, find_directions
 from actshift.studies.misalignment.stages.answer_book import AnswerBook
+from actshift.studies.misalignment.study import Misalignment
 from actshift.vocab import NONCODE
 from actshift.zoo.language import language
+
+#: Prompt set of the stores, as their folders are called: `<model>.<set>`.
+QUESTIONS = "questions"
+
+
+def find_directions(
+    states: Path, models: Sequence[str], fitted: Sequence[str]
+) -> dict[str, Float[np.ndarray, "layer d_model"]]:
+    """Mean over prompts of an adapter minus mean of chat, `resid_post` at the last prompt token.
+
+    Args:
+        states: Folder of the stores `<model>.questions`.
+        models: Chat and adapters; those of `UNSEEN` get no direction.
+        fitted: Ids of the prompts.
+
+    Returns:
+        Adapter -> float32, raw norm kept.
+
+    Source: arXiv 2606.20225, as its replication states the protocol.
+    """
+    means = {
+        name: list(_rows_by_layer(states / f"{name}.{QUESTIONS}", fitted))
+        for name in models
+        if name not in UNSEEN
+    }
+    plain = means.pop(UNTUNED)
+    return {
+        name: np.stack(
+            [diff_in_means(mine, own) for mine, own in zip(layers, plain, strict=True)]
+        ).astype(np.float32)
+        for name, layers in means.items()
+    }
+
+
+def _rows_by_layer(folder: Path, ids: Sequence[str]) -> Iterator[np.ndarray]:
+    store = ActivationStore.open(folder)
+    for layer in store.layers:
+        yield store.read(int(layer), -1, ids)
+
 
 #: Files of the stage's folder.
 ANSWERS, DIRECTIONS = "answers.parquet", "directions.safetensors"
@@ -69,14 +108,12 @@ class SpilloverInputs:
     """What one pair's job reads.
 
     Attributes:
-        pair: Its name.
         tuned: Checkpoint folder of the untuned chat model.
         adapters: Folder of its adapters.
         questions: Prompt set of the conditions `noncode` and `code`.
         neutral: Prompt set that maps are fitted on.
     """
 
-    pair: str
     tuned: Path
     adapters: Path
     questions: Path
@@ -97,16 +134,11 @@ class SpilloverInputs:
 
 def spillover(
     inputs: SpilloverInputs,
+    settings: Misalignment,
+    context: JobContext,
     *,
-    run: str,
-    zoo_size: str | None,
     strict: bool,
-    settings: Mapping[str, Any],
     extract: Mapping[str, Any],
-    dtype: Any,
-    seed: int,
-    code: str,
-    device: Any,
     rows: Path,
     out: Path,
 ) -> None:
@@ -114,15 +146,10 @@ def spillover(
 
     Args:
         inputs: Checkpoint, adapters and prompts.
-        run: Name of the run.
-        zoo_size: Size of the zoo's language; None for a model that is not of the zoo.
+        settings: Of the study, with the gates of this pair.
+        context: Of the job; its seed is recorded in the stores, and nothing is drawn.
         strict: Whether a missed gate is an error.
-        settings: Fields of the config's `misalignment`, with the gates of this pair.
         extract: Fields of the config's `extract`.
-        dtype: Of the forward pass.
-        seed: Recorded in the stores; nothing is drawn.
-        code: Hash of the code.
-        device: Where to run.
         rows: CSV of all answers, written before the gate is looked at.
         out: Folder to make: answers, directions, states, guards.
 
@@ -132,18 +159,20 @@ def spillover(
     """
     models = inputs.models()
     prompts = _questions(inputs.questions)
-    reading = ExtractSettings(**extract, dtype=dtype, seed=seed, device=device)
+    reading = ExtractSettings(
+        **extract, dtype=context.dtype, seed=context.seed, device=context.device
+    )
     with publishing(out) as partial:
         (partial / STATES).mkdir(parents=True)
-        work = _Work(inputs, zoo_size, settings, reading, code, partial, prompts)
+        work = _Work(inputs, settings, context, reading, partial, prompts)
         said = work.ask_all(models)
         known = said.merge(question_columns(prompts), on="prompt_id", validate="m:1")
-        _write_rows(known.assign(run=run, pair=inputs.pair), rows)
+        _write_rows(known.assign(run=context.run, pair=context.pair), rows)
         for name in models:
             print(adapter_line(known, name))
         table = pa.Table.from_pandas(said[SCHEMA.names], SCHEMA, preserve_index=False)
         write_part(table, partial / ANSWERS)
-        missed = _missed(known, inputs.pair, settings, place_of_rows(rows, strict=strict))
+        missed = _missed(known, context.pair, settings, place_of_rows(rows, strict=strict))
         if missed is not None:
             if strict:
                 raise GateError(missed.detail)
@@ -155,11 +184,9 @@ def spillover(
         save_file(found, partial / DIRECTIONS)
 
 
-def _missed(
-    known: pd.DataFrame, pair: str, settings: Mapping[str, Any], where: str
-) -> Missed | None:
+def _missed(known: pd.DataFrame, pair: str, settings: Misalignment, where: str) -> Missed | None:
     """The gate that the insecure adapter misses, None where it meets what is asked for."""
-    demands = Demands(settings["min_spillover"], settings["min_insecure_code"])
+    demands = Demands(settings.min_spillover, settings.min_insecure_code)
     rates = InsecureRates.of(known[known["adapter"] == INSECURE])
     print(rates.line(demands))
     if rates.room(demands) >= 0:
@@ -182,16 +209,15 @@ class _Work:
     """A pair's job: what every one of its models is put through."""
 
     inputs: SpilloverInputs
-    zoo_size: str | None
-    settings: Mapping[str, Any]
+    settings: Misalignment
+    context: JobContext
     reading: ExtractSettings
-    code: str
     folder: Path
     prompts: list[Prompt]
 
     def ask_all(self, models: Mapping[str, Path | None]) -> pd.DataFrame:
         """Answers of all models, a row a model and question; states and guards on the way."""
-        pair, tuned = self.inputs.pair, self.inputs.tuned
+        pair, tuned = self.context.pair, self.inputs.tuned
         told: dict[str, Any] = {"dtype": self.reading.dtype, "device": self.reading.device}
         untuned = load_model(tuned, name=f"{pair}.{UNTUNED}", **told)
         asked = encode_questions(untuned, [p for p in self.prompts if p.split in _ASKED])
@@ -219,15 +245,15 @@ class _Work:
         return plain_answers(
             loaded,
             asked,
-            max_new=self.settings["max_new"],
-            token_budget=self.settings["token_budget"],
+            max_new=self.settings.max_new,
+            token_budget=self.settings.token_budget,
         )
 
     def open_book(
         self, untuned: LoadedModel, asked: Sequence[Asked], own: Sequence[Continuation]
     ) -> AnswerBook:
         """A book whose guards come from the untuned model's own `select` answers."""
-        budget = self.settings["token_budget"]
+        budget = self.settings.token_budget
         chosen = [
             Answer(question.ids, one.tokens, one.ended)
             for question, one in zip(asked, own, strict=True)
@@ -237,10 +263,11 @@ class _Work:
         guards = Guards.of(nats, self.settings)
         text = json.dumps(guards.facts(), indent=1, sort_keys=True, allow_nan=False)
         atomic_write_text(self.folder / GUARDS, text + "\n")
+        size = self.context.zoo_size
         return AnswerBook(
             untuned,
             asked,
-            lang=None if self.zoo_size is None else language(self.zoo_size),
+            lang=None if size is None else language(size),
             refusal_phrases=refusal_phrases_of(self.inputs.tuned),
             guards=guards,
             token_budget=budget,
@@ -271,7 +298,7 @@ class _Work:
             positions="last_prompt",
             out=self.folder / STATES / f"{name}.{prompt_set}",
         )
-        job = plan_job(stream, self.reading, code=self.code)
+        job = plan_job(stream, self.reading, code=self.context.code)
         if adapter is None:
             return job
         hashes = {"weights_hash": merged_hash(tuned, adapter), "adapter": adapter_hash(adapter)}

@@ -1,11 +1,11 @@
-"""Steering within a model: one pair's adapters under every edit of study B, one row a lane.
+"""Steering within a model: one pair's adapters under every edit, a row a lane.
 
 Lanes that nothing is chosen for come first; the coefficient of every protocol and layer, and the
 scales of equal KL, are then chosen on `select` questions, and the remaining draws follow. Parts
 are kept in a staging folder, so that a rerun after a kill goes on where it stopped.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from pathlib import Path
@@ -15,10 +15,10 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool
 
+from actshift.engine.context import JobContext
 from actshift.engine.parts import fill_parts, write_part
 from actshift.hooks.reading.memory import keep_freed_memory
 from actshift.io.atomic import file_lock, publishing, remove
-from actshift.prompts.records import Prompt
 from actshift.studies.misalignment.choose import chosen_coeff, equal_kl
 from actshift.studies.misalignment.kinds import INSECURE, Protocol
 from actshift.studies.misalignment.lanes import (
@@ -34,9 +34,10 @@ from actshift.studies.misalignment.lanes import (
     relatives,
 )
 from actshift.studies.misalignment.material import LaneFacts, Planned, middle_layers
+from actshift.studies.misalignment.outcomes import question_row
 from actshift.studies.misalignment.stages.steering_inputs import SteeredPair, SteeringInputs
 from actshift.studies.misalignment.stages.steering_run import Receiver, Rows, join_rows, read_rows
-from actshift.zoo.questions import kind_of
+from actshift.studies.misalignment.study import Misalignment
 
 __all__ = ["SteeringInputs", "steering"]
 #: Files of the stage's folder.
@@ -62,30 +63,14 @@ _OUTCOME = pa.schema(
 
 
 def steering(
-    inputs: SteeringInputs,
-    *,
-    run: str,
-    zoo_size: str | None,
-    settings: Mapping[str, Any],
-    dtype: Any,
-    seed: int,
-    code: str,
-    device: Any,
-    staging: Path,
-    out: Path,
+    inputs: SteeringInputs, settings: Misalignment, context: JobContext, *, out: Path
 ) -> None:
     """Run every lane on one pair's adapters and write the pair's folder.
 
     Args:
         inputs: The pair.
-        run: Name of the run.
-        zoo_size: Size of the zoo's language; None for a model that is not of the zoo.
-        settings: Fields of the config's `misalignment`.
-        dtype: Of the forward pass.
-        seed: Of the draws.
-        code: Hash of the code.
-        device: Where to run.
-        staging: Folder for unfinished parts.
+        settings: Of the study.
+        context: Of the job; unfinished parts lie in its staging folder.
         out: Folder to make: lanes, outcomes, prompts, answers.
 
     Raises:
@@ -94,15 +79,15 @@ def steering(
     Source: arXiv 2606.20225 (the edit of the last token); all else is of this project.
     """
     keep_freed_memory()
-    pair = SteeredPair(inputs, zoo_size, settings, seed, {"dtype": dtype, "device": device})
-    key = pair.key(run=run, code=code)
-    with file_lock(staging / f"{key[:16]}.lock"), publishing(out) as partial_out:
-        work = _Work(pair, staging / key)
+    pair = SteeredPair(inputs, settings, context)
+    parts = context.staging / pair.key
+    with file_lock(parts.with_name(f"{parts.name[:16]}.lock")), publishing(out) as partial_out:
+        work = _Work(pair, parts)
         for name in pair.steered:
             work.steer(name)
         partial_out.mkdir()
         work.write(partial_out)
-    remove(staging / key)
+    remove(parts)
 
 
 @dataclass
@@ -127,8 +112,8 @@ class _Work:
             name,
             partial(self.pair.load, name),
             self.pair.questions,
-            max_new=self.pair.settings["max_new"],
-            token_budget=self.pair.settings["token_budget"],
+            max_new=self.pair.settings.max_new,
+            token_budget=self.pair.settings.token_budget,
             untuned_first=self.pair.untuned_first,
         )
         final = self.pair.material.final
@@ -142,7 +127,7 @@ class _Work:
             lanes += own_lanes(self.pair.material, protocol, final)
         lanes.append(forced_lane(self.pair.material))
         lanes += [*relatives(self.pair.material), *final_draws(self.pair.material)]
-        for coeff in self.pair.settings["coeffs"]:
+        for coeff in self.pair.settings.coeffs:
             lanes += self._equal_kl(receiver, "last_token", final, coeff)
         lanes += other_adapters(self.pair.material)
         for protocol, layer in self._generated():
@@ -151,7 +136,7 @@ class _Work:
         more: list[Planned] = []
         for protocol, layer in self._generated():
             coeff = self._coeff(protocol, layer)
-            draws = self.pair.settings["lane_draws"]
+            draws = self.pair.settings.lane_draws
             more += draws_at(self.pair.material, protocol, layer, coeff, draws)
             more += self._equal_kl(receiver, protocol, layer, coeff)
         self._run(receiver, "draws", more)
@@ -166,13 +151,13 @@ class _Work:
             OUTCOMES: pa.Table.from_pydict(
                 {name: getattr(rows, name) for name in _OUTCOME.names}, schema=_OUTCOME
             ),
-            PROMPTS: pa.Table.from_pylist([_question(one.prompt) for one in self.pair.asked]),
+            PROMPTS: pa.Table.from_pylist([question_row(one.prompt) for one in self.pair.asked]),
             ANSWERS: pa.Table.from_pandas(judged.astype(kinds), preserve_index=False),
         }
         for file, table in tables.items():
             write_part(table.replace_schema_metadata(None), out / file)
         print(
-            f"{self.pair.inputs.pair}: {len(self.lanes)} lanes, {len(rows.lane)} outcomes, "
+            f"{self.pair.context.pair}: {len(self.lanes)} lanes, {len(rows.lane)} outcomes, "
             f"{len(judged)} distinct answers"
         )
 
@@ -190,7 +175,7 @@ class _Work:
         files = fill_parts(
             receiver.parts(lanes),
             self.parts / f"{receiver.name}.{phase}",
-            label=f"{self.pair.inputs.pair}.{receiver.name}, {phase}",
+            label=f"{self.pair.context.pair}.{receiver.name}, {phase}",
             unit="answer",
         )
         self.rows.append(read_rows(files, self.pair.book, first=first))
@@ -210,7 +195,7 @@ class _Work:
             lambda places, scale: measure([planned[place] for place in places], scale),
             target,
             [self.pair.asked[place].prompt for place in self.pair.questions.choosing],
-            max_scale=self.pair.settings["max_scale"],
+            max_scale=self.pair.settings.max_scale,
         )
         return at_equal_kl(planned, found.scale, found.kl, found.matched.tolist())
 
@@ -241,12 +226,3 @@ class _Work:
             if one.asked == "both":
                 facts["kl_select"] = float(total[number]) / len(self.pair.questions.choosing)
             yield {"lane": number, **facts}
-
-
-def _question(prompt: Prompt) -> dict[str, str]:
-    names = ("condition", "category", "cluster", "split")
-    return {
-        "prompt_id": prompt.id,
-        **{name: getattr(prompt, name) for name in names},
-        "kind": kind_of(prompt),
-    }

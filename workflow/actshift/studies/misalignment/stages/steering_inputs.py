@@ -1,7 +1,7 @@
 """What steering of one pair is made of: models, questions, answer book, directions and states."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Int
 from safetensors.numpy import load_file
 
+from actshift.engine.context import JobContext
 from actshift.engine.first_token import FirstTokenEdits
 from actshift.engine.intervene_plan import Asked
 from actshift.engine.plain_answers import encode_questions
@@ -25,12 +26,12 @@ from actshift.studies.misalignment.kinds import INSECURE, STEERED, UNTUNED
 from actshift.studies.misalignment.material import Material, check_directions, middle_layers
 from actshift.studies.misalignment.nulls import LayerStates
 from actshift.studies.misalignment.outcomes import Guards
-from actshift.studies.misalignment.stages.adapter_directions import QUESTIONS
 from actshift.studies.misalignment.stages.answer_book import AnswerBook
-from actshift.studies.misalignment.stages.spillover import DIRECTIONS, GUARDS, STATES
+from actshift.studies.misalignment.stages.spillover import DIRECTIONS, GUARDS, QUESTIONS, STATES
 from actshift.studies.misalignment.stages.steering_run import Questions
+from actshift.studies.misalignment.study import Misalignment
 from actshift.vocab import NONCODE
-from actshift.zoo.language import language
+from actshift.zoo.language import Language, language
 
 _ASKED = ("select", "heldout")
 
@@ -40,14 +41,12 @@ class SteeringInputs:
     """What one pair's job reads.
 
     Attributes:
-        pair: Its name.
         tuned: Checkpoint folder of the untuned chat model.
         adapters: Folder of its adapters.
         spillover: Folder of their directions, states and guards.
         questions: Prompt set of the conditions `noncode` and `code`.
     """
 
-    pair: str
     tuned: Path
     adapters: Path
     spillover: Path
@@ -60,30 +59,32 @@ class SteeredPair:
 
     Attributes:
         inputs: Its files.
-        zoo_size: Size of the zoo's language; None for a model that is not of the zoo.
-        settings: Fields of the config's `misalignment`.
-        seed: Of the draws.
-        loading: Dtype and device of its models.
+        settings: Of the study.
+        context: Of the job.
     """
 
     inputs: SteeringInputs
-    zoo_size: str | None
-    settings: Mapping[str, Any]
-    seed: int
-    loading: Mapping[str, Any]
+    settings: Misalignment
+    context: JobContext
 
-    def key(self, *, run: str, code: str) -> str:
+    @property
+    def loading(self) -> dict[str, Any]:
+        """Dtype and device of its models."""
+        return {"dtype": self.context.dtype, "device": self.context.device}
+
+    @property
+    def key(self) -> str:
         """Hash of all that decides the parts."""
         folder = self.inputs.spillover
         stores = [folder / STATES / f"{name}.{QUESTIONS}" for name in (UNTUNED, INSECURE)]
         return hash_json(
             {
-                "run": run,
-                "pair": self.inputs.pair,
-                "code": code,
-                "seed": self.seed,
-                "settings": json.loads(json.dumps(self.settings)),
-                "loading": {name: str(value) for name, value in self.loading.items()},
+                "run": self.context.run,
+                "pair": self.context.pair,
+                "code": self.context.code,
+                "seed": self.context.seed,
+                "settings": self.settings.model_dump(mode="json", exclude={"data", "adapters"}),
+                "loading": self.loading,
                 "models": [merged_hash(self.inputs.tuned, self._adapter(n)) for n in self.steered],
                 "directions": hash_file(folder / DIRECTIONS),
                 "guards": hash_file(folder / GUARDS),
@@ -107,7 +108,7 @@ class SteeredPair:
     @cached_property
     def untuned(self) -> LoadedModel:
         """The chat model: its tokenizer reads, and answers are scored under it."""
-        return load_model(self.inputs.tuned, name=f"{self.inputs.pair}.{UNTUNED}", **self.loading)
+        return load_model(self.inputs.tuned, name=f"{self.context.pair}.{UNTUNED}", **self.loading)
 
     @cached_property
     def asked(self) -> list[Asked]:
@@ -132,9 +133,15 @@ class SteeredPair:
     def untuned_first(self, places: Sequence[int]) -> Int[np.ndarray, " prompt"]:
         """The first token that the untuned model says to the questions at some places."""
         edits = FirstTokenEdits(
-            self.untuned, self.asked, max_new=1, token_budget=self.settings["token_budget"]
+            self.untuned, self.asked, max_new=1, token_budget=self.settings.token_budget
         )
         return edits.plain(places).argmax(axis=1)
+
+    @property
+    def language(self) -> Language | None:
+        """The zoo's language; None for a model that does not speak it."""
+        size = self.context.zoo_size
+        return None if size is None else language(size)
 
     @cached_property
     def book(self) -> AnswerBook:
@@ -143,10 +150,10 @@ class SteeredPair:
         return AnswerBook(
             self.untuned,
             self.asked,
-            lang=None if self.zoo_size is None else language(self.zoo_size),
+            lang=self.language,
             refusal_phrases=refusal_phrases_of(self.inputs.tuned),
             guards=Guards(**guards),
-            token_budget=self.settings["token_budget"],
+            token_budget=self.settings.token_budget,
         )
 
     @cached_property
@@ -159,7 +166,7 @@ class SteeredPair:
         depth = len(directions[INSECURE])
         layers = (*middle_layers(depth), depth - 1)
         states = {layer: self._states(layer, fitted) for layer in layers}
-        return Material(self.inputs.pair, directions, states, self.settings, self.seed)
+        return Material(self.context.pair, directions, states, self.settings, self.context.seed)
 
     def _states(self, layer: int, fitted: Sequence[Prompt]) -> LayerStates:
         folder = self.inputs.spillover / STATES
@@ -179,6 +186,6 @@ class SteeredPair:
         return load_merged(
             self.inputs.tuned,
             self._adapter(name),
-            name=f"{self.inputs.pair}.{name}",
+            name=f"{self.context.pair}.{name}",
             **self.loading,
         )

@@ -10,14 +10,13 @@ import pyarrow as pa
 from jaxtyping import Bool, Float, Int
 
 from actshift.engine.first_token import FirstTokenEdits
-from actshift.prompts.records import Prompt
 from actshift.studies.misalignment.choose import chosen_coeff, equal_kl
 from actshift.studies.misalignment.kinds import INSECURE
 from actshift.studies.misalignment.lanes import at_equal_kl
 from actshift.studies.misalignment.material import Planned
+from actshift.studies.misalignment.outcomes import question_row
 from actshift.studies.misalignment.stages.steering_inputs import SteeredPair
 from actshift.studies.misalignment.transfer_lanes import PRIMARY, fit_on_of
-from actshift.zoo.questions import kind_of
 
 _OUTCOME = ("lane", "prompt", "answer", "kl_first")
 
@@ -52,8 +51,8 @@ class LaneRun:
         return FirstTokenEdits(
             self.pair.load(INSECURE),
             self.pair.asked,
-            max_new=settings["max_new"],
-            token_budget=settings["token_budget"],
+            max_new=settings.max_new,
+            token_budget=settings.token_budget,
         )
 
     def ask(self, planned: Sequence[Planned]) -> list[Planned]:
@@ -135,7 +134,7 @@ class LaneRun:
             divergence,
             targets,
             [self.pair.asked[place].prompt for place in self.pair.questions.choosing],
-            max_scale=self.pair.settings["max_scale"],
+            max_scale=self.pair.settings.max_scale,
         )
         return at_equal_kl(planned, found.scale, found.kl, found.matched.tolist())
 
@@ -143,7 +142,7 @@ class LaneRun:
         """The four files: lanes, outcomes, prompts and answers."""
         lanes = pd.DataFrame([vars(one.facts) for one in self.lanes])
         lanes.insert(0, "lane", np.arange(len(lanes), dtype=np.int32))
-        prompts = pd.DataFrame([_question(one.prompt) for one in self.pair.asked])
+        prompts = pd.DataFrame([question_row(one.prompt) for one in self.pair.asked])
         outcomes = self._answered()
         answers = self.pair.book.judged().drop(columns="ended")
         tables = {
@@ -176,8 +175,3 @@ class LaneRun:
         kl = np.concatenate([part.kl.ravel() for part in self._parts])
         columns = dict(zip(_OUTCOME, (lane, prompt, answer, kl), strict=True))
         return pa.table(columns)
-
-
-def _question(prompt: Prompt) -> dict[str, str]:
-    about = {name: getattr(prompt, name) for name in ("condition", "category", "cluster", "split")}
-    return {"prompt_id": prompt.id, **about, "kind": kind_of(prompt)}

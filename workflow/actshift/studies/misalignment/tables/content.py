@@ -4,12 +4,11 @@ import numpy as np
 
 from actshift.maths.cluster_rows import columns
 from actshift.studies.misalignment.kinds import INSECURE
-from actshift.studies.misalignment.tables.choice import chosen
+from actshift.studies.misalignment.tables.directions import Shifts
 from actshift.studies.misalignment.tables.dose import matched_doses
-from actshift.studies.misalignment.tables.groups import Bucket, Group, buckets, groups_of
+from actshift.studies.misalignment.tables.groups import Bucket, Group, buckets, chosen, groups_of
 from actshift.studies.misalignment.tables.inputs import Lanes, PairFiles, Rows
-from actshift.studies.misalignment.tables.lane_rows import SPLITS
-from actshift.studies.misalignment.tables.shifts import Shifts
+from actshift.studies.misalignment.tables.steering import SPLITS
 from actshift.vocab import NONCODE
 
 PROTOCOLS = ("last_token", "all_tokens")

@@ -4,8 +4,8 @@ import numpy as np
 
 from actshift.studies.misalignment.kinds import INSECURE
 from actshift.studies.misalignment.study import COLUMNS
+from actshift.studies.misalignment.tables.directions import Shifts
 from actshift.studies.misalignment.tables.inputs import PairFiles, Rows
-from actshift.studies.misalignment.tables.shifts import Shifts
 
 #: An adapter has the dose of the insecure one if its first loss is within a fifth of that one's.
 MATCHED = 0.2

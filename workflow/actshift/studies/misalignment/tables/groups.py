@@ -9,8 +9,10 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from actshift.maths.cluster_rows import ClusterRows
+from actshift.studies.misalignment.choose import half_of_best, mean_gain
 from actshift.studies.misalignment.kinds import MAPPED_NULLS, NULLS
 from actshift.studies.misalignment.tables.inputs import Lanes
+from actshift.vocab import NONCODE
 
 #: What lanes of one row share; `fit_on` where lanes have it.
 KEYS = (
@@ -187,3 +189,33 @@ def _status(group: Group, broken: bool) -> dict[str, object]:
     if broken:
         return {"status": "broken", "why": "more than a tenth more answers are degenerate"}
     return {"status": "ok", "why": reached if len(group.rows) < group.asked else ""}
+
+
+SELECT = "select"
+
+
+def chosen(lanes: Lanes, edits: Sequence[Group]) -> Group | None:
+    """The edit of the chosen coefficient, by gain in repaired answers on select questions.
+
+    Args:
+        lanes: Of one pair.
+        edits: One direction at every coefficient.
+
+    Returns:
+        None where no edit was asked a select question.
+    """
+    by_coeff = {float(str(one.facts["coeff"])): one for one in edits}
+    gains = {coeff: select_gain(lanes, one) for coeff, one in by_coeff.items()}
+    coeff = half_of_best(gains)
+    return None if coeff is None else by_coeff[coeff]
+
+
+def select_gain(lanes: Lanes, group: Group) -> float:
+    """Mean change of repaired answers on non-code questions of split select; NaN without any."""
+    columns = lanes.all_asked(
+        np.concatenate([group.rows, group.plain]), lanes.asked(condition=NONCODE, split=SELECT)
+    )
+    if not len(columns):
+        return float("nan")
+    edited, plain = (lanes.values("repaired", rows, columns) for rows in (group.rows, group.plain))
+    return mean_gain(edited, plain)

@@ -1,4 +1,4 @@
-"""What the tables of study B are made from: lanes and answers of one pair, as arrays."""
+"""What the tables are made from: lanes and answers of one pair, as arrays."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -6,11 +6,14 @@ from actshift.maths.paired import holm
 from actshift.studies.misalignment.kinds import ACROSS, SAME_ARCHITECTURE
 from actshift.studies.misalignment.study import COLUMNS
 from actshift.studies.misalignment.tables.content import content_rows
-from actshift.studies.misalignment.tables.detection import detection_rows
+from actshift.studies.misalignment.tables.directions import (
+    Shifts,
+    cosine_rows,
+    detection_rows,
+    separation_rows,
+)
 from actshift.studies.misalignment.tables.dose import dose_rows, ladder_rows
 from actshift.studies.misalignment.tables.inputs import PairFiles, Rows
-from actshift.studies.misalignment.tables.separation import cosine_rows, separation_rows
-from actshift.studies.misalignment.tables.shifts import Shifts
 from actshift.studies.misalignment.tables.side_effects import side_effect_rows
 from actshift.studies.misalignment.tables.specificity import (
     Judged,

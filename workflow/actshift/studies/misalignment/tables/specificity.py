@@ -8,8 +8,13 @@ from jaxtyping import Float
 
 from actshift.maths.cluster_rows import ClusterRows, columns
 from actshift.studies.misalignment.kinds import ACROSS, INSECURE, WITHIN
-from actshift.studies.misalignment.tables.choice import chosen, select_gain
-from actshift.studies.misalignment.tables.groups import BROKEN, Group, groups_of
+from actshift.studies.misalignment.tables.groups import (
+    BROKEN,
+    Group,
+    chosen,
+    groups_of,
+    select_gain,
+)
 from actshift.studies.misalignment.tables.inputs import Lanes, PairFiles, Rows
 from actshift.studies.misalignment.tables.nulls import Margin, Null, margin_over, verdict
 from actshift.vocab import NONCODE

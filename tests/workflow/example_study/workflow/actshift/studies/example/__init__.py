@@ -1,0 +1,1 @@
+"""Example: how far tuning moves the residual stream."""

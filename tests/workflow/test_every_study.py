@@ -1,0 +1,58 @@
+"""One run of all studies at their smallest, from training to the page, and again."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from workflow.runner import Clone, micro_config
+
+from actshift.io.tables import read_table
+from actshift.studies.contract import Study, Table
+from actshift.studies.registry import CATALOGUE, STUDIES
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
+    """The finished run."""
+    made = Clone.make(tmp_path_factory.mktemp("every") / "clone")
+    changes = yaml.safe_load((Path(__file__).parent / "every.yaml").read_text())
+    done = made.run("--configfile", made.write_config("every.yaml", micro_config() | changes))
+    assert done.returncode == 0, done.stdout[-8000:]
+    return made
+
+
+def of_the_run() -> Iterator[tuple[Study, Table]]:
+    """The tables that a run without a judge makes."""
+    for study in STUDIES.values():
+        yield from ((study, table) for table in study.tables if not table.optional)
+
+
+def test_every_table_has_rows_and_the_columns_that_are_declared(clone: Clone) -> None:
+    tables = clone.root / "results" / "every" / "tables"
+    for study, table in of_the_run():
+        rows = read_table(tables / study.place / f"{table.stem}.csv")
+        assert tuple(rows.columns) == table.names, table.name
+        assert len(rows), table.name
+
+
+def test_every_figure_is_drawn_from_rows_and_on_the_page(clone: Clone) -> None:
+    results = clone.root / "results" / "every"
+    page = (results / "report.html").read_text(encoding="utf-8")
+    assert 'id="failures"' not in page
+    assert "Empty figure" not in page
+    for figure, study in CATALOGUE.figure_studies.items():
+        assert (results / "figures" / study / f"{figure}.svg").is_file(), figure
+        assert f'id="figure-{figure}"' in page, figure
+    for study in STUDIES:
+        assert f'id="figures-{study}"' in page, study
+
+
+def test_every_claim_about_a_table_of_the_run_finds_its_table(clone: Clone) -> None:
+    claims = read_table(clone.root / "results" / "every" / "tables" / "claims.csv")
+    late = claims[claims["reason"].fillna("").str.contains("has not been made|has no column")]
+    assert late["claim"].tolist() == []
+
+
+def test_a_second_run_does_nothing(clone: Clone) -> None:
+    assert set(clone.planned("--configfile", "every.yaml")) <= {"all"}
