@@ -23,7 +23,7 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 LEVELS: tuple[set[str], ...] = (
     {
         *("vocab", "errors", "validation", "paths", "device", "codehash", "edits", "patching"),
-        "studies/contract",
+        *("packing", "random_streams", "studies/contract"),
     },
     {"maths", "io", "prompts", "models", "hooks"},
     {"zoo"},
