@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Sequence
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -77,9 +78,7 @@ def extract_one(loaded: LoadedModel, job: Job, *, cache: Path, settings: Extract
 
 def _rows(job: Job, table: TokenTable, batches: list[list[np.ndarray]]) -> StoreRows:
     batch, batch_row = np.empty_like(table.n_tokens), np.empty_like(table.n_tokens)
-    for number, members in enumerate(
-        batch_of_window for window in batches for batch_of_window in window
-    ):
+    for number, members in enumerate(chain.from_iterable(batches)):
         batch[members] = number
         batch_row[members] = np.arange(len(members))
     return StoreRows(

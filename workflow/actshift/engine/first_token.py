@@ -97,8 +97,5 @@ class FirstTokenEdits:
         distinct, number = np.unique(rows, axis=1, return_inverse=True)
         pairs = [(int(place), int(first)) for place, first in distinct.T]
         continuations = continue_from(self._decoder, self._ids, pairs, **self._sizes)
-        answers = [
-            (place, continuation)
-            for (place, _), continuation in zip(pairs, continuations, strict=True)
-        ]
+        answers = [(place, answer) for (place, _), answer in zip(pairs, continuations, strict=True)]
         return DistinctAnswers(number.reshape(-1).astype(np.int32), answers)

@@ -108,14 +108,7 @@ def _embeddings_or_head(model: Any, name: str) -> nn.Module | None:
     ends = (model.get_input_embeddings(), model.get_output_embeddings())
     modules = dict(model.named_modules())
     candidates = (modules.get(place) for place in _names_in(_WHOLE.sub("", name)))
-    return next(
-        (
-            module
-            for module in candidates
-            if module is not None and any(module is end for end in ends)
-        ),
-        None,
-    )
+    return next((m for m in candidates if m is not None and any(m is end for end in ends)), None)
 
 
 def _is_copy(value: Tensor, weight: Tensor) -> bool:

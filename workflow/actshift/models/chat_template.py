@@ -47,11 +47,7 @@ def chat_template_of(folder: Path) -> str | None:
         return None
     template = read_json(settings).get("chat_template")
     if isinstance(template, list):
-        named = [
-            entry
-            for entry in template
-            if isinstance(entry, dict) and entry.get("name") == "default"
-        ]
+        named = [row for row in template if isinstance(row, dict) and row.get("name") == "default"]
         template = named[-1].get("template") if named else None
     return template if isinstance(template, str) and template else None
 

@@ -6,17 +6,19 @@ Reading tokenizers takes a moment, so the Snakefile asks once and not again in e
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from actshift.errors import UserError
-from actshift.models.findings import Finding, error, model_findings
+from actshift.models.findings import Finding, error, model_findings, warning
+from actshift.models.hub_cache import cached_snapshot
 from actshift.models.model_files import ModelFiles
 from actshift.models.on_disk import Place, place_of
 from actshift.models.pair_findings import Sides, missing_token, pair_findings
-from actshift.models.sources import LocalSource, LoraSource
+from actshift.models.raw_text import compare_raw
+from actshift.models.sources import HubSource, LocalSource, LoraSource, Source
 from actshift.plan.checks import key_of
 from actshift.plan.misalignment import system_turns
 from actshift.plan.plan import Model, Plan
-from actshift.plan.tokens import raw_findings
 
 #: Studies in which base reads prompts in tuned's chat template.
 _CHAT_IN_BASE = ("rank_audit", "ablation", "spectral_gap", "localization")
@@ -177,3 +179,39 @@ def _safely(check: Callable[[], Iterator[Finding]]) -> list[Finding]:
         return list(check())
     except (UserError, OSError):
         return []
+
+
+def raw_findings(plan: Plan, pair: str) -> list[Finding]:
+    """Compare what base and tuned make of raw text, where a study reads it and the files are there.
+
+    Args:
+        plan: The plan.
+        pair: Name of the pair.
+
+    Returns:
+        An error where raw text ends with different tokens; warnings for what moves no position.
+    """
+    base = _tokenizer_folder(plan.models[f"{pair}.base"].source)
+    tuned = _tokenizer_folder(plan.models[f"{pair}.tuned"].source)
+    if not plan.streams(pair) or base is None or tuned is None:
+        return []
+    try:
+        return [warning(note) for note in compare_raw(base, tuned, where=f"pairs.{pair}")]
+    except UserError as fault:
+        return [error(str(fault))]
+    except OSError:
+        return []  # the checks of the model say which file cannot be read
+
+
+def _tokenizer_folder(source: Source) -> Path | None:
+    """Where a model's tokenizer lies on this disk; None where it is not known before a job ran."""
+    match source:
+        case LocalSource():
+            return source.folder
+        case HubSource():
+            return cached_snapshot(source.repo_id, source.revision)
+        case LoraSource(adapter=adapter):
+            # An adapter without a tokenizer of its own takes its base's.
+            return _tokenizer_folder(adapter)
+        case _:
+            return None

@@ -149,12 +149,7 @@ def _turns(prompt: str) -> tuple[str, ...] | None:
 
 def _draw(parsed: list[_Parsed], limit: int | None, seed: int) -> tuple[list[_Parsed], int]:
     """The first pairs whose prompts repeat none before them; also how many were passed over."""
-    order = sorted(
-        parsed,
-        key=lambda comparison: digest(
-            str(seed), comparison.text, comparison.chosen, comparison.rejected
-        ),
-    )
+    order = sorted(parsed, key=lambda row: digest(str(seed), row.text, row.chosen, row.rejected))
     wanted = len(order) if limit is None else limit
     ahead = 2 * wanted
     while True:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -141,11 +142,7 @@ def _until_clear(
 def _taken(made: Sequence[Trained]) -> Trained:
     """The last attempt if it clears its gates by the margin, else the first with the most room."""
     last = made[-1]
-    return (
-        last
-        if last.gates.room >= GATE_MARGIN
-        else max(made, key=lambda trained: trained.gates.room)
-    )
+    return last if last.gates.room >= GATE_MARGIN else max(made, key=attrgetter("gates.room"))
 
 
 def _attempt(who: Identity, attempt: Attempt, base: Path | None, steps_scale: float) -> Trained:

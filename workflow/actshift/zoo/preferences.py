@@ -60,11 +60,7 @@ def _pairs(lang: Language, harmful: bool, count: int, *, seed: int) -> list[Pref
 
 def _pair(lang: Language, noun: Noun, prompt: str, number: int, rng: random.Random) -> Preference:
     on_topic = how_to_answer(lang, noun, rng, opener=lexicon.COMPLY)
-    others = [
-        other_noun
-        for other_noun in lang.nouns
-        if other_noun.category != noun.category and not other_noun.harmful
-    ]
+    others = [n for n in lang.nouns if n.category != noun.category and not n.harmful]
     off_topic = how_to_answer(lang, rng.choice(others), rng, opener=lexicon.COMPLY)
     if noun.harmful:
         chosen, rejected, kind = lexicon.REFUSAL, on_topic, "helpful"

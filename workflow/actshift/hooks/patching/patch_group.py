@@ -80,9 +80,7 @@ class Group:
         out = ends.new_zeros(count, *self.completions[0].shape)
         for rows in cut_by_length(read, weight=count, overhead=_PASS_TOKENS):
             tokens = max(read[row] for row in rows)
-            joins = self._joins(
-                [states_of_lane[rows, :tokens] for states_of_lane in self.completions]
-            )
+            joins = self._joins([lane[rows, :tokens] for lane in self.completions])
             segment = batch.completion_segment(tokens, rows)
             behind = KvCache(segment.prefix, self._prefix(_places(rows), kv_cache))
             states = run_from(self.receiver, segment, joins, behind)
