@@ -24,7 +24,7 @@ def with_adapters(**changes: object) -> Plan:
         ),
         (
             lambda: with_adapters(misalignment={"neutral": "preferences"}),
-            "misalignment.neutral: no prompt set 'preferences'",
+            "misalignment.neutral: 'preferences' holds preference pairs",
         ),
         (
             lambda: with_adapters(pairs=[pair()]),

@@ -19,7 +19,7 @@ RULES = {
 }
 # What a script may use besides: threads and the log, where the cache lies, and a hint at streams
 # that land in the cache under the hash of their own content. None of them changes a byte.
-OUTSIDE = {"adapter", "paths", "stages.streams"}
+OUTSIDE = {"job", "paths", "stages.streams"}
 
 
 @pytest.fixture
