@@ -10,7 +10,7 @@ VENV ?= .venv
 CORES ?= $(shell getconf _NPROCESSORS_ONLN)
 # One or more pairs of config.yaml, comma-separated: make demo PAIRS=llama
 PAIRS ?=
-# Empty: torch as pip is configured here. cpu, auto, cu130 ...: chosen through uv (docs/install.md).
+# Empty: torch as pip is configured here. cpu, auto, cu130 ...: chosen through uv (docs/how-to/install.md).
 TORCH_BACKEND ?=
 
 BIN := $(abspath $(VENV))/bin

@@ -66,7 +66,7 @@ def _torch() -> Iterator[Finding]:
     try:
         import torch
     except ImportError as error:
-        yield Finding("torch", "bad", f"cannot be imported ({error}): see docs/install.md")
+        yield Finding("torch", "bad", f"cannot be imported ({error}): see docs/how-to/install.md")
         return
     build = torch.version.cuda
     kind = f"CUDA {build} build" if build else "CPU build"
@@ -117,4 +117,4 @@ def _packages() -> Iterator[Finding]:
         try:
             yield Finding(name, "ok", version(name))
         except PackageNotFoundError:
-            yield Finding(name, "bad", "not installed: see docs/install.md")
+            yield Finding(name, "bad", "not installed: see docs/how-to/install.md")

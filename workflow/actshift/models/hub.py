@@ -41,7 +41,7 @@ IGNORED = ("consolidated*", "*/*")
 def fetch(repo_id: str, revision: str | None = None) -> tuple[Path, str]:
     """Bring a hub model to this disk, or find it there.
 
-    The variables of the hub library (docs/models.md) mean what they mean to it; they are read at
+    The variables of the hub library (docs/how-to/models.md) mean what they mean to it; they are read at
     the call, not at import.
 
     Args:

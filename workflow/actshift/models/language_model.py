@@ -16,7 +16,7 @@ NAMES_INSIDE = {
 }
 #: GPT-2's own release leaves out where its blocks stand.
 _SHORT = re.compile(r"(?:h\.\d+|ln_f|wte|wpe)\.")
-#: Weights that a file may hold though no forward pass reads them (docs/models.md): buffers that old
+#: Weights that a file may hold though no forward pass reads them (docs/how-to/models.md): buffers that old
 #: versions saved (rotary frequencies, causal masks, position numbers), the value head of PPO, and
 #: the scales of a quantised cache of keys and values.
 #: Copies of tied weights are no such case: transformers has a place for them.
@@ -56,7 +56,7 @@ def unsupported(config: dict[str, Any]) -> str:
     inside = (f"{key} around {' or '.join(text)}" for key, text in HOLDS_LANGUAGE_MODEL.items())
     return (
         f"{named} is not supported; supported: {', '.join((*MODEL_TYPES, *inside))} "
-        "(docs/models.md says how one is added)"
+        "(docs/how-to/models.md says how one is added)"
     )
 
 
