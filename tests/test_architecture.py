@@ -72,12 +72,7 @@ MANY_PARAMETERS = {
     "tests/report/synthetic_tables.py _rate",
     "tests/zoo/test_zoo_gates.py cell",
     "workflow/actshift/engine/intervene.py intervene",
-    "workflow/actshift/prompts/build.py draw",
-    "workflow/actshift/stages/zoo.py train_zoo",
     "workflow/actshift/studies/contract.py table",
-    "workflow/actshift/studies/refusal_direction/stage.py refusal_direction",
-    "workflow/actshift/studies/spectral_gap/behaviour.py reference_behaviour",
-    "workflow/actshift/studies/spectral_gap/stage.py spectral_gap_of_pair",
 }
 
 
