@@ -43,10 +43,10 @@ def cut_by_length(lengths: Sequence[int], *, weight: int, overhead: int) -> list
 def in_budget(
     lengths: Sequence[int],
     *,
-    budget: float = inf,
+    budget: int | float = inf,
     extra: int = 0,
-    tokens: float = inf,
-    rows: float = inf,
+    tokens: int | float = inf,
+    rows: int | float = inf,
 ) -> Iterator[list[int]]:
     """Places in rising order of length, as many at a time as the limits allow, at least one.
 
