@@ -126,7 +126,8 @@ def _set_row(
         **_interval("refusal_change", change), "p_sign_flip": 0.02, "p_mcnemar_independent": 0.01,
         "complied": -change / 2, "harmless_on_topic": 0.95, "energy_removed": 0.2 / len(chosen),
         "self_cosine_min": 0.99 if max(chosen) < 6 else 0.6,
-        "interaction": change - alone if len(chosen) > 1 else np.nan,
+        "interaction": change - alone if len(chosen) > 1 else np.nan, "judged": True,
+        "status": "decided",
     }  # fmt: skip
 
 
