@@ -153,7 +153,7 @@ def _studies_with_tables(plan: Plan) -> list[str]:
     present = {
         CATALOGUE.owner(name) for name in CATALOGUE.tables if CATALOGUE.path(tables, name).is_file()
     } | {"rank_audit"}
-    return [study for study in plan.config.studies if study in present]
+    return [str(study) for study in plan.config.studies if study in present]
 
 
 def _claims(plan: Plan) -> None:
