@@ -92,8 +92,9 @@ def _outdate(plan: Plan, before: dict[Path, int]) -> None:
 def _join(plan: Plan, root: Path) -> None:
     """Make the joint tables of every study from the pairs and seeds that finished."""
     for study in plan.config.studies:
-        job = SimpleNamespace(**plan.table_job(study, root))
-        context = context_of(job)
+        job = SimpleNamespace(**plan.table_job(study))
+        published = [root / "resources" / "published" / name for name in STUDIES[study].published]
+        context = context_of(job, published=published)
         folders = [folder for of_stage in context.folders.values() for folder in of_stage.values()]
         asked = (file for file in context.files.values() if file.suffix)
         if not any(map(Path.is_dir, folders)) or not all(map(Path.is_file, asked)):

@@ -6,7 +6,7 @@
 from actshift.studies.registry import STUDIES
 
 for _study in STUDIES.values():
-    _job = PLAN.table_job(_study.name, HERE)
+    _job = PLAN.table_job(_study.name)
 
     rule:
         name:
@@ -14,7 +14,7 @@ for _study in STUDIES.values():
         input:
             [folder for of_stage in _job["folders"].values() for folder in of_stage.values()],
             list(_job["files"].values()),
-            [f"{_job['published']}/{name}" for name in _study.published],
+            published=[HERE / "resources" / "published" / name for name in _study.published],
         output:
             [PATHS.table(_study, table) for table in _study.joined],
         log:

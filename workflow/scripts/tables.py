@@ -9,4 +9,5 @@ with job(snakemake, joint=True):
     from actshift.stages.tables import make_tables
 
     params, out = snakemake.params, Path(snakemake.output[0]).parent
-    print(make_tables(params.join, context_of(params), tables=params.tables, out=out))
+    context = context_of(params, published=[Path(file) for file in snakemake.input.published])
+    print(make_tables(params.join, context, tables=params.tables, out=out))

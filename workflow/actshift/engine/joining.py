@@ -33,18 +33,19 @@ class JoinContext:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
-def context_of(job: Any) -> JoinContext:
+def context_of(job: Any, *, published: Sequence[Path]) -> JoinContext:
     """Return the context of a table job.
 
     Args:
         job: What `Plan.table_job` gave, as attributes.
+        published: The published files that the study reads, all in one folder.
     """
     return JoinContext(
         folders={
             stage: {name: Path(folder) for name, folder in of_stage.items()}
             for stage, of_stage in job.folders.items()
         },
-        published=Path(job.published),
+        published=published[0].parent if published else Path(),
         files={name: Path(file) for name, file in job.files.items()},
         zoo_sizes=job.zoo_sizes,
         seed=job.seed,

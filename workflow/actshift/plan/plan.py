@@ -225,12 +225,11 @@ class Plan:
             for stage in STUDIES[study].stages
         }
 
-    def table_job(self, study: str, root: Path) -> dict[str, Any]:
+    def table_job(self, study: str) -> dict[str, Any]:
         """Return what the joint tables of a study are made from and with.
 
         Args:
             study: Name of the study.
-            root: Folder of the Snakefile.
         """
         asked = STUDIES[study]
         settings = None if asked.settings is None else self.config.of(asked.settings)
@@ -239,7 +238,6 @@ class Plan:
             "tables": {table.stem: list(table.names) for table in asked.joined},
             "folders": asked.folders(self) if asked.folders else self.study_folders(study),
             "files": asked.files(self) if asked.files else {},
-            "published": str(root / "resources" / "published"),
             "zoo_sizes": self.zoo_sizes(),
             "seed": self.config.seed,
             "settings": {key: getattr(settings, key) for key in asked.join_settings},
