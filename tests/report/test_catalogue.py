@@ -5,8 +5,6 @@ What a study writes is checked against its declared columns when the tables are 
 
 from pathlib import Path
 
-import pytest
-
 from actshift.claims.cells import named_columns
 from actshift.claims.file import Claim
 from actshift.stages.claims import claims_file, read_claims

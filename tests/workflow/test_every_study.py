@@ -11,7 +11,6 @@ from actshift.io.tables import read_table
 from actshift.studies.contract import Study, Table
 from actshift.studies.registry import CATALOGUE, STUDIES
 
-
 CHANGES = yaml.safe_load((Path(__file__).parent / "every.yaml").read_text())
 ON = CATALOGUE.of(CHANGES["studies"])
 

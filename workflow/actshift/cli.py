@@ -1,4 +1,7 @@
-"""The `actshift` command: look at results, check them, write a config. Exit codes: docs/reference/cli.md."""
+"""The `actshift` command: look at results, check them, write a config.
+
+Exit codes: docs/reference/cli.md.
+"""
 
 from pathlib import Path
 from typing import Annotated, Any

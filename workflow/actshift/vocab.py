@@ -1,4 +1,4 @@
-"""The project's words as constants: one word an idea, spelled in one place (docs/reference/words.md)."""
+"""The project's words as constants: one word an idea (docs/reference/words.md)."""
 
 from typing import Literal, get_args
 

@@ -41,8 +41,8 @@ IGNORED = ("consolidated*", "*/*")
 def fetch(repo_id: str, revision: str | None = None) -> tuple[Path, str]:
     """Bring a hub model to this disk, or find it there.
 
-    The variables of the hub library (docs/how-to/models.md) mean what they mean to it; they are read at
-    the call, not at import.
+    The variables of the hub library (docs/how-to/models.md) mean what they mean to it; they are
+    read at the call, not at import.
 
     Args:
         repo_id: `org/name`.
