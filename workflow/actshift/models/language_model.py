@@ -17,8 +17,8 @@ NAMES_INSIDE = {
 #: GPT-2's own release leaves out where its blocks stand.
 _SHORT = re.compile(r"(?:h\.\d+|ln_f|wte|wpe)\.")
 #: Weights that a file may hold though no forward pass reads them (docs/how-to/models.md): buffers
-#: that old versions saved (rotary frequencies, causal masks, position numbers), the value head of PPO, and
-#: the scales of a quantised cache of keys and values.
+#: that old versions saved (rotary frequencies, causal masks, position numbers), the value head of
+#: PPO, and the scales of a quantised cache of keys and values.
 #: Copies of tied weights are no such case: transformers has a place for them.
 _UNREAD = re.compile(
     r"rotary_emb\.(inv_freq|cos_cached|sin_cached)$"
