@@ -2,7 +2,7 @@
 
 from itertools import combinations, pairwise
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actshift.packing import cut_by_length
@@ -27,6 +27,7 @@ def cheapest(lengths: list[int], weight: int, overhead: int) -> int:
     return min(cost(way, lengths, weight, overhead) for way in ways)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 30), max_size=7), st.integers(1, 20), st.integers(0, 500))
 def test_the_cut_is_the_cheapest_and_leaves_no_row_out(
     lengths: list[int], weight: int, overhead: int
