@@ -8,9 +8,10 @@ from report.synthetic_tables import synthetic_tables
 from actshift.claims.columns import CLAIM_COLUMNS
 from actshift.errors import UserError
 from actshift.io.tables import read_table, write_table
-from actshift.stages.claims import make_claims, read_claims
+from actshift.stages.claims import claims_file, make_claims, read_claims
+from actshift.studies.registry import STUDIES
 
-SHIPPED = Path(__file__).parents[2] / "resources" / "claims.yaml"
+SHIPPED = [claims_file(study) for study in STUDIES]
 
 
 def write_tables(folder: Path, pairs: tuple[str, ...]) -> list[Path]:
@@ -60,4 +61,4 @@ def test_a_damaged_claims_file_is_one_line(tmp_path: Path) -> None:
     path.parent.mkdir()
     path.write_text("- id: x\n  kind: ratio\n")
     with pytest.raises(UserError, match=r"^resources/claims.yaml: claim 'x': study: this key"):
-        make_claims([], path, tmp_path, pairs=[])
+        make_claims([], [path], tmp_path, pairs=[])

@@ -280,10 +280,10 @@ def test_mistakes_of_the_file(tmp_path: Path) -> None:
         parse_claims([entry, 7], origin="f")
     path = tmp_path / "claims.yaml"
     with pytest.raises(UserError, match="no such file"):
-        read_claims(path)
+        read_claims([path])
     path.write_text("- {id: [")
     with pytest.raises(UserError, match="no YAML"):
-        read_claims(path)
+        read_claims([path])
 
 
 def test_the_tables_have_their_columns() -> None:

@@ -231,7 +231,7 @@ def test_a_missing_distance_is_refused() -> None:
 
 
 def test_no_torch_is_loaded() -> None:
-    module = "actshift.studies.localization.tables.attribution"
+    module = "actshift.studies.localization.tables.pair"
     loaded = modules_after(f"import {module}")
     assert module in loaded
     assert not {"torch", "transformers"} & loaded

@@ -13,12 +13,14 @@ from actshift.studies.calibration.summary import joined_tables
 
 
 def join(context: JoinContext) -> dict[str, pd.DataFrame]:
-    """Measure the networks of every seed, beside the published numbers.
+    """Measure the networks of every seed that is there, beside the published numbers.
 
     Raises:
         UserError: A folder lacks its networks.
     """
-    settings, folders = Calibration(**context.settings), context.folders["calibration"].values()
+    settings = Calibration(**context.settings)
+    # A seed whose job failed has no folder.
+    folders = [folder for folder in context.folders["calibration"].values() if folder.is_dir()]
     measured: dict[str, list[pd.DataFrame]] = {name: [] for name in PUBLISHED}
     for folder in folders:
         file = folder / NETWORKS
