@@ -13,6 +13,7 @@ from actshift.prompts.records import Prompt, read_prompts, write_prompts
 from actshift.studies.ablation import stage as ablation
 from actshift.studies.misalignment.stages import adapter_doses
 from actshift.studies.refusal_direction import stage as refusal_direction
+from actshift.studies.refusal_direction.study import RefusalDirection
 from actshift.studies.spectral_gap import behaviour as reference_behaviour
 
 #: As a thought that was left empty: two words between the generation prompt and an answer.
@@ -26,7 +27,7 @@ def _probes(loaded: LoadedModel, path: Path) -> list[Any]:
 
 
 def _sides(loaded: LoadedModel, path: Path) -> list[Any]:
-    counts = {"n_fit": 9, "n_select": 9, "n_heldout": 9}
+    counts = RefusalDirection(n_fit=9, n_select=9, n_heldout=9)
     (side,) = refusal_direction._sides(loaded, {"harmful": path}, counts, 0)[0].values()
     return [one.ids for split in side.by_split.values() for one in split]
 

@@ -33,7 +33,7 @@ def slow_run(checkpoint: Path, folder: Path, settings: dict[str, object]) -> str
     return f"""
 import time
 from pathlib import Path
-from actshift.stages import adapter_folders
+from actshift.studies.misalignment.stages import adapter_folders
 from studies.misalignment.test_given_adapters import run
 put = adapter_folders.Kept.put
 def put_and_wait(*args):
