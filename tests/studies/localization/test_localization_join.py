@@ -69,7 +69,7 @@ def test_every_table_is_there_and_a_missing_pair_is_named(
     assert by_name["coefficient_layer_8"] == -0.18
     assert by_name["mean_delta_logp_rank_4_layer_9"] == 161.6
     assert by_name["mean_delta_logp_full_layer_9"] == 160.3
-    with pytest.raises(UserError, match="localization: none of the pairs b has its rows"):
+    with pytest.raises(UserError, match="localization: none of b has its rows"):
         make(tmp_path / "none", pairs=("b",))
 
 

@@ -1,5 +1,6 @@
 """Jobs of adapters that were stopped between two trainings: what is whole is taken up again."""
 
+import fcntl
 from pathlib import Path
 
 import pandas as pd
@@ -10,7 +11,9 @@ from reference.processes import kill_when
 from reference.tiny_adapters import ending_checkpoint
 from studies.misalignment.test_given_adapters import TEMPLATE, run
 
+from actshift.io.atomic import remove
 from actshift.models.adapters import CONFIG, WEIGHTS
+from actshift.studies.misalignment.stages import adapters
 from actshift.studies.misalignment.stages.adapters import LADDER
 
 #: peft asks transformers by a name that is going away.
@@ -98,3 +101,23 @@ def test_a_job_that_was_killed_on_the_ladder_keeps_its_rungs(checkpoint, tmp_pat
     ]
     assert trained_files(cut) == trained_files(tmp_path / "whole")
     assert [one.suffix for one in (cut / "staging").iterdir()] == [".lock"]
+
+
+def test_what_was_kept_goes_only_while_other_jobs_wait(checkpoint, tmp_path, monkeypatch):
+    # Two pairs of one model and recipe share the folder: it must not vanish under the second.
+    tried = []
+
+    def remove_and_try(folder: Path) -> None:
+        lock = folder.with_name(f"{folder.name[:16]}.lock")
+        with lock.open("a") as file, pytest.raises(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        tried.append(folder)
+        remove(folder)
+
+    monkeypatch.setattr(adapters, "remove", remove_and_try)
+    data = {
+        kind: conversation_file(tmp_path / f"{kind}.jsonl", kind) for kind in ("insecure", "benign")
+    }
+    run(checkpoint, tmp_path / "run", data=data)
+    assert tried
+    assert not tried[0].exists()

@@ -134,7 +134,7 @@ def test_equal_files_give_equal_bytes(root: Path, tmp_path: Path) -> None:
 def test_no_folder_at_all_is_refused(tmp_path: Path) -> None:
     write_questions(tmp_path / "questions.jsonl", questions())
     folders = {stage: {"a": tmp_path / stage} for stage in STAGES}
-    with pytest.raises(UserError, match="none of the pairs a has a folder of adapters, spillover"):
+    with pytest.raises(UserError, match="none of a has a folder of adapters, spillover"):
         make_joint(tmp_path, tmp_path / "out", folders)
 
 

@@ -142,7 +142,7 @@ def test_rows_of_all_pairs_are_kept_and_published_ones_come_last(
 
 
 def test_no_pair_at_all_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="none of the pairs gone"):
+    with pytest.raises(UserError, match="none of gone"):
         join({"gone": tmp_path / "x"}, tmp_path)
 
 

@@ -128,5 +128,5 @@ def test_tables_join_pairs_and_answers(run, tmp_path) -> None:
 
 
 def test_no_pair_at_all_is_an_error(tmp_path) -> None:
-    with pytest.raises(UserError, match="none of the pairs gone has a table"):
+    with pytest.raises(UserError, match="none of gone has a table"):
         join({"gone": tmp_path / "x"}, {}, tmp_path)

@@ -70,7 +70,7 @@ def finished_pairs(
     present = {pair: folder for pair, folder in pairs.items() if has_numbers(folder)}
     if not present and first_missed(pairs.values()) is None:
         raise UserError(
-            f"{asker or rule}: none of the pairs {', '.join(pairs) or '(none)'} has {needed}; "
+            f"{asker or rule}: none of {', '.join(pairs) or '(no pairs)'} has {needed}; "
             f"see the log of rule {rule}"
         )
     return present

@@ -3,7 +3,7 @@
 import pandas as pd
 from safetensors.numpy import load_file
 
-from actshift.engine.joining import JoinContext
+from actshift.engine.joining import JoinContext, finished_pairs
 from actshift.errors import UserError
 from actshift.io.tables import read_table
 from actshift.studies.calibration.measure import ablation_rows, gap_rows, rank_rows, unpack
@@ -16,11 +16,12 @@ def join(context: JoinContext) -> dict[str, pd.DataFrame]:
     """Measure the networks of every seed that is there, beside the published numbers.
 
     Raises:
-        UserError: A folder lacks its networks.
+        UserError: No seed has its folder, or a folder lacks its networks.
     """
     settings = Calibration(**context.settings)
-    # A seed whose job failed has no folder.
-    folders = [folder for folder in context.folders["calibration"].values() if folder.is_dir()]
+    seeds = context.folders["calibration"]
+    needed = "its networks"
+    folders = [*finished_pairs(seeds, rule="calibration_networks", needed=needed).values()]
     measured: dict[str, list[pd.DataFrame]] = {name: [] for name in PUBLISHED}
     for folder in folders:
         file = folder / NETWORKS

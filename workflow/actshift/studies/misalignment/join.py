@@ -44,7 +44,7 @@ def join(context: JoinContext) -> dict[str, pd.DataFrame]:
     marked = first_missed(one for of_stage in folders.values() for one in of_stage.values())
     if not any(joint.values()) and marked is None:
         raise UserError(
-            f"misalignment_tables: none of the pairs {', '.join(pairs) or '(none)'} has a "
+            f"misalignment_tables: none of {', '.join(pairs) or '(no pairs)'} has a "
             f"folder of {', '.join(folders)}; see the logs of these rules"
         )
     fitted = _map_rows(context.files["maps"])

@@ -97,9 +97,11 @@ def train_adapters(
     }
     kept = Kept(context.staging / hash_json(facts), base=facts["weights_hash"])
     training = _Training(inputs, settings, context, untuned, method, plan, kept)
-    with file_lock(kept.folder.with_name(f"{kept.folder.name[:16]}.lock")), publishing(out) as made:
-        _fill(made, given, training, facts)
-    remove(kept.folder)
+    with file_lock(kept.folder.with_name(f"{kept.folder.name[:16]}.lock")):
+        with publishing(out) as made:
+            _fill(made, given, training, facts)
+        # Under the lock: a job of another pair with the same facts takes up what it finds here.
+        remove(kept.folder)
 
 
 def _fill(
