@@ -91,6 +91,79 @@ def test_an_edit_to_the_calling_script_alone_changes_it(package: Path) -> None:
     assert fresh_hash() != before
 
 
+DECLARED = '''
+class Ranks(Section):
+    draws: int = Field(default=5, description="random draws")
+
+FIGURES = (Figure("rank", ("rank",), "actshift.studies.rank.figures:rank"),)
+TABLES = (
+    table(
+        "rank",
+        "a pair and layer",
+        """
+        pair, layer
+        rank_eps | directions | smallest number that holds 95 % of the energy
+        """,
+        shared=words("layer | | decoder block"),
+    ),
+)
+STUDY = Study(name="rank", title="Rank", about="How many?", tables=TABLES, figures=FIGURES)
+'''
+
+
+@pytest.fixture
+def study(package: Path) -> Path:
+    """The declaration of a study whose settings the stage takes; a stage that reads them all."""
+    file = package / "studies" / "rank" / "study.py"
+    file.parent.mkdir(parents=True)
+    file.write_text(DECLARED)
+    take = "from actshift.studies.rank.study import Ranks\n"
+    (package / "stages/run.py").write_text(take)
+    (package / "studies/registry.py").write_text("from actshift.studies.rank.study import STUDY\n")
+    (package / "stages/other.py").write_text("from actshift.studies.registry import STUDY\n")
+    return file
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"a pair and layer"', '"a pair, a layer"'),
+        ("smallest number that holds", "number of directions that hold"),
+        ("| directions |", "| |"),
+        ("decoder block", "block"),
+        ('"random draws"', '"draws at random"'),
+        ('title="Rank"', 'title="Ranks"'),
+        ('about="How many?"', 'about="How many are there?"'),
+        ("rank.figures:rank", "rank.figures:ranks"),
+        (", figures=FIGURES", ""),
+        ("FIGURES = (", 'FIGURES = (Figure("bars", (), ""), '),
+    ],
+)
+def test_wording_of_a_study_counts_for_figures_and_page_alone(study: Path, old: str, new: str):
+    before = fresh_hash(), codehash.code("stages.other")
+    assert old in DECLARED
+    study.write_text(DECLARED.replace(old, new))
+    assert fresh_hash() == before[0]
+    assert codehash.code("stages.other") != before[1]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("default=5", "default=6"),
+        ("pair, layer", "pair, block"),
+        ("rank_eps |", "rank |"),
+        ('"rank",\n        "a pair', '"ranks",\n        "a pair'),
+        ("tables=TABLES", "tables=()"),
+    ],
+)
+def test_settings_and_columns_of_a_study_count_for_its_stages(study: Path, old: str, new: str):
+    before = fresh_hash()
+    assert old in DECLARED
+    study.write_text(DECLARED.replace(old, new))
+    assert fresh_hash() != before
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_closure_holds_what_importing_the_stage_loads(stage: str) -> None:
     program = (

@@ -4,16 +4,22 @@ Snakemake reruns a job when a `params` value changes but does not see the module
 imports, and takes a script for changed whenever its file is newer than the results, as all are
 after a checkout. `code("engine.extract")` in `params` replaces that: it changes when any code that
 the stage can reach changes, or the script that calls it, and not for comments, docstrings,
-formatting or file times. The profiles therefore leave out Snakemake's own `code` trigger.
+formatting or file times. A stage takes its settings from `study.py`, which also says what tables,
+figures and page mean: that wording counts only for what composes figures and page from all
+studies. The profiles therefore leave out Snakemake's own `code` trigger.
 """
 
 import ast
 import hashlib
+import re
 from functools import cache
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent
 SCRIPTS = PACKAGE.parent / "scripts"
+REGISTRY = "studies.registry"
+#: Modules that declare a study.
+DECLARATION = re.compile(r"studies\.\w+\.study")
 
 
 def code(*modules: str) -> str:
@@ -26,9 +32,11 @@ def code(*modules: str) -> str:
         16 hex digits. `ast.dump` differs between Python minors, so an upgrade reruns results.
     """
     names = sorted(set().union(*(closure(module) for module in modules)))
+    composes = REGISTRY in names
     digest = hashlib.sha256()
     for name in names:
-        digest.update(f"{name}\n{_dump(_file(name))}\n".encode())
+        worded = composes or not DECLARATION.fullmatch(name)
+        digest.update(f"{name}\n{_dump(_file(name), worded=worded)}\n".encode())
     for script in sorted(SCRIPTS.glob("*.py")):
         if set(modules) & set(_imports(script)):
             digest.update(f"scripts/{script.name}\n{_dump(script)}\n".encode())
@@ -74,12 +82,50 @@ def _imports(file: Path) -> tuple[str, ...]:
 
 
 @cache
-def _dump(file: Path) -> str:
+def _dump(file: Path, *, worded: bool = True) -> str:
     tree = ast.parse(file.read_text())
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             node.body = [part for part in node.body if not _is_text(part)]
-    return ast.dump(tree)
+    return ast.dump(tree if worded else _WithoutWording().visit(tree))
+
+
+class _WithoutWording(ast.NodeTransformer):
+    """Leaves of a study's declaration what its stages compute with: settings, names of columns."""
+
+    def visit_Call(self, node: ast.Call) -> ast.expr:
+        """Drop titles and meanings; of a table's text keep the names."""
+        self.generic_visit(node)
+        name = _called(node)
+        wording = _WORDING.get(name, set())
+        node.keywords = [key for key in node.keywords if key.arg not in wording]
+        if name == "words":
+            return ast.Constant(None)
+        if name == "table":
+            table, _row, *text = node.args
+            node.args = [table, *map(_column_names, text)]
+        return node
+
+    def visit_Tuple(self, node: ast.Tuple) -> ast.AST:
+        """Drop figures."""
+        node.elts = [part for part in node.elts if _called(part) != "Figure"]
+        return self.generic_visit(node)
+
+
+#: Keyword arguments that no stage computes with, by what is called.
+_WORDING = {"Field": {"description"}, "Study": {"title", "about", "glossary", "figures", "answers"}}
+
+
+def _called(node: ast.expr) -> str:
+    """The plain name of what an expression calls; empty where it is no such call."""
+    return node.func.id if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) else ""
+
+
+def _column_names(text: ast.expr) -> ast.expr:
+    """The names of columns in the text of a table: what stands before the first bar of a line."""
+    if not (isinstance(text, ast.Constant) and isinstance(text.value, str)):
+        return text
+    return ast.Constant([line.partition("|")[0].strip() for line in text.value.splitlines()])
 
 
 def _is_text(node: ast.stmt) -> bool:
