@@ -8,7 +8,7 @@ SHELL := bash
 PYTHON ?= python3
 VENV ?= .venv
 CORES ?= $(shell getconf _NPROCESSORS_ONLN)
-# One or more pairs of config.yaml, comma-separated: make demo PAIRS=llama
+# One or more pairs, comma-separated: make demo PAIRS=llama
 PAIRS ?=
 # Empty: torch as pip is configured here. cpu, auto, cu130 ...: chosen through uv (docs/how-to/install.md).
 TORCH_BACKEND ?=
@@ -22,13 +22,19 @@ LOCKED := $(UV_INSTALL) --compile-bytecode --require-hashes -r
 WORKERS ?= 2
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
-.PHONY: help demo test lint format bench ranges schema lock clean
+.PHONY: help demo zoo test lint format bench ranges schema lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:/' | column -t -s:
 
-demo: $(VENV)/.run.ok ## train the zoo, audit it, write the report (PAIRS=llama for one pair)
-	@snakemake --cores $(CORES) --resources gpu=1 $(if $(PAIRS),--config only=$(PAIRS))
+RUN = snakemake --cores $(CORES) --resources gpu=1
+ONLY = $(if $(PAIRS),--config only=$(PAIRS))
+
+demo: $(VENV)/.run.ok ## train two tiny families, audit them, write the page (PAIRS=llama for one pair)
+	@$(RUN) $(ONLY)
+
+zoo: $(VENV)/.run.ok ## the same for four families, with more draws, references and seeds
+	@$(RUN) --configfile config/zoo.yaml $(ONLY)
 
 test: $(VENV)/.dev.ok ## the default test suite
 	@$(ONE_THREAD) pytest -n $(WORKERS) --dist loadfile $(ARGS)

@@ -40,6 +40,7 @@ rule all:
     default_target: True
     input:
         PATHS.report,
+        PATHS.first_page if FIRST else [],
         PLAN.unread_stores(),
         rules.judge.output.verdicts if "ablation" in CONFIG.studies else [],
         JUDGED,

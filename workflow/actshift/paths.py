@@ -30,6 +30,11 @@ class RunPaths:
         return self.root / "report.html"
 
     @property
+    def first_page(self) -> Path:
+        """The page of the study that is finished first."""
+        return self.root / "rank_audit.html"
+
+    @property
     def record(self) -> Path:
         """What the run was, measured, missed, failed and cost, for programs."""
         return self.root / RECORD

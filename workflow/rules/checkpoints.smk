@@ -76,7 +76,8 @@ rule checkpoint:
         PATHS.log("checkpoint", "{model}"),
     benchmark:
         PATHS.timing("checkpoint", "{model}")
-    priority: 50
+    # Quick, and everything waits for it.
+    priority: 130
     conda:
         "../../envs/cpu.yaml"
     threads: 1

@@ -28,6 +28,7 @@ rule claims:
     params:
         pairs=[pair.name for pair in CONFIG.chosen_pairs],
         folders=number_folders(PLAN),
+        larger_run=CONFIG.report.larger_run,
         code=code("stages.claims"),
         status=str(PATHS.status),
     script:

@@ -20,7 +20,7 @@ rule extract:
     benchmark:
         PATHS.timing("extract", "{model}.{prompt_set}.{template}")
     # One stream of each model leads, or two jobs of one model would wait for its lock.
-    priority: lambda wildcards: 30 if PLAN.leads(wildcards.prompt_set, wildcards.template) else 0
+    priority: lambda wildcards: PLAN.extract_priority(**wildcards)
     conda:
         "../../envs/gpu.yaml" if GPU else "../../envs/cpu.yaml"
     threads: 1

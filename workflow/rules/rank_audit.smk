@@ -16,7 +16,8 @@ rule rank_audit:
         PATHS.log("rank_audit", "{pair}"),
     benchmark:
         PATHS.timing("rank_audit", "{pair}")
-    priority: 20
+    # The first page waits for it.
+    priority: 120
     conda:
         "../../envs/cpu.yaml"
     threads: 1

@@ -1,7 +1,9 @@
 """report: tables only -> figures -> one page.
 
 zoo_behaviour  answers of the zoo models -> results/<run>/tables/zoo_behaviour.csv
-figures        tables                    -> results/<run>/figures/<study>/*.{svg,png}
+first_figures  tables of the rank audit  -> results/<run>/figures/rank_audit/*.{svg,png}
+first_page     its tables and figures    -> results/<run>/rank_audit.html, while the rest runs
+figures        all tables                -> results/<run>/figures/<study>/*.{svg,png}
 report         tables + figures          -> results/<run>/report.html and run.json
 """
 
@@ -35,48 +37,95 @@ rule zoo_behaviour:
 TABLES = [*rules.zoo_behaviour.output, *STUDY_TABLES]
 
 
-rule figures:
-    input:
-        TABLES,
-    output:
-        [PATHS.figures(study) / f"{name}.svg" for study, name in FIGURES],
-        [
-            report(
-                PATHS.figures(study) / f"{name}.png",
-                caption=f"../actshift/studies/{study}/captions/{name}.rst",
-                category=study.replace("_", " ").capitalize(),
-                labels={"figure": name.replace("_", " ")},
-            )
-            for study, name in FIGURES
-        ],
-    log:
-        PATHS.log("figures"),
-    benchmark:
-        PATHS.timing("figures")
-    conda:
-        "../../envs/cpu.yaml"
-    threads: 4
-    params:
-        studies=list(CONFIG.studies),
-        settings=PLAN.figure_settings(),
-        code=code(
-            "stages.figures",
-            *{module_of(figure.draw) for figure in CATALOGUE.of(CONFIG.studies).figures.values()},
-        ),
-        status=str(PATHS.status),
-    script:
-        "../scripts/figures.py"
+#: What the page is made with besides what the run measured.
+PAGE_FILES = [
+    HERE / "workflow" / "actshift" / "report" / f"page.{kind}" for kind in ("html.j2", "css")
+]
+PAGE_CONFIG = CONFIG.model_dump(mode="json", exclude={"device"})
 
 
-#: What studies say on the page.
-PAGE_MODULES = {
-    module_of(function)
-    for study in CATALOGUE.of(CONFIG.studies).studies.values()
-    for function in (
-        *(figure.seen for figure in study.figures if figure.seen),
-        *([study.answers.points] if study.answers else []),
-    )
-}
+def page_modules(studies):
+    """The modules with what some studies say on the page."""
+    return {
+        module_of(function)
+        for study in CATALOGUE.of(studies).studies.values()
+        for function in (
+            *(figure.seen for figure in study.figures if figure.seen),
+            *([study.answers.points] if study.answers else []),
+        )
+    }
+
+
+#: The rank audit is finished long before the rest, and has its figures and a page by then.
+FIRST = [name for name in CONFIG.studies if name == "rank_audit" and len(CONFIG.studies) > 1]
+LATER = [name for name in CONFIG.studies if name not in FIRST]
+
+for _rule, _studies in {"first_figures": FIRST, "figures": LATER}.items():
+    if not _studies:
+        continue
+    _figures = [(study, name) for study, name in FIGURES if study in _studies]
+
+    rule:
+        name:
+            _rule
+        input:
+            rules.rank_audit_tables.output if _studies == FIRST else TABLES,
+        output:
+            [PATHS.figures(study) / f"{name}.svg" for study, name in _figures],
+            [
+                report(
+                    PATHS.figures(study) / f"{name}.png",
+                    caption=f"../actshift/studies/{study}/captions/{name}.rst",
+                    category=study.replace("_", " ").capitalize(),
+                    labels={"figure": name.replace("_", " ")},
+                )
+                for study, name in _figures
+            ],
+        log:
+            PATHS.log(_rule),
+        benchmark:
+            PATHS.timing(_rule)
+        priority: 150 if _studies == FIRST else 0
+        conda:
+            "../../envs/cpu.yaml"
+        threads: 1 if _studies == FIRST else 4
+        params:
+            studies=_studies,
+            settings=PLAN.figure_settings(_studies),
+            code=code(
+                "stages.figures",
+                *{module_of(figure.draw) for figure in CATALOGUE.of(_studies).figures.values()},
+            ),
+            status=str(PATHS.status),
+        script:
+            "../scripts/figures.py"
+
+
+if FIRST:
+
+    rule first_page:
+        input:
+            rules.rank_audit_tables.output,
+            rules.first_figures.output,
+            [PATHS.checkpoint(model) for model in PLAN.models],
+            PAGE_FILES,
+        output:
+            PATHS.first_page,
+        log:
+            PATHS.log("first_page"),
+        benchmark:
+            PATHS.timing("first_page")
+        priority: 150
+        conda:
+            "../../envs/cpu.yaml"
+        threads: 1
+        params:
+            config=PAGE_CONFIG | {"studies": FIRST},
+            whole=PATHS.report.name,
+            code=code("stages.report", *page_modules(FIRST)),
+            status=str(PATHS.status),
+        script:
+            "../scripts/report.py"
 
 
 rule report:
@@ -84,10 +133,11 @@ rule report:
         TABLES,
         rules.claims.output,
         rules.figures.output,
+        rules.first_figures.output if FIRST else [],
         JUDGED,
         [PATHS.checkpoint(model) for model in PLAN.models],
         [PATHS.zoo_rows(*recipe) for recipe in PLAN.zoo],
-        [HERE / "workflow" / "actshift" / "report" / f"page.{kind}" for kind in ("html.j2", "css")],
+        PAGE_FILES,
     output:
         PATHS.report,
         PATHS.record,
@@ -99,8 +149,9 @@ rule report:
         "../../envs/cpu.yaml"
     threads: 1
     params:
-        config=CONFIG.model_dump(mode="json", exclude={"device"}),
-        code=code("stages.report", *PAGE_MODULES),
+        config=PAGE_CONFIG,
+        whole="",
+        code=code("stages.report", *page_modules(CONFIG.studies)),
         status=str(PATHS.status),
     script:
         "../scripts/report.py"

@@ -12,6 +12,7 @@ with job(snakemake, joint=True):
         [Path(claims) for claims in snakemake.input.claims],
         Path(snakemake.output[0]).parent,
         pairs=snakemake.params.pairs,
+        larger_run=snakemake.params.larger_run,
         folders={
             study: {pair: Path(folder) for pair, folder in pairs.items()}
             for study, pairs in snakemake.params.folders.items()

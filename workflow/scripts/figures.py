@@ -1,4 +1,4 @@
-"""Rule figures: every figure of the run's studies, from tables alone."""
+"""Rules figures and first_figures: every figure of some studies, from tables alone."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Rule report: the page."""
+"""Rules report and first_page: the page."""
 
 from pathlib import Path
 
@@ -9,4 +9,11 @@ with job(snakemake, joint=True):
 
     out = Path(snakemake.output[0])
     show_text = snakemake.params.config["report"]["show_text"]
-    make_report(out.parent, out, config=snakemake.params.config, failures=[], show_text=show_text)
+    make_report(
+        out.parent,
+        out,
+        config=snakemake.params.config,
+        failures=[],
+        show_text=show_text,
+        whole=snakemake.params.whole,
+    )

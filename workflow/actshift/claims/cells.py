@@ -15,7 +15,15 @@ _POOLS = {"median": np.median, "mean": np.mean, "min": np.min, "max": np.max}
 
 
 class NotMeasuredError(Exception):
-    """A claim cannot be decided; the message says why."""
+    """A claim cannot be decided; the message says why.
+
+    Attributes:
+        absent: whether the rows themselves are missing, rather than what they have to show.
+    """
+
+    def __init__(self, reason: str, *, absent: bool = False) -> None:
+        super().__init__(reason)
+        self.absent = absent
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +128,7 @@ def per_text(per: list[str]) -> str:
 def _existing(name: str, claim: Claim, tables: Tables) -> pd.DataFrame:
     table = tables.get((claim.study, name))
     if table is None:
-        raise NotMeasuredError(f"table {name}.csv has not been made")
+        raise NotMeasuredError(f"table {name}.csv has not been made", absent=True)
     return table
 
 
@@ -135,7 +143,8 @@ def _cell(rows: pd.DataFrame, cell: Mapping[str, CellValue], claim: Claim) -> pd
     for column, value in cell.items():
         keep &= _equal(rows[column], value)
     if not keep.any():
-        raise NotMeasuredError(f"table {claim.table}.csv has no row with {describe(cell)}")
+        reason = f"table {claim.table}.csv has no row with {describe(cell)}"
+        raise NotMeasuredError(reason, absent=True)
     return rows.loc[keep]
 
 

@@ -44,6 +44,7 @@ class UnitVerdict:
         reason: why, in one line; "" where the interval speaks for itself.
         measured: value and interval on the scale of the decision; None when not measured.
         p_holm: p after Holm over the study's claims of this unit; NaN without a test.
+        absent: whether the run does not have the rows.
     """
 
     claim: Claim
@@ -52,6 +53,7 @@ class UnitVerdict:
     reason: str
     measured: Measured | None = None
     p_holm: float = float("nan")
+    absent: bool = False
 
 
 def decide(
@@ -86,7 +88,9 @@ def _without(verdict: UnitVerdict, reason: str | None) -> UnitVerdict:
     return UnitVerdict(verdict.claim, verdict.name, "not measured", reason)
 
 
-def claims_table(claims: Sequence[Claim], units: Sequence[UnitVerdict]) -> pd.DataFrame:
+def claims_table(
+    claims: Sequence[Claim], units: Sequence[UnitVerdict], larger_run: str = ""
+) -> pd.DataFrame:
     """One row a claim: its verdict, k of N, median over units and the span of their intervals.
 
     A claim holds (or fails) when all units that could be measured agree; else it is inconclusive.
@@ -94,12 +98,27 @@ def claims_table(claims: Sequence[Claim], units: Sequence[UnitVerdict]) -> pd.Da
     Args:
         claims: the claims.
         units: what `decide` gave.
+        larger_run: command of a larger run, named where this one lacks the rows or the units.
 
     Returns:
         Columns `CLAIM_COLUMNS`.
     """
-    rows = [_claim_row(claim, [u for u in units if u.claim.id == claim.id]) for claim in claims]
+    rows = []
+    for claim in claims:
+        of_claim = [unit for unit in units if unit.claim.id == claim.id]
+        row = _claim_row(claim, of_claim)
+        if larger_run and is_too_small(claim, of_claim):
+            row["reason"] = f"{row['reason']}; needs the larger run: {larger_run}"
+        rows.append(row)
     return pd.DataFrame(rows, columns=list(CLAIM_COLUMNS))
+
+
+def is_too_small(claim: Claim, units: Sequence[UnitVerdict]) -> bool:
+    """Whether a run cannot decide a claim for want of rows or units, whatever its numbers are."""
+    if units and all(unit.absent for unit in units):
+        return True
+    decided = [unit for unit in units if unit.verdict != "not measured"]
+    return claim.across and 0 < len(decided) < MIN_UNITS
 
 
 def units_table(units: Sequence[UnitVerdict]) -> pd.DataFrame:
@@ -172,15 +191,19 @@ def _decide_claim(claim: Claim, tables: Tables, pairs: list[str]) -> list[UnitVe
         rows = claim_table(claim, tables)
     except NotMeasuredError as gap:
         names = pairs if claim.unit == "pair" else []
-        return [UnitVerdict(claim, name, "not measured", str(gap)) for name in names or [""]]
+        return [_absent(claim, name, gap) for name in names or [""]]
     return [_decide_unit(claim, rows, name) for name in unit_names(claim, rows, pairs)]
+
+
+def _absent(claim: Claim, name: str, gap: NotMeasuredError) -> UnitVerdict:
+    return UnitVerdict(claim, name, "not measured", str(gap), absent=gap.absent)
 
 
 def _decide_unit(claim: Claim, rows: pd.DataFrame, name: str) -> UnitVerdict:
     try:
         measured, construction = measure_unit(claim, rows, name)
     except NotMeasuredError as gap:
-        return UnitVerdict(claim, name, "not measured", str(gap))
+        return _absent(claim, name, gap)
     if construction:
         return UnitVerdict(claim, name, "by construction", construction, measured)
     if claim.across:

@@ -137,6 +137,9 @@ class Report(Section):
     show_text: Literal["none", "redacted", "full"] = Field(
         default="full", description="sample answers of zoo models; others' are never shown"
     )
+    larger_run: str = Field(
+        default="", description="command of a larger run, for claims that this one is too small for"
+    )
 
 
 class Conditions(Section):

@@ -3,6 +3,7 @@
 Imported by the Snakefile: no numpy, no torch.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -168,12 +169,15 @@ class Plan:
         concepts = self.config.of(RankAudit).concepts
         return list(dict.fromkeys((*self.shift_sets, concepts)))
 
-    def leads(self, prompt_set: str, template: str) -> bool:
-        """Whether a stream is the one of its model that is meant to load the checkpoint.
+    def extract_priority(self, model: str, prompt_set: str, template: str) -> int:
+        """Return the priority of a stream's job.
 
-        A chat stream: when it can run, the tuned model's template is there for the others too.
+        One stream of each model leads and loads the checkpoint. It is a chat stream: when it can
+        run, the tuned model's template is there for the others too. The first page waits for the
+        base and the tuned models.
         """
-        return (prompt_set, template) == (self.audit_sets[0], "chat")
+        leads = 30 if (prompt_set, template) == (self.audit_sets[0], "chat") else 0
+        return leads + (90 if self.models[model].role in ROLES else 0)
 
     def stores(self, pair: str) -> list[Path]:
         """Return the folders of the streams of a pair that `rank_audit` reads."""
@@ -243,11 +247,15 @@ class Plan:
             "settings": {key: getattr(settings, key) for key in asked.join_settings},
         }
 
-    def figure_settings(self) -> dict[str, dict[str, Any]]:
-        """Return what each figure takes from the settings of its study, by name of the figure."""
+    def figure_settings(self, studies: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
+        """Return what each figure takes from the settings of its study, by name of the figure.
+
+        Args:
+            studies: Whose figures; those of the run if empty.
+        """
         return {
             figure.name: {key: getattr(getattr(self.config, study), key) for key in figure.settings}
-            for study in self.config.studies
+            for study in studies or self.config.studies
             for figure in STUDIES[study].figures
             if figure.settings
         }

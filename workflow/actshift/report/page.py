@@ -79,6 +79,8 @@ class PageContent:
 
     run: str
     answers: Sequence[Answer]
+    #: The page that follows, where the run still goes on.
+    whole: str = ""
     #: What the models are, before anything is said of them.
     models_line: str = ""
     models: Sequence[Mapping[str, str]] = ()

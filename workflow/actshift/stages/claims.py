@@ -24,6 +24,7 @@ def make_claims(
     *,
     pairs: Sequence[str],
     folders: Mapping[str, Mapping[str, Path]] | None = None,
+    larger_run: str = "",
 ) -> pd.DataFrame:
     """Decide every published claim from the tables that exist.
 
@@ -33,6 +34,7 @@ def make_claims(
         out: folder for `claims.csv` and `claims_by_pair.csv`.
         pairs: the run's pairs; one without rows reads "not measured".
         folders: study -> folder of each pair's numbers; a missed gate there is the reason why.
+        larger_run: command of a larger run, for claims that this one is too small for.
 
     Returns:
         The table of claims.
@@ -43,7 +45,7 @@ def make_claims(
     wanted = read_claims(claims)
     rows = {(path.parent.name, path.stem): _rows(path) for path in tables}
     units = decide(wanted, rows, pairs, _missed(wanted, folders or {}))
-    table = claims_table(wanted, units)
+    table = claims_table(wanted, units, larger_run)
     write_table(units_table(units), out / "claims_by_pair.csv")
     write_table(table, out / "claims.csv")
     counts = Counter(table["verdict"])

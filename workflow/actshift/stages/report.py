@@ -61,6 +61,7 @@ def make_report(
     failures: Sequence[Mapping[str, str]],
     show_text: ShowText = "full",
     origin: Mapping[str, str] | None = None,
+    whole: str = "",
 ) -> None:
     """Write the page from whatever the run has: some pairs, all, or none; and run.json beside it.
 
@@ -73,6 +74,8 @@ def make_report(
         failures: a mapping (rule, job, message) for each failed job.
         show_text: what is shown of the zoo models' answers; other models' are never shown.
         origin: provenance of the code; the commit it was checked out at where None.
+        whole: name of the page that follows, where this one is written while the run goes on: it
+            has no claims, which are decided at the end, and no run.json.
 
     Raises:
         UserError: a table or a manifest is damaged.
@@ -83,11 +86,12 @@ def make_report(
     pairs = pair_facts(run_dir, chosen_pairs(config))
     wanted = [pair.pair for pair in pairs] if answered else []
     answered_pairs = answers(tables, order=wanted)
-    every = tables.get("claims")
+    every = None if whole else tables.get("claims")
     claims = claim_rows(claims_of(every, chosen, CATALOGUE))
     code = dict(commit() if origin is None else origin) | versions()
     content = PageContent(
         run=str(config.get("run", run_dir.name)),
+        whole=whole,
         models_line=models_line(pairs),
         models=model_cells(pairs),
         missed=missed_of_run(run_dir, pairs, chosen, CATALOGUE),
@@ -109,7 +113,8 @@ def make_report(
         machines=read_machines(run_dir),
     )
     atomic_write_text(out, render_page(content))
-    _write_record(run_dir, out.with_name(RECORD), config, code, pairs, failures)
+    if not whole:
+        _write_record(run_dir, out.with_name(RECORD), config, code, pairs, failures)
     print(f"report {out}: {len(answered_pairs)} pairs answered, {len(failures)} jobs failed")
 
 
