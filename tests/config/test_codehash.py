@@ -15,7 +15,8 @@ STAGES = sorted(
 RULES = {
     head.split(":", 1)[0]: head
     for path in sorted((codehash.PACKAGE.parent / "rules").glob("*.smk"))
-    for head in re.split(r"^rule ", path.read_text(), flags=re.MULTILINE)[1:]
+    for head in re.split(r"^ *rule ?(?=\w*:$)", path.read_text(), flags=re.MULTILINE)[1:]
+    if not head.startswith(":")
 }
 # What a script may use besides: threads and the log, where the cache lies, and a hint at streams
 # that land in the cache under the hash of their own content. None of them changes a byte.

@@ -27,6 +27,8 @@ def pair(**changes: object) -> dict[str, object]:
     "path",
     [
         "config.yaml",
+        "config/zoo.yaml",
+        "config/ranges.yaml",
         "config/full.yaml",
         "config/seeds.yaml",
         "config/localization.yaml",
@@ -45,7 +47,7 @@ def test_shipped_configs_are_valid(path: str) -> None:
         ({"rank_audit": {"eps": 2}}, ["rank_audit.eps", "less than 1", "value 2"]),
         ({"pairs": [pair(bse="x")]}, ["pairs.0.bse", "allowed: name, base, tuned"]),
         ({"studies": ["rank"]}, ["studies.0", "'rank_audit'", "value 'rank'"]),
-        ({"only": "lama"}, ["only", "'lama'", "llama, gemma"]),
+        ({"only": "lama"}, ["only", "'lama'", "llama, qwen"]),
         ({"zoo": {"size": "big"}}, ["zoo.size", "'tiny'", "value 'big'"]),
         ({"pairs": [pair(), pair()]}, ["two pairs are called 'own'"]),
         ({"prompts": {"harmful": {"source": "file"}}}, ["prompts.harmful", "needs the key path"]),

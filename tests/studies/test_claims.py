@@ -36,8 +36,8 @@ def verdicts(one: Claim, tables: dict, pairs: tuple[str, ...] = ("a",)) -> list[
     return [unit.verdict for unit in decide([one], tables, pairs)]
 
 
-def overall(one: Claim, tables: dict, pairs: tuple[str, ...]) -> dict:
-    return claims_table([one], decide([one], tables, pairs)).iloc[0].to_dict()
+def overall(one: Claim, tables: dict, pairs: tuple[str, ...], larger_run: str = "") -> dict:
+    return claims_table([one], decide([one], tables, pairs), larger_run).iloc[0].to_dict()
 
 
 @pytest.mark.parametrize(
@@ -292,3 +292,30 @@ def test_the_tables_have_their_columns() -> None:
     assert list(claims_table([claim()], units)) == list(CLAIM_COLUMNS)
     assert isinstance(units[0], UnitVerdict)
     assert rule_text(claim(p="p")) == "median effect above 0.1, p <= 0.05 after Holm"
+
+
+SMALL = {"column": "draws", "at_least": 999, "why": "too few draws", "larger_run": True}
+
+
+@pytest.mark.parametrize(
+    ("changes", "rows", "too_small"),
+    [
+        ({"cell": {"k": 7}}, [("a", 3, 0.5, 0.2, 0.8, 99)], True),
+        ({"table": "others"}, [("a", 3, 0.5, 0.2, 0.8, 99)], True),
+        ({"requires": [SMALL]}, [("a", 3, 0.5, 0.2, 0.8, 99)], True),
+        ({"requires": [SMALL]}, [("a", 3, 0.5, 0.2, 0.8, 99), ("b", 3, 0.5, 0.2, 0.8, 999)], False),
+        ({"requires": [SMALL | {"larger_run": False}]}, [("a", 3, 0.5, 0.2, 0.8, 99)], False),
+        ({"across": True, "interval": None}, [("a", 3, 0.5, 0.2, 0.8, 99)], True),
+        ({}, [("a", 3, 0.5, 0.2, 0.8, 99)], False),
+        ({}, [("a", 3, 0.1, 0.0, 0.8, 99)], False),
+    ],
+)
+def test_what_no_number_of_this_run_could_decide_needs_the_larger_run(
+    changes: dict, rows: list[tuple], too_small: bool
+) -> None:
+    tables = effects(*rows, columns="pair k effect low high draws")
+    names = tuple(row[0] for row in rows)
+    one = claim(**changes)
+    plain = overall(one, tables, names)["reason"]
+    wanted = f"{plain}; needs the larger run: make zoo" if too_small else plain
+    assert overall(one, tables, names, "make zoo")["reason"] == wanted

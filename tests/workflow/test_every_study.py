@@ -52,6 +52,11 @@ def test_every_figure_is_drawn_from_rows_and_on_the_page(clone: Clone) -> None:
         assert f'id="figure-{figure}"' in page, figure
     for study in ON.studies:
         assert f'id="figures-{study}"' in page, study
+    first = (results / "rank_audit.html").read_text(encoding="utf-8")
+    assert 'id="figure-rank_by_layer"' in first
+    assert 'id="figure-patching"' not in first
+    assert 'href="report.html"' in first
+    assert 'id="claims"' not in first
 
 
 def test_every_claim_about_a_table_of_the_run_finds_its_table(clone: Clone) -> None:

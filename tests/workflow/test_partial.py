@@ -26,7 +26,7 @@ EPOCHS = CalibrationEpochs(base=3, finetune=2, distributed=2)
 @pytest.fixture
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
     monkeypatch.chdir(tmp_path)
-    return parse_config(yaml.safe_load((ROOT / "config.yaml").read_text()), origin="config.yaml")
+    return parse_config(yaml.safe_load((ROOT / "config/zoo.yaml").read_text()), origin="zoo.yaml")
 
 
 def test_without_any_table_every_claim_says_what_is_missing(config: Config) -> None:

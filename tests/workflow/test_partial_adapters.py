@@ -23,7 +23,7 @@ FAMILIES = {"llama": "llama", "gemma": "gemma2"}
 
 def config_of() -> Config:
     """Misalignment alone, two pairs."""
-    whole = parse_config(yaml.safe_load((ROOT / "config.yaml").read_text()), origin="config.yaml")
+    whole = parse_config(yaml.safe_load((ROOT / "config/zoo.yaml").read_text()), origin="zoo.yaml")
     pairs = tuple(pair for pair in whole.pairs if pair.name in FAMILIES)
     return whole.model_copy(update={"studies": ("misalignment",), "pairs": pairs})
 
@@ -40,7 +40,7 @@ def whole(tiny_checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPat
 
 
 def table(run: Path, name: str) -> pd.DataFrame:
-    return read_table(run / "results" / "demo" / "tables" / "misalignment" / f"{name}.csv")
+    return read_table(run / "results" / "zoo" / "tables" / "misalignment" / f"{name}.csv")
 
 
 def caption(html: str, name: str) -> str:
@@ -58,7 +58,7 @@ WITHIN, ACROSS = "own direction repair it?", "Does another model&#39;s direction
 
 
 def test_a_whole_run_lacks_nothing(whole: Path) -> None:
-    html = (whole / "results" / "demo" / "report.html").read_text(encoding="utf-8")
+    html = (whole / "results" / "zoo" / "report.html").read_text(encoding="utf-8")
     assert "Without rows" not in html
     assert "no rows for this pair" not in html
     for name in CATALOGUE.names(["misalignment"]):

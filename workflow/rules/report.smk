@@ -8,6 +8,7 @@ report         tables + figures          -> results/<run>/report.html and run.js
 """
 
 from actshift.studies.registry import CATALOGUE
+from actshift.vocab import ROLES
 
 #: (study, name) of every figure of the studies that are on.
 FIGURES = [(study, figure) for figure, study in CATALOGUE.of(CONFIG.studies).figure_studies.items()]
@@ -42,19 +43,6 @@ PAGE_FILES = [
     HERE / "workflow" / "actshift" / "report" / f"page.{kind}" for kind in ("html.j2", "css")
 ]
 PAGE_CONFIG = CONFIG.model_dump(mode="json", exclude={"device"})
-
-
-def page_modules(studies):
-    """The modules with what some studies say on the page."""
-    return {
-        module_of(function)
-        for study in CATALOGUE.of(studies).studies.values()
-        for function in (
-            *(figure.seen for figure in study.figures if figure.seen),
-            *([study.answers.points] if study.answers else []),
-        )
-    }
-
 
 #: The rank audit is finished long before the rest, and has its figures and a page by then.
 FIRST = [name for name in CONFIG.studies if name == "rank_audit" and len(CONFIG.studies) > 1]
@@ -107,7 +95,7 @@ if FIRST:
         input:
             rules.rank_audit_tables.output,
             rules.first_figures.output,
-            [PATHS.checkpoint(model) for model in PLAN.models],
+            [PATHS.checkpoint(name) for name, model in PLAN.models.items() if model.role in ROLES],
             PAGE_FILES,
         output:
             PATHS.first_page,
@@ -122,7 +110,7 @@ if FIRST:
         params:
             config=PAGE_CONFIG | {"studies": FIRST},
             whole=PATHS.report.name,
-            code=code("stages.report", *page_modules(FIRST)),
+            code=code("stages.report", *map(module_of, CATALOGUE.of(FIRST).page_functions())),
             status=str(PATHS.status),
         script:
             "../scripts/report.py"
@@ -151,7 +139,7 @@ rule report:
     params:
         config=PAGE_CONFIG,
         whole="",
-        code=code("stages.report", *page_modules(CONFIG.studies)),
+        code=code("stages.report", *map(module_of, CATALOGUE.of(CONFIG.studies).page_functions())),
         status=str(PATHS.status),
     script:
         "../scripts/report.py"

@@ -18,12 +18,13 @@ class NotMeasuredError(Exception):
     """A claim cannot be decided; the message says why.
 
     Attributes:
-        absent: whether the rows themselves are missing, rather than what they have to show.
+        too_small: whether the run lacks the rows or the draws, whatever its numbers are.
     """
 
-    def __init__(self, reason: str, *, absent: bool = False) -> None:
+    def __init__(self, reason: str, *, too_small: bool = False) -> None:
+        """Keep both."""
         super().__init__(reason)
-        self.absent = absent
+        self.too_small = too_small
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +129,7 @@ def per_text(per: list[str]) -> str:
 def _existing(name: str, claim: Claim, tables: Tables) -> pd.DataFrame:
     table = tables.get((claim.study, name))
     if table is None:
-        raise NotMeasuredError(f"table {name}.csv has not been made", absent=True)
+        raise NotMeasuredError(f"table {name}.csv has not been made", too_small=True)
     return table
 
 
@@ -144,7 +145,7 @@ def _cell(rows: pd.DataFrame, cell: Mapping[str, CellValue], claim: Claim) -> pd
         keep &= _equal(rows[column], value)
     if not keep.any():
         reason = f"table {claim.table}.csv has no row with {describe(cell)}"
-        raise NotMeasuredError(reason, absent=True)
+        raise NotMeasuredError(reason, too_small=True)
     return rows.loc[keep]
 
 
@@ -163,7 +164,8 @@ def _check(claim: Claim, cell: pd.DataFrame, where: str) -> None:
     for rule in claim.requires:
         if not _met(rule, cell):
             value = _bound_value(rule, cell)
-            raise NotMeasuredError(f"{rule.why} ({_bound_text(rule)}, found {value:.3g}{where})")
+            reason = f"{rule.why} ({_bound_text(rule)}, found {value:.3g}{where})"
+            raise NotMeasuredError(reason, too_small=rule.larger_run)
 
 
 def _met(rule: Bound, cell: pd.DataFrame) -> bool:

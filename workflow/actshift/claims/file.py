@@ -28,6 +28,7 @@ class Bound(Section):
     at_least: float | None = Field(default=None, description="smallest value that meets it")
     at_most: float | None = Field(default=None, description="largest value that meets it")
     why: str = Field(description="what it means when the condition decides")
+    larger_run: bool = Field(default=False, description="whether a run with more draws meets it")
 
     @model_validator(mode="after")
     def _one_side(self) -> "Bound":

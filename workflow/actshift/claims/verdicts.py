@@ -44,7 +44,7 @@ class UnitVerdict:
         reason: why, in one line; "" where the interval speaks for itself.
         measured: value and interval on the scale of the decision; None when not measured.
         p_holm: p after Holm over the study's claims of this unit; NaN without a test.
-        absent: whether the run does not have the rows.
+        too_small: whether the run lacks the rows or the draws, whatever its numbers are.
     """
 
     claim: Claim
@@ -53,7 +53,7 @@ class UnitVerdict:
     reason: str
     measured: Measured | None = None
     p_holm: float = float("nan")
-    absent: bool = False
+    too_small: bool = False
 
 
 def decide(
@@ -98,7 +98,7 @@ def claims_table(
     Args:
         claims: the claims.
         units: what `decide` gave.
-        larger_run: command of a larger run, named where this one lacks the rows or the units.
+        larger_run: command of a larger run, named where this one lacks rows, draws or units.
 
     Returns:
         Columns `CLAIM_COLUMNS`.
@@ -114,8 +114,8 @@ def claims_table(
 
 
 def is_too_small(claim: Claim, units: Sequence[UnitVerdict]) -> bool:
-    """Whether a run cannot decide a claim for want of rows or units, whatever its numbers are."""
-    if units and all(unit.absent for unit in units):
+    """Whether a run has too few rows, draws or units to decide a claim, whatever its numbers."""
+    if units and all(unit.too_small for unit in units):
         return True
     decided = [unit for unit in units if unit.verdict != "not measured"]
     return claim.across and 0 < len(decided) < MIN_UNITS
@@ -191,19 +191,19 @@ def _decide_claim(claim: Claim, tables: Tables, pairs: list[str]) -> list[UnitVe
         rows = claim_table(claim, tables)
     except NotMeasuredError as gap:
         names = pairs if claim.unit == "pair" else []
-        return [_absent(claim, name, gap) for name in names or [""]]
+        return [_not_measured(claim, name, gap) for name in names or [""]]
     return [_decide_unit(claim, rows, name) for name in unit_names(claim, rows, pairs)]
 
 
-def _absent(claim: Claim, name: str, gap: NotMeasuredError) -> UnitVerdict:
-    return UnitVerdict(claim, name, "not measured", str(gap), absent=gap.absent)
+def _not_measured(claim: Claim, name: str, gap: NotMeasuredError) -> UnitVerdict:
+    return UnitVerdict(claim, name, "not measured", str(gap), too_small=gap.too_small)
 
 
 def _decide_unit(claim: Claim, rows: pd.DataFrame, name: str) -> UnitVerdict:
     try:
         measured, construction = measure_unit(claim, rows, name)
     except NotMeasuredError as gap:
-        return _absent(claim, name, gap)
+        return _not_measured(claim, name, gap)
     if construction:
         return UnitVerdict(claim, name, "by construction", construction, measured)
     if claim.across:

@@ -306,6 +306,11 @@ class Catalogue:
         """Return the catalogue of some of the studies."""
         return Catalogue({k: s for k, s in self.studies.items() if k in studies}, self.of_the_run)
 
+    def page_functions(self) -> list[str]:
+        """Return the functions, as `module:function`, that say something on the page."""
+        seen = [figure.seen for figure in self.figures.values() if figure.seen]
+        return seen + [s.answers.points for s in self.studies.values() if s.answers]
+
     def names(self, studies: Collection[str] | None = None) -> Sequence[str]:
         """Return the names of the figures of some studies, all unless told."""
         chosen = self.studies if studies is None else studies
