@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy.stats import kendalltau
 
 from actshift.maths.intervals import cluster_t_interval
 from actshift.maths.paired import holm, sign_flip_test
@@ -133,6 +132,8 @@ def order_tau(effects: Float[np.ndarray, "direction prompt"]) -> float:
     Source:
         Kendall 1945; scipy.stats.kendalltau.
     """
+    from scipy.stats import kendalltau  # slow to load
+
     means = effects.mean(axis=1)
     if len(means) < 2 or np.ptp(means) == 0:
         return float("nan")
