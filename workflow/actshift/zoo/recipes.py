@@ -78,7 +78,7 @@ class Recipe:
 
 
 _RECIPES = {
-    "micro": Recipe(600, 32, 4, 64, BaseRecipe(150, 8), ChatRecipe(80, 24), gated=False),
+    "micro": Recipe(600, 32, 4, 64, BaseRecipe(150, 8), ChatRecipe(160, 24), gated=False),
     "tiny": Recipe(1100, 64, 6, 128, BaseRecipe(700, 8), ChatRecipe(150, 24)),
     "small": Recipe(2000, 128, 8, 256, BaseRecipe(1300, 8), ChatRecipe(200, 24)),
 }
