@@ -55,6 +55,7 @@ def test_every_figure_is_drawn_from_rows_and_on_the_page(clone: Clone) -> None:
     first = (results / "rank_audit.html").read_text(encoding="utf-8")
     assert 'id="figure-rank_by_layer"' in first
     assert 'id="figure-patching"' not in first
+    assert "no job got this far" not in first
     assert 'href="report.html"' in first
     assert 'id="claims"' not in first
 

@@ -25,6 +25,8 @@ rule zoo_behaviour:
         PATHS.log("zoo_behaviour"),
     benchmark:
         PATHS.timing("zoo_behaviour")
+    # The first page waits for it.
+    priority: 150
     conda:
         "../../envs/cpu.yaml"
     threads: 1
@@ -46,6 +48,7 @@ PAGE_CONFIG = CONFIG.model_dump(mode="json", exclude={"device"})
 
 #: The rank audit is finished long before the rest, and has its figures and a page by then.
 FIRST = [name for name in CONFIG.studies if name == "rank_audit" and len(CONFIG.studies) > 1]
+FIRST_TABLES = [*rules.zoo_behaviour.output, *rules.rank_audit_tables.output]
 LATER = [name for name in CONFIG.studies if name not in FIRST]
 
 for _rule, _studies in {"first_figures": FIRST, "figures": LATER}.items():
@@ -57,7 +60,7 @@ for _rule, _studies in {"first_figures": FIRST, "figures": LATER}.items():
         name:
             _rule
         input:
-            rules.rank_audit_tables.output if _studies == FIRST else TABLES,
+            FIRST_TABLES if _studies == FIRST else TABLES,
         output:
             [PATHS.figures(study) / f"{name}.svg" for study, name in _figures],
             [
@@ -78,6 +81,7 @@ for _rule, _studies in {"first_figures": FIRST, "figures": LATER}.items():
             "../../envs/cpu.yaml"
         threads: 1 if _studies == FIRST else 4
         params:
+            tables=str(PATHS.tables),
             studies=_studies,
             settings=PLAN.figure_settings(_studies),
             code=code(
@@ -93,7 +97,7 @@ if FIRST:
 
     rule first_page:
         input:
-            rules.rank_audit_tables.output,
+            FIRST_TABLES,
             rules.first_figures.output,
             [PATHS.checkpoint(name) for name, model in PLAN.models.items() if model.role in ROLES],
             PAGE_FILES,
