@@ -1,5 +1,6 @@
 """One run of all studies at their smallest, from training to the page, and again."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,14 +49,16 @@ def test_every_figure_is_drawn_from_rows_and_on_the_page(clone: Clone) -> None:
     assert 'id="failures"' not in page
     assert "Empty figure" not in page
     for figure, study in ON.figure_studies.items():
-        assert (results / "figures" / study / f"{figure}.svg").is_file(), figure
+        svg = (results / "figures" / study / f"{figure}.svg").read_text(encoding="utf-8")
+        (height,) = re.findall(r"<svg[^>]* viewBox='0 0 \S+ ([\d.]+)'", svg)
+        # A figure without rows holds one line that says so.
+        assert float(height) > 120, figure
         assert f'id="figure-{figure}"' in page, figure
     for study in ON.studies:
         assert f'id="figures-{study}"' in page, study
     first = (results / "rank_audit.html").read_text(encoding="utf-8")
     assert 'id="figure-rank_by_layer"' in first
     assert 'id="figure-patching"' not in first
-    assert "no job got this far" not in first
     assert 'href="report.html"' in first
     assert 'id="claims"' not in first
 
