@@ -15,8 +15,7 @@ class AnswerCache:
     def __init__(self, path: Path) -> None:
         """Read what is there.
 
-        Args:
-            path: The file; it is made with its folder at the first `put`.
+        The file is made with its folder at the first `put`.
         """
         self._path = path
         self._lock = Lock()

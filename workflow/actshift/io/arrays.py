@@ -36,13 +36,7 @@ _CODECS: dict[str, Any] = {
 
 
 def create_windowed(group: zarr.Group, layout: Layout, dtype: str) -> None:
-    """Create `resid_post` and `final_norm`, filled with NaN until written.
-
-    Args:
-        group: The store.
-        layout: Its sizes and cuts.
-        dtype: "float32" or "float16".
-    """
+    """Create `resid_post` and `final_norm`, filled with NaN until written."""
     size = layout
     p, n, d, c, w = size.positions, size.prompts, size.d_model, size.chunk, size.window
     shapes = {
@@ -106,11 +100,6 @@ def chunk_regions(array: zarr.Array) -> Iterator[tuple[str, tuple[slice, ...]]]:
 
 def read_region(array: zarr.Array, region: tuple[Any, ...], folder: object) -> np.ndarray:
     """Read a region; damage is reported by the exact chunk.
-
-    Args:
-        array: An array of a store.
-        region: Integers and slices, one an axis.
-        folder: Named in messages.
 
     Raises:
         StoreError: A chunk's checksum does not fit or its file cannot be decoded, or the file

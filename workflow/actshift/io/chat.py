@@ -67,10 +67,6 @@ class ChatClient:
     def __init__(self, endpoint: Endpoint, *, sleep: Callable[[float], Any] = time.sleep) -> None:
         """Prepare; nothing is sent.
 
-        Args:
-            endpoint: Where to ask.
-            sleep: How to wait between tries.
-
         Raises:
             UserError: The key cannot stand in a header.
         """
@@ -95,11 +91,7 @@ class ChatClient:
     def ask(self, messages: Sequence[Message]) -> str:
         """Return what the model says at temperature 0.
 
-        Args:
-            messages: The conversation.
-
-        Returns:
-            The text; `FILTERED` where the endpoint's filter turned the messages away.
+        `FILTERED` where the endpoint's filter turned the messages away.
 
         Raises:
             UserError: Access is denied, nothing is there, the answer is no chat completion, or
@@ -111,9 +103,6 @@ class ChatClient:
         """Return what the model says, and how likely each first token was, at temperature 0.
 
         An endpoint that refuses the wish for probabilities is asked again without it.
-
-        Args:
-            messages: The conversation.
 
         Raises:
             UserError: As `ask`.

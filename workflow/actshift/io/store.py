@@ -33,9 +33,6 @@ class ActivationStore:
         Every file of the store must be there with its size, and the metadata must carry its
         sha256; chunks carry a crc32c that is checked when they are read.
 
-        Args:
-            folder: Parent folder of `acts.zarr`.
-
         Raises:
             StoreError: Something is missing or damaged (names the file), or the store was made
                 by a newer version.
@@ -113,12 +110,9 @@ class ActivationStore:
     def read(
         self, layer: int, position: int = -1, prompt_ids: Sequence[str] | None = None
     ) -> Float[np.ndarray, "prompt d_model"]:
-        """Read one layer at one position; every row asked for must be valid.
+        """Read one layer at one position (-1 the last prompt token); every row must be valid.
 
-        Args:
-            layer: 0-based decoder block.
-            position: Coordinate from the end, -1 the last prompt token.
-            prompt_ids: Rows to return, in this order; by default all, in stored order.
+        Rows come in the order of `prompt_ids`, by default all in stored order.
 
         Returns:
             float32 `[prompt, d_model]`.
@@ -141,13 +135,8 @@ class ActivationStore:
     ) -> tuple[Float[np.ndarray, "position prompt d_model"], Bool[np.ndarray, "position prompt"]]:
         """Read one layer at several positions, with the mask of rows that exist.
 
-        Args:
-            layer: 0-based decoder block.
-            positions: Coordinates from the end, in the order wanted.
-            prompt_ids: Rows to return, in this order; by default all, in stored order.
-
-        Returns:
-            float32 values (NaN where absent) and the mask.
+        Rows come in the order of `prompt_ids`, by default all in stored order. Values are float32,
+        NaN where the mask is False.
 
         Raises:
             StoreError: Unknown layer, position or prompt; a damaged chunk; NaN in a valid row.

@@ -12,14 +12,7 @@ from actshift.io.store import ActivationStore
 
 
 def verify_folder(folder: Path) -> list[str]:
-    """Check any artifact folder; an activation store is read from end to end.
-
-    Args:
-        folder: A folder with a manifest.
-
-    Returns:
-        One line a problem, naming file and chunk; empty when all is well.
-    """
+    """Check any artifact folder, an activation store from end to end; one line a problem."""
     if (folder / ARRAYS).is_dir():
         return verify_store(folder)
     return check_manifest(folder, deep=True)
@@ -28,11 +21,7 @@ def verify_folder(folder: Path) -> list[str]:
 def verify_store(folder: Path) -> list[str]:
     """Check an activation store: files, sha256, crc32c of every chunk, NaN in valid rows.
 
-    Args:
-        folder: Parent folder of `acts.zarr`.
-
-    Returns:
-        One line a problem, naming the exact chunk; empty when all is well.
+    One line a problem, naming the exact chunk.
     """
     problems = check_manifest(folder, deep=True)
     try:
@@ -48,14 +37,7 @@ def verify_store(folder: Path) -> list[str]:
 
 
 def layer_norms(store: ActivationStore) -> Float[np.ndarray, " layer"]:
-    """Mean L2 norm of the stored rows of each layer, over valid rows, in float64.
-
-    Args:
-        store: An open store.
-
-    Returns:
-        One norm a layer, in units of the residual stream.
-    """
+    """Mean L2 norm of each layer's valid rows, float64, in units of the residual stream."""
     positions = [int(position) for position in store.positions]
     norms: list[float] = []
     for layer in store.layers:

@@ -66,12 +66,8 @@ class StoreWriter:
     ) -> None:
         """Open a staging folder; whole windows of an equal, interrupted writer are kept.
 
-        Args:
-            staging: Folder that will hold `acts.zarr` and `manifest.json`.
-            layout: Sizes and cuts.
-            rows: What is known of every row.
-            attrs: JSON-able provenance, put on the group.
-            dtype: How activations are stored; float16 halves the disk and refuses overflow.
+        `attrs` are JSON-able provenance, put on the group; float16 halves the disk and refuses
+        overflow.
         """
         self.staging = staging
         self.layout = layout
@@ -102,11 +98,8 @@ class StoreWriter:
     ) -> None:
         """Check and write one whole window.
 
-        Args:
-            window: Its number.
-            resid_post: float32 output of every block, before the final norm.
-            final_norm: float32 output of the final norm.
-            model: Named in messages.
+        Activations are float32: the output of every block, before the final norm, and that of the
+        final norm. `model` is named in messages.
 
         Raises:
             StoreError: A valid row holds NaN or inf, or does not fit float16; names model,

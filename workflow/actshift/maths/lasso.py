@@ -45,10 +45,7 @@ def moments(
 ) -> Moments:
     """Centred second moments of every subset of the rows.
 
-    Args:
-        features: One column a layer, `[pair, layer]` for all problems or one such each.
-        target: One value a row, `[pair]` for all problems or one such each.
-        members: Which rows each problem holds, `[problem, pair]`; none may be empty.
+    Features and target are shared by all problems, or one each; no problem may be without rows.
     """
     centre, level = features.mean(axis=-2), target.mean(axis=-1)
     # Centred once: the moments of a subset are then small differences of small numbers.
@@ -114,18 +111,9 @@ def cross_validated(
 
     The penalty has the smallest mean over folds of the mean squared error, the larger one of
     equals. Features are z-scored on all rows of a problem, as published, so also on the held-out
-    ones; the intercept is refitted in every fold.
-
-    Args:
-        features: One column a layer, `[pair, layer]` for all problems or one such each.
-        target: One value a row, `[pair]` for all problems or one such each.
-        folds: Fold of every row in every problem, `[problem, pair]`, from 0; -1 where the problem
-            lacks the row.
-        alphas: Penalties, falling.
-        l1_ratio: 1 for the LASSO, less for an elastic net.
-
-    Returns:
-        One fit a problem.
+    ones; the intercept is refitted in every fold. Features (`[pair, layer]`) and target (`[pair]`)
+    are shared by all problems, or one each. Folds count from 0; -1 where the problem lacks the row.
+    Penalties fall. `l1_ratio` is 1 for the LASSO, less for an elastic net.
 
     Raises:
         ValueError: A problem has fewer than two folds.
@@ -178,9 +166,7 @@ def contiguous_folds(n: int, folds: int) -> Int[np.ndarray, " pair"]:
 def group_folds(codes: Int[np.ndarray, " pair"], folds: int) -> Int[np.ndarray, " pair"]:
     """Folds of whole clusters: from the largest down, each to the lightest fold (GroupKFold).
 
-    Args:
-        codes: Cluster of each row, 0 to C - 1; a cluster may be empty.
-        folds: How many; no more than there are clusters are used.
+    Codes are 0 to C - 1; a cluster may be empty. No more folds than clusters are used.
     """
     sizes = np.bincount(codes)
     fold_of, load = np.zeros(len(sizes), dtype=np.int64), np.zeros(folds)

@@ -25,15 +25,9 @@ def out_of_fold(
 
     Covariates are not penalised: target and features are replaced by their residuals about the
     covariates' least-squares lines of the training rows, which gives the same minimum
-    (Frisch-Waugh-Lovell), and the target's line is added to the prediction.
-
-    Args:
-        features: One column a layer, of each problem.
-        target: One value a row, of each problem.
-        outer: Fold that predicts each row.
-        inner: Folds of the penalty inside the training rows of each outer fold; -1 outside them.
-        covariates: Columns beside the features.
-        l1_ratio: 1 for the LASSO, less for an elastic net.
+    (Frisch-Waugh-Lovell), and the target's line is added to the prediction. `outer` is the fold
+    that predicts each row, `inner` the folds of the penalty inside the training rows of each outer
+    fold, -1 outside them. `l1_ratio` is 1 for the LASSO, less for an elastic net.
     """
     folds, (problems, pairs, layers) = len(inner), features.shape
     x = np.repeat(features[:, None], folds, axis=1)
@@ -62,11 +56,8 @@ def training_lines(
 ) -> Float[np.ndarray, "column fold pair"]:
     """Least-squares lines fitted on each fold's training rows, read at every row.
 
-    Args:
-        covariates: Predictors beside a constant; z-scored on the training rows. Of collinear
-            ones the line of least norm is taken; one without spread there is left out.
-        values: What is predicted.
-        training: Rows that each fold is fitted on.
+    Covariates stand beside a constant and are z-scored on the training rows. Of collinear ones the
+    line of least norm is taken; one without spread there is left out.
     """
     predicted = np.empty((len(values), *training.shape))
     for fold, rows in enumerate(training):
@@ -101,19 +92,10 @@ def gain_out(
     """What one prediction explains beyond another, with its cluster-bootstrap interval.
 
     (sum (y - before)^2 - sum (y - after)^2) / sum (y - mean)^2 over rows that no fit saw. With
-    `before` the training mean this is R^2 out of fold: 0 for a fit without support, below 0 for
-    one worse than the mean. Predictions are not refitted in a draw.
-
-    Args:
-        target: y.
-        before: Prediction to be beaten.
-        after: Prediction.
-        mean: Mean of the training rows of each row's fold.
-        weights: Counts of `cluster_bootstrap_counts`, shared by the problems.
-        clusters: How many are resampled.
-
-    Returns:
-        (value, low, high) of each problem; NaN where the target has no spread.
+    `before` the training mean this is R^2 out of fold: 0 for a fit without support, below 0 for one
+    worse than the mean. Predictions are not refitted in a draw. `mean` is the mean of the training
+    rows of each row's fold; weights are counts of `cluster_bootstrap_counts`, shared by the
+    problems. (value, low, high) of each problem; NaN where the target has no spread.
     """
     total = np.square(target - mean)
     whole = total.sum(axis=1)

@@ -57,9 +57,6 @@ class Factored:
 def factored(rows: Float[np.ndarray, "row d_source"]) -> Factored:
     """Centre source rows and decompose them once for all penalties.
 
-    Args:
-        rows: States of the source model, a row a prompt; any real dtype.
-
     Raises:
         ValueError: All rows are equal, so nothing can be mapped.
     """
@@ -78,13 +75,8 @@ def ridge_map(
 ) -> Float[np.ndarray, "d_source d_target"]:
     """W = (Xs^T Xs + a I)^-1 Xs^T Xt, both sides centred, without intercept.
 
-    Args:
-        source: Decomposed source rows.
-        targets: Rows of the target model for the same prompts.
-        penalty: a in units of trace(Xs^T Xs) / n.
-
-    Returns:
-        Map of row vectors, v_target = v_source W, float64.
+    a is the penalty in units of trace(Xs^T Xs) / n. A map of row vectors, v_target = v_source W,
+    float64.
 
     Source: Hoerl and Kennard 1970; centring as scikit-learn's Ridge with an intercept.
     """
@@ -99,11 +91,6 @@ def row_weights(
     """Weights c with v W = c Xt for every choice of Xt: c = v V diag(s / (s^2 + a)) U^T.
 
     A map refitted on permuted pairs then costs one weighted sum of permuted rows.
-
-    Args:
-        source: Decomposed source rows.
-        vectors: v, one a row.
-        penalty: As in `ridge_map`.
     """
     weights = source.shrinkage(np.array([penalty]))[0]
     return (vectors @ source.right * weights) @ source.left.T
@@ -116,12 +103,8 @@ def refitted(
 ) -> Float[np.ndarray, "draw d_target"]:
     """Images v W_p of maps refitted with the target rows in other orders.
 
-    Row i of the source is paired with row `order[i]` of the target; the penalty stays.
-
-    Args:
-        weights: Of `row_weights`.
-        targets: Target rows in their own order.
-        orders: Permutations.
+    Row i of the source is paired with row `order[i]` of the target; the penalty stays. Weights are
+    of `row_weights`; targets are in their own order.
     """
     centred = targets - np.mean(targets, axis=0, dtype=np.float64)
     spread = np.empty(orders.shape)
@@ -153,12 +136,8 @@ class LowRank:
 def low_rank(matrix: Float[np.ndarray, "d_source d_target"], *, energy: float = ENERGY) -> LowRank:
     """Fewest leading singular triples that keep a share of the squared Frobenius norm.
 
-    Args:
-        matrix: W.
-        energy: Share to keep, in (0, 1]; 1 keeps the exact rank.
-
-    Returns:
-        Factors of rank at least 1; the square root of each singular value goes to either side.
+    An `energy` of 1 keeps the exact rank. The rank is at least 1; the square root of each singular
+    value goes to either side.
 
     Source: Eckart and Young 1936.
     """

@@ -66,9 +66,7 @@ class Folded:
 def folded(rows: Float[np.ndarray, "row d_source"], fold: Int[np.ndarray, " row"]) -> Folded:
     """Decompose the source rows of every training set.
 
-    Args:
-        rows: States of the source model.
-        fold: Fold of each row, 0 to K - 1; whole clusters (`maths.lasso.group_folds`).
+    Folds are 0 to K - 1, of whole clusters (`maths.lasso.group_folds`).
 
     Raises:
         ValueError: Fewer than three folds: the inner round needs two beside the outer one.
@@ -115,12 +113,7 @@ class Sums:
 
 
 def sums_of(source: Folded, targets: Float[np.ndarray, "row target d_target"]) -> Sums:
-    """Sums over the rows of every fold.
-
-    Args:
-        source: Folded source rows.
-        targets: All rows, targets in the middle.
-    """
+    """Sums over the rows of every fold; all rows are given, targets in the middle."""
     sums = Sums({}, {}, {}, {})
     _, count, width = targets.shape
     # Every permutation of rows has this mean; small sums lose fewer digits.
@@ -147,14 +140,7 @@ def squared_errors(
     D the eigenvalues of the inverse, ||R - Z diag(D) K||^2 =
     ||R||^2 - 2 D.b + D^T (Z^T Z * K K^T) D, b = diag(Z^T R K^T).
 
-    Args:
-        fit: A fit that leaves the fold out.
-        test: The fold.
-        sums: Of the targets.
-        penalties: Tried penalties.
-
-    Returns:
-        Errors, and ||R||^2, that of the training mean.
+    The fit leaves the fold out. Returns errors, and ||R||^2, that of the training mean.
     """
     kept = [fold for fold in sums.count if fold not in fit.tests]
     count, centre, held = sum(sums.count[fold] for fold in kept), fit.source.mean, fit.tests[test]
@@ -178,12 +164,7 @@ def _outer(
 
 
 def chosen_penalty(source: Folded, target: Float[np.ndarray, "row d_target"]) -> float:
-    """Penalty of the map itself: smallest squared error over folds of clusters.
-
-    Args:
-        source: Folded source rows.
-        target: Target rows.
-    """
+    """Penalty of the map itself: smallest squared error over folds of clusters."""
     sums = sums_of(source, isometric(target)[:, None])
     errors = sum(squared_errors(fit, fold, sums)[0] for fold, fit in source.single.items())
     return float(PENALTIES[np.argmin(errors)])

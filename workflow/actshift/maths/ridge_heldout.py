@@ -51,12 +51,7 @@ class HeldOut:
 
 
 def held_out(source: Folded, target: Float[np.ndarray, "row d_target"]) -> HeldOut:
-    """Predict every fold from the others, its penalty chosen inside the others.
-
-    Args:
-        source: Folded source rows.
-        target: Target rows.
-    """
+    """Predict every fold from the others, its penalty chosen inside the others."""
     wide = np.asarray(target, dtype=np.float64)
     residual, total = np.empty(len(wide)), np.empty(len(wide))
     inner = _inner_penalties(source, sums_of(source, isometric(wide)[:, None]))
@@ -100,15 +95,8 @@ def shuffled_orders(
     Source rows in the order of their clusters meet target rows whose clusters, and the rows inside
     them, are in random order. Rows of a cluster stay neighbours, as alike as they were, so the null
     has as few independent units as the data; but a row of one kind of prompt does not keep a
-    partner of its kind, which a permutation of clusters alone would let the map learn.
-
-    Args:
-        clusters: Cluster of each row.
-        draws: How many.
-        rng: Seeded generator.
-
-    Returns:
-        `[draw, row]`: source row i is paired with target row `order[i]`.
+    partner of its kind, which a permutation of clusters alone would let the map learn. Source row i
+    is paired with target row `order[i]`.
     """
     _, codes = np.unique(np.asarray(clusters, dtype=str), return_inverse=True)
     grouped = np.argsort(codes, kind="stable")
@@ -125,10 +113,7 @@ def shuffled_r2(
 ) -> Float[np.ndarray, " draw"]:
     """Held-out R^2 of maps fitted on shuffled pairings, by the same code, penalty included.
 
-    Args:
-        source: Folded source rows.
-        targets: Target rows in their own order.
-        orders: Of `shuffled_orders`.
+    Targets are in their own order, orders of `shuffled_orders`.
     """
     narrow = isometric(targets)
     width = max(1, _BLOCK // narrow.size)

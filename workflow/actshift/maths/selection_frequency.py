@@ -16,10 +16,7 @@ def selection_frequency(
 ) -> Float[np.ndarray, "target layer"]:
     """Share of half-samples in which LassoCV gives a feature a coefficient.
 
-    Args:
-        features: One column a layer.
-        targets: Each is fitted on every half.
-        folds: Folds of the penalty inside each half; -1 outside it.
+    Every target is fitted on every half. Folds are of the penalty inside each half; -1 outside it.
 
     Source:
         Meinshausen and Buehlmann 2010, stability selection, with the penalty chosen in each half.
@@ -50,12 +47,6 @@ def permuted_target(
     a group of their own (with the nearest size where it is a single cluster), in which a cluster
     takes the mean of another and keeps its values about its own mean. Inside a cluster the order
     of values is drawn too.
-
-    Args:
-        target: One value a pair.
-        codes: Cluster of each pair.
-        draws: Permutations.
-        rng: Seeded generator.
     """
     rows = [np.flatnonzero(codes == code) for code in np.unique(codes)]
     groups = _exchangeable([len(own) for own in rows])

@@ -61,11 +61,8 @@ def write_settings(
 ) -> None:
     """Write adapter_config.json in one order.
 
-    Args:
-        folder: Of the adapter.
-        settings: All but the next two.
-        targets: Linear maps that are updated: whole paths, or how a path ends.
-        base: Hash of the weights the adapter is for.
+    Targets are the linear maps that are updated: whole paths, or how a path ends. `base` is the
+    hash of the weights that the adapter is for.
     """
     named = {"target_modules": sorted(targets), "base_model_name_or_path": base_name(base)}
     text = json.dumps({**settings, **named}, indent=1, sort_keys=True, ensure_ascii=False)
@@ -96,10 +93,7 @@ def check_plain(settings: Mapping[str, Any]) -> None:
 
 
 def places_of(names: Iterable[str]) -> set[str]:
-    """Which matrices an adapter updates, as its file names them.
-
-    Args:
-        names: Of all tensors of the file.
+    """Which matrices an adapter updates, by the names of all tensors of its file.
 
     Raises:
         ValueError: A tensor is neither A nor B of a pair, or there are none; it says what it is.

@@ -36,12 +36,8 @@ _WHOLE = re.compile(r"(?:\.base_layer)?\.weight$")
 def import_adapter(source: Path, folder: Path, *, base: LoadedModel, weights: str) -> None:
     """Copy an adapter that was trained elsewhere as a folder that `save_adapter` could have made.
 
-    Args:
-        source: A peft folder. What it calls its base is not looked at, since a name says nothing
-            of weights, unless that is the hash of other weights.
-        folder: To make.
-        base: The model it is for: every matrix must have its place there.
-        weights: Hash of that model's weights.
+    What the source calls its base is not looked at, since a name says nothing of weights, unless it
+    is the hash of other weights than `weights`, those of `base`.
 
     Raises:
         UserError: No adapter, a pickled one, no plain LoRA, one of other weights, one with

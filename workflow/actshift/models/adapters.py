@@ -36,10 +36,8 @@ from actshift.models.load import Device, Dtype, LoadedModel, load_model, resolve
 def save_adapter(wrapped: Any, folder: Path, *, base: str) -> None:
     """Save what was trained as a peft folder whose bytes depend on the training alone.
 
-    Args:
-        wrapped: Of `add_lora`.
-        folder: To make, inside one that is published whole.
-        base: Hash of the weights the adapter was trained on (`io.manifest.weights_hash`).
+    `wrapped` is of `add_lora`, `folder` lies inside one that is published whole, and `base` is the
+    hash of the weights that the adapter was trained on (`io.manifest.weights_hash`).
     """
     # peft asks the hub about embeddings otherwise, and these adapters never hold any.
     wrapped.save_pretrained(folder, save_embedding_layers=False)
@@ -67,12 +65,7 @@ def adapter_size(folder: Path) -> tuple[int, float]:
 
 
 def merged_hash(checkpoint: Path, adapter: Path) -> str:
-    """Hash of a base with an adapter in it: another base under the same adapter is another model.
-
-    Args:
-        checkpoint: Folder of the base, with its manifest.
-        adapter: Folder of the adapter.
-    """
+    """Hash of a base with an adapter in it: under another base it is another model."""
     return _joined(_weights_hash(checkpoint), adapter_hash(adapter))
 
 
@@ -82,17 +75,9 @@ def load_merged(
     """Load a base and add an adapter to its weights: W + scale B A, summed in float32.
 
     Nothing but the two folders is read, and peft is not imported: its own loader would follow the
-    base's name to a hub, and takes longer to import than a small model to load.
-
-    Args:
-        checkpoint: Folder of the base, with its manifest.
-        adapter: Folder of `save_adapter`.
-        name: How to call the model in messages.
-        dtype: Of the forward pass, after merging; `auto` is the checkpoint's own.
-        device: Where to run; merging is done on the CPU, so that bits do not depend on it.
-
-    Returns:
-        An ordinary model in evaluation mode, gradients off.
+    base's name to a hub, and takes longer to import than a small model to load. `dtype` is that of
+    the forward pass, after merging; `auto` is the checkpoint's own. Merging is done on the CPU, so
+    that bits do not depend on the device.
 
     Raises:
         UserError: The folder holds no adapter, one of another base, or one that does not fit.
@@ -115,12 +100,8 @@ def own_dtype(checkpoint: Path) -> torch.dtype:
 def delta_norm(adapter: Path, base: LoadedModel) -> tuple[float, float]:
     """How far an adapter moves the weights.
 
-    ‖ΔW‖ = (Σ_m ‖scale_m B_m A_m‖_F²)^½ over the adapted matrices m; the share divides by
-    (Σ_m ‖W_m‖_F²)^½ of the same matrices.
-
-    Args:
-        adapter: Folder of the adapter.
-        base: What it is for, not quantised.
+    ‖ΔW‖ = (Σ_m ‖scale_m B_m A_m‖_F²)^½ over the adapted matrices m; the share divides by (Σ_m
+    ‖W_m‖_F²)^½ of the same matrices. The base is not quantised.
 
     Returns:
         (norm, share of the norm of those weights).

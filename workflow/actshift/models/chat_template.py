@@ -24,12 +24,8 @@ class TemplateRefusal(Exception):
 def chat_template_of(folder: Path) -> str | None:
     """The chat template that a tokenizer of this folder would carry.
 
-    Args:
-        folder: a model folder.
-
-    Returns:
-        Jinja text: `chat_template.jinja`, else the default of `tokenizer_config.json`; None without
-        one.
+    It is Jinja text: `chat_template.jinja`, else the default of `tokenizer_config.json`; None
+    without one.
 
     Raises:
         UserError: a file is a Git LFS pointer, `chat_template.jinja` is not UTF-8, or
@@ -74,13 +70,8 @@ def render_template(
 ) -> str | None:
     """Render a conversation up to where the next answer begins.
 
-    Args:
-        template: Jinja text.
-        messages: turns with `role` and `content`.
-        tokens: special tokens by name, as templates read them.
-
-    Returns:
-        The text; None where this environment cannot render the template.
+    `tokens` are special tokens by name, as templates read them. None where this environment cannot
+    render the template.
 
     Raises:
         TemplateRefusal: the template refuses the conversation by its own words.

@@ -75,9 +75,7 @@ def check_identity_hook(loaded: LoadedModel) -> None:
 def check_padding(loaded: LoadedModel, *, left_padded: Callable[..., Tensor] | None = None) -> None:
     """Last-token states must not depend on padding: left (generation) and right (extraction).
 
-    Args:
-        loaded: The model.
-        left_padded: How to run a left-padded batch; by default `run_left_padded`.
+    `left_padded` runs a left-padded batch; by default `run_left_padded`.
 
     Raises:
         UserError: A padded run differs from the unpadded one by more than `TOLERANCE`.
@@ -108,14 +106,9 @@ def run_left_padded(
 ) -> Float[Tensor, "row token d_model"]:
     """Run prompts left-padded, with mask and the position ids that follow from it.
 
-    Args:
-        loaded: The model.
-        prompts: Token ids of each prompt.
-        with_position_ids: False shows what goes wrong without them: absolute-position models
-            (GPT-2) then read every shorter prompt at shifted positions.
-
-    Returns:
-        Hidden states after the final norm, float32, on the CPU; prompts end at the last token.
+    Without position ids absolute-position models (GPT-2) read every shorter prompt at shifted
+    positions. Returns hidden states after the final norm, float32, on the CPU; prompts end at the
+    last token.
     """
     ids = pad_sequence(prompts, batch_first=True, padding_side="left")
     width = ids.shape[1]

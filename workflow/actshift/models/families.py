@@ -204,13 +204,8 @@ class Dims:
 def build(family: str, dims: Dims, *, special: dict[str, Any] | None = None) -> Any:
     """Build a randomly initialised causal language model in float32 (seed torch beforehand).
 
-    Args:
-        family: a key of the table.
-        dims: its sizes.
-        special: ids for `bos_token_id`, `eos_token_id`, `pad_token_id`.
-
-    Returns:
-        The model, in evaluation mode.
+    `special` holds ids for `bos_token_id`, `eos_token_id` and `pad_token_id`. The model is in
+    evaluation mode.
 
     Raises:
         UserError: The family is unknown.

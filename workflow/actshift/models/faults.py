@@ -15,15 +15,7 @@ _CPU_WORDS = "can't allocate memory"
 
 
 def why_no_weights(error: Exception, folder: Path) -> str:
-    """Why the weights of a folder could not be read, and what mends it.
-
-    Args:
-        error: What transformers or safetensors raised.
-        folder: Hugging Face folder.
-
-    Returns:
-        One line.
-    """
+    """Why the weights of a folder could not be read, and what mends it, in one line."""
     refused = refusal_of(error, folder)
     if refused is not None:
         return refused
@@ -44,14 +36,7 @@ def why_no_weights(error: Exception, folder: Path) -> str:
 
 
 def why_no_config(error: Exception, folder: Path) -> str:
-    """Why transformers cannot use a `config.json` that is whole, and what that means.
-
-    Args:
-        error: What transformers raised.
-        folder: Hugging Face folder.
-
-    Returns:
-        One line.
+    """Why transformers cannot use a `config.json` that is whole, in one line.
 
     Raises:
         UserError: The file is missing, a Git LFS pointer or no JSON object.

@@ -92,9 +92,6 @@ def read_json(path: Path) -> dict[str, Any]:
 def safetensors_names(folder: Path) -> list[str]:
     """Names of the safetensors files that a loader would open; empty where there are none.
 
-    Args:
-        folder: a model folder.
-
     Raises:
         UserError: the index cannot be read, or names files outside the folder.
     """
@@ -114,9 +111,6 @@ def safetensors_names(folder: Path) -> list[str]:
 
 def tensor_shapes(path: Path) -> Shapes:
     """Shapes of the tensors of a safetensors file, by name, read from its header alone.
-
-    Args:
-        path: the file.
 
     Raises:
         UserError: the file is a Git LFS pointer or a GGUF file, is cut off, or is no safetensors
@@ -148,9 +142,6 @@ def tensor_shapes(path: Path) -> Shapes:
 
 def folder_shapes(folder: Path) -> Shapes:
     """Shapes of all tensors of a model folder, by name.
-
-    Args:
-        folder: a model folder.
 
     Raises:
         UserError: as `safetensors_names` and `tensor_shapes`, or a shard is missing.

@@ -46,14 +46,10 @@ Findings = Iterator[Finding]
 
 
 def model_findings(files: ModelFiles) -> list[Finding]:
-    """Run all checks of one model.
+    """Run all checks of one model, in their order.
 
-    Args:
-        files: the model's files; what the hub's cache lacks is not missed.
-
-    Returns:
-        Findings in the order of the checks. A file that cannot be read is one finding, however many
-        checks need it.
+    What the hub's cache lacks is not missed. A file that cannot be read is one finding, however
+    many checks need it.
     """
     findings: list[Finding] = []
     for check in CHECKS:

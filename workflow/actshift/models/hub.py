@@ -42,14 +42,8 @@ def fetch(repo_id: str, revision: str | None = None) -> tuple[Path, str]:
     """Bring a hub model to this disk, or find it there.
 
     The variables of the hub library (docs/how-to/models.md) mean what they mean to it; they are
-    read at the call, not at import.
-
-    Args:
-        repo_id: `org/name`.
-        revision: branch, tag or commit; None means `main`.
-
-    Returns:
-        `(folder, commit)`: the snapshot folder in the hub cache and the 40-digit commit.
+    read at the call, not at import. `revision` is a branch, tag or commit; None means `main`.
+    Returns the snapshot folder in the hub cache and the 40-digit commit.
 
     Raises:
         UserError: gated, missing, unknown revision, not reachable and not cached, a cache that
@@ -78,14 +72,7 @@ def fetch_data(
 ) -> tuple[Path, str]:
     """Bring one file of a hub dataset to this disk, or find it there.
 
-    Args:
-        repo_id: `org/name`.
-        file: Its name in the repository.
-        revision: branch, tag or commit; None means `main`.
-        key: Config key of the file, for the message.
-
-    Returns:
-        `(path, commit)`.
+    `key` is the config key of the file, for the message. Returns `(path, commit)`.
 
     Raises:
         UserError: as for `fetch`, or no such file.
@@ -109,17 +96,9 @@ def fetch_data(
 
 
 def resolve(repo_id: str, revision: str | None = None, *, repo_type: RepoType = "model") -> str:
-    """The commit that a branch, tag or commit of a hub repository stands for now.
+    """The 40-digit commit that a branch, tag or commit of a hub repository stands for now.
 
     Offline, the answer comes from the local cache.
-
-    Args:
-        repo_id: `org/name`.
-        revision: branch, tag or commit; None means `main`.
-        repo_type: `model` or `dataset`.
-
-    Returns:
-        The 40-digit commit.
 
     Raises:
         UserError: as for `fetch`.
@@ -203,12 +182,8 @@ def _told(
 ) -> Iterator[None]:
     """Turn what the hub library raises into one line that says what to do.
 
-    Args:
-        repo_id: `org/name`.
-        revision: Branch, tag or commit.
-        repo_type: `model` or `dataset`.
-        key: Config key of a file, put in front.
-        file: The file that is asked for; one that the repository lacks is left to the caller.
+    `key` is the config key of a file, put in front; a `file` that the repository lacks is left to
+    the caller.
     """
     where = page(repo_id, repo_type)
     what = f"{key}: " * bool(key) + f"hub {repo_type} {_name(repo_id, revision)}"

@@ -8,12 +8,7 @@ from actshift.models.language_model import HOLDS_LANGUAGE_MODEL, NAMES_INSIDE, i
 
 
 def left_aside(config: PreTrainedConfig, weight: str) -> bool:
-    """Whether a weight belongs to a whole, but not to its language model.
-
-    Args:
-        config: as transformers reads it from a folder.
-        weight: its name in the file.
-    """
+    """Whether a weight belongs to a whole, but not to its language model."""
     return config.model_type in HOLDS_LANGUAGE_MODEL and is_other_part(weight)
 
 
@@ -21,12 +16,6 @@ def language_part(config: PreTrainedConfig) -> PreTrainedConfig:
     """The configuration of the language model: of a supported whole its `text_config`.
 
     What the whole says of dtype, tied embeddings and quantisation holds for its language model too.
-
-    Args:
-        config: as transformers reads it from a folder.
-
-    Returns:
-        The text configuration of a whole in `HOLDS_LANGUAGE_MODEL`; another one as it is.
     """
     if config.model_type not in HOLDS_LANGUAGE_MODEL:
         return config
@@ -42,11 +31,7 @@ def language_part(config: PreTrainedConfig) -> PreTrainedConfig:
 def options_for(config: PreTrainedConfig) -> dict[str, Any]:
     """What `from_pretrained` needs to read the language model alone; nothing for a plain model.
 
-    Args:
-        config: as transformers reads it from a folder.
-
-    Returns:
-        Keywords `config` and `key_mapping`. The weights of the image encoder are left aside.
+    Keywords `config` and `key_mapping`. The weights of the image encoder are left aside.
     """
     if config.model_type not in HOLDS_LANGUAGE_MODEL:
         return {}

@@ -32,14 +32,10 @@ _OTHER_PART = re.compile(r"(?:model\.)?(?:vision_tower|multi_modal_projector)\."
 
 
 def language_type(config: dict[str, Any]) -> str | None:
-    """`model_type` of the language model that is read.
+    """`model_type` of the language model that is read; None where it is not supported.
 
-    Args:
-        config: a parsed `config.json`; one of a model that holds a language model beside an image
-            encoder counts by its `text_config`.
-
-    Returns:
-        A supported type; None where the architecture is not supported.
+    The config of a model that holds a language model beside an image encoder counts by its
+    `text_config`.
     """
     whole, text = config.get("model_type"), language_config(config).get("model_type")
     if whole in HOLDS_LANGUAGE_MODEL:
@@ -71,11 +67,7 @@ def is_other_part(weight: str) -> bool:
 
 
 def bare_name(name: str) -> str | None:
-    """What the language model's own class calls a weight; None for what it does not read.
-
-    Args:
-        name: as a weights file has it.
-    """
+    """What the language model's own class calls a weight of a file; None if it reads none."""
     if is_other_part(name) or is_unread(name):
         return None
     if _SHORT.match(name):

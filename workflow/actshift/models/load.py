@@ -89,16 +89,10 @@ def resolve_device(device: Device) -> torch.device:
 def load_model(
     folder: Path, *, name: str, dtype: Dtype = "auto", device: Device = "auto"
 ) -> LoadedModel:
-    """Load a checkpoint folder for inference.
+    """Load a checkpoint folder for inference: evaluation mode, gradients off.
 
-    Args:
-        folder: Hugging Face folder with config.json, safetensors and tokenizer files.
-        name: How to call the model in messages, such as "llama.base".
-        dtype: Dtype of the forward pass; `auto` is the checkpoint's own.
-        device: Where to run.
-
-    Returns:
-        The model in evaluation mode, gradients off.
+    `name` is how messages call the model, such as "llama.base"; `dtype` is that of the forward
+    pass, `auto` the checkpoint's own.
 
     Raises:
         UserError: A file is missing, the architecture is not in the table, weights are missing,
@@ -156,11 +150,7 @@ def _check_files(folder: Path, name: str) -> None:
 def read_weights(folder: Path, *, name: str, dtype: Dtype, **how: Any) -> PreTrainedModel:
     """Read the weights; a weight that is not in the files is an error, not a random number.
 
-    Args:
-        folder: Hugging Face folder.
-        name: How to call the model in messages.
-        dtype: Dtype of the weights.
-        how: More for transformers' `from_pretrained`: quantisation and where it is done.
+    `how` is more for transformers' `from_pretrained`: quantisation and where it is done.
 
     Raises:
         UserError: As for `load_model`; also for a weight that the architecture does not take.

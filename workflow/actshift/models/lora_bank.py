@@ -28,8 +28,7 @@ class LoraBank:
     def __init__(self, students: Sequence[Any]) -> None:
         """Take over the updates of wrapped models.
 
-        Args:
-            students: Of `add_lora`, equal but for their updates; left as they are until `settle`.
+        They are of `add_lora`, equal but for their updates, and left as they are until `settle`.
 
         Raises:
             UserError: Their updates are not of the same matrices and ranks.
@@ -52,11 +51,7 @@ class LoraBank:
     ) -> Float[Tensor, "row kept vocab"]:
         """Logits of rows, equally many for each of the first `updates` updates, in their order.
 
-        Args:
-            inputs: Token ids.
-            mask: 0 at padding.
-            updates: How many updates take part.
-            kept: Places in a row whose logits are wanted.
+        `mask` is 0 at padding; `kept` are the places in a row whose logits are wanted.
         """
         parts = torch.stack(self.vectors[:updates]).split(self._sizes, dim=1)
         for number, of_map in enumerate(self._maps):

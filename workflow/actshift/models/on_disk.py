@@ -21,15 +21,7 @@ class Place:
 
 
 def place_of(source: Source) -> Place | None:
-    """Find a model on this disk.
-
-    Args:
-        source: a parsed source.
-
-    Returns:
-        Its place; None for a model that the run makes, and for a hub model of which the cache holds
-        no `config.json`.
-    """
+    """Where a model lies on this disk; None where it is not there, or is made by the run."""
     if isinstance(source, LocalSource):
         return Place(source.folder, whole=True)
     if not isinstance(source, HubSource):
@@ -41,13 +33,7 @@ def place_of(source: Source) -> Place | None:
 
 
 def shape_of(source: Source) -> tuple[int, int] | None:
-    """Depth and width of a model, read from what is already on this disk.
-
-    Args:
-        source: a parsed source.
-
-    Returns:
-        `(n_layers, d_model)` in blocks and residual-stream units, or None where it is not known.
+    """`(n_layers, d_model)` of a model, read from what is on this disk; None where it is not known.
 
     Raises:
         UserError: a local folder or its `config.json` is missing or not readable.

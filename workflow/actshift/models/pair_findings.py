@@ -130,11 +130,7 @@ def check_template_words(sides: Sides) -> Findings:
 
 
 def missing_token(reader: ModelFiles, tuned: ModelFiles) -> str | None:
-    """The first added token of tuned that its chat template writes and the reader does not have.
-
-    Args:
-        reader: files of the model that is to read the prompts.
-        tuned: files of the model whose template is used.
+    """The first added token that tuned's chat template writes and the reader does not have.
 
     Raises:
         UserError: a file of a tokenizer cannot be read.

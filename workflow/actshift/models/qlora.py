@@ -28,15 +28,8 @@ def load_quantised(folder: Path, *, name: str, device: Device = "auto") -> Any:
 
     Embeddings, norms and head stay whole, in float32; matrix products of the blocks run in bfloat16
     on a GPU and in float32 on a CPU. Activations are computed again in the backward pass. The model
-    is for training only: adapters are merged into the checkpoint's own weights (`load_merged`).
-
-    Args:
-        folder: Checkpoint folder.
-        name: How to call the model in messages.
-        device: Where to train.
-
-    Returns:
-        The model, all of its own weights frozen.
+    is for training only: adapters are merged into the checkpoint's own weights (`load_merged`). All
+    of the model's own weights are frozen.
 
     Raises:
         UserError: bitsandbytes is not installed, the weights are quantised already, a matrix is of

@@ -15,11 +15,7 @@ READABLE = (None, FP8)
 
 
 def unreadable(config: dict[str, Any]) -> str | None:
-    """Why the weights of a checkpoint cannot be read back as plain matrices; None where they can.
-
-    Args:
-        config: A parsed `config.json`.
-    """
+    """Why a checkpoint's weights cannot be read as plain matrices; None where they can."""
     method = quantisation_of(config)
     if method in READABLE:
         return None
@@ -32,12 +28,7 @@ def unreadable(config: dict[str, Any]) -> str | None:
 def check_quantisation(config: dict[str, Any], *, name: str) -> str | None:
     """Refuse weights that cannot be read back as plain matrices.
 
-    Args:
-        config: A parsed `config.json`.
-        name: How to call the model in messages.
-
-    Returns:
-        The method, None for plain weights.
+    Returns the method, None for plain weights.
 
     Raises:
         UserError: They are quantised by another method than fp8; it is named.
@@ -51,13 +42,8 @@ def check_quantisation(config: dict[str, Any], *, name: str) -> str | None:
 def dequantising(config: Any) -> dict[str, Any]:
     """Options of `from_pretrained` that read fp8 weights as plain ones, on every device.
 
-    Without them a GPU that has the kernels would get linear maps of another class.
-
-    Args:
-        config: As transformers reads it from the folder; changed in place.
-
-    Returns:
-        `config`, or nothing for plain weights.
+    Without them a GPU that has the kernels would get linear maps of another class. `config`, as
+    transformers reads it, is changed in place; plain weights need no options.
     """
     how = getattr(config, "quantization_config", None)
     if not isinstance(how, dict) or str(how.get("quant_method")).lower() != FP8:

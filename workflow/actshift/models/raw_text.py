@@ -36,14 +36,8 @@ class RawReading:
 def compare_raw(base: Path, tuned: Path, *, where: str) -> list[str]:
     """Compare what the tokenizers of a pair make of the same raw text.
 
-    Args:
-        base: Folder of base's tokenizer.
-        tuned: Folder of tuned's.
-        where: Names the pair in messages.
-
-    Returns:
-        What differs and changes no position, one line each: BOS on one side, other ids of a text,
-        EOS on both sides. Nothing where a folder has no tokenizer.json.
+    Returns what differs and changes no position, one line each: BOS on one side, other ids of a
+    text, EOS on both sides. Nothing where a folder has no tokenizer.json.
 
     Raises:
         UserError: One side ends raw text with a token that the other does not add, so that the
@@ -86,9 +80,6 @@ def compare_raw(base: Path, tuned: Path, *, where: str) -> list[str]:
 
 def raw_reading(folder: Path) -> RawReading:
     """Read probe texts with the tokenizer of a folder, as `models.tokenizer_file` loads it.
-
-    Args:
-        folder: Holds tokenizer.json.
 
     Raises:
         UserError: The file cannot be read.

@@ -36,9 +36,6 @@ def load_as_filed(folder: Path) -> PreTrainedTokenizerFast:
     the file's too. Where the class that transformers picks would give other ids, or
     tokenizer_config.json asks for another BOS or EOS, the log says so.
 
-    Args:
-        folder: Folder with tokenizer.json.
-
     Raises:
         UserError: tokenizer_config.json and tokenizer.json give one token two ids.
     """

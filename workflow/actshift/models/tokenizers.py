@@ -25,14 +25,7 @@ def wrap_tokenizer(
 ) -> PreTrainedTokenizerFast:
     """Make a trained core an ordinary Hugging Face tokenizer that pads on the left.
 
-    Args:
-        core: the trained tokenizer, post-processor included.
-        special: its special tokens.
-        chat_template: Jinja text, or None as in real base checkpoints.
-        max_positions: longest input of the model.
-
-    Returns:
-        The tokenizer.
+    `core` includes the post-processor; `chat_template` is None as in real base checkpoints.
     """
     return PreTrainedTokenizerFast(
         tokenizer_object=core,

@@ -56,11 +56,7 @@ class AnswerTokens:
 
 
 def answer_frame(chat_tokenizer: Tokenizer, turns: Sequence[Mapping[str, str]]) -> AnswerFrame:
-    """Find what a template writes in front of an answer.
-
-    Args:
-        chat_tokenizer: Whose chat template.
-        turns: The conversation, the question last.
+    """Find what a chat template writes in front of an answer to some turns, the question last.
 
     Raises:
         UserError: The template does not carry the answer through, or what it writes in front of
@@ -84,14 +80,8 @@ def answer_frame(chat_tokenizer: Tokenizer, turns: Sequence[Mapping[str, str]]) 
 def answer_tokens(tokenizer: Tokenizer, frame: AnswerFrame, answer: str) -> AnswerTokens | None:
     """Tokenise a conversation with its answer, once.
 
-    Args:
-        tokenizer: Of the model that reads the tokens.
-        frame: Of the conversation.
-        answer: Text of the answer, without white space around it.
-
-    Returns:
-        The ids; None where the answer's first token melts into the prompt's last, so that the ids
-        of the prompt alone are no prefix.
+    The answer has no white space around it. None where its first token melts into the prompt's
+    last, so that the ids of the prompt alone are no prefix.
     """
     prompt = tuple(tokenise(tokenizer, frame.prompt, add_special_tokens=False)["input_ids"])
     text = frame.prompt + frame.lead + frame.gap + answer
@@ -114,9 +104,8 @@ def answer_lead(
 ) -> tuple[int, ...]:
     """Ids that a template writes between the generation prompt and an answer; most write none.
 
-    Args:
-        tokenizer: Of the model that reads the ids.
-        chat_tokenizer: Where the chat template comes from (the tuned model's); `tokenizer` if None.
+    `tokenizer` is of the model that reads the ids; the chat template is `chat_tokenizer`'s (the
+    tuned model's), or its own if that is None.
 
     Raises:
         UserError: There is no chat template, or the ids of a prompt are no prefix of those of the
@@ -134,14 +123,7 @@ def encode_to_answer(
 ) -> Encoded:
     """Tokenise a question in the chat template up to where its answer begins.
 
-    Args:
-        tokenizer: Of the model that will read the ids.
-        text: The question.
-        lead: Ids between generation prompt and answer (`answer_lead`).
-        chat_tokenizer: Where the chat template comes from; `tokenizer` if None.
-
-    Returns:
-        As `encode` with the template `chat`, and the lead behind it.
+    As `encode` with the template `chat`, and the lead (`answer_lead`) behind it.
 
     Raises:
         UserError: As `encode`.
@@ -167,15 +149,10 @@ def opener_token(tokenizer: Tokenizer, opener: str) -> int:
 
 
 def turn_end(tokenizer: Tokenizer, *, chat_tokenizer: Tokenizer | None = None) -> int | None:
-    """The token that a chat template writes right behind an answer.
+    """Id of the token that a chat template writes right behind an answer.
 
-    Args:
-        tokenizer: Of the model that writes it.
-        chat_tokenizer: Where the chat template comes from; `tokenizer` if None.
-
-    Returns:
-        Its id; None where there is no template, where it cannot render an answer, or where plain
-        text follows one, which an answer may hold too.
+    None where there is no template, where it cannot render an answer, or where plain text follows
+    one, which an answer may hold too.
     """
     try:
         _, tail = _around_answer(chat_tokenizer or tokenizer, _QUESTION)

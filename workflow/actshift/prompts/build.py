@@ -64,18 +64,11 @@ def draw(
 ) -> Drawn:
     """Make a prompt set.
 
-    The order is that of sha256(seed, text): a draw without replacement that depends neither on
-    the order of the file nor on what else is in it. Near-duplicates are looked for inside a
-    condition; the sides of a pair share a cluster and come or go together.
-
-    Args:
-        items: Loaded items.
-        condition: For items that carry none.
-        source: Name of the file or data set; the row is appended.
-        limit: Most prompts to keep; all of them if None.
-        seed: Seed of the draw and of the splits.
-        fractions: Share of clusters in each split.
-        key: Config key, for messages.
+    The order is that of sha256(seed, text): a draw without replacement that depends neither on the
+    order of the file nor on what else is in it. Near-duplicates are looked for inside a condition;
+    the sides of a pair share a cluster and come or go together. `condition` is for items that carry
+    none; the row is appended to `source`; `seed` is of the draw and of the splits; `key` is the
+    config key, for messages.
 
     Raises:
         UserError: Nothing is left, or a pair lacks a side.

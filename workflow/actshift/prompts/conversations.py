@@ -50,10 +50,8 @@ class Example:
 def conversations_of(rows: Sequence[Row], *, where: str) -> list[Conversation]:
     """Check the rows of a file and cut what follows the last answer.
 
-    Args:
-        rows: Each with `messages` (Betley et al. 2025). A turn's `content` is text, or a list of
-            parts that are all text, which are joined.
-        where: Key and file, for the message.
+    Each row has `messages` (Betley et al. 2025). A turn's `content` is text, or a list of parts
+    that are all text, which are joined. `where` names key and file in messages.
 
     Raises:
         UserError: A row has no messages, a turn has no role or text, or nothing is answered.
@@ -108,9 +106,7 @@ def _text(content: Any, where: str) -> str:
 def shuffled(conversations: Sequence[Conversation], order: Sequence[int]) -> list[Conversation]:
     """The same last answers under other conversations' questions.
 
-    Args:
-        conversations: In order.
-        order: Whose answer each conversation gets.
+    `order` says whose answer each conversation gets.
     """
     return [
         Conversation((*asked.asked, conversations[answered].turns[-1]), asked.where)
@@ -121,10 +117,7 @@ def shuffled(conversations: Sequence[Conversation], order: Sequence[int]) -> lis
 def encode_conversation(tokenizer: Tokenizer, conversation: Conversation, *, where: str) -> Example:
     """Put a conversation into the chat template and tokenise it once.
 
-    Args:
-        tokenizer: Of the model that is tuned.
-        conversation: The conversation.
-        where: Key, for the message of a conversation that names no place of its own.
+    `where` names a conversation in messages that names no place of its own.
 
     Raises:
         UserError: There is no chat template, it refuses the turns, or it writes earlier turns

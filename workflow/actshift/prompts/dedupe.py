@@ -61,14 +61,8 @@ def similar_pairs(texts: Sequence[str], threshold: float) -> Iterator[tuple[int,
     """All pairs whose Jaccard overlap reaches a threshold, exactly.
 
     overlap(a, b) = |a & b| / |a | b|. Pairs that share none of their rarest n-grams cannot reach
-    the threshold and are never compared (prefix filter).
-
-    Args:
-        texts: The texts.
-        threshold: In (0, 1].
-
-    Yields:
-        (later index, earlier index, overlap), in order of the later index.
+    the threshold and are never compared (prefix filter). Yields (later index, earlier index,
+    overlap), in order of the later index.
     """
     sets = [shingles(text) for text in texts]
     frequency = Counter(gram for grams in sets for gram in grams)
@@ -90,12 +84,7 @@ def reject_duplicates(
 ) -> tuple[list[int], list[Duplicate]]:
     """Keep the first of every run of near-duplicates.
 
-    Args:
-        texts: The texts, in the order of preference.
-        threshold: Jaccard overlap from which a text repeats a kept one.
-
-    Returns:
-        Places kept, in order, and what was rejected with the text it repeats.
+    Returns the places kept, in order, and what was rejected with the text it repeats.
     """
     rejected: dict[int, Duplicate] = {}
     for later, earlier, overlap in similar_pairs(texts, threshold):
@@ -110,15 +99,9 @@ def reject_duplicates(
 def groups(
     texts: Sequence[str], *, threshold: float = ALIKE, links: Iterable[tuple[int, int]] = ()
 ) -> list[int]:
-    """Connected groups of alike texts.
+    """Connected groups of alike texts: for every text the smallest place in its group.
 
-    Args:
-        texts: The texts.
-        threshold: Jaccard overlap from which two texts belong together.
-        links: Further pairs of places that belong together (the sides of a concept pair).
-
-    Returns:
-        For every text the smallest place in its group.
+    `links` are further pairs of places that belong together (the sides of a concept pair).
     """
     parent = list(range(len(texts)))
 
@@ -138,9 +121,8 @@ def groups(
 def name_groups(texts: Sequence[str], *, links: Iterable[tuple[int, int]] = ()) -> list[str]:
     """Name of each text's group of near-duplicates, made from the group's first text.
 
-    Args:
-        texts: In any order; the names do not depend on it.
-        links: Pairs of indices that belong together whatever their texts.
+    The names do not depend on the order of the texts. `links` are pairs of places that belong
+    together whatever their texts.
     """
     roots = groups(texts, links=links)
     least: dict[int, str] = {}

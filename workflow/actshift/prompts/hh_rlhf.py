@@ -43,21 +43,11 @@ def hh_preferences(
 ) -> Kept:
     """Preference pairs of one part of the data set.
 
-    Both dialogues are split at their last assistant turn; what stands before must be the same,
-    or the two answers would answer different prompts. The draw is in the order of
-    sha256(seed, dialogue), without prompts that repeat one already drawn.
-
-    Args:
-        rows: With the columns `chosen` and `rejected`.
-        condition: For all of them: helpful, harmless ...
-        source: Name of the file; the row is appended.
-        key: Config key of the file, for messages.
-        limit: Most pairs to keep; all if None.
-        seed: Of the draw and of the splits.
-        fractions: Share of clusters in each split.
-
-    Returns:
-        Pairs in order of id, and how many rows were refused for what.
+    Both dialogues are split at their last assistant turn; what stands before must be the same, or
+    the two answers would answer different prompts. The draw is in the order of sha256(seed,
+    dialogue), without prompts that repeat one already drawn. The row is appended to `source`; `key`
+    is the config key of the file, for messages. Pairs come in order of id, with counts of the rows
+    refused.
 
     Raises:
         UserError: A column is missing or holds no text, or nothing is left.

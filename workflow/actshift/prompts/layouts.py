@@ -42,13 +42,9 @@ def items_of(
 ) -> list[Item | None]:
     """One item a row; None for a row that holds no prompt of its own.
 
-    Args:
-        rows: Rows of the file.
-        layout: One of `LAYOUTS`.
-        columns: Prompt field -> column. With none given, `columns` takes the columns that are
-            called like a prompt field; the other layouts know their text column, and a mapping
-            adds fields or replaces it.
-        key: Config key of the prompt set, for the message.
+    `columns` maps a prompt field to a column. With none given, the layout `columns` takes the
+    columns that are called like a prompt field; the other layouts know their text column, and a
+    mapping adds fields or replaces it. `key` is the config key of the prompt set, for the message.
 
     Raises:
         UserError: Unknown layout or field, or a column that the file does not have (the message

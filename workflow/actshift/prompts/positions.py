@@ -28,12 +28,7 @@ def count_of(rule: PositionRule, encoded: Encoded) -> int:
 def width_of(rule: PositionRule, encoded: Iterable[Encoded] = ()) -> int:
     """Number of stored positions of a stream.
 
-    Args:
-        rule: Position rule.
-        encoded: The prompts of the stream; only `post_instruction` looks at them.
-
-    Returns:
-        1, 8, or the largest count over the prompts (1 when there are none).
+    1, 8, or for `post_instruction` the largest count over the prompts (1 when there are none).
     """
     if rule == "last_prompt":
         return 1
@@ -45,15 +40,9 @@ def width_of(rule: PositionRule, encoded: Iterable[Encoded] = ()) -> int:
 def rows_of(rule: PositionRule, encoded: Encoded, *, width: int | None = None) -> list[int | None]:
     """Token index of every stored position of a prompt, the last prompt token last.
 
-    Args:
-        rule: Position rule.
-        encoded: The prompt.
-        width: Stored positions of the stream; by default those of the rule for this prompt alone
-            (8 for `last_8`).
-
-    Returns:
-        `width` entries; None where the prompt has no such position. The entry at coordinate -k is
-        token `n_tokens - k`.
+    `width` entries, the stored positions of the stream; by default those of the rule for this
+    prompt alone (8 for `last_8`). None where the prompt has no such position. The entry at
+    coordinate -k is token `n_tokens - k`.
 
     Raises:
         ValueError: `width` is smaller than what the rule finds.

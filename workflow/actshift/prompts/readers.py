@@ -29,9 +29,8 @@ _SEPARATORS = (";", "\t", "|")
 def read_rows(path: Path, *, key: str) -> list[Row]:
     """Read all rows of a file; the suffix says the format.
 
-    Args:
-        path: A .jsonl, .json, .csv (each also with .gz) or .parquet file.
-        key: Config key of the file, for the message.
+    The formats are .jsonl, .json, .csv (each also with .gz) and .parquet. `key` is the config key
+    of the file, for messages.
 
     Raises:
         UserError: Missing, unknown suffix, damaged, or not a table of rows.
@@ -54,11 +53,7 @@ def read_rows(path: Path, *, key: str) -> list[Row]:
 
 
 def read_lines(path: Path, *, key: str) -> list[str]:
-    """Read the lines of a text file that hold any text, stripped.
-
-    Args:
-        path: A UTF-8 text file.
-        key: Config key of the file, for the message.
+    """Read the lines of a UTF-8 text file that hold any text, stripped.
 
     Raises:
         UserError: Missing, not text, or something else in its place.

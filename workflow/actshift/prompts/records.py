@@ -48,11 +48,7 @@ def to_row(prompt: Prompt) -> dict[str, str]:
 
 
 def from_row(row: object, *, where: str) -> Prompt:
-    """Check one JSON object and make it a prompt.
-
-    Args:
-        row: The parsed JSON value.
-        where: `file:line` of the row, for the message.
+    """Check one JSON object, of `where` (`file:line`), and make it a prompt.
 
     Raises:
         UserError: A key is missing, unknown or of the wrong type, or the split is unknown.
@@ -82,10 +78,7 @@ def check_prompts(prompts: Sequence[Prompt], *, where: str) -> None:
 
 
 def read_prompts(path: Path) -> list[Prompt]:
-    """Read a prompt set, in file order.
-
-    Args:
-        path: JSONL file, one prompt a line; blank lines are skipped.
+    """Read a prompt set from JSONL, in file order; blank lines are skipped.
 
     Raises:
         UserError: The file is missing or empty, or a row is bad (names file and line).

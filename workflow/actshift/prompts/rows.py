@@ -32,9 +32,7 @@ class Member(Protocol):
 def json_lines(path: Path, *, missing: str) -> Iterator[tuple[str, Any]]:
     """Yield `file:line` and the JSON value of every line that is not blank, in order.
 
-    Args:
-        path: JSONL file.
-        missing: The message where the file is not there.
+    `missing` is the message where the file is not there.
 
     Raises:
         UserError: The file is missing, is not UTF-8, or a line is not JSON (names file and line).
@@ -68,14 +66,9 @@ def checked_row(
 ) -> dict[str, Any]:
     """Check the keys and values of one JSON object.
 
-    Args:
-        row: The parsed JSON value.
-        where: `file:line` of the row, for the message.
-        what: What a row is, such as `a prompt`.
-        keys: Every key a row may have.
-        optional: Those it may lack.
-        filled: Those that may not be blank.
-        other: Those whose value is no string; the caller checks them.
+    `where` (`file:line`) and `what` (`a prompt`) are for the message. A row may have all `keys`,
+    may lack the `optional` ones, and must not leave the `filled` ones blank. The caller checks
+    those in `other`, whose value is no string.
 
     Raises:
         UserError: A key is missing, unknown, blank or of the wrong type, or the split is unknown.

@@ -85,15 +85,9 @@ def encode(
 
     `raw` is the text with the tokenizer's own special tokens. `chat` is the text in the chat
     template of `chat_tokenizer`, generation prompt included, with no special tokens beyond those
-    the template writes.
-
-    Args:
-        tokenizer: Tokenizer of the model that will read the ids.
-        text: The instruction.
-        template: `raw` or `chat`.
-        chat_tokenizer: Where the chat template comes from (the tuned model's); `tokenizer` if None.
-        max_tokens: Longest prompt in tokens; a longer one is refused, since cutting it would read
-            another prompt, or no template, at the last position.
+    the template writes. The chat template is `chat_tokenizer`'s (the tuned model's), or
+    `tokenizer`'s own. A prompt of more than `max_tokens` is refused, since cutting it would read
+    another prompt, or no template, at the last position.
 
     Raises:
         UserError: The text is empty or begins with BOS, there is no chat template, the template
@@ -170,12 +164,7 @@ def _template_source(tokenizer: Tokenizer) -> str:
 def render_messages(
     tokenizer: Tokenizer, messages: Sequence[Mapping[str, str]], *, answered: bool = False
 ) -> str:
-    """Render a conversation; templates see `TEMPLATE_DATE`.
-
-    Args:
-        tokenizer: Whose chat template is used.
-        messages: Turns with `role` and `content`.
-        answered: Whether the last turn is the answer; else the text ends where one begins.
+    """Render a conversation, up to where an answer begins or with it; dates are `TEMPLATE_DATE`.
 
     Raises:
         UserError: There is no chat template, or it refuses the conversation.

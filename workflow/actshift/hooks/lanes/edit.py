@@ -45,11 +45,8 @@ def edited(
 ) -> Iterator[None]:
     """Edit every forward pass inside the block; the hooks are gone afterwards, whatever happens.
 
-    Args:
-        sites: Modules of the model by site, in block order.
-        lanes: The lanes of the batch, in the order of `state.rows`.
-        state: Changed by the caller between passes: rows as they finish, prefill, donor.
-        dtype: Dtype of the model's forward pass.
+    `state` has its rows in the order of the lanes; the caller changes it between passes: rows as
+    they finish, prefill, donor.
 
     Raises:
         ValueError: A lane names a layer the model does not have.

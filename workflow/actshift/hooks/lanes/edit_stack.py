@@ -34,9 +34,7 @@ class StackRows:
     ) -> _Hidden:
         """The rows of each lane with all their tokens, one after the other.
 
-        Args:
-            batch: One entry a row, or a group.
-            group: Group of every row, where the batch has groups.
+        `batch` has one entry a row, or one a group, with the group of every row.
         """
         index = self.index.flatten()
         picked = batch.index_select(0, index if group is None else group[index])
@@ -111,13 +109,8 @@ def stack_edits(
 ) -> list[EditStack]:
     """Stack what can be applied together; the order of a lane's own edits is kept.
 
-    Args:
-        placed: (lane, edit) at one place, several of a lane in the order they act.
-        device: Where to put the arrays.
-        dtype: Of the arithmetic.
-
-    Returns:
-        Stacks to be applied one after the other.
+    Edits are (lane, edit) at one place, several of a lane in the order they act. The stacks are to
+    be applied one after the other.
     """
     turns: dict[int, int] = {}
     kinds: dict[tuple[object, ...], list[tuple[int, Placed]]] = {}

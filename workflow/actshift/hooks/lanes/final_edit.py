@@ -44,13 +44,8 @@ def final_states(
 ) -> Float[Tensor, "prompt d_model"]:
     """Output of the last block at the last token of every prompt.
 
-    Args:
-        causal: The model.
-        prompts: Token ids of each prompt.
-        token_budget: Most padded tokens a pass; one prompt always runs.
-
-    Returns:
-        float32 on the model's device; a narrower dtype is widened, which is exact.
+    float32 on the model's device; a narrower dtype is widened, which is exact. `token_budget` is
+    the most padded tokens of a pass; one prompt always runs.
     """
     top = replace(causal, blocks=causal.blocks[-1:])
     out = torch.empty(len(prompts), causal.d_model, device=causal.device)
@@ -68,10 +63,7 @@ def first_tokens(
 ) -> FirstTokens:
     """First tokens when a vector is subtracted: argmax softcap(head(norm(h - v))).
 
-    Args:
-        causal: Whose final norm and head are used.
-        states: h of each prompt (`final_states`).
-        vectors: v of each lane, coefficient included.
+    h are the `final_states` of the prompts, v the vectors of the lanes, coefficient included.
 
     Source: the published protocol of arXiv 2606.20225 (final layer, last prompt token).
     """
@@ -92,15 +84,9 @@ def mean_bias(
 ) -> Float[np.ndarray, "lane vocab"]:
     """The fixed bias on first-token logits that an edit is on average.
 
-    b = mean over prompts of logits(h - v) - logits(h), about -W_U (g * v) / rms(h).
-
-    Args:
-        causal: Whose final norm and head are used.
-        states: h of the prompts that the bias is measured on.
-        vectors: v of each lane, coefficient included.
-
-    Returns:
-        float32.
+    b = mean over prompts of logits(h - v) - logits(h), about -W_U (g * v) / rms(h). h are the
+    states of the prompts that the bias is measured on, v the vectors of the lanes, coefficient
+    included. float32.
     """
     shift = torch.as_tensor(vectors, dtype=torch.float32, device=states.device)
     with torch.inference_mode(), entered_at_norm(causal) as logits_of:
@@ -119,10 +105,7 @@ def biased_first_tokens(
 ) -> FirstTokens:
     """First tokens when a fixed vector is added to their logits: argmax logits(h) + b.
 
-    Args:
-        causal: Whose final norm and head are used.
-        states: h of each prompt (`final_states`).
-        biases: b of each lane (`mean_bias`).
+    h are the `final_states` of the prompts, b the `mean_bias` of the lanes.
     """
     bias = torch.as_tensor(biases, dtype=torch.float32, device=states.device)
     with torch.inference_mode(), entered_at_norm(causal) as logits_of:
@@ -160,15 +143,9 @@ def continue_from(
 ) -> list[Continuation]:
     """Greedy answers of the plain model after a forced first token.
 
-    Args:
-        decoder: The model.
-        prompts: Token ids of each prompt.
-        pairs: (place of the prompt, first token); an end token is an empty answer.
-        max_new: Most new tokens, the forced one included.
-        token_budget: Most padded tokens a pass, prompt and answer; one row always runs.
-
-    Returns:
-        Answers in the order of the pairs, the forced token in front.
+    A pair is (place of the prompt, first token); an end token is an empty answer. `max_new`
+    includes the forced token, which stands in front of each answer; `token_budget` is the most
+    padded tokens of a pass, prompt and answer, and one row always runs.
     """
     answers: dict[int, Continuation] = {}
     waiting: list[tuple[int, Int[np.ndarray, " token"]]] = []

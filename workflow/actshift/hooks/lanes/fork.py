@@ -69,9 +69,7 @@ class Fork:
 def forked(blocks: Sequence[nn.Module], fork: Fork) -> Iterator[None]:
     """Grow the batch inside every forward pass of the block; must be entered before the edits.
 
-    Args:
-        blocks: The decoder blocks.
-        fork: Changed by the caller between passes.
+    The caller changes `fork` between passes.
     """
     with ExitStack() as stack:
         if fork.depth > 0:

@@ -28,15 +28,9 @@ def lane_losses(
     """Loss of every text in every lane: - sum_t log p(x_t | x_<t), t from the second token on.
 
     The whole text counts as a prompt: edits at `all` or `prompt` act at all its tokens, those at
-    `last_prompt` at its last one alone, which predicts nothing, so they change no loss.
-
-    Args:
-        decoder: The model that is edited.
-        texts: Token ids of each text, special tokens included.
-        lanes: The conditions; none may patch, since there is no donor.
-
-    Returns:
-        Nats, summed over the predicted tokens of a text (`predicted_tokens`), float64.
+    `last_prompt` at its last one alone, which predicts nothing, so they change no loss. Texts
+    include special tokens. Nats, float64, summed over the predicted tokens of a text
+    (`predicted_tokens`).
 
     Raises:
         ValueError: A lane patches from a donor, or names a layer that is not there.
@@ -60,13 +54,7 @@ def lane_losses(
 def lanes_a_batch(texts: Sequence[Int[np.ndarray, " _"]], decoder: Decoder, budget: int) -> int:
     """How many lanes fit beside each other under a token budget and the memory of the logits.
 
-    Args:
-        texts: Token ids of each text.
-        decoder: The model, for the size of its vocabulary.
-        budget: Most padded tokens a batch.
-
-    Returns:
-        At least 1.
+    `budget` is the most padded tokens of a batch; at least one lane fits.
     """
     tokens = len(texts) * max(len(text) for text in texts)
     vocab = decoder.model.get_output_embeddings().weight.shape[0]

@@ -107,13 +107,7 @@ class PairRun:
     kv_cache: Sequence[KeyValues]
 
     def of_pairs(self, pairs: slice, width: int, tokens: int) -> "PairRun":
-        """Some pairs that lie side by side, as views.
-
-        Args:
-            pairs: Which.
-            width: Columns of their prompts.
-            tokens: Columns of their completions, at most.
-        """
+        """Some pairs that lie side by side, as views of at most so many columns."""
         rows = slice(2 * pairs.start, 2 * pairs.stop)
         return PairRun(
             [states[pairs, -width:] for states in self.prompt],
@@ -128,10 +122,7 @@ class PairRun:
 def run_pairs(causal: CausalModel, batch: PairBatch, *, last: bool = True) -> PairRun:
     """Read prompts once and both completions behind them.
 
-    Args:
-        causal: The model.
-        batch: On the model's device.
-        last: Whether to read the last column of the completions too, which predicts nothing.
+    `last` says whether to read the last column of the completions too, which predicts nothing.
     """
     kv_cache = KvCache(keep=True)
     # The real rows are needed here, whether or not one could stand for all masks.

@@ -23,15 +23,8 @@ def state_sums(
 ) -> StateSums:
     """First and second moments of `resid_post` over the tokens of pairs, prompts counted once.
 
-    Args:
-        causal: The model.
-        pairs: Prompts and completions.
-        positions: Which tokens.
-        minus: With it, moments of the shift: states of `causal` minus those of this model.
-        token_budget: Most tokens in a batch.
-
-    Returns:
-        float64 sums; those of disjoint sets of pairs add up.
+    With `minus`, moments of the shift: states of `causal` minus those of that model. float64 sums;
+    those of disjoint sets of pairs add up.
 
     Raises:
         UserError: One pair alone does not fit into memory.
@@ -61,12 +54,6 @@ def shift_norms(
     token_budget: int = 2**13,
 ) -> Float[np.ndarray, "layer pair place"]:
     """Distance of donor and receiver, ||h_donor - h_receiver||, at single tokens.
-
-    Args:
-        receiver: The one model.
-        donor: The other.
-        pairs: Prompts and completions.
-        token_budget: Most tokens in a batch.
 
     Returns:
         Euclidean norms at three places: the last prompt token, the last token of chosen (the

@@ -36,16 +36,9 @@ def first_logits(
 ) -> Iterator[FirstLogits]:
     """Read every prompt in every lane, as many at once as the budget allows.
 
-    All logits of many lanes would not fit into memory: reduce each part as it comes.
-
-    Args:
-        decoder: The model.
-        prompts: Token ids of each prompt.
-        lanes: The conditions; none patches.
-        token_budget: Most padded tokens a pass over all its lanes; one row always runs.
-
-    Yields:
-        Every (lane, prompt) once; prompts stay in the order given.
+    All logits of many lanes would not fit into memory: reduce each part as it comes. No lane
+    patches. `token_budget` is the most padded tokens of a pass over all its lanes; one row always
+    runs. Yields every (lane, prompt) once; prompts stay in the order given.
     """
     for some in _slices([len(ids) for ids in prompts], token_budget):
         asked = prompts[some]

@@ -19,15 +19,9 @@ def run_batch(
 ) -> Float[np.ndarray, "outputs position row d_model"]:
     """Run prompts as one batch and return what stands at the given tokens.
 
-    Args:
-        causal: The model.
-        ids: Token ids of each prompt.
-        token_index: Token of every position and prompt, 0-based; -1 where there is none, whose
-            values are NaN.
-
-    Returns:
-        float32 `resid_post` of every block and, as the last entry, the output of the final norm.
-        bf16 and fp16 values are widened, which is exact.
+    `token_index` is the token of every position and prompt, 0-based; -1 where there is none, whose
+    values are NaN. Returns float32 `resid_post` of every block and, as the last entry, the output
+    of the final norm; bf16 and fp16 values are widened, which is exact.
     """
     shape = (len(causal.blocks) + 1, *token_index.shape, causal.d_model)
     out = torch.full(shape, torch.nan, dtype=causal.dtype, device=causal.device)

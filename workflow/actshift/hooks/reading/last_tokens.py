@@ -16,14 +16,8 @@ def last_inputs(
 ) -> Float[np.ndarray, "layer position prompt d_model"]:
     """`resid_pre` of every block at the last `width` tokens of each prompt.
 
-    Args:
-        decoder: The model.
-        prompts: Token ids, each at least `width` long.
-        width: Number of positions, the last prompt token last.
-        batch: Prompts at a time, in the order given.
-
-    Returns:
-        float32; bf16 and fp16 values are widened.
+    Prompts are each at least `width` tokens long and are read `batch` at a time, in the order
+    given. The last position is the last prompt token. float32; bf16 and fp16 values are widened.
     """
     places: list[Place] = [("resid_pre", i) for i in range(len(decoder.sites["resid_pre"]))]
     parts = []

@@ -27,12 +27,8 @@ def record_rows(
 
     `out[i, p, b] = modules[i].output[b, token_index[p, b]]`. Values are copied, never viewed: a
     view of the last token would keep the whole `[row, token, d_model]` tensor alive. The hooks are
-    gone afterwards, also after an exception.
-
-    Args:
-        modules: Decoder blocks (site `resid_post`) or a norm, in the order of `out`.
-        out: Buffer on the modules' device; a wider dtype than theirs widens without rounding.
-        token_index: Token of each position and batch row, 0-based; on the same device.
+    gone afterwards, also after an exception. `out` lies on the modules' device; a wider dtype than
+    theirs widens without rounding. Tokens are 0-based.
     """
     rows = torch.arange(token_index.shape[1], device=token_index.device)
 
