@@ -91,7 +91,7 @@ class ChatClient:
     def ask(self, messages: Sequence[Message]) -> str:
         """Return what the model says at temperature 0.
 
-        `FILTERED` where the endpoint's filter turned the messages away.
+        Returns `FILTERED` where the endpoint's filter turned the messages away.
 
         Raises:
             UserError: Access is denied, nothing is there, the answer is no chat completion, or

@@ -52,8 +52,8 @@ def write_machine(file: Path, *, rule: str, threads: int) -> None:
 def machine() -> dict[str, Any]:
     """Processor, instruction sets, cores, memory, GPUs, and the variables that choose kernels.
 
-    Keys processor, architecture, instruction_sets (sorted names), cores (usable by this process),
-    memory_gib, system, gpus (names), settings (variables that are set).
+    The keys are processor, architecture, instruction_sets (sorted names), cores (usable by this
+    process), memory_gib, system, gpus (names), settings (variables that are set).
     """
     model, sets = _processor()
     return {
@@ -88,7 +88,7 @@ def libraries() -> Iterator[tuple[str, str]]:
 def read_machines(root: Path) -> list[dict[str, Any]]:
     """Return the machines that the jobs of `results/<run>` ran on, most jobs first.
 
-    A mapping a machine: the keys of `machine`, `libraries` (by owner; several where jobs differ)
+    One mapping a machine: the keys of `machine`, `libraries` (by owner; several where jobs differ)
     and `jobs`, a mapping rule -> {jobs, threads}.
     """
     groups: dict[str, list[dict[str, Any]]] = {}

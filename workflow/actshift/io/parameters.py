@@ -16,8 +16,8 @@ _LONGEST = 100_000_000
 def count_parameters(folder: Path) -> int | None:
     """Count the stored parameters of a checkpoint; tied matrices count once.
 
-    None where it cannot be read: no weights there, links into a folder that is gone, or weights
-    packed several to a number (4-bit formats).
+    Returns None where it cannot be read: no weights there, links into a folder that is gone, or
+    weights packed several to a number (4-bit formats).
     """
     files = sorted(folder.glob("*.safetensors"))
     try:

@@ -21,7 +21,7 @@ def verify_folder(folder: Path) -> list[str]:
 def verify_store(folder: Path) -> list[str]:
     """Check an activation store: files, sha256, crc32c of every chunk, NaN in valid rows.
 
-    One line a problem, naming the exact chunk.
+    Returns one line a problem, naming the exact chunk.
     """
     problems = check_manifest(folder, deep=True)
     try:

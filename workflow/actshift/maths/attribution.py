@@ -11,8 +11,7 @@ def effective_number(effects: Float[np.ndarray, "*cell unit"]) -> Float[np.ndarr
 
     1 where one unit carries all, U where U units carry equal parts: the inverse participation
     ratio, which is Hill's number of order 2 of the shares. Noise in idle units raises it, never
-    lowers it below 1. Effects are positive towards the donor. 1 to U; NaN where no effect is
-    positive.
+    lowers it below 1. Effects are positive towards the donor; NaN where none is positive.
 
     Source:
         Hill 1973 (Ecology 54), order 2; Laakso and Taagepera 1979.
@@ -29,8 +28,8 @@ def centre_of_mass(
 ) -> Float[np.ndarray, "*cell"]:
     """Mean position of the positive effects, sum e+ x / sum e+.
 
-    Effects are positive towards the donor; x are positions such as `unit_depths`. NaN where no
-    effect is positive.
+    Effects are positive towards the donor, x positions such as `unit_depths`; NaN where no effect
+    is positive.
     """
     kept = np.maximum(np.asarray(effects, dtype=np.float64), 0.0)
     total = kept.sum(axis=-1)

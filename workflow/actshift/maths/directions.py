@@ -57,9 +57,9 @@ def did_mean_algebra(
 ) -> MeanAlgebra:
     """mean(M_did) = tuned contrast - base contrast, so a small base contrast makes |cos| 1.
 
-    With q = |base| / |tuned| and c = cos(base, tuned), the cosine is (1 - q c) / sqrt(1 - 2 q c +
-    q^2): a function of q and c alone. Contrasts are treated-minus-control means of a model, chat
-    template. NaN where a vector is zero.
+    With q = |base| / |tuned| and c = cos(base, tuned), the cosine is
+    (1 - q c) / sqrt(1 - 2 q c + q^2): a function of q and c alone. Contrasts are
+    treated-minus-control means of a model, chat template. NaN where a vector is zero.
     """
     tuned_norm = float(np.linalg.norm(tuned_contrast))
     base_norm = float(np.linalg.norm(base_contrast))

@@ -22,9 +22,9 @@ def cluster_mean_interval(
     """Cluster-bootstrap interval of a mean over prompts, widened for few clusters.
 
     Percentiles of sum_c w_c S_c / sum_c w_c n_c over with-replacement counts w. The tail is
-    Phi(-sqrt(C / (C - 1)) t_{C-1}): a plain percentile interval is too short by about sqrt((C - 1)
-    / C) z / t. NaN with fewer than two clusters, whose spread is unknown. Equal values in all
-    clusters give an interval of no width: use `clustered_wilson` for rates near 0 or 1.
+    Phi(-sqrt(C / (C - 1)) t_{C-1}): a plain percentile interval is too short by about
+    sqrt((C - 1) / C) z / t. NaN with fewer than two clusters, whose spread is unknown. Equal values
+    in all clusters give an interval of no width: use `clustered_wilson` for rates near 0 or 1.
 
     Source:
         Field and Welsh 2007 (cluster bootstrap); Hesterberg 2015, "What teachers should know
@@ -111,8 +111,8 @@ def design_effect(values: Float[np.ndarray, " prompt"], clusters: Sequence[str])
 
     D = [C/(C-1) sum_c (S_c - n_c m)^2] / [n/(n-1) sum_i (y_i - m)^2]; 1 in expectation for
     independent prompts, exactly 1 when every prompt is its own cluster. Where all values are equal
-    the ratio is 0/0 and the worst case sum_c n_c^2 / n (clusters of copies) is taken. At least 0;
-    n, the worst case, with a single cluster.
+    the ratio is 0/0 and the worst case sum_c n_c^2 / n (clusters of copies) is taken; with a
+    single cluster it is n.
 
     Source:
         Kish 1965; Rao and Scott 1992 for its use on proportions.

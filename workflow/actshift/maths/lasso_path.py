@@ -54,10 +54,11 @@ def lasso_path(
 
     Between events the coefficients move along d = G_AA^-1 sign(w_A) as the penalty falls; at an
     event a feature joins (its correlation reaches the penalty) or leaves (its coefficient reaches
-    0). One event is one sweep of the Gram matrix, done for all problems together. `gram` is X^T X /
-    n of centred features, `cross` X^T y / n. Penalties fall and are above 0; one row for all
-    problems, or one each. Coefficients are exact up to rounding. A feature that is a combination of
-    active ones never joins; one without spread stays 0.
+    0). One event is one sweep of the Gram matrix, done for all problems together.
+
+    `gram` is X^T X / n of centred features, `cross` X^T y / n. Penalties fall and are above 0; one
+    row for all problems, or one each. Coefficients are exact up to rounding. A feature that is a
+    combination of active ones never joins; one without spread stays 0.
 
     Raises:
         ValueError: The penalties do not fall.

@@ -64,9 +64,10 @@ def inversion_test(
     Variance order is not causal order if any pair exceeds. Unstable directions are left out: where
     singular values are close, "direction i" is an arbitrary choice within their span. Effects are
     the change of the outcome when direction i alone is ablated, larger = more effect; directions in
-    order of variance. `stable` are definite directions, such as `self_cosine(...) >=
-    STABLE_COSINE`. `draws` are random sign patterns where not all are tried: p cannot fall below 1
-    / (draws + 1). `margin` is the smallest difference that counts, `alpha` the family-wise level.
+    order of variance. `stable` are definite directions, such as those of `self_cosine` from
+    `STABLE_COSINE` on. `draws` are random sign patterns where not all are tried: p cannot fall
+    below 1 / (draws + 1). `margin` is the smallest difference that counts, `alpha` the family-wise
+    level.
 
     Raises:
         ValueError: an effect is not finite.
@@ -103,8 +104,8 @@ def monotonicity_test(
 def order_tau(effects: Float[np.ndarray, "direction prompt"]) -> float:
     """Kendall's tau-b between variance order and mean effect: 1 when effects fall with the index.
 
-    Shown and never tested: over ten directions it is compatible with almost anything. tau in [-1,
-    1]; NaN with fewer than two directions or equal effects.
+    Shown and never tested: over ten directions it is compatible with almost anything. It is
+    NaN with fewer than two directions or equal effects.
 
     Source:
         Kendall 1945; scipy.stats.kendalltau.
@@ -126,9 +127,9 @@ def self_cosine(
     """How well a direction is defined: median |cos(u_i, u_i of a cluster-bootstrap resample)|.
 
     A resample weights prompt p by sqrt(count_p), so that its Gram matrix is that of the drawn rows.
-    The k leading directions are looked at, k at most min(prompt, d_model). A value in [0, 1]; about
-    sqrt(2 / (pi d)) for a direction of pure noise. A resample of too low a rank to have direction i
-    counts as 0.
+    The k leading directions are looked at, k at most min(prompt, d_model). Values lie in [0, 1],
+    about sqrt(2 / (pi d)) for a direction of pure noise. A resample of too low a rank to have
+    direction i counts as 0.
 
     Source:
         Bootstrap of principal axes as in Jackson 1993; the measure is this project's own.

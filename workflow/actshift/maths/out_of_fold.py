@@ -95,7 +95,7 @@ def gain_out(
     `before` the training mean this is R^2 out of fold: 0 for a fit without support, below 0 for one
     worse than the mean. Predictions are not refitted in a draw. `mean` is the mean of the training
     rows of each row's fold; weights are counts of `cluster_bootstrap_counts`, shared by the
-    problems. (value, low, high) of each problem; NaN where the target has no spread.
+    problems. Returns (value, low, high) of each problem; NaN where the target has no spread.
     """
     total = np.square(target - mean)
     whole = total.sum(axis=1)

@@ -89,7 +89,7 @@ def sign_flip_test(
     T = sum over clusters c of S_c, with S_c the summed difference of the cluster's prompts; under
     the null each S_c is as likely as -S_c. All 2^C patterns up to `EXACT_CLUSTERS` clusters with
     S_c != 0 (the others change nothing), else p = (b + 1) / (m + 1) over m random patterns.
-    Outcomes are such as refused 0/1, of the same prompts in both conditions. `draws` is m; the
+    Outcomes, such as refused 0/1, are of the same prompts in both conditions. `draws` is m; the
     exact test does not use `rng`. Without any non-zero cluster every p is 1.
 
     Raises:

@@ -75,8 +75,8 @@ def ridge_map(
 ) -> Float[np.ndarray, "d_source d_target"]:
     """W = (Xs^T Xs + a I)^-1 Xs^T Xt, both sides centred, without intercept.
 
-    a is the penalty in units of trace(Xs^T Xs) / n. A map of row vectors, v_target = v_source W,
-    float64.
+    a is the penalty in units of trace(Xs^T Xs) / n. The map is of row vectors,
+    v_target = v_source W, float64.
 
     Source: Hoerl and Kennard 1970; centring as scikit-learn's Ridge with an intercept.
     """

@@ -47,7 +47,7 @@ def did_shift(
     """M_did = rows of M_template(harmful) - mean row of M_template(harmless).
 
     A treatment row minus the control *mean*, no pairing. It differs from M_template by one constant
-    row, so the two agree exactly once centred. Any number of harmless rows.
+    row, so the two agree exactly once centred. There may be any number of harmless rows.
 
     Source: arXiv 2605.24583, difference in differences.
     """

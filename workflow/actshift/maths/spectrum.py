@@ -109,7 +109,8 @@ def double_centre(
 ) -> Float[np.ndarray, "prompt prompt"]:
     """Gram matrix of the rows minus their weighted mean, from the Gram matrix alone.
 
-    (X - 1 m)(X - 1 m)^T with m = sum w_i x_i / sum w_i, weights not negative and not all zero.
+    It is (X - 1 m)(X - 1 m)^T with m = sum w_i x_i / sum w_i, weights not negative and not all
+    zero.
     """
     p = weights / weights.sum()
     row = matrix @ p

@@ -100,8 +100,8 @@ def own_dtype(checkpoint: Path) -> torch.dtype:
 def delta_norm(adapter: Path, base: LoadedModel) -> tuple[float, float]:
     """How far an adapter moves the weights.
 
-    ‖ΔW‖ = (Σ_m ‖scale_m B_m A_m‖_F²)^½ over the adapted matrices m; the share divides by (Σ_m
-    ‖W_m‖_F²)^½ of the same matrices. The base is not quantised.
+    ‖ΔW‖ = (Σ_m ‖scale_m B_m A_m‖_F²)^½ over the adapted matrices m; the share divides by
+    (Σ_m ‖W_m‖_F²)^½ of the same matrices. The base is not quantised.
 
     Returns:
         (norm, share of the norm of those weights).

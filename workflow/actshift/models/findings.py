@@ -48,7 +48,7 @@ Findings = Iterator[Finding]
 def model_findings(files: ModelFiles) -> list[Finding]:
     """Run all checks of one model, in their order.
 
-    What the hub's cache lacks is not missed. A file that cannot be read is one finding, however
+    What the hub's cache lacks is no finding. A file that cannot be read is one finding, however
     many checks need it.
     """
     findings: list[Finding] = []

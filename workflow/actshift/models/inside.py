@@ -31,7 +31,8 @@ def language_part(config: PreTrainedConfig) -> PreTrainedConfig:
 def options_for(config: PreTrainedConfig) -> dict[str, Any]:
     """What `from_pretrained` needs to read the language model alone; nothing for a plain model.
 
-    Keywords `config` and `key_mapping`. The weights of the image encoder are left aside.
+    Returns the keywords `config` and `key_mapping`. The weights of the image encoder are left
+    aside.
     """
     if config.model_type not in HOLDS_LANGUAGE_MODEL:
         return {}

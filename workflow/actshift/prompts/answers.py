@@ -80,8 +80,8 @@ def answer_frame(chat_tokenizer: Tokenizer, turns: Sequence[Mapping[str, str]]) 
 def answer_tokens(tokenizer: Tokenizer, frame: AnswerFrame, answer: str) -> AnswerTokens | None:
     """Tokenise a conversation with its answer, once.
 
-    The answer has no white space around it. None where its first token melts into the prompt's
-    last, so that the ids of the prompt alone are no prefix.
+    The answer has no white space around it. Returns None where its first token melts into the
+    prompt's last, so that the ids of the prompt alone are no prefix.
     """
     prompt = tuple(tokenise(tokenizer, frame.prompt, add_special_tokens=False)["input_ids"])
     text = frame.prompt + frame.lead + frame.gap + answer
@@ -151,8 +151,8 @@ def opener_token(tokenizer: Tokenizer, opener: str) -> int:
 def turn_end(tokenizer: Tokenizer, *, chat_tokenizer: Tokenizer | None = None) -> int | None:
     """Id of the token that a chat template writes right behind an answer.
 
-    None where there is no template, where it cannot render an answer, or where plain text follows
-    one, which an answer may hold too.
+    Returns None where there is no template, where it cannot render an answer, or where plain text
+    follows one, which an answer may hold too.
     """
     try:
         _, tail = _around_answer(chat_tokenizer or tokenizer, _QUESTION)

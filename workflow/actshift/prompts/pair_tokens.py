@@ -36,7 +36,7 @@ def encode_pairs(
     the prompt; without the token that ends a turn. `matched` cuts both completions to the tokens of
     the shorter one, so that sums of log-probs and positions can be compared; `max_tokens` is the
     most of a prompt with its longer completion. The chat template is `chat_tokenizer`'s (the tuned
-    model's), or `tokenizer`'s. Kept are `TokenPair`s in the order of the pairs, under their ids,
+    model's), or `tokenizer`'s. Returns `TokenPair`s in the order of the pairs, under their ids,
     with counts of those refused.
 
     Raises:

@@ -28,7 +28,8 @@ def count_of(rule: PositionRule, encoded: Encoded) -> int:
 def width_of(rule: PositionRule, encoded: Iterable[Encoded] = ()) -> int:
     """Number of stored positions of a stream.
 
-    1, 8, or for `post_instruction` the largest count over the prompts (1 when there are none).
+    It is 1, 8, or for `post_instruction` the largest count over the prompts (1 when there are
+    none).
     """
     if rule == "last_prompt":
         return 1
@@ -40,8 +41,8 @@ def width_of(rule: PositionRule, encoded: Iterable[Encoded] = ()) -> int:
 def rows_of(rule: PositionRule, encoded: Encoded, *, width: int | None = None) -> list[int | None]:
     """Token index of every stored position of a prompt, the last prompt token last.
 
-    `width` entries, the stored positions of the stream; by default those of the rule for this
-    prompt alone (8 for `last_8`). None where the prompt has no such position. The entry at
+    Returns `width` entries, the stored positions of the stream; by default those of the rule for
+    this prompt alone (8 for `last_8`). None where the prompt has no such position. The entry at
     coordinate -k is token `n_tokens - k`.
 
     Raises:

@@ -44,8 +44,8 @@ def final_states(
 ) -> Float[Tensor, "prompt d_model"]:
     """Output of the last block at the last token of every prompt.
 
-    float32 on the model's device; a narrower dtype is widened, which is exact. `token_budget` is
-    the most padded tokens of a pass; one prompt always runs.
+    Returns float32 on the model's device; a narrower dtype is widened, which is exact.
+    `token_budget` is the most padded tokens of a pass; one prompt always runs.
     """
     top = replace(causal, blocks=causal.blocks[-1:])
     out = torch.empty(len(prompts), causal.d_model, device=causal.device)
@@ -86,7 +86,7 @@ def mean_bias(
 
     b = mean over prompts of logits(h - v) - logits(h), about -W_U (g * v) / rms(h). h are the
     states of the prompts that the bias is measured on, v the vectors of the lanes, coefficient
-    included. float32.
+    included. Returns float32.
     """
     shift = torch.as_tensor(vectors, dtype=torch.float32, device=states.device)
     with torch.inference_mode(), entered_at_norm(causal) as logits_of:

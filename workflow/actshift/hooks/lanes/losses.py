@@ -29,7 +29,7 @@ def lane_losses(
 
     The whole text counts as a prompt: edits at `all` or `prompt` act at all its tokens, those at
     `last_prompt` at its last one alone, which predicts nothing, so they change no loss. Texts
-    include special tokens. Nats, float64, summed over the predicted tokens of a text
+    include special tokens. Returns nats, float64, summed over the predicted tokens of a text
     (`predicted_tokens`).
 
     Raises:

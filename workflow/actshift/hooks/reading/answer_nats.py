@@ -51,8 +51,8 @@ def answer_nats(
     """- (1 / n) sum_t log p(y_t | x, y_<t), over the answer's tokens and its end.
 
     The end is one token more, of probability sum over all end tokens: which of them came does not
-    matter. float64; NaN where there is no token and no end. `token_budget` is the most padded
-    tokens of a batch; one answer always runs.
+    matter. Returns float64, NaN where there is no token and no end. `token_budget` is the most
+    padded tokens of a batch; one answer always runs.
     """
     nats = np.full(len(answers), np.nan)
     of_prompt: dict[bytes, list[int]] = {}

@@ -17,7 +17,8 @@ def last_inputs(
     """`resid_pre` of every block at the last `width` tokens of each prompt.
 
     Prompts are each at least `width` tokens long and are read `batch` at a time, in the order
-    given. The last position is the last prompt token. float32; bf16 and fp16 values are widened.
+    given. The last position is the last prompt token. Returns float32,
+    widened from bf16 and fp16.
     """
     places: list[Place] = [("resid_pre", i) for i in range(len(decoder.sites["resid_pre"]))]
     parts = []

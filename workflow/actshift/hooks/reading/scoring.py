@@ -53,7 +53,7 @@ def side_sums(
 
     `prompt_ends` are the last block's output at the last prompt token, which predicts the first
     token of both completions; `completions` the same at all completion tokens but the last.
-    float64, in nats.
+    Returns nats, float64.
     """
     lanes, pairs = prompt_ends.shape[:2]
     firsts = batch.completion[:, 0].view(pairs, 2)
