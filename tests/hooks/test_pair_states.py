@@ -8,7 +8,7 @@ import torch
 from reference.patching import outputs, random_model, random_pairs
 
 from actshift.engine.causal import causal_model
-from actshift.hooks.patching.pair_states import shift_norms, state_sums
+from actshift.hooks.patching.pair_batch import shift_norms, state_sums
 from actshift.patching import PatchPositions, TokenPair
 
 LAYERS, WIDTH = 4, 32

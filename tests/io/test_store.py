@@ -10,8 +10,7 @@ from actshift.errors import StoreError
 from actshift.io import layout as layout_module
 from actshift.io.arrays import ROW_DIMS
 from actshift.io.layout import plan_layout
-from actshift.io.store import ActivationStore
-from actshift.io.verify import layer_norms, verify_folder, verify_store
+from actshift.io.store import ActivationStore, layer_norms, verify_folder, verify_store
 from actshift.io.writer import StoreWriter
 
 SIZES = {"layers": 3, "positions": 2, "prompts": 11, "d_model": 8}

@@ -15,8 +15,15 @@ from actshift.maths.ridge import (
     ridge_map,
     row_weights,
 )
-from actshift.maths.ridge_folds import chosen_penalty, folded, squared_errors, sums_of
-from actshift.maths.ridge_heldout import held_out, shuffled_orders, shuffled_r2
+from actshift.maths.ridge_folds import (
+    chosen_penalty,
+    folded,
+    held_out,
+    shuffled_orders,
+    shuffled_r2,
+    squared_errors,
+    sums_of,
+)
 
 N, WIDE, CLUSTERS, FOLDS = 120, 12, 20, 4
 CODES = np.arange(N) % CLUSTERS

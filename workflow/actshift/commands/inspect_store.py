@@ -11,8 +11,7 @@ from rich.text import Text
 
 from actshift.errors import StoreError
 from actshift.io.arrays import ARRAYS
-from actshift.io.store import ActivationStore
-from actshift.io.verify import layer_norms
+from actshift.io.store import ActivationStore, layer_norms
 from actshift.vocab import STORE_DIMS
 
 

@@ -1,36 +1,168 @@
-"""LoRA adapters as folders in peft's format: save, identify, measure, merge on load."""
+"""LoRA adapters as folders in peft's format: save, identify, measure, merge on load, take over.
+
+A folder holds `adapter_config.json` and `adapter_model.safetensors`. The base is named by the hash
+of its weights, never by a path: a folder may move, and another base is noticed.
+"""
 
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import nn
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 from transformers import AutoConfig
 
 from actshift.errors import UserError, one_line, refusal_of
-from actshift.models.adapter_format import (
-    CONFIG,
-    PREFIX,
-    WEIGHTS,
-    A,
-    B,
-    base_name,
-    check_folder,
-    check_plain,
-    check_shape,
-    places_of,
-    read_settings,
-    scale_of,
-    update_of,
-    write_settings,
-)
+from actshift.models.files import read_json, refuse_pointer, tensor_shapes
 from actshift.models.load import Device, Dtype, LoadedModel, load_model, resolve_device, wrap_model
+from actshift.models.sources import ADAPTER_FILES
+
+CONFIG, WEIGHTS = ADAPTER_FILES
+#: Settings of peft that make an update something else than scale B A of linear maps.
+_UNLIKE_LORA = (
+    *("use_dora", "use_qalora", "use_bdlora", "lora_bias", "fan_in_fan_out", "modules_to_save"),
+    *("rank_pattern", "alpha_pattern", "layer_replication", "target_parameters"),
+    *("trainable_token_indices", "layers_to_transform", "alora_invocation_tokens"),
+)
+#: Those of them that say no more than the names of the matrices in the file do.
+NAMED_ANYWAY = ("layers_to_transform",)
+#: How a matrix is named: prefix, its place in the model, and which factor.
+PREFIX, A, B = "base_model.model.", ".lora_A.weight", ".lora_B.weight"
+#: How the name of a matrix ends that a checkpoint of a training run, not peft, has saved.
+_NAMED_ADAPTER = re.compile(r"\.lora_[AB]\.(?P<name>[^.]+)\.weight")
+#: What models that also see call their language model, before its blocks.
+_WRAPPING = re.compile(r"(?:model\.)?language_model\.(?:model\.)?")
+#: How peft ends the name of the embeddings or head that it saves whole beside the matrices.
+_WHOLE = re.compile(r"(?:\.base_layer)?\.weight$")
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that holds no adapter.
+
+    Raises:
+        UserError: Naming the file that is missing, cut off, or a Git LFS pointer.
+    """
+    for file in (CONFIG, WEIGHTS):
+        if not (folder / file).is_file():
+            pickled = file == WEIGHTS and (folder / "adapter_model.bin").is_file()
+            hint = " (its adapter_model.bin is a pickle, which is never loaded)" if pickled else ""
+            raise UserError(f"{folder / file} is missing: expected an adapter folder of peft{hint}")
+    refuse_pointer(folder / CONFIG)
+    tensor_shapes(folder / WEIGHTS)
+
+
+def read_settings(adapter: Path) -> dict[str, Any]:
+    """What a folder's adapter_config.json says.
+
+    Raises:
+        UserError: It is a Git LFS pointer or no JSON object.
+    """
+    return read_json(adapter / CONFIG)
+
+
+def write_settings(
+    folder: Path, settings: Mapping[str, Any], *, targets: Iterable[str], base: str
+) -> None:
+    """Write adapter_config.json in one order.
+
+    Targets are the linear maps that are updated: whole paths, or how a path ends. `base` is the
+    hash of the weights that the adapter is for.
+    """
+    named = {"target_modules": sorted(targets), "base_model_name_or_path": base_name(base)}
+    text = json.dumps({**settings, **named}, indent=1, sort_keys=True, ensure_ascii=False)
+    (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
+
+
+def base_name(weights: str) -> str:
+    """What an adapter calls the model whose weights have a hash."""
+    return f"weights-{weights}"
+
+
+def check_plain(settings: Mapping[str, Any]) -> None:
+    """Refuse what is not plain LoRA.
+
+    Raises:
+        ValueError: Naming the setting.
+    """
+    if settings.get("peft_type") != "LORA":
+        raise ValueError(f"{CONFIG} says peft_type {settings.get('peft_type')}")
+    if settings.get("bias", "none") != "none":
+        raise ValueError(f"bias {settings['bias']} is not supported, only plain LoRA")
+    unlike = [key for key in _UNLIKE_LORA if settings.get(key)]
+    if unlike:
+        raise ValueError(f"{unlike[0]} is not supported, only plain LoRA")
+    for key in ("r", "lora_alpha"):
+        if not isinstance(settings.get(key), int | float) or settings[key] <= 0:
+            raise ValueError(f"{CONFIG} has {key} {settings.get(key)}, expected a number above 0")
+
+
+def places_of(names: Iterable[str]) -> set[str]:
+    """Which matrices an adapter updates, by the names of all tensors of its file.
+
+    Raises:
+        ValueError: A tensor is neither A nor B of a pair, or there are none; it says what it is.
+    """
+    held = set(names)
+    places = {name.removesuffix(part) for name in held for part in (A, B) if name.endswith(part)}
+    for name in sorted(held - {place + part for place in places for part in (A, B)}):
+        raise ValueError(_kind_of(name))
+    for place in sorted(places):
+        missing = [part for part in (A, B) if place + part not in held]
+        if missing:
+            raise ValueError(f"{place + missing[0]} is missing, so A and B are not in pairs")
+    if not places:
+        raise ValueError("its file holds no matrices")
+    return places
+
+
+def _kind_of(name: str) -> str:
+    """What a tensor is that is neither A nor B of a linear map."""
+    named = _NAMED_ADAPTER.search(name)
+    if named:
+        return f"{name} names its adapter '{named['name']}': save it with peft's save_pretrained"
+    if ".lora_embedding_" in name:
+        return f"{name} is LoRA of the embeddings, not of a linear map"
+    if ".lora_magnitude_vector" in name:
+        return f"{name} is of DoRA, only plain LoRA is supported"
+    if name.endswith((".lora_A.bias", ".lora_B.bias")):
+        return f"{name} is a bias beside LoRA, only plain LoRA is supported"
+    return f"it holds {name}, which is neither A nor B of LoRA"
+
+
+def update_of(tensors: Mapping[str, Tensor], place: str) -> Tensor:
+    """B A of one matrix, float32.
+
+    Raises:
+        ValueError: The two do not fit each other.
+    """
+    a, b = tensors[place + A].float(), tensors[place + B].float()
+    if a.ndim != 2 or b.ndim != 2 or b.shape[1] != a.shape[0]:
+        raise ValueError(f"{place}: B is {[*b.shape]} and A {[*a.shape]}")
+    return b @ a
+
+
+def scale_of(settings: Mapping[str, Any]) -> float:
+    """What B A is multiplied by: alpha / rank, or alpha / sqrt(rank) of rsLoRA."""
+    rank = settings["r"]
+    return settings["lora_alpha"] / (math.sqrt(rank) if settings.get("use_rslora") else rank)
+
+
+def weight_at(model: nn.Module, place: str, update: Tensor) -> nn.Parameter:
+    """The matrix at a place of a model.
+
+    Raises:
+        ValueError: The update is of another size; both sizes are named.
+    """
+    weight = model.get_submodule(place).get_parameter("weight")
+    if weight.shape != update.shape:
+        raise ValueError(f"{place}: {[*update.shape]} for {[*weight.shape]}")
+    return weight
 
 
 def save_adapter(wrapped: Any, folder: Path, *, base: str) -> None:
@@ -135,8 +267,7 @@ def _add(model: Any, adapter: Path, name: str) -> None:
         if set(updates) != _targets(model, settings["target_modules"]):
             raise ValueError("its matrices are not all those of target_modules")
         for place, update in sorted(updates.items()):
-            check_shape(model, place, update)
-            weight = model.get_submodule(place).get_parameter("weight")
+            weight = weight_at(model, place, update)
             weight += update * scale_of(settings)
     except (ValueError, KeyError, AttributeError, SafetensorError) as error:
         if refusal_of(error) is not None:
@@ -178,3 +309,106 @@ def _check_base(checkpoint: Path, adapter: Path, name: str) -> None:
             f"{name}: the adapter in {adapter} was trained on other weights than those in "
             f"{checkpoint}; train it again on this model"
         )
+
+
+def import_adapter(source: Path, folder: Path, *, base: LoadedModel, weights: str) -> None:
+    """Copy an adapter that was trained elsewhere as a folder that `save_adapter` could have made.
+
+    What the source calls its base is not looked at, since a name says nothing of weights, unless it
+    is the hash of other weights than `weights`, those of `base`.
+
+    Raises:
+        UserError: No adapter, a pickled one, no plain LoRA, one of other weights, one with
+            embeddings or a head of its own, or one that does not fit.
+    """
+    check_folder(source)
+    settings = read_settings(source)
+    try:
+        check_plain({key: settings[key] for key in settings if key not in NAMED_ANYWAY})
+        tensors = _without_copies(load_file(source / WEIGHTS), source, base)
+        places = {place: _place_in(base.model, place) for place in places_of(tensors)}
+        for place, module in places.items():
+            weight_at(base.model, module, update_of(tensors, place))
+        trained_on = str(settings.get("base_model_name_or_path"))
+        if trained_on.startswith(base_name("")) and trained_on != base_name(weights):
+            raise ValueError("it was trained on other weights")
+    except (ValueError, KeyError, AttributeError, SafetensorError) as error:
+        raise UserError(
+            f"cannot use the adapter in {source} ({one_line(error)}): expected plain LoRA of "
+            f"linear maps of {base.name}, saved by peft"
+        ) from error
+    folder.mkdir()
+    renamed = {
+        f"{PREFIX}{module}{part}": tensors[place + part].contiguous()
+        for place, module in places.items()
+        for part in (A, B)
+    }
+    save_file(renamed, folder / WEIGHTS, metadata={"format": "pt"})
+    plain = settings | dict.fromkeys((*NAMED_ANYWAY, "layers_pattern", "exclude_modules"))
+    write_settings(folder, plain, targets=places.values(), base=weights)
+
+
+def _without_copies(
+    tensors: dict[str, Tensor], source: Path, base: LoadedModel
+) -> dict[str, Tensor]:
+    """What an adapter's file holds beside copies of the base's own embeddings and head.
+
+    peft saves both whole where they are adapted, or where it cannot tell that they were left alone.
+
+    Raises:
+        UserError: They are not the base's.
+    """
+    changes = {}
+    for name, value in tensors.items():
+        module = _embeddings_or_head(base.model, name)
+        if module is None:
+            changes[name] = value
+            continue
+        weight = module.get_parameter("weight")
+        if value.shape != weight.shape or not _is_copy(value, weight):
+            part = _WHOLE.sub("", name.removeprefix(PREFIX))
+            raise UserError(
+                f"cannot use the adapter in {source}: it holds weights of its own for {part} "
+                f"({[*value.shape]}, {base.name} has {[*weight.shape]}); merge it into the base "
+                "with peft and give the folder of the merged model"
+            )
+    return changes
+
+
+def _embeddings_or_head(model: Any, name: str) -> nn.Module | None:
+    """The embeddings or the head of a model, where a tensor's name stands for one of them whole."""
+    if name.endswith((A, B)) or not _WHOLE.search(name):
+        return None
+    ends = (model.get_input_embeddings(), model.get_output_embeddings())
+    modules = dict(model.named_modules())
+    candidates = (modules.get(place) for place in _names_in(_WHOLE.sub("", name)))
+    return next((m for m in candidates if m is not None and any(m is end for end in ends)), None)
+
+
+def _is_copy(value: Tensor, weight: Tensor) -> bool:
+    """Whether two matrices are one, but for the rounding of the coarser dtype."""
+    return value.to(weight.dtype).equal(weight) or value.equal(weight.to(value.dtype))
+
+
+def _names_in(place: str) -> Iterator[str]:
+    """What a model may call a module that an adapter names."""
+    named = place.removeprefix(PREFIX)
+    yield from (named, _WRAPPING.sub("model.", named), _WRAPPING.sub("", named))
+
+
+def _place_in(model: Any, place: str) -> str:
+    """Where a matrix that an adapter names lies in a model.
+
+    Raises:
+        ValueError: There is no such linear map, or it is one with the embeddings.
+    """
+    named = place.removeprefix(PREFIX)
+    modules = dict(model.named_modules())
+    for candidate in _names_in(place):
+        if not isinstance(modules.get(candidate), nn.Linear):
+            continue
+        # Its sum would change the embeddings too, which unmerged it does not.
+        if modules[candidate].weight is model.get_input_embeddings().weight:
+            raise ValueError(f"{named} has the weights of the embeddings, which would change too")
+        return candidate
+    raise ValueError(f"there is no linear map {named}")

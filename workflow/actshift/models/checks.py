@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from actshift.errors import UserError
@@ -62,7 +62,7 @@ def check_identity_hook(loaded: LoadedModel) -> None:
     plain = _hidden(loaded, prompts)
     with ExitStack() as stack:
         for block in loaded.blocks:
-            stack.enter_context(block.register_forward_hook(_identity))
+            stack.enter_context(block.register_forward_hook(lambda _module, _args, out: out))
         hooked = _hidden(loaded, prompts)
     # NaN equals NaN here: broken weights are reported by extraction, with prompt and layer.
     if not torch.allclose(plain, hooked, rtol=0, atol=0, equal_nan=True):
@@ -134,7 +134,3 @@ def _probe(loaded: LoadedModel) -> list[Int[Tensor, " _"]]:
     """Return three short prompts of arbitrary tokens, the same at every load."""
     draw = torch.Generator().manual_seed(0)
     return [torch.randint(loaded.vocab_size, (size,), generator=draw) for size in _LENGTHS]
-
-
-def _identity(_module: nn.Module, _args: object, output: Any) -> Any:
-    return output

@@ -1,9 +1,13 @@
-"""The language model inside a model that also sees images: its type and its weights' names."""
+"""What of a checkpoint is read: the language model's type, its weights' names, their quantisation.
+
+fp8 is read as plain weights, any other method is refused. No torch: the plan asks too.
+"""
 
 import re
 from typing import Any
 
-from actshift.models.sources import MODEL_TYPES, language_config
+from actshift.errors import UserError
+from actshift.models.sources import MODEL_TYPES, language_config, quantisation_of
 
 #: `model_type` of a supported whole, and those that its `text_config` may have.
 HOLDS_LANGUAGE_MODEL = {"mistral3": ("ministral3", "mistral")}
@@ -29,6 +33,10 @@ _UNREAD = re.compile(
 )
 #: Weights of a whole that are no part of its language model.
 _OTHER_PART = re.compile(r"(?:model\.)?(?:vision_tower|multi_modal_projector)\.")
+#: The method whose scales transformers multiplies out on load, into ordinary matrices.
+FP8 = "fp8"
+#: Methods whose weights can be read; None stands for plain weights.
+READABLE = (None, FP8)
 
 
 def language_type(config: dict[str, Any]) -> str | None:
@@ -77,3 +85,28 @@ def bare_name(name: str) -> str | None:
         if changed:
             return bare
     return name
+
+
+def unreadable(config: dict[str, Any]) -> str | None:
+    """Why a checkpoint's weights cannot be read as plain matrices; None where they can."""
+    method = quantisation_of(config)
+    if method in READABLE:
+        return None
+    return (
+        f"the weights are quantised ({method}, quantization_config in config.json) and are not "
+        "read: take the checkpoint that they were made from, in bfloat16 or float16"
+    )
+
+
+def check_quantisation(config: dict[str, Any], *, name: str) -> str | None:
+    """Refuse weights that cannot be read back as plain matrices.
+
+    Returns the method, None for plain weights.
+
+    Raises:
+        UserError: They are quantised by another method than fp8; it is named.
+    """
+    reason = unreadable(config)
+    if reason is not None:
+        raise UserError(f"{name}: {reason}")
+    return quantisation_of(config)

@@ -7,7 +7,7 @@ completion is scored where the model would write it: behind what the template pu
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from itertools import takewhile
 
 from actshift.errors import UserError
 from actshift.prompts.templates import (
@@ -65,7 +65,8 @@ def answer_frame(chat_tokenizer: Tokenizer, turns: Sequence[Mapping[str, str]]) 
     prompt = render_messages(chat_tokenizer, turns)
     before, _ = _around_answer(chat_tokenizer, turns)
     if not before.startswith(prompt):
-        same = _common(prompt, before)
+        both = zip(prompt, before, strict=False)
+        same = len([*takewhile(lambda signs: signs[0] == signs[1], both)])
         raise UserError(
             f"{name_of(chat_tokenizer)}: its chat template ends a prompt with "
             f"{_shown(prompt[same:])} where an answered conversation has {_shown(before[same:])}, "
@@ -159,7 +160,8 @@ def turn_end(tokenizer: Tokenizer, *, chat_tokenizer: Tokenizer | None = None) -
     except UserError:
         return None
     tokens = tokenise(tokenizer, tail, add_special_tokens=False)
-    markers = _markers(tokenizer)
+    # Special and added tokens: what no ordinary text spells.
+    markers = {*tokenizer.all_special_ids, *getattr(tokenizer, "get_added_vocab", dict)().values()}
     for token, (left, right) in zip(tokens["input_ids"], tokens["offset_mapping"], strict=True):
         if token in markers:
             return token
@@ -193,20 +195,6 @@ def _around_answer(
             "times; a template that writes it once is needed"
         )
     return parts[0], parts[1]
-
-
-def _markers(tokenizer: Any) -> set[int]:
-    """Ids of special and added tokens: what no ordinary text spells."""
-    added = getattr(tokenizer, "get_added_vocab", dict)()
-    return {*tokenizer.all_special_ids, *added.values()}
-
-
-def _common(left: str, right: str) -> int:
-    """Length of the longest common prefix."""
-    pairs = zip(left, right, strict=False)
-    return next(
-        (at for at, (one, other) in enumerate(pairs) if one != other), min(len(left), len(right))
-    )
 
 
 def _shown(text: str) -> str:

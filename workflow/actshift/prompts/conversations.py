@@ -6,7 +6,7 @@ from typing import Any
 
 from actshift.errors import UserError
 from actshift.prompts.readers import Row
-from actshift.prompts.templates import Tokenizer, render_messages
+from actshift.prompts.templates import Tokenizer, render_messages, tokenise
 
 _ROLES = ("system", "user", "assistant")
 _FORM = 'expected {"messages": [{"role": "user", "content": ...}, {"role": "assistant", ...}]}'
@@ -130,13 +130,7 @@ def encode_conversation(tokenizer: Tokenizer, conversation: Conversation, *, whe
         for place, turn in enumerate(conversation.turns)
         if turn["role"] == "assistant"
     ]
-    tokens = tokenizer(
-        text,
-        add_special_tokens=False,
-        return_offsets_mapping=True,
-        truncation=False,
-        verbose=False,
-    )
+    tokens = tokenise(tokenizer, text, add_special_tokens=False)
     ids = tuple(tokens["input_ids"])
     for start, _ in spans:
         _check_boundary(tokenizer, text[:start], ids, where)
@@ -197,9 +191,7 @@ def _span(tokenizer: Tokenizer, turns: Sequence[Turn], text: str, where: str) ->
 
 def _check_boundary(tokenizer: Tokenizer, before: str, ids: tuple[int, ...], where: str) -> None:
     """Refuse a prompt whose own tokens are not those it has in front of its answer."""
-    prompt = tuple(
-        tokenizer(before, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
-    )
+    prompt = tuple(tokenise(tokenizer, before, add_special_tokens=False)["input_ids"])
     if ids[: len(prompt)] != prompt:
         raise UserError(
             f"{where}: the end of the chat template's prompt, {before[-20:]!r}, shares a token "

@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +44,7 @@ def read_rows(path: Path, *, key: str) -> list[Row]:
     try:
         rows = reader(data, f"{key}: {path.name}")
     except UnicodeDecodeError as error:
-        raise UserError(
-            f"{key}: {path.name} is not UTF-8 ({error.reason}): save it as UTF-8"
-        ) from None
+        raise _not_utf8(error, path, key) from None
     if not rows:
         raise UserError(f"{key}: {path.name} holds no rows")
     return rows
@@ -61,9 +59,7 @@ def read_lines(path: Path, *, key: str) -> list[str]:
     try:
         text = _read(path, key).decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UserError(
-            f"{key}: {path.name} is not UTF-8 ({error.reason}): save it as UTF-8"
-        ) from None
+        raise _not_utf8(error, path, key) from None
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
@@ -103,6 +99,10 @@ def _read(path: Path, key: str) -> bytes:
     return data
 
 
+def _not_utf8(error: UnicodeDecodeError, path: Path, key: str) -> UserError:
+    return UserError(f"{key}: {path.name} is not UTF-8 ({error.reason}): save it as UTF-8")
+
+
 def _bytes(path: Path, key: str) -> bytes:
     data = _read(path, key)
     if path.suffix != ".gz":
@@ -117,11 +117,7 @@ def _jsonl(data: bytes, where: str) -> list[Row]:
     text = data.decode("utf-8-sig")
     if text.lstrip().startswith("["):
         raise UserError(f"{where}: is one JSON list, not one object a line: name it .json")
-    rows: list[Row] = []
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            rows.append(_object(_json(line, f"{where}:{number}"), f"{where}:{number}"))
-    return rows
+    return [_object(value, place) for place, value in numbered_json(text, where)]
 
 
 def _json_file(data: bytes, where: str) -> list[Row]:
@@ -137,11 +133,18 @@ def _json_file(data: bytes, where: str) -> list[Row]:
     return [_object(row, f"{where}: item {number}") for number, row in enumerate(content, start=1)]
 
 
-def _json(text: str, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise _no_json(error, where) from None
+def numbered_json(text: str, where: str) -> Iterator[tuple[str, Any]]:
+    """Yield `where:line` and the JSON value of every line that is not blank.
+
+    Raises:
+        UserError: A line is not JSON (names file and line).
+    """
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            try:
+                yield f"{where}:{number}", json.loads(line)
+            except json.JSONDecodeError as error:
+                raise _no_json(error, f"{where}:{number}") from None
 
 
 def _no_json(error: json.JSONDecodeError, where: str) -> UserError:

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from actshift.edits import Lane
 from actshift.hooks.lanes.generation import Continuation, Decoder, generate_lanes
-from actshift.hooks.reading.forward import run_batch
 from actshift.hooks.reading.model_parts import CausalModel
+from actshift.hooks.reading.record import run_batch
 from actshift.hooks.reading.scoring import entered_at_norm
 from actshift.packing import in_budget
 

@@ -1,13 +1,15 @@
-"""Logits of first answer tokens, a bounded number of rows at a time."""
+"""Where an answer begins: logits of its first token, block inputs of the last prompt tokens."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int
 
 from actshift.edits import Lane
-from actshift.hooks.lanes.generation import Decoder, generate_lanes
+from actshift.hooks.lanes.edit import Place, recorded
+from actshift.hooks.lanes.generation import Decoder, generate_lanes, left_pad
 
 _LANES_A_CALL = 16
 
@@ -60,3 +62,31 @@ def _slices(lengths: Sequence[int], budget: int) -> Iterator[slice]:
             start, longest = place, length
     if lengths:
         yield slice(start, len(lengths))
+
+
+@torch.inference_mode()
+def last_inputs(
+    decoder: Decoder, prompts: Sequence[Int[np.ndarray, " _"]], *, width: int, batch: int = 64
+) -> Float[np.ndarray, "layer position prompt d_model"]:
+    """`resid_pre` of every block at the last `width` tokens of each prompt.
+
+    Prompts are each at least `width` tokens long and are read `batch` at a time, in the order
+    given. The last position is the last prompt token. Returns float32,
+    widened from bf16 and fp16.
+    """
+    places: list[Place] = [("resid_pre", i) for i in range(len(decoder.sites["resid_pre"]))]
+    parts = []
+    for start in range(0, len(prompts), batch):
+        ids, mask, position = left_pad(prompts[start : start + batch], decoder)
+        seen: dict[Place, torch.Tensor] = {}
+        with recorded(decoder.sites, set(places), seen):
+            decoder.model(
+                input_ids=ids,
+                attention_mask=mask,
+                position_ids=position,
+                use_cache=False,
+                logits_to_keep=1,
+            )
+        rows = [seen[place][:, -width:].float().cpu().transpose(0, 1) for place in places]
+        parts.append(torch.stack(rows).numpy())
+    return np.concatenate(parts, axis=2)
