@@ -40,12 +40,8 @@ def write_machine(file: Path, *, rule: str, threads: int) -> None:
 
     Called at the end of a job: nothing is imported for it that the job did not import.
     """
-    record = {
-        "rule": rule,
-        "threads": threads,
-        "machine": machine(),
-        "libraries": dict(libraries()),
-    }
+    described = {"machine": machine(), "libraries": dict(libraries())}
+    record = {"rule": rule, "threads": threads, **described}
     atomic_write_text(file, json.dumps(record, indent=1) + "\n")
 
 
@@ -141,15 +137,11 @@ def _processor() -> tuple[str, list[str]]:
 def _first_processor() -> dict[str, str]:
     """What Linux says of the first core; empty elsewhere."""
     facts: dict[str, str] = {}
-    try:
-        with _PROCESSOR.open(encoding="utf-8", errors="replace") as stream:
-            for line in stream:
-                key, colon, value = line.partition(":")
-                if not colon:
-                    break
-                facts[key.strip()] = " ".join(value.split())
-    except OSError:
-        return {}
+    for line in _text(_PROCESSOR).split("\n"):
+        key, colon, value = line.partition(":")
+        if not colon:
+            break
+        facts[key.strip()] = " ".join(value.split())
     return facts
 
 

@@ -1,6 +1,7 @@
 """Reading an activation store: complete or refused, labelled, checked as read or as a whole."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -9,19 +10,10 @@ import numpy as np
 import zarr
 from jaxtyping import Bool, Float, Int
 
-from actshift.errors import StoreError, UserError
-from actshift.io.arrays import (
-    ARRAYS,
-    ROW_DIMS,
-    WINDOWED,
-    chunk_regions,
-    damaged_chunks,
-    member,
-    read_region,
-)
+from actshift.errors import StoreError, UserError, refusal_of
 from actshift.io.manifest import check_files, check_manifest, read_manifest
 from actshift.io.missed import missed_in
-from actshift.io.writer import KIND
+from actshift.io.writer import ARRAYS, KIND, ROW_DIMS, WINDOWED, member
 from actshift.vocab import STORE_SCHEMA
 
 
@@ -152,8 +144,8 @@ class ActivationStore:
         at = self._index(self.layers, [layer], "layer")[0]
         where = self._index(self.positions, positions, "position")
         rows = slice(None) if prompt_ids is None else self._prompt_rows(prompt_ids)
-        found = read_region(self.array("resid_post"), (at,), self.folder)
-        values = found[where][:, rows].astype(np.float32)
+        states = _read_region(self.array("resid_post"), (at,), self.folder)
+        values = states[where][:, rows].astype(np.float32)
         valid = self.valid[where][:, rows]
         if not np.isfinite(values[valid]).all():
             raise StoreError(
@@ -163,7 +155,7 @@ class ActivationStore:
         return values, valid
 
     def _rows(self, name: str) -> np.ndarray:
-        return read_region(self.array(name), (slice(None),), self.folder)
+        return _read_region(self.array(name), (slice(None),), self.folder)
 
     @cached_property
     def _row_of(self) -> dict[str, int]:
@@ -182,6 +174,57 @@ class ActivationStore:
             span = f"{labels[0]} to {labels[-1]}"
             raise StoreError(f"{self.folder}: has no {what} {unknown[0]}; it has {span}")
         return [known[label] for label in wanted]
+
+
+def _chunk_regions(array: zarr.Array) -> Iterator[tuple[str, tuple[slice, ...]]]:
+    """Yield (file and chunk, region) of every chunk of an array.
+
+    The name is `<array>/c/<shard> chunk <index>`, where index counts chunks over the array.
+    """
+    outer = array.shards or array.chunks
+    for index in np.ndindex(*(-(-s // c) for s, c in zip(array.shape, array.chunks, strict=True))):
+        region = tuple(
+            slice(i * c, min((i + 1) * c, s))
+            for i, c, s in zip(index, array.chunks, array.shape, strict=True)
+        )
+        shard = "/".join(str(part.start // o) for part, o in zip(region, outer, strict=True))
+        name = f"{array.basename}/c/{shard} chunk {','.join(map(str, index))}"
+        yield name, region
+
+
+def _read_region(array: zarr.Array, region: tuple[Any, ...], folder: object) -> np.ndarray:
+    """Read a region; damage is reported by the exact chunk.
+
+    Raises:
+        StoreError: A chunk's checksum does not fit or its file cannot be decoded, or the file
+            system refuses to read it, which is no damage.
+    """
+    try:
+        return np.asarray(array[region])
+    except Exception as error:
+        refused = refusal_of(error, folder)
+        if refused is not None:
+            raise StoreError(refused) from error
+        damaged = _damaged_chunks(array)
+        what = damaged[0] if damaged else f"{array.basename} ({error})"
+        raise StoreError(f"{folder}: {what}; extract this stream again") from error
+
+
+def _damaged_chunks(array: zarr.Array) -> list[str]:
+    """Read every chunk of an array and describe those that cannot be read."""
+    damaged: list[str] = []
+    for name, region in _chunk_regions(array):
+        try:
+            array[region]
+        # zarr and numcodecs each raise their own; any of them is damage here.
+        except Exception as error:
+            refused = refusal_of(error)
+            if refused is not None:
+                damaged.append(f"{ARRAYS}/{name} cannot be read ({refused})")
+                continue
+            reason = " ".join(str(error).split())[:120]
+            damaged.append(f"{ARRAYS}/{name} is damaged ({reason})")
+    return damaged
 
 
 def _refuse(problems: list[str]) -> None:
@@ -208,10 +251,12 @@ def verify_store(folder: Path) -> list[str]:
     except StoreError:
         if not problems:
             raise
-        # Not openable as it stands; the chunks that are there can still be judged.
-        return problems + _damage_of_unopenable(folder)
-    for name in (*ROW_DIMS, *WINDOWED):
-        problems += [f"{folder}: {line}" for line in damaged_chunks(store.array(name))]
+        # Not openable as it stands; the chunks that are there can still be judged. Where the
+        # metadata itself is gone, the manifest check has said so.
+        with suppress(UserError, ValueError, OSError, KeyError):
+            problems.extend(_damage(ActivationStore(folder, {})))
+        return problems
+    problems += _damage(store)
     return problems or _not_finite(store)
 
 
@@ -226,23 +271,16 @@ def layer_norms(store: ActivationStore) -> Float[np.ndarray, " layer"]:
     return np.array(norms)
 
 
-def _damage_of_unopenable(folder: Path) -> list[str]:
-    damage: list[str] = []
-    try:
-        store = ActivationStore(folder, {})
-        for name in (*ROW_DIMS, *WINDOWED):
-            damage += [f"{folder}: {line}" for line in damaged_chunks(store.array(name))]
-    except (UserError, ValueError, OSError, KeyError):
-        # The metadata itself is gone, and the manifest check has said so.
-        return damage
-    return damage
+def _damage(store: ActivationStore) -> Iterator[str]:
+    for name in (*ROW_DIMS, *WINDOWED):
+        yield from (f"{store.folder}: {line}" for line in _damaged_chunks(store.array(name)))
 
 
 def _not_finite(store: ActivationStore) -> list[str]:
     """List chunks with NaN or inf in rows that exist: never written, or written wrong."""
     damage: list[str] = []
     for array in (store.array(name) for name in WINDOWED):
-        for name, region in chunk_regions(array):
+        for name, region in _chunk_regions(array):
             valid = store.valid[:, region[-2]]
             values = np.asarray(array[region]).reshape(*valid.shape, -1)
             bad = valid & ~np.isfinite(values).all(axis=-1)

@@ -115,7 +115,6 @@ def cross_validated(
     target: Float[np.ndarray, "... pair"],
     folds: Int[np.ndarray, "_ pair"],
     *,
-    alphas: Float[np.ndarray, " alpha"] = ALPHAS,
     l1_ratio: float = 1.0,
 ) -> Fits:
     """LassoCV of many subsets of the rows at once: z-score, choose the penalty by folds, refit.
@@ -124,7 +123,7 @@ def cross_validated(
     equals. Features are z-scored on all rows of a problem, as published, so also on the held-out
     ones; the intercept is refitted in every fold. Features (`[pair, layer]`) and target (`[pair]`)
     are shared by all problems, or one each. Folds count from 0; -1 where the problem lacks the row.
-    Penalties fall. `l1_ratio` is 1 for the LASSO, less for an elastic net.
+    `l1_ratio` is 1 for the LASSO, less for an elastic net.
 
     Raises:
         ValueError: A problem has fewer than two folds.
@@ -140,20 +139,20 @@ def cross_validated(
     floor = 1e-9 * np.maximum(np.abs(features).max(axis=-2), 1e-300)
     scale = np.where(spread > floor, spread, 1.0)
     keep = spread > floor
-    errors = np.zeros((len(folds), len(alphas)))
+    errors = np.zeros((len(folds), len(ALPHAS)))
     count = np.zeros(len(folds))
     for number in range(int(folds.max()) + 1):
         inside = folds == number
         has = inside.any(axis=1)
         stacked = _of_problems(features, has, shared=2), _of_problems(target, has, shared=1)
         train, test = (moments(*stacked, rows[has]) for rows in (members & ~inside, inside))
-        path = _solve(_scaled(train, scale[has], keep[has]), alphas, l1_ratio)
+        path = _solve(_scaled(train, scale[has], keep[has]), l1_ratio)
         errors[has] += _squared_errors(path, train, test, scale[has])
         count += has
     best = (errors / count[:, None]).argmin(axis=1)
-    path = _solve(_scaled(whole, scale, keep), alphas, l1_ratio)
+    path = _solve(_scaled(whole, scale, keep), l1_ratio)
     return Fits(
-        alpha=alphas[best],
+        alpha=ALPHAS[best],
         weights=path[np.arange(len(best)), best],
         scale=scale,
         mean_x=whole.mean_x,
@@ -203,21 +202,20 @@ def _scaled(
 
 def _solve(
     scaled: tuple[Float[np.ndarray, "problem layer layer"], Float[np.ndarray, "problem layer"]],
-    alphas: Float[np.ndarray, " alpha"],
     l1_ratio: float,
 ) -> Float[np.ndarray, "problem alpha layer"]:
     """An elastic net at one penalty is a LASSO whose Gram matrix has a ridge of that size."""
     gram, cross = scaled
     if l1_ratio == 1.0:
-        return lasso_path(gram, cross, alphas[None])
-    ridges = (1.0 - l1_ratio) * alphas[:, None, None] * np.eye(gram.shape[1])
+        return lasso_path(gram, cross, ALPHAS[None])
+    ridges = (1.0 - l1_ratio) * ALPHAS[:, None, None] * np.eye(gram.shape[1])
     problems, width = cross.shape
     coefficients = lasso_path(
         (gram[:, None] + ridges).reshape(-1, width, width),
-        np.repeat(cross, len(alphas), axis=0),
-        np.tile(l1_ratio * alphas, problems)[:, None],
+        np.repeat(cross, len(ALPHAS), axis=0),
+        np.tile(l1_ratio * ALPHAS, problems)[:, None],
     )
-    return coefficients.reshape(problems, len(alphas), width)
+    return coefficients.reshape(problems, len(ALPHAS), width)
 
 
 def _squared_errors(
@@ -325,8 +323,8 @@ def _follow(
         state.penalty[going], state.event[going] = bottom, which
         going = going[bottom >= last[going]]
     # A path of more events than that (none was met) keeps its last coefficients.
-    for one in going:
-        out[one, passed[one] :] = state.weights[one]
+    for problem in going:
+        out[problem, passed[problem] :] = state.weights[problem]
     return out
 
 

@@ -57,7 +57,6 @@ def inversion_test(
     draws: int,
     rng: np.random.Generator,
     margin: float = MARGIN,
-    alpha: float = ALPHA,
 ) -> list[Exceedance]:
     """Test for every i < j of stable directions whether effect_j exceeds effect_i.
 
@@ -66,8 +65,7 @@ def inversion_test(
     the change of the outcome when direction i alone is ablated, larger = more effect; directions in
     order of variance. `stable` are definite directions, such as those of `self_cosine` from
     `STABLE_COSINE` on. `draws` are random sign patterns where not all are tried: p cannot fall
-    below 1 / (draws + 1). `margin` is the smallest difference that counts, `alpha` the family-wise
-    level.
+    below 1 / (draws + 1). `margin` is the smallest difference that counts.
 
     Raises:
         ValueError: an effect is not finite.
@@ -76,7 +74,7 @@ def inversion_test(
         Holm 1979 over the cluster sign-flip tests of `sign_flip_test`.
     """
     kept = np.flatnonzero(stable)
-    return _exceedances(effects, kept, clusters, draws=draws, rng=rng, margin=margin, alpha=alpha)
+    return _exceedances(effects, kept, clusters, draws=draws, rng=rng, margin=margin)
 
 
 def monotonicity_test(
@@ -86,7 +84,6 @@ def monotonicity_test(
     draws: int,
     rng: np.random.Generator,
     margin: float = 0.0,
-    alpha: float = ALPHA,
 ) -> list[Exceedance]:
     """Test a curve that should fall: does any later step lie above an earlier one?
 
@@ -98,7 +95,7 @@ def monotonicity_test(
         ValueError: an outcome is not finite.
     """
     steps = np.arange(len(rates))
-    return _exceedances(rates, steps, clusters, draws=draws, rng=rng, margin=margin, alpha=alpha)
+    return _exceedances(rates, steps, clusters, draws=draws, rng=rng, margin=margin)
 
 
 def order_tau(effects: Float[np.ndarray, "direction prompt"]) -> float:
@@ -151,7 +148,6 @@ def _exceedances(
     draws: int,
     rng: np.random.Generator,
     margin: float,
-    alpha: float,
 ) -> list[Exceedance]:
     """All pairs of kept rows, later minus earlier, corrected over the pairs."""
     pairs = [(int(i), int(j)) for place, i in enumerate(kept) for j in kept[place + 1 :]]
@@ -159,16 +155,16 @@ def _exceedances(
         sign_flip_test(rows[i], rows[j], clusters, draws=draws, rng=rng).p_greater for i, j in pairs
     ]
     adjusted = holm(p_values)
-    found = []
+    tests = []
     for place, (i, j) in enumerate(pairs):
         gap = rows[j] - rows[i]
-        # One-sided level alpha / (pairs not yet rejected at this step).
+        # One-sided level ALPHA / (pairs not yet rejected at this step).
         step = sum(p >= p_values[place] for p in p_values)
-        low, _ = cluster_t_interval(gap, clusters, level=1 - 2 * alpha / step)
-        _, high = cluster_t_interval(gap, clusters, level=1 - 2 * alpha / len(pairs))
+        low, _ = cluster_t_interval(gap, clusters, level=1 - 2 * ALPHA / step)
+        _, high = cluster_t_interval(gap, clusters, level=1 - 2 * ALPHA / len(pairs))
         difference = float(gap.mean())
-        exceeds = difference > margin and low > 0 and adjusted[place] <= alpha
-        found.append(
+        exceeds = difference > margin and low > 0 and adjusted[place] <= ALPHA
+        tests.append(
             Exceedance(i, j, difference, low, high, p_values[place], adjusted[place], exceeds)
         )
-    return found
+    return tests

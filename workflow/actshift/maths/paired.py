@@ -163,7 +163,6 @@ def compare_paired(
     *,
     draws: int,
     rng: np.random.Generator,
-    level: float = 0.95,
 ) -> Paired:
     """Difference b - a of paired outcomes with its interval, tests and design effect.
 
@@ -175,8 +174,8 @@ def compare_paired(
     """
     gap = _differences(a, b)
     test = sign_flip_test(a, b, clusters, draws=draws, rng=rng)
-    low, high = cluster_mean_interval(gap, clusters, draws=draws, rng=rng, level=level)
-    outer_low, outer_high = discordant_interval(gap, clusters, level=level)
+    low, high = cluster_mean_interval(gap, clusters, draws=draws, rng=rng)
+    outer_low, outer_high = discordant_interval(gap, clusters)
     return Paired(
         n=len(gap),
         clusters=len(set(clusters)),

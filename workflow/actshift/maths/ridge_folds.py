@@ -136,10 +136,7 @@ def sums_of(source: Folded, targets: Float[np.ndarray, "row target d_target"]) -
 
 
 def squared_errors(
-    fit: Training,
-    test: int,
-    sums: Sums,
-    penalties: Float[np.ndarray, " penalty"] = PENALTIES,
+    fit: Training, test: int, sums: Sums
 ) -> tuple[Float[np.ndarray, "target penalty"], Float[np.ndarray, " target"]]:
     """Squared error of one fold's predictions at every penalty, for many targets at once.
 
@@ -156,7 +153,7 @@ def squared_errors(
     left = fit.source.right.T @ cross
     size, total = sums.count[test], sums.total[test]
     across = sums.cross[test] - _outer(held.total - size * centre, mean) - _outer(centre, total)
-    inverse = fit.source.inverse(penalties)
+    inverse = fit.source.inverse(PENALTIES)
     linear = ((fit.source.right.T @ across) * left).sum(axis=2) @ inverse.T
     second = (held.coordinates.T @ held.coordinates) * (left @ left.transpose(0, 2, 1))
     square = ((inverse @ second) * inverse).sum(axis=2)

@@ -82,33 +82,24 @@ def encode(
     *,
     template: Template,
     chat_tokenizer: Tokenizer | None = None,
-    max_tokens: int | None = None,
 ) -> Encoded:
     """Tokenise one prompt once.
 
     `raw` is the text with the tokenizer's own special tokens. `chat` is the text in the chat
     template of `chat_tokenizer`, generation prompt included, with no special tokens beyond those
     the template writes. The chat template is `chat_tokenizer`'s (the tuned model's), or
-    `tokenizer`'s own. A prompt of more than `max_tokens` is refused, since cutting it would read
-    another prompt, or no template, at the last position.
+    `tokenizer`'s own.
 
     Raises:
-        UserError: The text is empty or begins with BOS, there is no chat template, the template
-            cannot be used, or there are more than `max_tokens` tokens.
+        UserError: The text is empty or begins with BOS, there is no chat template, or it
+            cannot be used.
     """
     _check_text(tokenizer, text)
     if template == "raw":
-        encoded = _encode_raw(tokenizer, text)
-    else:
-        source = tokenizer if chat_tokenizer is None else chat_tokenizer
-        _check_text(source, text)
-        encoded = _encode_rendered(tokenizer, render_chat(source, text))
-    if max_tokens is not None and len(encoded.ids) > max_tokens:
-        raise UserError(
-            f"max_tokens: the prompt {text[:40]!r} has {len(encoded.ids)} tokens ({template}), "
-            f"allowed are {max_tokens}; raise it or drop the prompt (max_chars)"
-        )
-    return encoded
+        return _encode_raw(tokenizer, text)
+    source = tokenizer if chat_tokenizer is None else chat_tokenizer
+    _check_text(source, text)
+    return _encode_rendered(tokenizer, render_chat(source, text))
 
 
 def render_chat(chat_tokenizer: Tokenizer, text: str) -> Rendered:

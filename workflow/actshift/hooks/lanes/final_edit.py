@@ -7,6 +7,7 @@ for every distinct (prompt, first token).
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,7 +24,8 @@ from actshift.packing import in_budget
 
 #: Logits held at once, in numbers: on a CPU what its caches still help with, on a GPU a gigabyte.
 _LOGITS, _LOGITS_CPU = 2**28, 2**21
-_Logits = Float[Tensor, "row vocab"]
+#: Logits of some prompts in some lanes, float32.
+_EditedLogits = Callable[[slice, slice], Float[Tensor, "prompt lane vocab"]]
 
 
 @dataclass(frozen=True)
@@ -67,14 +69,8 @@ def first_tokens(
 
     Source: the published protocol of arXiv 2606.20225 (final layer, last prompt token).
     """
-    shift = torch.as_tensor(vectors, dtype=torch.float32, device=states.device)
-    with torch.inference_mode(), entered_at_norm(causal) as logits_of:
-
-        def edited(prompt: slice, lane: slice) -> Float[Tensor, "prompt lane vocab"]:
-            return _edited_logits(logits_of, states[prompt], shift[lane], causal.dtype)
-
-        plain = logits_of(states.to(causal.dtype)).float()
-        return _judged(edited, plain, lanes=len(shift))
+    with _plain_and_edited(causal, states, vectors) as (plain, edited):
+        return _judged(edited, plain, lanes=len(vectors))
 
 
 def mean_bias(
@@ -88,13 +84,10 @@ def mean_bias(
     states of the prompts that the bias is measured on, v the vectors of the lanes, coefficient
     included. Returns float32.
     """
-    shift = torch.as_tensor(vectors, dtype=torch.float32, device=states.device)
-    with torch.inference_mode(), entered_at_norm(causal) as logits_of:
-        plain = logits_of(states.to(causal.dtype)).float()
-        total = torch.zeros(len(shift), plain.shape[1], dtype=torch.float64, device=plain.device)
-        for prompt, lane in _chunks(plain, lanes=len(shift)):
-            logits = _edited_logits(logits_of, states[prompt], shift[lane], causal.dtype)
-            total[lane] += (logits - plain[prompt, None]).double().sum(0)
+    with _plain_and_edited(causal, states, vectors) as (plain, edited):
+        total = torch.zeros(len(vectors), plain.shape[1], dtype=torch.float64, device=plain.device)
+        for prompt, lane in _chunks(plain, lanes=len(vectors)):
+            total[lane] += (edited(prompt, lane) - plain[prompt, None]).double().sum(0)
     return (total / len(states)).float().cpu().numpy()
 
 
@@ -167,7 +160,7 @@ def continue_from(
     return [answers[place] for place in range(len(pairs))]
 
 
-def _chunks(plain: _Logits, *, lanes: int) -> Iterator[tuple[slice, slice]]:
+def _chunks(plain: Float[Tensor, "prompt vocab"], *, lanes: int) -> Iterator[tuple[slice, slice]]:
     """Rectangles of prompts x lanes that hold a bounded number of logits; lanes change fastest."""
     numbers = _LOGITS_CPU if plain.device.type == "cpu" else _LOGITS
     rows = max(1, numbers // plain.shape[1])
@@ -178,19 +171,25 @@ def _chunks(plain: _Logits, *, lanes: int) -> Iterator[tuple[slice, slice]]:
             yield slice(prompt, prompt + height), slice(lane, lane + width)
 
 
-def _edited_logits(
-    logits_of: Callable[[Tensor], Tensor],
+@contextmanager
+def _plain_and_edited(
+    causal: CausalModel,
     states: Float[Tensor, "prompt d_model"],
-    shift: Float[Tensor, "lane d_model"],
-    dtype: torch.dtype,
-) -> Float[Tensor, "prompt lane vocab"]:
-    """Logits of every prompt in every lane, float32; the difference is taken in float32."""
-    edited = (states[:, None] - shift[None]).to(dtype)
-    return logits_of(edited.flatten(0, 1)).float().view(*edited.shape[:2], -1)
+    vectors: Float[np.ndarray, "lane d_model"],
+) -> Iterator[tuple[Float[Tensor, "prompt vocab"], _EditedLogits]]:
+    """Plain logits, and those of some prompts in some lanes; differences are taken in float32."""
+    shift = torch.as_tensor(vectors, dtype=torch.float32, device=states.device)
+    with torch.inference_mode(), entered_at_norm(causal) as logits_of:
+
+        def edited(prompt: slice, lane: slice) -> Float[Tensor, "prompt lane vocab"]:
+            moved = (states[prompt][:, None] - shift[lane][None]).to(causal.dtype)
+            return logits_of(moved.flatten(0, 1)).float().view(*moved.shape[:2], -1)
+
+        yield logits_of(states.to(causal.dtype)).float(), edited
 
 
 def _judged(
-    logits_of: Callable[[slice, slice], Float[Tensor, "prompt lane vocab"]],
+    logits_of: _EditedLogits,
     plain: Float[Tensor, "prompt vocab"],
     *,
     lanes: int,

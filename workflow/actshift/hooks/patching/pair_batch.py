@@ -17,7 +17,7 @@ from actshift.hooks.patching.resume import Segment, run_whole
 from actshift.hooks.reading.kv_cache import KeyValues, KvCache, for_both_sides
 from actshift.hooks.reading.memory import in_batches
 from actshift.hooks.reading.model_parts import CausalModel
-from actshift.patching import PatchPositions, StateSums, TokenPair
+from actshift.patching import StateSums, TokenPair
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,6 @@ def state_sums(
     causal: CausalModel,
     pairs: Sequence[TokenPair],
     *,
-    positions: PatchPositions = "all",
     minus: CausalModel | None = None,
     token_budget: int = 2**13,
 ) -> StateSums:
@@ -169,11 +168,11 @@ def state_sums(
         runs = [run_pairs(model, batch) for model in (causal, minus) if model is not None]
         parts = []
         for layer in range(causal.n_layers):
-            states = [_tokens(run, batch, layer, positions).double() for run in runs]
+            states = [_tokens(run, batch, layer).double() for run in runs]
             rows = states[0] if minus is None else states[0] - states[1]
             parts.append((rows.sum(0).cpu().numpy(), (rows.T @ rows).cpu().numpy()))
         totals, seconds = zip(*parts, strict=True)
-        return int(_real(batch, positions).sum()), np.stack(totals), np.stack(seconds)
+        return int(_real(batch).sum()), np.stack(totals), np.stack(seconds)
 
     sums = [result for _, result in in_batches(work, pairs, token_budget=token_budget).done]
     counts, totals, seconds = zip(*sums, strict=True)
@@ -220,21 +219,11 @@ def shift_norms(
     return out
 
 
-def _real(batch: PairBatch, positions: PatchPositions) -> Bool[Tensor, " token"]:
-    """Which places count, prompt columns first, flattened."""
-    prompt = batch.prompt_real.clone()
-    if positions == "completion":
-        prompt[:] = False
-    elif positions == "last_prompt":
-        prompt[:, :-1] = False
-    completion = batch.completion_real
-    if positions in ("prompt", "last_prompt"):
-        completion = torch.zeros_like(completion)
-    return torch.cat([prompt.flatten(), completion.flatten()])
+def _real(batch: PairBatch) -> Bool[Tensor, " token"]:
+    """Which places are no padding, prompt columns first, flattened."""
+    return torch.cat([batch.prompt_real.flatten(), batch.completion_real.flatten()])
 
 
-def _tokens(
-    run: PairRun, batch: PairBatch, layer: int, positions: PatchPositions
-) -> Float[Tensor, "token d_model"]:
+def _tokens(run: PairRun, batch: PairBatch, layer: int) -> Float[Tensor, "token d_model"]:
     states = [run.prompt[layer].flatten(0, 1), run.completion[layer].flatten(0, 1)]
-    return torch.cat(states)[_real(batch, positions)]
+    return torch.cat(states)[_real(batch)]

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from actshift.hooks.patching.pair_batch import PairRun, make_batch, run_pairs
+from actshift.hooks.patching.pair_batch import make_batch, run_pairs
 from actshift.hooks.patching.patches import Sources, patched_completion, patched_prompt
 from actshift.hooks.patching.resume import Join, run_from, run_last_token
 from actshift.hooks.reading.kv_cache import KeyValues, KvCache
@@ -225,8 +225,8 @@ def patch_sweep(
             sources = _sources(receiver, donor, pairs, partners, places)
             plain = run_sums(receiver, sources.batch, sources.receiver)
             other = run_sums(donor, sources.batch, sources.donor)
-            found, halved = _all_lanes(models, sources, lanes, plain[0])
-        return plain[0], other[0], found, halved
+            patched, halved = _all_lanes(models, sources, lanes, plain[0])
+        return plain[0], other[0], patched, halved
 
     # A batch is small enough that a lane at each layer goes in one pass.
     budget = token_budget // receiver.n_layers
@@ -271,17 +271,13 @@ def _sources(
 ) -> Sources:
     batch = make_batch([pairs[i] for i in places], receiver.device)
     plain = run_pairs(receiver, batch, last=False)
-    other = _without_kv_cache(run_pairs(donor, batch, last=False))
+    # Nothing continues the donor's prompts: its keys and values can go.
+    other = replace(run_pairs(donor, batch, last=False), kv_cache=())
     stand_ins = {}
     for name, others in partners.items():
         their = make_batch([others[i] for i in places], donor.device)
-        stand_ins[name] = (their, _without_kv_cache(run_pairs(donor, their)))
+        stand_ins[name] = (their, replace(run_pairs(donor, their), kv_cache=()))
     return Sources(batch, plain, other, stand_ins)
-
-
-def _without_kv_cache(run: PairRun) -> PairRun:
-    """Nothing continues the donor's prompts: its keys and values can go."""
-    return replace(run, kv_cache=())
 
 
 def _all_lanes(

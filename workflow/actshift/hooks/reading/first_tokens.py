@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from actshift.edits import Lane
 from actshift.hooks.lanes.edit import Place, recorded
 from actshift.hooks.lanes.generation import Decoder, generate_lanes, left_pad
+from actshift.packing import greedy
 
 _LANES_A_CALL = 16
 
@@ -42,7 +43,12 @@ def first_logits(
     patches. `token_budget` is the most padded tokens of a pass over all its lanes; one row always
     runs. Yields every (lane, prompt) once; prompts stay in the order given.
     """
-    for some in _slices([len(ids) for ids in prompts], token_budget):
+
+    def fits(places: list[int]) -> bool:
+        return len(places) * max(len(prompts[place]) for place in places) <= token_budget
+
+    for places in greedy(range(len(prompts)), fits):
+        some = slice(places[0], places[-1] + 1)
         asked = prompts[some]
         tokens = len(asked) * max(len(ids) for ids in asked)
         width = max(1, min(_LANES_A_CALL, token_budget // tokens))
@@ -50,18 +56,6 @@ def first_logits(
             chosen = slice(start, min(start + width, len(lanes)))
             generated = generate_lanes(decoder, asked, lanes[chosen], max_new=1)
             yield FirstLogits(chosen, some, generated.first_logits)
-
-
-def _slices(lengths: Sequence[int], budget: int) -> Iterator[slice]:
-    """Consecutive prompts whose padded tokens fit into the budget; a longer prompt goes alone."""
-    start = longest = 0
-    for place, length in enumerate(lengths):
-        longest = max(longest, length)
-        if place > start and (place + 1 - start) * longest > budget:
-            yield slice(start, place)
-            start, longest = place, length
-    if lengths:
-        yield slice(start, len(lengths))
 
 
 @torch.inference_mode()

@@ -2,7 +2,7 @@
 
 import ctypes
 import gc
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from actshift.errors import UserError
+from actshift.packing import greedy
 from actshift.patching import TokenPair
 
 #: How torch's allocator for main memory words it; there is no class of its own.
@@ -72,12 +73,19 @@ def in_batches(
     Raises:
         UserError: One pair alone does not fit.
     """
+    sizes = [(len(pair.prompt), max(map(len, pair.sides))) for pair in pairs]
+
+    def fits(places: list[int]) -> bool:
+        width, longest = (max(size) for size in zip(*(sizes[i] for i in places), strict=True))
+        return len(places) * (width + 2 * longest) <= token_budget
+
     batches = Batches([])
-    waiting = list(_cut(pairs, token_budget))[::-1]
+    order = sorted(range(len(pairs)), key=lambda i: (sizes[i], i))
+    waiting = [tuple(batch) for batch in greedy(order, fits)][::-1]
     while waiting:
         places = waiting.pop()
-        fits, result = unless_out_of_memory(partial(work, places))
-        if fits:
+        is_done, result = unless_out_of_memory(partial(work, places))
+        if is_done:
             batches.done.append((places, result))
         elif len(places) > 1:
             half = len(places) // 2
@@ -85,28 +93,9 @@ def in_batches(
             batches.halved += 1
         else:
             pair = pairs[min(places)]
-            tokens = len(pair.prompt) + len(pair.chosen) + len(pair.rejected)
+            tokens = sum(map(len, (pair.prompt, *pair.sides)))
             raise UserError(
                 f"pair {pair.id}: its {tokens} tokens alone do not fit into memory; lower the "
                 "token limit of pairs, or take a device with more memory"
             )
     return batches
-
-
-def _cut(pairs: Sequence[TokenPair], budget: int) -> Iterator[tuple[int, ...]]:
-    order = sorted(range(len(pairs)), key=lambda i: (len(pairs[i].prompt), _longer(pairs[i]), i))
-    batch: list[int] = []
-    width = longest = 0
-    for place in order:
-        pair = pairs[place]
-        width, longest = max(width, len(pair.prompt)), max(longest, _longer(pair))
-        if batch and (len(batch) + 1) * (width + 2 * longest) > budget:
-            yield tuple(batch)
-            batch, width, longest = [], len(pair.prompt), _longer(pair)
-        batch.append(place)
-    if batch:
-        yield tuple(batch)
-
-
-def _longer(pair: TokenPair) -> int:
-    return max(len(pair.chosen), len(pair.rejected))
