@@ -98,10 +98,10 @@ class StoreWriter:
         """
         for stray in self.staging.rglob("*.partial"):
             stray.unlink()
-        done = [w for w in range(self.layout.windows) if self._is_whole(w)]
-        if done and not self._is_sound(done[-1]):
-            done.pop()
-        return sorted(set(range(self.layout.windows)) - set(done))
+        whole = [w for w in range(self.layout.windows) if self._is_whole(w)]
+        if whole and not self._is_sound(whole[-1]):
+            whole.pop()
+        return sorted(set(range(self.layout.windows)) - set(whole))
 
     def write(
         self,

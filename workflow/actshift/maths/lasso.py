@@ -313,8 +313,8 @@ def _follow(
         rows = np.repeat(np.arange(len(going)), counts)
         columns = np.arange(len(rows)) + np.repeat(ends - np.cumsum(counts), counts)
         passed[going] = ends
-        own = going[rows] if len(alphas) > 1 else np.zeros_like(rows)
-        fallen = np.maximum(top[rows] - alphas[own, columns], 0.0)
+        grid = going[rows] if len(alphas) > 1 else np.zeros_like(rows)
+        fallen = np.maximum(top[rows] - alphas[grid, columns], 0.0)
         out[going[rows], columns] = state.weights[going[rows]] + fallen[:, None] * move[rows]
         state.weights[going] += step[:, None] * move
         leaves = state.active[going, which]

@@ -153,14 +153,14 @@ def permuted_target(
     of values is drawn too.
     """
     rows = [np.flatnonzero(codes == code) for code in np.unique(codes)]
-    groups = _exchangeable([len(own) for own in rows])
+    groups = _exchangeable([len(cluster) for cluster in rows])
     permuted = np.empty((draws, len(target)))
     for drawn in permuted:
         for group in groups:
             for place, source in zip(group, rng.permutation(group), strict=True):
-                own, taken = target[rows[place]], target[rows[source]]
-                if len(own) != len(taken):
-                    taken = own - own.mean() + taken.mean()
+                values, taken = target[rows[place]], target[rows[source]]
+                if len(values) != len(taken):
+                    taken = values - values.mean() + taken.mean()
                 drawn[rows[place]] = rng.permutation(taken)
     return permuted
 
@@ -170,8 +170,8 @@ def _exchangeable(sizes: list[int]) -> list[list[int]]:
     by_size: dict[int, list[int]] = {}
     for cluster, size in enumerate(sizes):
         by_size.setdefault(size, []).append(cluster)
-    odd = [own[0] for own in by_size.values() if len(own) == 1]
-    groups = {size: own for size, own in by_size.items() if len(own) > 1}
+    odd = [members[0] for members in by_size.values() if len(members) == 1]
+    groups = {size: members for size, members in by_size.items() if len(members) > 1}
     if len(odd) == 1 and groups:
         nearest = min(groups, key=lambda size: abs(size - sizes[odd[0]]))
         groups[nearest] = groups[nearest] + odd

@@ -111,8 +111,8 @@ def sign_flip_test(
         greater += int((null >= total - tie).sum())
         less += int((null <= total + tie).sum())
     # The observed pattern is one of all, and is added to a random sample.
-    own, of = (0, 2 ** len(sums)) if exact else (1, draws + 1)
-    p = [(count + own) / of for count in (two, greater, less)]
+    added, patterns = (0, 2 ** len(sums)) if exact else (1, draws + 1)
+    p = [(count + added) / patterns for count in (two, greater, less)]
     return SignFlip(float(gap.mean()), *p, clusters=len(sums), exact=exact)
 
 

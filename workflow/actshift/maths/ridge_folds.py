@@ -89,8 +89,8 @@ def folded(rows: Float[np.ndarray, "row d_source"], fold: Int[np.ndarray, " row"
         source = factored(narrow[kept])
         tests = {}
         for left in left_out:
-            own = narrow[fold == left]
-            tests[left] = Test(fold == left, source.coordinates(own), own.sum(axis=0))
+            held = narrow[fold == left]
+            tests[left] = Test(fold == left, source.coordinates(held), held.sum(axis=0))
         return Training(kept, source, tests)
 
     return Folded(
@@ -224,8 +224,8 @@ def held_out(source: Folded, target: Float[np.ndarray, "row d_target"]) -> HeldO
 def _inner_penalties(source: Folded, sums: Sums) -> dict[int, Int[np.ndarray, " target"]]:
     """Number of the penalty of each outer fold, chosen where that fold is in no fit and no test."""
     penalties: dict[int, np.ndarray] = {}
-    for (one, other), fit in source.double.items():
-        for outer, inner in ((one, other), (other, one)):
+    for pair, fit in source.double.items():
+        for outer, inner in (pair, pair[::-1]):
             errors, _ = squared_errors(fit, inner, sums)
             penalties[outer] = penalties[outer] + errors if outer in penalties else errors
     return {outer: np.argmin(errors, axis=1) for outer, errors in penalties.items()}

@@ -216,7 +216,7 @@ class ModelFiles:
         try:
             vocab = core["model"]["vocab"]
             ids = dict(vocab) if isinstance(vocab, dict) else _numbered(vocab)
-            added = {one["content"]: one["id"] for one in core.get("added_tokens") or []}
+            added = {token["content"]: token["id"] for token in core.get("added_tokens") or []}
         except (KeyError, TypeError, ValueError, IndexError, AttributeError):
             raise UserError(
                 f"{path} is no tokenizer (it has no vocabulary): save the tokenizer again"

@@ -89,8 +89,8 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     if tokenizer.backend_tokenizer.to_str() != core.to_str():
         tokenizer._tokenizer = _completed(core, tokenizer, folder)
     if picked is not None:
-        _say_class(picked, tokenizer, folder)
-    _say_settings(tokenizer, folder)
+        _report_class(picked, tokenizer, folder)
+    _report_settings(tokenizer, folder)
     return tokenizer
 
 
@@ -138,26 +138,26 @@ def _completed(core: Tokenizer, tokenizer: Any, folder: Path) -> Tokenizer:
     return core
 
 
-def _say_class(picked: Any, tokenizer: Any, folder: Path) -> None:
+def _report_class(picked: Any, tokenizer: Any, folder: Path) -> None:
     """Name the first text that the class which transformers picks would read otherwise."""
     name = type(picked).__name__
     added = [token.content for _, token in sorted(tokenizer.added_tokens_decoder.items())]
     for text in (*PROBES, *(f"a {token} b{token}" for token in added[:8])):
-        own = _ids(tokenizer, text)
+        file_ids = _ids(tokenizer, text)
         try:
             ids = _ids(picked, text)
         # What a rebuilt class cannot encode, it reads otherwise.
         except Exception as error:
             ids = one_line(error)
-        if ids != own:
+        if ids != file_ids:
             say_once(
                 f"{folder}: transformers' class {name} reads {text!r} as {ids}, tokenizer.json as "
-                f"{own}; tokenizer.json is followed"
+                f"{file_ids}; tokenizer.json is followed"
             )
             return
 
 
-def _say_settings(tokenizer: Any, folder: Path) -> None:
+def _report_settings(tokenizer: Any, folder: Path) -> None:
     """Say where tokenizer_config.json asks for a BOS or EOS that tokenizer.json does not add."""
     path = folder / "tokenizer_config.json"
     settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}

@@ -129,9 +129,9 @@ def encode_to_answer(
     Raises:
         UserError: As `encode`.
     """
-    asked = encode(tokenizer, text, template="chat", chat_tokenizer=chat_tokenizer)
-    marks = (True,) * len(lead)
-    return replace(asked, ids=asked.ids + lead, is_special=asked.is_special + marks)
+    question = encode(tokenizer, text, template="chat", chat_tokenizer=chat_tokenizer)
+    special = question.is_special + (True,) * len(lead)
+    return replace(question, ids=question.ids + lead, is_special=special)
 
 
 def opener_token(tokenizer: Tokenizer, opener: str) -> int:

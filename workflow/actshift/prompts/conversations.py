@@ -109,8 +109,8 @@ def shuffled(conversations: Sequence[Conversation], order: Sequence[int]) -> lis
     `order` says whose answer each conversation gets.
     """
     return [
-        Conversation((*asked.asked, conversations[answered].turns[-1]), asked.where)
-        for asked, answered in zip(conversations, order, strict=True)
+        Conversation((*conversation.asked, conversations[place].turns[-1]), conversation.where)
+        for conversation, place in zip(conversations, order, strict=True)
     ]
 
 

@@ -120,11 +120,11 @@ def answer_nats(
     padded tokens of a batch; one answer always runs.
     """
     nats = np.full(len(answers), np.nan)
-    of_prompt: dict[bytes, list[int]] = {}
+    by_prompt: dict[bytes, list[int]] = {}
     for place, answer in enumerate(answers):
-        of_prompt.setdefault(np.asarray(answer.prompt, dtype=np.int64).tobytes(), []).append(place)
-    places = list(of_prompt.values())
-    ids = [answers[of_one[0]].prompt for of_one in places]
+        by_prompt.setdefault(np.asarray(answer.prompt, dtype=np.int64).tobytes(), []).append(place)
+    places = list(by_prompt.values())
+    ids = [answers[of_prompt[0]].prompt for of_prompt in places]
     for chunk in in_budget([len(prompt) for prompt in ids], budget=token_budget):
         read = _read(decoder, [ids[prompt] for prompt in chunk])
         rows = [(row, place) for row, prompt in enumerate(chunk) for place in places[prompt]]

@@ -48,14 +48,14 @@ def first_logits(
         return len(places) * max(len(prompts[place]) for place in places) <= token_budget
 
     for places in greedy(range(len(prompts)), fits):
-        some = slice(places[0], places[-1] + 1)
-        asked = prompts[some]
-        tokens = len(asked) * max(len(ids) for ids in asked)
+        part = slice(places[0], places[-1] + 1)
+        batch = prompts[part]
+        tokens = len(batch) * max(len(ids) for ids in batch)
         width = max(1, min(_LANES_A_CALL, token_budget // tokens))
         for start in range(0, len(lanes), width):
             chosen = slice(start, min(start + width, len(lanes)))
-            generated = generate_lanes(decoder, asked, lanes[chosen], max_new=1)
-            yield FirstLogits(chosen, some, generated.first_logits)
+            generated = generate_lanes(decoder, batch, lanes[chosen], max_new=1)
+            yield FirstLogits(chosen, part, generated.first_logits)
 
 
 @torch.inference_mode()
@@ -65,8 +65,7 @@ def last_inputs(
     """`resid_pre` of every block at the last `width` tokens of each prompt.
 
     Prompts are each at least `width` tokens long and are read `batch` at a time, in the order
-    given. The last position is the last prompt token. Returns float32,
-    widened from bf16 and fp16.
+    given. The last position is the last prompt token. Returns float32.
     """
     places: list[Place] = [("resid_pre", i) for i in range(len(decoder.sites["resid_pre"]))]
     parts = []
