@@ -23,7 +23,7 @@ from actshift.models.files import read_json, refuse_pointer, tensor_shapes
 from actshift.models.load import Device, Dtype, LoadedModel, load_model, resolve_device, wrap_model
 from actshift.models.sources import ADAPTER_FILES
 
-CONFIG, WEIGHTS = ADAPTER_FILES
+_CONFIG, _WEIGHTS = ADAPTER_FILES
 #: Settings of peft that make an update something else than scale B A of linear maps.
 _UNLIKE_LORA = (
     *("use_dora", "use_qalora", "use_bdlora", "lora_bias", "fan_in_fan_out", "modules_to_save"),
@@ -31,9 +31,9 @@ _UNLIKE_LORA = (
     *("trainable_token_indices", "layers_to_transform", "alora_invocation_tokens"),
 )
 #: Those of them that say no more than the names of the matrices in the file do.
-NAMED_ANYWAY = ("layers_to_transform",)
+_NAMED_ANYWAY = ("layers_to_transform",)
 #: How a matrix is named: prefix, its place in the model, and which factor.
-PREFIX, A, B = "base_model.model.", ".lora_A.weight", ".lora_B.weight"
+_PREFIX, A, B = "base_model.model.", ".lora_A.weight", ".lora_B.weight"
 #: How the name of a matrix ends that a checkpoint of a training run, not peft, has saved.
 _NAMED_ADAPTER = re.compile(r"\.lora_[AB]\.(?P<name>[^.]+)\.weight")
 #: What models that also see call their language model, before its blocks.
@@ -42,31 +42,22 @@ _WRAPPING = re.compile(r"(?:model\.)?language_model\.(?:model\.)?")
 _WHOLE = re.compile(r"(?:\.base_layer)?\.weight$")
 
 
-def check_folder(folder: Path) -> None:
-    """Refuse a folder that holds no adapter.
-
-    Raises:
-        UserError: Naming the file that is missing, cut off, or a Git LFS pointer.
-    """
-    for file in (CONFIG, WEIGHTS):
+def _check_folder(folder: Path) -> None:
+    """Refuse a folder that lacks an adapter's file, or has one cut off or as a Git LFS pointer."""
+    for file in (_CONFIG, _WEIGHTS):
         if not (folder / file).is_file():
-            pickled = file == WEIGHTS and (folder / "adapter_model.bin").is_file()
+            pickled = file == _WEIGHTS and (folder / "adapter_model.bin").is_file()
             hint = " (its adapter_model.bin is a pickle, which is never loaded)" if pickled else ""
             raise UserError(f"{folder / file} is missing: expected an adapter folder of peft{hint}")
-    refuse_pointer(folder / CONFIG)
-    tensor_shapes(folder / WEIGHTS)
+    refuse_pointer(folder / _CONFIG)
+    tensor_shapes(folder / _WEIGHTS)
 
 
-def read_settings(adapter: Path) -> dict[str, Any]:
-    """What a folder's adapter_config.json says.
-
-    Raises:
-        UserError: It is a Git LFS pointer or no JSON object.
-    """
-    return read_json(adapter / CONFIG)
+def _settings_of(adapter: Path) -> dict[str, Any]:
+    return read_json(adapter / _CONFIG)
 
 
-def write_settings(
+def _write_settings(
     folder: Path, settings: Mapping[str, Any], *, targets: Iterable[str], base: str
 ) -> None:
     """Write adapter_config.json in one order.
@@ -74,24 +65,20 @@ def write_settings(
     Targets are the linear maps that are updated: whole paths, or how a path ends. `base` is the
     hash of the weights that the adapter is for.
     """
-    named = {"target_modules": sorted(targets), "base_model_name_or_path": base_name(base)}
+    named = {"target_modules": sorted(targets), "base_model_name_or_path": _base_name(base)}
     text = json.dumps({**settings, **named}, indent=1, sort_keys=True, ensure_ascii=False)
-    (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
+    (folder / _CONFIG).write_text(text + "\n", encoding="utf-8")
 
 
-def base_name(weights: str) -> str:
+def _base_name(weights: str) -> str:
     """What an adapter calls the model whose weights have a hash."""
     return f"weights-{weights}"
 
 
-def check_plain(settings: Mapping[str, Any]) -> None:
-    """Refuse what is not plain LoRA.
-
-    Raises:
-        ValueError: Naming the setting.
-    """
+def _check_plain(settings: Mapping[str, Any]) -> None:
+    """Refuse what is not plain LoRA by a ValueError that names the setting."""
     if settings.get("peft_type") != "LORA":
-        raise ValueError(f"{CONFIG} says peft_type {settings.get('peft_type')}")
+        raise ValueError(f"{_CONFIG} says peft_type {settings.get('peft_type')}")
     if settings.get("bias", "none") != "none":
         raise ValueError(f"bias {settings['bias']} is not supported, only plain LoRA")
     unlike = [key for key in _UNLIKE_LORA if settings.get(key)]
@@ -99,14 +86,13 @@ def check_plain(settings: Mapping[str, Any]) -> None:
         raise ValueError(f"{unlike[0]} is not supported, only plain LoRA")
     for key in ("r", "lora_alpha"):
         if not isinstance(settings.get(key), int | float) or settings[key] <= 0:
-            raise ValueError(f"{CONFIG} has {key} {settings.get(key)}, expected a number above 0")
+            raise ValueError(f"{_CONFIG} has {key} {settings.get(key)}, expected a number above 0")
 
 
-def places_of(names: Iterable[str]) -> set[str]:
+def _places_of(names: Iterable[str]) -> set[str]:
     """Which matrices an adapter updates, by the names of all tensors of its file.
 
-    Raises:
-        ValueError: A tensor is neither A nor B of a pair, or there are none; it says what it is.
+    A ValueError names a tensor that is neither A nor B of a pair, or says that there are none.
     """
     held = set(names)
     places = {name.removesuffix(part) for name in held for part in (A, B) if name.endswith(part)}
@@ -135,30 +121,22 @@ def _kind_of(name: str) -> str:
     return f"it holds {name}, which is neither A nor B of LoRA"
 
 
-def update_of(tensors: Mapping[str, Tensor], place: str) -> Tensor:
-    """B A of one matrix, float32.
-
-    Raises:
-        ValueError: The two do not fit each other.
-    """
+def _update_of(tensors: Mapping[str, Tensor], place: str) -> Tensor:
+    """B A of one matrix, float32; a ValueError if they do not fit each other."""
     a, b = tensors[place + A].float(), tensors[place + B].float()
     if a.ndim != 2 or b.ndim != 2 or b.shape[1] != a.shape[0]:
         raise ValueError(f"{place}: B is {[*b.shape]} and A {[*a.shape]}")
     return b @ a
 
 
-def scale_of(settings: Mapping[str, Any]) -> float:
+def _scale_of(settings: Mapping[str, Any]) -> float:
     """What B A is multiplied by: alpha / rank, or alpha / sqrt(rank) of rsLoRA."""
     rank = settings["r"]
     return settings["lora_alpha"] / (math.sqrt(rank) if settings.get("use_rslora") else rank)
 
 
-def weight_at(model: nn.Module, place: str, update: Tensor) -> nn.Parameter:
-    """The matrix at a place of a model.
-
-    Raises:
-        ValueError: The update is of another size; both sizes are named.
-    """
+def _weight_at(model: nn.Module, place: str, update: Tensor) -> nn.Parameter:
+    """The matrix at a place of a model; a ValueError if the update is of another size."""
     weight = model.get_submodule(place).get_parameter("weight")
     if weight.shape != update.shape:
         raise ValueError(f"{place}: {[*update.shape]} for {[*weight.shape]}")
@@ -174,9 +152,9 @@ def save_adapter(wrapped: Any, folder: Path, *, base: str) -> None:
     # peft asks the hub about embeddings otherwise, and these adapters never hold any.
     wrapped.save_pretrained(folder, save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)
-    settings = read_settings(folder)
+    settings = _settings_of(folder)
     # A set in memory: its order changes from process to process.
-    write_settings(folder, settings, targets=settings["target_modules"], base=base)
+    _write_settings(folder, settings, targets=settings["target_modules"], base=base)
 
 
 def adapter_hash(folder: Path) -> str:
@@ -185,14 +163,14 @@ def adapter_hash(folder: Path) -> str:
     Raises:
         UserError: The folder holds no adapter.
     """
-    check_folder(folder)
-    files = (hashlib.sha256((folder / name).read_bytes()) for name in (CONFIG, WEIGHTS))
+    _check_folder(folder)
+    files = (hashlib.sha256((folder / name).read_bytes()) for name in (_CONFIG, _WEIGHTS))
     return _joined(*(file.hexdigest() for file in files))
 
 
 def adapter_size(folder: Path) -> tuple[int, float]:
     """(rank, alpha) of an adapter."""
-    settings = read_settings(folder)
+    settings = _settings_of(folder)
     return settings["r"], float(settings["lora_alpha"])
 
 
@@ -219,14 +197,11 @@ def load_merged(
     loaded = load_model(checkpoint, name=name, dtype="float32", device="cpu")
     model: Any = loaded.model
     _add(model, adapter, name)
-    nn.Module.to(model, target, own_dtype(checkpoint) if dtype == "auto" else getattr(torch, dtype))
-    return wrap_model(model.eval(), loaded.tokenizer, name=name)
-
-
-def own_dtype(checkpoint: Path) -> torch.dtype:
-    """The dtype that a checkpoint's config.json names for it; float32 where it names none."""
+    # A checkpoint that names no dtype is float32.
     config: Any = AutoConfig.from_pretrained(checkpoint, local_files_only=True)
-    return config.dtype or torch.float32
+    stated = config.dtype or torch.float32
+    nn.Module.to(model, target, stated if dtype == "auto" else getattr(torch, dtype))
+    return wrap_model(model.eval(), loaded.tokenizer, name=name)
 
 
 def delta_norm(adapter: Path, base: LoadedModel) -> tuple[float, float]:
@@ -238,15 +213,15 @@ def delta_norm(adapter: Path, base: LoadedModel) -> tuple[float, float]:
     Returns:
         (norm, share of the norm of those weights).
     """
-    scale = scale_of(read_settings(adapter))
-    tensors = load_file(adapter / WEIGHTS)
+    scale = _scale_of(_settings_of(adapter))
+    tensors = load_file(adapter / _WEIGHTS)
     moved = whole = 0.0
     for key in sorted(name for name in tensors if name.endswith(A)):
         place = key.removesuffix(A)
         a, b = tensors[key].double(), tensors[place + B].double()
         # ‖BA‖² = tr(BᵀB AAᵀ): rank x rank, never the whole matrix.
         moved += scale**2 * float(((b.T @ b) * (a @ a.T)).sum())
-        weight = base.model.get_submodule(place.removeprefix(PREFIX)).get_parameter("weight")
+        weight = base.model.get_submodule(place.removeprefix(_PREFIX)).get_parameter("weight")
         whole += float(weight.double().square().sum())
     return math.sqrt(moved), math.sqrt(moved / whole)
 
@@ -258,17 +233,17 @@ def _add(model: Any, adapter: Path, name: str) -> None:
     Raises:
         UserError: It is no plain LoRA, or a matrix has no place or a wrong shape.
     """
-    settings = read_settings(adapter)
+    settings = _settings_of(adapter)
     try:
-        check_plain(settings)
-        tensors = load_file(adapter / WEIGHTS)
-        places = places_of(tensors)
-        updates = {place.removeprefix(PREFIX): update_of(tensors, place) for place in places}
+        _check_plain(settings)
+        tensors = load_file(adapter / _WEIGHTS)
+        places = _places_of(tensors)
+        updates = {place.removeprefix(_PREFIX): _update_of(tensors, place) for place in places}
         if set(updates) != _targets(model, settings["target_modules"]):
             raise ValueError("its matrices are not all those of target_modules")
         for place, update in sorted(updates.items()):
-            weight = weight_at(model, place, update)
-            weight += update * scale_of(settings)
+            weight = _weight_at(model, place, update)
+            weight += update * _scale_of(settings)
     except (ValueError, KeyError, AttributeError, SafetensorError) as error:
         if refusal_of(error) is not None:
             raise
@@ -302,9 +277,9 @@ def _weights_hash(checkpoint: Path) -> str:
 
 
 def _check_base(checkpoint: Path, adapter: Path, name: str) -> None:
-    check_folder(adapter)
-    settings = read_settings(adapter)
-    if settings.get("base_model_name_or_path") != base_name(_weights_hash(checkpoint)):
+    _check_folder(adapter)
+    settings = _settings_of(adapter)
+    if settings.get("base_model_name_or_path") != _base_name(_weights_hash(checkpoint)):
         raise UserError(
             f"{name}: the adapter in {adapter} was trained on other weights than those in "
             f"{checkpoint}; train it again on this model"
@@ -321,16 +296,16 @@ def import_adapter(source: Path, folder: Path, *, base: LoadedModel, weights: st
         UserError: No adapter, a pickled one, no plain LoRA, one of other weights, one with
             embeddings or a head of its own, or one that does not fit.
     """
-    check_folder(source)
-    settings = read_settings(source)
+    _check_folder(source)
+    settings = _settings_of(source)
     try:
-        check_plain({key: settings[key] for key in settings if key not in NAMED_ANYWAY})
-        tensors = _without_copies(load_file(source / WEIGHTS), source, base)
-        places = {place: _place_in(base.model, place) for place in places_of(tensors)}
+        _check_plain({key: settings[key] for key in settings if key not in _NAMED_ANYWAY})
+        tensors = _without_copies(load_file(source / _WEIGHTS), source, base)
+        places = {place: _place_in(base.model, place) for place in _places_of(tensors)}
         for place, module in places.items():
-            weight_at(base.model, module, update_of(tensors, place))
+            _weight_at(base.model, module, _update_of(tensors, place))
         trained_on = str(settings.get("base_model_name_or_path"))
-        if trained_on.startswith(base_name("")) and trained_on != base_name(weights):
+        if trained_on.startswith(_base_name("")) and trained_on != _base_name(weights):
             raise ValueError("it was trained on other weights")
     except (ValueError, KeyError, AttributeError, SafetensorError) as error:
         raise UserError(
@@ -339,13 +314,13 @@ def import_adapter(source: Path, folder: Path, *, base: LoadedModel, weights: st
         ) from error
     folder.mkdir()
     renamed = {
-        f"{PREFIX}{module}{part}": tensors[place + part].contiguous()
+        f"{_PREFIX}{module}{part}": tensors[place + part].contiguous()
         for place, module in places.items()
         for part in (A, B)
     }
-    save_file(renamed, folder / WEIGHTS, metadata={"format": "pt"})
-    plain = settings | dict.fromkeys((*NAMED_ANYWAY, "layers_pattern", "exclude_modules"))
-    write_settings(folder, plain, targets=places.values(), base=weights)
+    save_file(renamed, folder / _WEIGHTS, metadata={"format": "pt"})
+    plain = settings | dict.fromkeys((*_NAMED_ANYWAY, "layers_pattern", "exclude_modules"))
+    _write_settings(folder, plain, targets=places.values(), base=weights)
 
 
 def _without_copies(
@@ -366,7 +341,7 @@ def _without_copies(
             continue
         weight = module.get_parameter("weight")
         if value.shape != weight.shape or not _is_copy(value, weight):
-            part = _WHOLE.sub("", name.removeprefix(PREFIX))
+            part = _WHOLE.sub("", name.removeprefix(_PREFIX))
             raise UserError(
                 f"cannot use the adapter in {source}: it holds weights of its own for {part} "
                 f"({[*value.shape]}, {base.name} has {[*weight.shape]}); merge it into the base "
@@ -392,7 +367,7 @@ def _is_copy(value: Tensor, weight: Tensor) -> bool:
 
 def _names_in(place: str) -> Iterator[str]:
     """What a model may call a module that an adapter names."""
-    named = place.removeprefix(PREFIX)
+    named = place.removeprefix(_PREFIX)
     yield from (named, _WRAPPING.sub("model.", named), _WRAPPING.sub("", named))
 
 
@@ -402,7 +377,7 @@ def _place_in(model: Any, place: str) -> str:
     Raises:
         ValueError: There is no such linear map, or it is one with the embeddings.
     """
-    named = place.removeprefix(PREFIX)
+    named = place.removeprefix(_PREFIX)
     modules = dict(model.named_modules())
     for candidate in _names_in(place):
         if not isinstance(modules.get(candidate), nn.Linear):

@@ -215,7 +215,9 @@ class ModelFiles:
         core = read_json(path)
         try:
             vocab = core["model"]["vocab"]
-            ids = dict(vocab) if isinstance(vocab, dict) else _numbered(vocab)
+            # A unigram vocabulary lists pieces with their scores, numbered by their place.
+            is_listed = not isinstance(vocab, dict)
+            ids = {piece[0]: i for i, piece in enumerate(vocab)} if is_listed else dict(vocab)
             added = {token["content"]: token["id"] for token in core.get("added_tokens") or []}
         except (KeyError, TypeError, ValueError, IndexError, AttributeError):
             raise UserError(
@@ -252,8 +254,3 @@ class ModelFiles:
     def special_tokens(self) -> dict[str, str]:
         """Special tokens by name (`special_tokens_of`)."""
         return special_tokens_of(self.place.path)
-
-
-def _numbered(pieces: list[list[Any]]) -> dict[str, int]:
-    """A unigram vocabulary: pieces with their scores, numbered by their place."""
-    return {piece[0]: index for index, piece in enumerate(pieces)}

@@ -193,32 +193,21 @@ def hh_preferences(
         raise UserError(f"{key}: no preference pairs are left ({why or 'no rows'})")
     clusters = name_groups([comparison.text for comparison in drawn])
     pairs = [
-        _preference(comparison, cluster, condition, f"{source}#{comparison.row}", fractions, seed)
-        for comparison, cluster in zip(drawn, clusters, strict=True)
+        Preference(
+            id=f"{condition}-{digest(row.text, row.chosen, row.rejected)[:12]}",
+            prompt=row.turns[-1],
+            chosen=row.chosen,
+            rejected=row.rejected,
+            condition=condition,
+            category="",
+            cluster=cluster,
+            split=split_of(cluster, fractions=fractions, seed=seed),
+            source=f"{source}#{row.row}",
+            history=row.turns[:-1],
+        )
+        for row, cluster in zip(drawn, clusters, strict=True)
     ]
     return Kept(sorted(pairs, key=lambda pair: pair.id), refused)
-
-
-def _preference(
-    comparison: _Parsed,
-    cluster: str,
-    condition: str,
-    source: str,
-    fractions: Mapping[str, float],
-    seed: int,
-) -> Preference:
-    return Preference(
-        id=f"{condition}-{digest(comparison.text, comparison.chosen, comparison.rejected)[:12]}",
-        prompt=comparison.turns[-1],
-        chosen=comparison.chosen,
-        rejected=comparison.rejected,
-        condition=condition,
-        category="",
-        cluster=cluster,
-        split=split_of(cluster, fractions=fractions, seed=seed),
-        source=source,
-        history=comparison.turns[:-1],
-    )
 
 
 def _parse(row: Row, number: int, where: str) -> _Parsed | str:

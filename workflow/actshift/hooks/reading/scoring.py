@@ -121,14 +121,9 @@ def _logits(
 ) -> Float[Tensor, "token vocab"]:
     """The model's logits for given outputs of its last block, every one a sequence of its own."""
     ids = torch.zeros(len(states), 1, dtype=torch.long, device=states.device)
-    with _replaced_input(causal.final_norm, states[:, None]):
+
+    def enter(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (states[:, None], *args[1:])
+
+    with causal.final_norm.register_forward_pre_hook(enter):
         return causal.model(input_ids=ids, use_cache=False).logits[:, 0]
-
-
-@contextmanager
-def _replaced_input(module: nn.Module, states: Tensor) -> Iterator[None]:
-    def hook(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        return (states, *args[1:])
-
-    with module.register_forward_pre_hook(hook):
-        yield
