@@ -8,17 +8,15 @@ from actshift.maths.directions import cosine
 from actshift.maths.lasso import group_folds
 from actshift.maths.ridge import (
     PENALTIES,
+    chosen_penalty,
     factored,
+    folded,
+    held_out,
     isometric,
     low_rank,
     refitted,
     ridge_map,
     row_weights,
-)
-from actshift.maths.ridge_folds import (
-    chosen_penalty,
-    folded,
-    held_out,
     shuffled_orders,
     shuffled_r2,
     squared_errors,

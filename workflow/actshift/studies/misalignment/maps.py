@@ -10,12 +10,16 @@ from jaxtyping import Bool, Float, Int
 
 from actshift.maths.directions import cosine
 from actshift.maths.lasso import group_folds
-from actshift.maths.ridge import LowRank, low_rank, refitted, ridge_map, row_weights
-from actshift.maths.ridge_folds import (
+from actshift.maths.ridge import (
     Folded,
+    LowRank,
     chosen_penalty,
     folded,
     held_out,
+    low_rank,
+    refitted,
+    ridge_map,
+    row_weights,
     shuffled_orders,
     shuffled_r2,
 )
