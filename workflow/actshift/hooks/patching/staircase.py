@@ -21,7 +21,7 @@ from actshift.hooks.patching.pair_batch import make_batch, run_pairs
 from actshift.hooks.patching.patches import Sources, patched_completion, patched_prompt
 from actshift.hooks.patching.resume import Join, run_from, run_last_token
 from actshift.hooks.reading.kv_cache import KeyValues, KvCache
-from actshift.hooks.reading.memory import in_batches, unless_out_of_memory
+from actshift.hooks.reading.memory import in_batches, in_halves
 from actshift.hooks.reading.model_parts import CausalModel
 from actshift.hooks.reading.scoring import run_sums, side_sums, token_counts
 from actshift.packing import cut_by_length
@@ -286,26 +286,21 @@ def _all_lanes(
     """Run the lanes in groups that fit; also returns how often a group was halved."""
     out = np.repeat(plain[None], len(lanes), axis=0)
     halved = 0
-    waiting = list(_groups(lanes, sources, models.token_budget))[::-1]
-    while waiting:
-        start, group = waiting.pop()
-        chosen = [lanes[i] for i in group]
-        fits, result = unless_out_of_memory(partial(_scored, models, sources, chosen, start))
-        if fits:
-            scores, changed = result
+    for start, groups in _groups(lanes, sources, models.token_budget):
+        batches = in_halves(
+            partial(_scored, models, sources, lanes, start),
+            groups,
+            lambda place: MemoryError(f"lane {lanes[place].name} does not fit into memory"),
+        )
+        for group, (scores, changed) in batches.done:
             out[list(group)] = np.where(changed[..., None], scores, out[list(group)])
-        elif len(group) > 1:
-            half = len(group) // 2
-            waiting += [(start, group[half:]), (start, group[:half])]
-            halved += 1
-        else:
-            raise MemoryError(f"lane {chosen[0].name} does not fit into memory")
+        halved += batches.halved
     return out, halved
 
 
 def _groups(
     lanes: Sequence[PatchLane], sources: Sources, token_budget: int
-) -> Iterator[tuple[int, tuple[int, ...]]]:
+) -> Iterator[tuple[int, list[tuple[int, ...]]]]:
     """Lanes of one pass: the same first column of the prompt, in the order of layers."""
     width = sources.batch.prompt.shape[1]
     completions = 2 * sources.receiver.completion[0].shape[1]
@@ -316,14 +311,19 @@ def _groups(
         members.sort(key=lambda i: lanes[i].layer)
         each = len(sources.batch.pairs) * (width - start + completions)
         size = max(1, token_budget // max(1, each))
-        for first in range(0, len(members), size):
-            yield start, tuple(members[first : first + size])
+        firsts = range(0, len(members), size)
+        yield start, [tuple(members[first : first + size]) for first in firsts]
 
 
 def _scored(
-    models: _Models, sources: Sources, lanes: Sequence[PatchLane], start: int
+    models: _Models,
+    sources: Sources,
+    lanes: Sequence[PatchLane],
+    start: int,
+    places: tuple[int, ...],
 ) -> tuple[Float[np.ndarray, "lane pair side"], Bool[np.ndarray, "lane pair"]]:
-    """Run one group of lanes, score it with the heads they ask for, and say what has changed."""
+    """Run some lanes as one group, score it with the heads they ask for, and say what changed."""
+    lanes = [lanes[place] for place in places]
     group = make_group(models.receiver, sources, lanes, start)
     own_head = np.array([lane.head == "receiver" for lane in lanes])
     changed = ~(group.unchanged() & own_head[:, None])

@@ -79,9 +79,25 @@ def in_batches(
         width, longest = (max(size) for size in zip(*(sizes[i] for i in places), strict=True))
         return len(places) * (width + 2 * longest) <= token_budget
 
-    batches = Batches([])
+    def too_large(place: int) -> UserError:
+        tokens = sum(map(len, (pairs[place].prompt, *pairs[place].sides)))
+        return UserError(
+            f"pair {pairs[place].id}: its {tokens} tokens alone do not fit into memory; lower the "
+            "token limit of pairs, or take a device with more memory"
+        )
+
     order = sorted(range(len(pairs)), key=lambda i: (sizes[i], i))
-    waiting = [tuple(batch) for batch in greedy(order, fits)][::-1]
+    return in_halves(work, list(map(tuple, greedy(order, fits))), too_large)
+
+
+def in_halves(
+    work: Callable[[tuple[int, ...]], Any],
+    parts: Sequence[tuple[int, ...]],
+    too_large: Callable[[int], Exception],
+) -> Batches:
+    """Do the work on each part, cut in two where memory runs out, down to one that is too large."""
+    batches = Batches([])
+    waiting = list(parts)[::-1]
     while waiting:
         places = waiting.pop()
         is_done, result = unless_out_of_memory(partial(work, places))
@@ -92,10 +108,5 @@ def in_batches(
             waiting += [places[half:], places[:half]]
             batches.halved += 1
         else:
-            pair = pairs[min(places)]
-            tokens = sum(map(len, (pair.prompt, *pair.sides)))
-            raise UserError(
-                f"pair {pair.id}: its {tokens} tokens alone do not fit into memory; lower the "
-                "token limit of pairs, or take a device with more memory"
-            )
+            raise too_large(places[0])
     return batches
