@@ -23,7 +23,7 @@ from actshift.models.files import read_json, refuse_pointer, tensor_shapes
 from actshift.models.load import Device, Dtype, LoadedModel, load_model, resolve_device, wrap_model
 from actshift.models.sources import ADAPTER_FILES
 
-_CONFIG, _WEIGHTS = ADAPTER_FILES
+CONFIG, WEIGHTS = ADAPTER_FILES
 #: Settings of peft that make an update something else than scale B A of linear maps.
 _UNLIKE_LORA = (
     *("use_dora", "use_qalora", "use_bdlora", "lora_bias", "fan_in_fan_out", "modules_to_save"),
@@ -44,17 +44,17 @@ _WHOLE = re.compile(r"(?:\.base_layer)?\.weight$")
 
 def _check_folder(folder: Path) -> None:
     """Refuse a folder that lacks an adapter's file, or has one cut off or as a Git LFS pointer."""
-    for file in (_CONFIG, _WEIGHTS):
+    for file in (CONFIG, WEIGHTS):
         if not (folder / file).is_file():
-            pickled = file == _WEIGHTS and (folder / "adapter_model.bin").is_file()
+            pickled = file == WEIGHTS and (folder / "adapter_model.bin").is_file()
             hint = " (its adapter_model.bin is a pickle, which is never loaded)" if pickled else ""
             raise UserError(f"{folder / file} is missing: expected an adapter folder of peft{hint}")
-    refuse_pointer(folder / _CONFIG)
-    tensor_shapes(folder / _WEIGHTS)
+    refuse_pointer(folder / CONFIG)
+    tensor_shapes(folder / WEIGHTS)
 
 
 def _settings_of(adapter: Path) -> dict[str, Any]:
-    return read_json(adapter / _CONFIG)
+    return read_json(adapter / CONFIG)
 
 
 def _write_settings(
@@ -67,7 +67,7 @@ def _write_settings(
     """
     named = {"target_modules": sorted(targets), "base_model_name_or_path": _base_name(base)}
     text = json.dumps({**settings, **named}, indent=1, sort_keys=True, ensure_ascii=False)
-    (folder / _CONFIG).write_text(text + "\n", encoding="utf-8")
+    (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
 
 
 def _base_name(weights: str) -> str:
@@ -78,7 +78,7 @@ def _base_name(weights: str) -> str:
 def _check_plain(settings: Mapping[str, Any]) -> None:
     """Refuse what is not plain LoRA by a ValueError that names the setting."""
     if settings.get("peft_type") != "LORA":
-        raise ValueError(f"{_CONFIG} says peft_type {settings.get('peft_type')}")
+        raise ValueError(f"{CONFIG} says peft_type {settings.get('peft_type')}")
     if settings.get("bias", "none") != "none":
         raise ValueError(f"bias {settings['bias']} is not supported, only plain LoRA")
     unlike = [key for key in _UNLIKE_LORA if settings.get(key)]
@@ -86,7 +86,7 @@ def _check_plain(settings: Mapping[str, Any]) -> None:
         raise ValueError(f"{unlike[0]} is not supported, only plain LoRA")
     for key in ("r", "lora_alpha"):
         if not isinstance(settings.get(key), int | float) or settings[key] <= 0:
-            raise ValueError(f"{_CONFIG} has {key} {settings.get(key)}, expected a number above 0")
+            raise ValueError(f"{CONFIG} has {key} {settings.get(key)}, expected a number above 0")
 
 
 def _places_of(names: Iterable[str]) -> set[str]:
@@ -164,7 +164,7 @@ def adapter_hash(folder: Path) -> str:
         UserError: The folder holds no adapter.
     """
     _check_folder(folder)
-    files = (hashlib.sha256((folder / name).read_bytes()) for name in (_CONFIG, _WEIGHTS))
+    files = (hashlib.sha256((folder / name).read_bytes()) for name in (CONFIG, WEIGHTS))
     return _joined(*(file.hexdigest() for file in files))
 
 
@@ -214,7 +214,7 @@ def delta_norm(adapter: Path, base: LoadedModel) -> tuple[float, float]:
         (norm, share of the norm of those weights).
     """
     scale = _scale_of(_settings_of(adapter))
-    tensors = load_file(adapter / _WEIGHTS)
+    tensors = load_file(adapter / WEIGHTS)
     moved = whole = 0.0
     for key in sorted(name for name in tensors if name.endswith(A)):
         place = key.removesuffix(A)
@@ -236,7 +236,7 @@ def _add(model: Any, adapter: Path, name: str) -> None:
     settings = _settings_of(adapter)
     try:
         _check_plain(settings)
-        tensors = load_file(adapter / _WEIGHTS)
+        tensors = load_file(adapter / WEIGHTS)
         places = _places_of(tensors)
         updates = {place.removeprefix(_PREFIX): _update_of(tensors, place) for place in places}
         if set(updates) != _targets(model, settings["target_modules"]):
@@ -300,7 +300,7 @@ def import_adapter(source: Path, folder: Path, *, base: LoadedModel, weights: st
     settings = _settings_of(source)
     try:
         _check_plain({key: settings[key] for key in settings if key not in _NAMED_ANYWAY})
-        tensors = _without_copies(load_file(source / _WEIGHTS), source, base)
+        tensors = _without_copies(load_file(source / WEIGHTS), source, base)
         places = {place: _place_in(base.model, place) for place in _places_of(tensors)}
         for place, module in places.items():
             _weight_at(base.model, module, _update_of(tensors, place))
@@ -318,7 +318,7 @@ def import_adapter(source: Path, folder: Path, *, base: LoadedModel, weights: st
         for place, module in places.items()
         for part in (A, B)
     }
-    save_file(renamed, folder / _WEIGHTS, metadata={"format": "pt"})
+    save_file(renamed, folder / WEIGHTS, metadata={"format": "pt"})
     plain = settings | dict.fromkeys((*_NAMED_ANYWAY, "layers_pattern", "exclude_modules"))
     _write_settings(folder, plain, targets=places.values(), base=weights)
 
