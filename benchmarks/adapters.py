@@ -29,10 +29,9 @@ import torch
 
 from actshift.engine.causal import causal_model
 from actshift.hooks.lanes.generation import Decoder, left_pad
-from actshift.hooks.reading.answer_nats import Answer, answer_nats
+from actshift.hooks.lanes.losses import Answer, answer_nats
 from actshift.models.families import FAMILIES, Dims, build
-from actshift.models.lora import add_lora
-from actshift.models.lora_bank import LoraBank
+from actshift.models.lora import LoraBank, add_lora
 from actshift.zoo.recipes import ChatRecipe
 from actshift.zoo.training import Example, train_bank, train_chat
 

@@ -17,8 +17,7 @@ from actshift.engine.extract import ExtractSettings, extract, plan_job
 from actshift.errors import StoreError, UserError
 from actshift.io import layout as layout_module
 from actshift.io.atomic import tree_files
-from actshift.io.store import ActivationStore
-from actshift.io.verify import verify_store
+from actshift.io.store import ActivationStore, verify_store
 
 SETTINGS = ExtractSettings(token_budget=24, device="cpu")
 SHARDS = "acts.zarr/resid_post/c/0/0"

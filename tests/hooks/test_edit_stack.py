@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from reference.edits import apply_edit
 
 from actshift.edits import Ablate, Edit, Patch, Placed, Steer
-from actshift.hooks.lanes.edit_stack import stack_edits
+from actshift.hooks.lanes.edit import stack_edits
 
 WIDTH, TOKENS = 6, 3
 

@@ -7,7 +7,7 @@ from reference.tiny_models import FAMILIES
 
 from actshift.engine.causal import causal_model
 from actshift.hooks.lanes.generation import Decoder
-from actshift.hooks.reading.last_tokens import last_inputs
+from actshift.hooks.reading.first_tokens import last_inputs
 from actshift.models.load import load_model
 
 

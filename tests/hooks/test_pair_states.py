@@ -8,38 +8,32 @@ import torch
 from reference.patching import outputs, random_model, random_pairs
 
 from actshift.engine.causal import causal_model
-from actshift.hooks.patching.pair_states import shift_norms, state_sums
-from actshift.patching import PatchPositions, TokenPair
+from actshift.hooks.patching.pair_batch import shift_norms, state_sums
+from actshift.patching import TokenPair
 
 LAYERS, WIDTH = 4, 32
 
 
-def stacked(model: Any, pairs: list[TokenPair], layer: int, positions: str) -> np.ndarray:
+def stacked(model: Any, pairs: list[TokenPair], layer: int) -> np.ndarray:
     rows = []
     for pair in pairs:
         n = len(pair.prompt)
         with torch.inference_mode():
             sides = [outputs(model, pair.prompt + side)[layer] for side in pair.sides]
-        if positions != "completion":
-            rows.append(sides[0][n - 1 : n] if positions == "last_prompt" else sides[0][:n])
-        if positions in ("all", "completion"):
-            rows += [side[n:] for side in sides]
+        rows += [sides[0][:n], *(side[n:] for side in sides)]
     return np.concatenate(rows)
 
 
-@pytest.mark.parametrize("positions", ["all", "prompt", "completion", "last_prompt"])
 @pytest.mark.parametrize("budget", [1, 10**6])
-def test_sums_are_those_of_the_stacked_states(positions: PatchPositions, budget: int):
+def test_sums_are_those_of_the_stacked_states(budget: int):
     model, other = random_model("gemma2"), random_model("gemma2", 1)
     pairs = random_pairs()
     causal = causal_model(model)
-    found = state_sums(causal, pairs, positions=positions, token_budget=budget)
-    shift = state_sums(
-        causal, pairs, positions=positions, minus=causal_model(other), token_budget=budget
-    )
+    found = state_sums(causal, pairs, token_budget=budget)
+    shift = state_sums(causal, pairs, minus=causal_model(other), token_budget=budget)
     for layer in range(LAYERS):
-        rows = stacked(model, pairs, layer, positions)
-        away = rows - stacked(other, pairs, layer, positions)
+        rows = stacked(model, pairs, layer)
+        away = rows - stacked(other, pairs, layer)
         assert found.count == shift.count == len(rows)
         np.testing.assert_allclose(found.total[layer] / len(rows), rows.mean(0), atol=1e-4)
         np.testing.assert_allclose(found.second[layer], rows.T @ rows, rtol=1e-3, atol=1e-2)

@@ -3,9 +3,8 @@ import pytest
 import torch
 from torch import nn
 
-from actshift.hooks.reading.forward import run_batch
 from actshift.hooks.reading.model_parts import CausalModel
-from actshift.hooks.reading.record import record_rows
+from actshift.hooks.reading.record import record_rows, run_batch
 
 
 class Block(nn.Module):

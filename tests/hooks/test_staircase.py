@@ -90,7 +90,7 @@ def test_every_layer_equals_a_full_forward(models, positions):
 @pytest.mark.parametrize("tokens", [0, 10**6])
 def test_completions_of_unlike_length_may_run_apart(models, positions, tokens, monkeypatch):
     """A pass a length, where passes cost nothing; one pass for all, where they cost much."""
-    monkeypatch.setattr("actshift.hooks.patching.patch_group._PASS_TOKENS", tokens)
+    monkeypatch.setattr("actshift.hooks.patching.staircase._PASS_TOKENS", tokens)
     pairs = random_pairs()
     lanes = every_layer("patch", Take(), n_layers=LAYERS, positions=positions)
     sweep = patch_sweep(*models, pairs, lanes)

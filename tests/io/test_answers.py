@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from actshift.io.answers import AnswerCache
+from actshift.io.chat import AnswerCache
 
 
 def test_what_is_put_is_found_again(tmp_path) -> None:

@@ -8,11 +8,9 @@ from reference.stores import rows_like, write_store
 
 from actshift.errors import StoreError
 from actshift.io import layout as layout_module
-from actshift.io.arrays import ROW_DIMS
 from actshift.io.layout import plan_layout
-from actshift.io.store import ActivationStore
-from actshift.io.verify import layer_norms, verify_folder, verify_store
-from actshift.io.writer import StoreWriter
+from actshift.io.store import ActivationStore, layer_norms, verify_folder, verify_store
+from actshift.io.writer import ROW_DIMS, StoreWriter
 
 SIZES = {"layers": 3, "positions": 2, "prompts": 11, "d_model": 8}
 

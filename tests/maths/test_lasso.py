@@ -13,7 +13,7 @@ from actshift.maths.lasso import (
     group_folds,
     moments,
 )
-from actshift.maths.lasso_path import lasso_path as paths
+from actshift.maths.lasso import lasso_path as paths
 from actshift.maths.out_of_fold import out_of_fold, training_means
 
 N, LAYERS = 60, 7

@@ -8,15 +8,20 @@ from actshift.maths.directions import cosine
 from actshift.maths.lasso import group_folds
 from actshift.maths.ridge import (
     PENALTIES,
+    chosen_penalty,
     factored,
+    folded,
+    held_out,
     isometric,
     low_rank,
     refitted,
     ridge_map,
     row_weights,
+    shuffled_orders,
+    shuffled_r2,
+    squared_errors,
+    sums_of,
 )
-from actshift.maths.ridge_folds import chosen_penalty, folded, squared_errors, sums_of
-from actshift.maths.ridge_heldout import held_out, shuffled_orders, shuffled_r2
 
 N, WIDE, CLUSTERS, FOLDS = 120, 12, 20, 4
 CODES = np.arange(N) % CLUSTERS

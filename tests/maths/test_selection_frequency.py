@@ -6,10 +6,10 @@ from sklearn.linear_model import LassoCV
 from sklearn.model_selection import GroupKFold
 from sklearn.preprocessing import StandardScaler
 
-from actshift.maths import selection_frequency as bulk
+from actshift.maths import out_of_fold as bulk
 from actshift.maths.lasso import ALPHAS, contiguous_folds, cross_validated, group_folds
+from actshift.maths.out_of_fold import permuted_target, selection_frequency
 from actshift.maths.resampling import half_samples
-from actshift.maths.selection_frequency import permuted_target, selection_frequency
 
 N, LAYERS = 40, 6
 CODES = np.append(np.arange(36), np.arange(4))

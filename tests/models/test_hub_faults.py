@@ -10,7 +10,7 @@ from reference.hub_server import commit_of, hub_server, library_is_offline
 
 from actshift.errors import UserError
 from actshift.models.hub import fetch, fetch_data, offline, page, resolve
-from actshift.models.hub_cache import cached_snapshot
+from actshift.models.on_disk import cached_snapshot
 
 VARIABLES = (
     *("HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "XDG_CACHE_HOME", "HF_ENDPOINT"),

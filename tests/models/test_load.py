@@ -11,8 +11,7 @@ from transformers import AutoConfig, Mistral3Config, Mistral3ForConditionalGener
 from actshift.errors import UserError
 from actshift.models.checks import check_model
 from actshift.models.families import embedding_of
-from actshift.models.inside import options_for
-from actshift.models.load import load_model, resolve_device
+from actshift.models.load import load_model, options_for, resolve_device
 
 
 def build_whole(folder: Path, text: str, *, tied: bool) -> Any:

@@ -7,8 +7,7 @@ import torch
 
 from actshift.errors import UserError
 from actshift.models.families import Dims, build
-from actshift.models.lora import add_lora
-from actshift.models.lora_bank import LoraBank
+from actshift.models.lora import LoraBank, add_lora
 from actshift.zoo.recipes import ChatRecipe
 from actshift.zoo.training import Example, train_bank, train_chat
 

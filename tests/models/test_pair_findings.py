@@ -8,10 +8,9 @@ import pytest
 from reference.model_folders import ADDED, weights, write_model_folder
 from safetensors.numpy import save_file
 
-from actshift.models.findings import model_findings
+from actshift.models.findings import Sides, model_findings, pair_findings
 from actshift.models.model_files import ModelFiles
 from actshift.models.on_disk import Place
-from actshift.models.pair_findings import Sides, pair_findings
 
 PLAIN = "{% for m in messages %}user: {{ m['content'] }}\n{% endfor %}assistant: "
 

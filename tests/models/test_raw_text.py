@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, processors
 
 from actshift.errors import UserError
 from actshift.models.raw_text import compare_raw, raw_reading
-from actshift.models.tokenizer_file import load_as_filed
+from actshift.models.tokenizers import load_tokenizer
 
 
 def around(single: str) -> Tokenizer:
@@ -65,7 +65,7 @@ def test_bos_on_one_side_eos_on_both_and_other_ids_are_told(tmp_path):
 def test_the_reading_is_that_of_the_loaded_tokenizer(tmp_path, single):
     names = {"bos_token": "<|im_start|>", "eos_token": "<|im_end|>", "add_eos_token": True}
     folder = saved(tmp_path / "m", around(single), model_type="gpt2", **names)
-    reading, loaded = raw_reading(folder), load_as_filed(folder)
+    reading, loaded = raw_reading(folder), load_tokenizer(folder)
     ids = [*map(loaded.convert_tokens_to_ids, reading.first), *reading.ids[0]]
     ids += map(loaded.convert_tokens_to_ids, reading.last)
     assert ids == loaded("Hello world")["input_ids"]

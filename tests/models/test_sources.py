@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from actshift.errors import UserError
 from actshift.models import sources
-from actshift.models.hub_cache import cached_snapshot, hub_cache
-from actshift.models.on_disk import shape_of
+from actshift.models.on_disk import cached_snapshot, hub_cache, shape_of
 from actshift.models.sources import (
     MODEL_TYPES,
     AbliteratedSource,

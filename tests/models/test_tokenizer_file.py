@@ -20,8 +20,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from actshift.errors import UserError
 from actshift.models.load import open_tokenizer
-from actshift.models.probe_texts import PROBES
-from actshift.models.tokenizer_file import load_as_filed
+from actshift.models.raw_text import PROBES
+from actshift.models.tokenizers import load_tokenizer
 
 SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 TEMPLATE = "{% for m in messages %}{{ m['content'] }}<|im_end|>{% endfor %}"
@@ -75,7 +75,7 @@ def test_ids_are_those_of_the_file(tmp_path: Path, model_type: str, cls: str, sp
         tmp_path / "m", byte_level(letters=True), model_type=model_type, tokenizer_class=cls
     )
     alone = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    found = load_as_filed(folder)
+    found = load_tokenizer(folder)
     texts = [*PROBES, *(f"a {token} b{token}" for token in SPECIALS)]
     for text in texts:
         ids = found(text, add_special_tokens=special)["input_ids"]
@@ -87,7 +87,7 @@ def test_the_class_alone_would_have_read_otherwise_and_is_named(tmp_path, capsys
     """The reference: without the change these ids are used."""
     folder = saved(tmp_path / "m", byte_level(letters=True), model_type="qwen2")
     picked = AutoTokenizer.from_pretrained(folder)
-    found = load_as_filed(folder)
+    found = load_tokenizer(folder)
     assert any(picked(text)["input_ids"] != found(text)["input_ids"] for text in PROBES)
     assert "class Qwen2Tokenizer reads" in capsys.readouterr().out
 
@@ -103,7 +103,7 @@ def test_what_the_class_knows_is_carried_where_the_file_has_it(tmp_path):
         model_max_length=77,
         padding_side="left",
     )
-    found = load_as_filed(folder)
+    found = load_tokenizer(folder)
     assert found.chat_template == TEMPLATE
     assert (found.eos_token, found.pad_token) == ("<|im_end|>", "<|endoftext|>")
     assert (found.model_max_length, found.padding_side) == (77, "left")
@@ -114,7 +114,7 @@ def test_a_special_token_of_the_class_that_the_file_lacks_is_no_token(tmp_path):
     core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     folder = saved(tmp_path / "m", core, model_type="qwen2", unk_token="<unk>")
     assert AutoTokenizer.from_pretrained(folder).eos_token_id == 3
-    found = load_as_filed(folder)
+    found = load_tokenizer(folder)
     assert found.eos_token_id is None
     assert len(found) == 3
 
@@ -125,12 +125,12 @@ def test_flags_of_an_added_token_are_the_files(tmp_path):
     core.add_special_tokens([AddedToken("<|end|>", rstrip=True, special=True)])
     folder = saved(tmp_path / "m", core, model_type="gpt2", eos_token="<|end|>")
     alone = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    assert load_as_filed(folder)("a <|end|> b")["input_ids"] == alone.encode("a <|end|> b").ids
+    assert load_tokenizer(folder)("a <|end|> b")["input_ids"] == alone.encode("a <|end|> b").ids
 
 
 def test_bos_of_the_files_post_processor_is_kept(tmp_path):
     folder = saved(tmp_path / "m", byte_level(bos="<s>"), model_type="llama", bos_token="<s>")
-    found = load_as_filed(folder)
+    found = load_tokenizer(folder)
     assert found("hello")["input_ids"][0] == found.bos_token_id
 
 
@@ -142,7 +142,7 @@ def test_eos_that_only_the_settings_ask_for_is_told(tmp_path, capsys):
         eos_token="<|im_end|>",
         add_eos_token=True,
     )
-    found = load_as_filed(folder)
+    found = load_tokenizer(folder)
     assert found("hello")["input_ids"][-1] != found.eos_token_id
     told = capsys.readouterr().out
     assert "add_eos_token: true, but tokenizer.json does not add <|im_end|>" in told
@@ -153,18 +153,18 @@ def test_tokens_that_only_the_settings_add_keep_their_ids(tmp_path):
     size = core.get_vocab_size()
     added = {str(size): {"content": "<|new|>", "special": True}}
     folder = saved(tmp_path / "m", core, model_type="qwen2", added_tokens_decoder=added)
-    assert load_as_filed(folder)("<|new|>")["input_ids"] == [size]
+    assert load_tokenizer(folder)("<|new|>")["input_ids"] == [size]
     added = {str(size + 4): {"content": "<|new|>", "special": True}, str(size): {"content": "hm"}}
     clash = byte_level()
     clash.add_tokens(["<|new|>"])
     folder = saved(tmp_path / "n", clash, model_type="qwen2", added_tokens_decoder=added)
-    assert load_as_filed(folder)("<|new|>")["input_ids"] == [size]
+    assert load_tokenizer(folder)("<|new|>")["input_ids"] == [size]
 
 
 def test_settings_that_a_class_cannot_read_leave_the_file(tmp_path, capsys):
     """A BPE file under a class that is Unigram by nature."""
     folder = saved(tmp_path / "m", byte_level(), model_type="llama", tokenizer_class="T5Tokenizer")
-    found = load_as_filed(folder)
+    found = load_tokenizer(folder)
     assert found("hello")["input_ids"]
     assert "own class cannot read" in capsys.readouterr().out
 
@@ -181,9 +181,9 @@ def test_a_damaged_file_is_one_line(tmp_path, text):
 
 def test_loading_and_saving_again_changes_no_id(tmp_path, own_checkpoint: Callable[..., Path]):
     folder = own_checkpoint("qwen2")
-    found: PreTrainedTokenizerFast = load_as_filed(folder)
+    found: PreTrainedTokenizerFast = load_tokenizer(folder)
     found.save_pretrained(tmp_path / "again")
-    again = load_as_filed(tmp_path / "again")
+    again = load_tokenizer(tmp_path / "again")
     text = " ".join(WORDS)
     assert again(text)["input_ids"] == found(text)["input_ids"]
     assert len(set(found(text)["input_ids"])) > len(WORDS) / 2

@@ -13,8 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actshift.errors import UserError
-from actshift.prompts.build import draw
-from actshift.prompts.layouts import Item, items_of
+from actshift.prompts.build import Item, draw, items_of
 from actshift.prompts.readers import check_sha256, read_rows
 
 ROWS = [{"prompt": "How?\nAnd, why?", "kind": "a"}, {"prompt": 'Say "é"', "kind": "b"}]

@@ -4,8 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actshift.prompts.positions import count_of, rows_of, width_of
-from actshift.prompts.templates import Encoded, encode
+from actshift.prompts.templates import Encoded, count_of, encode, rows_of, width_of
 from actshift.vocab import POSITION_RULES
 
 LENGTHS = st.integers(1, 30).flatmap(lambda n: st.tuples(st.just(n), st.integers(1, n)))

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from actshift.errors import UserError
-from actshift.prompts.hh_rlhf import hh_preferences
 from actshift.prompts.pair_tokens import encode_pairs
 from actshift.prompts.preferences import (
     Preference,
     check_preferences,
     from_row,
+    hh_preferences,
     read_preferences,
     to_jsonl,
 )

@@ -128,13 +128,6 @@ def test_the_fixed_date_reads_as_strftime_writes_it(bare, directive):
     assert render_chat(bare, TEXT).text == f"{expected}{TEXT}"
 
 
-def test_a_prompt_over_the_limit_is_refused_not_cut(families):
-    size = len(encode(families["llama"], TEXT, template="chat").ids)
-    assert encode(families["llama"], TEXT, template="chat", max_tokens=size)
-    with pytest.raises(UserError, match=rf"{size} tokens \(chat\), allowed are {size - 1}"):
-        encode(families["llama"], TEXT, template="chat", max_tokens=size - 1)
-
-
 def test_texts_that_are_refused(families):
     with pytest.raises(UserError, match="empty"):
         encode(families["qwen"], " \n", template="raw")

@@ -13,8 +13,7 @@ from reference.tiny_models import FAMILIES, seal_checkpoint, word_tokenizer
 from actshift.engine.extract import ExtractSettings, extract, plan_job
 from actshift.errors import StoreError, UserError
 from actshift.io import layout as layout_module
-from actshift.io.store import ActivationStore
-from actshift.io.verify import verify_store
+from actshift.io.store import ActivationStore, verify_store
 from actshift.models.load import load_model
 from actshift.prompts.records import read_prompts
 from actshift.prompts.templates import encode

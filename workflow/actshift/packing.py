@@ -1,6 +1,6 @@
 """Which rows of unequal length go through the model together."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from math import inf
 
 
@@ -57,12 +57,20 @@ def in_budget(
         tokens: Most padded tokens without them.
         rows: Most rows.
     """
+
+    def fits(batch: list[int]) -> bool:
+        # Lengths rise: the last row is the longest.
+        count, longest = len(batch), lengths[batch[-1]]
+        return count * (longest + extra) <= budget and count * longest <= tokens and count <= rows
+
+    return greedy(sorted(range(len(lengths)), key=lambda i: (lengths[i], i)), fits)
+
+
+def greedy(order: Iterable[int], fits: Callable[[list[int]], bool]) -> Iterator[list[int]]:
+    """Places in their order, as many at a time as fit, at least one."""
     batch: list[int] = []
-    for place in sorted(range(len(lengths)), key=lambda i: (lengths[i], i)):
-        # Lengths rise: this row is the longest of its batch so far.
-        count, longest = len(batch) + 1, lengths[place]
-        fits = count * (longest + extra) <= budget and count * longest <= tokens and count <= rows
-        if batch and not fits:
+    for place in order:
+        if batch and not fits([*batch, place]):
             yield batch
             batch = []
         batch.append(place)

@@ -11,7 +11,7 @@ import torch
 
 from actshift.engine.intervene import decoder_of
 from actshift.engine.intervene_plan import Asked
-from actshift.hooks.reading.answer_nats import Answer, answer_nats
+from actshift.hooks.lanes.losses import Answer, answer_nats
 from actshift.models.load import LoadedModel, load_model
 from actshift.prompts.records import read_prompts
 from actshift.prompts.templates import encode

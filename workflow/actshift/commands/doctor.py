@@ -17,7 +17,7 @@ from rich.text import Text
 from actshift import __version__
 from actshift.device import device_is_cuda
 from actshift.models.hub import has_token, offline
-from actshift.models.hub_cache import hub_cache
+from actshift.models.on_disk import hub_cache
 from actshift.paths import RESULTS
 
 PACKAGES = ("snakemake", "transformers", "huggingface-hub", "zarr", "xarray", "numpy", "scipy")

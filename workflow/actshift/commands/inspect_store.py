@@ -10,9 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from actshift.errors import StoreError
-from actshift.io.arrays import ARRAYS
-from actshift.io.store import ActivationStore
-from actshift.io.verify import layer_norms
+from actshift.io.store import ActivationStore, layer_norms
+from actshift.io.writer import ARRAYS
 from actshift.vocab import STORE_DIMS
 
 

@@ -7,12 +7,12 @@ from rich.console import Console
 
 from actshift.commands.inspect_store import store_folder
 from actshift.errors import UserError
-from actshift.io.arrays import ARRAYS
 from actshift.io.hashing import hash_file
 from actshift.io.manifest import NAME, read_manifest
 from actshift.io.missed import Missed, missed_in
+from actshift.io.store import verify_folder
 from actshift.io.tables import table_damage
-from actshift.io.verify import verify_folder
+from actshift.io.writer import ARRAYS
 
 #: Folders of a run whose members, at this depth, are artifacts with a manifest.
 ARTIFACTS = ("checkpoints/*", "zoo/*/*", "pairs/*/abliterated", "merged/*", "activations/*/*")

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from actshift.errors import UserError
 from actshift.models.load import LoadedModel
-from actshift.models.tokenizer_file import say_once
+from actshift.models.tokenizers import say_once
 from actshift.prompts.answers import turn_end
 from actshift.prompts.templates import Tokenizer
 

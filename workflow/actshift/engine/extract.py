@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from actshift.errors import UserError
-from actshift.io.arrays import ARRAYS
 from actshift.io.atomic import file_lock, link_tree, publishing, remove
 from actshift.io.hashing import hash_json
 from actshift.io.manifest import check_manifest, read_manifest, write_manifest
-from actshift.io.verify import verify_store
-from actshift.io.writer import KIND
+from actshift.io.store import verify_store
+from actshift.io.writer import ARRAYS, KIND
 from actshift.prompts.records import Prompt, content_hash, read_prompts
 from actshift.vocab import STORE_SCHEMA, TEMPLATE_DATE, PositionRule, Template
 

@@ -15,7 +15,7 @@ from actshift.engine.causal import causal_model
 from actshift.engine.extract import ExtractSettings, Job, check_checkpoint
 from actshift.engine.tokenise import TokenTable, tokenise
 from actshift.errors import UserError
-from actshift.hooks.reading.forward import run_batch
+from actshift.hooks.reading.record import run_batch
 from actshift.io.layout import plan_batches, plan_layout
 from actshift.io.writer import StoreRows, StoreWriter
 from actshift.models.checks import check_model

@@ -11,9 +11,8 @@ from actshift.engine.extract import Job
 from actshift.errors import UserError
 from actshift.models.load import LoadedModel, open_tokenizer
 from actshift.models.raw_text import compare_raw
-from actshift.prompts.positions import rows_of, width_of
 from actshift.prompts.records import Prompt
-from actshift.prompts.templates import Encoded, Tokenizer, encode, render_chat
+from actshift.prompts.templates import Encoded, Tokenizer, encode, render_chat, rows_of, width_of
 from actshift.vocab import PositionRule
 
 

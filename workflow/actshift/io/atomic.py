@@ -12,12 +12,7 @@ IGNORED = frozenset({".snakemake_timestamp"})
 
 
 def atomic_write_bytes(path: Path, data: bytes) -> None:
-    """Write a file through a neighbour and one rename; missing parent folders are made.
-
-    Args:
-        path: The file; an older one is replaced as a whole.
-        data: Its new content.
-    """
+    """Write a file through a neighbour and one rename; missing parent folders are made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
@@ -89,9 +84,7 @@ def publishing(target: Path) -> Iterator[Path]:
 def file_lock(path: Path) -> Iterator[None]:
     """Hold an exclusive `flock` on a file; other processes wait, a dead holder frees it.
 
-    Args:
-        path: The lock file; it is made and never removed, since removing it would let two
-            holders lock two different files of one name.
+    The file is never removed: two holders could then lock two different files of one name.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:

@@ -1,14 +1,17 @@
-"""A client of an OpenAI-compatible chat endpoint: messages in, one short text out, with retries.
+"""A client of an OpenAI-compatible chat endpoint, with retries, and a cache of its answers.
 
 The key goes into one header and nowhere else: it is left out of every message, and so are the
 bodies of answers that deny access, which may repeat it.
 """
 
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import httpx2
@@ -67,10 +70,6 @@ class ChatClient:
     def __init__(self, endpoint: Endpoint, *, sleep: Callable[[float], Any] = time.sleep) -> None:
         """Prepare; nothing is sent.
 
-        Args:
-            endpoint: Where to ask.
-            sleep: How to wait between tries.
-
         Raises:
             UserError: The key cannot stand in a header.
         """
@@ -95,11 +94,7 @@ class ChatClient:
     def ask(self, messages: Sequence[Message]) -> str:
         """Return what the model says at temperature 0.
 
-        Args:
-            messages: The conversation.
-
-        Returns:
-            The text; `FILTERED` where the endpoint's filter turned the messages away.
+        Returns `FILTERED` where the endpoint's filter turned the messages away.
 
         Raises:
             UserError: Access is denied, nothing is there, the answer is no chat completion, or
@@ -111,9 +106,6 @@ class ChatClient:
         """Return what the model says, and how likely each first token was, at temperature 0.
 
         An endpoint that refuses the wish for probabilities is asked again without it.
-
-        Args:
-            messages: The conversation.
 
         Raises:
             UserError: As `ask`.
@@ -228,3 +220,51 @@ def _retry_after(value: str | None) -> float | None:
 
 def _one_line(text: str) -> str:
     return " ".join(text.split())
+
+
+class AnswerCache:
+    """Key -> text, in one file; threads may share it.
+
+    A line counts once it is whole: what a killed process left of one is ignored, and asked again.
+    Two processes must not write one file at a time (`io.atomic.file_lock`).
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Read what is there.
+
+        The file is made with its folder at the first `put`.
+        """
+        self._path = path
+        self._lock = Lock()
+        self._known: dict[str, str] = {}
+        data = path.read_bytes() if path.is_file() else b""
+        for line in data.splitlines():
+            entry = _entry(line)
+            if entry is not None:
+                self._known[entry[0]] = entry[1]
+        # What is appended next must not be glued to half a line.
+        self._mend = not data.endswith(b"\n") and bool(data)
+
+    def get(self, key: str) -> str | None:
+        """Return the text of a key, or None."""
+        return self._known.get(key)
+
+    def put(self, key: str, text: str) -> None:
+        """Keep the text of a key, in memory and on disk."""
+        line = json.dumps([key, text]).encode() + b"\n"
+        with self._lock:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with self._path.open("ab") as file:
+                file.write(b"\n" + line if self._mend else line)
+            self._mend = False
+            self._known[key] = text
+
+
+def _entry(line: bytes) -> tuple[str, str] | None:
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return None
+    if isinstance(entry, list) and len(entry) == 2 and all(isinstance(e, str) for e in entry):
+        return entry[0], entry[1]
+    return None

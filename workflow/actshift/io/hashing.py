@@ -24,12 +24,5 @@ def canonical_json(value: object) -> str:
 
 
 def hash_json(value: object) -> str:
-    """Return the sha256 of a JSON-able value; equal values give equal hashes.
-
-    Args:
-        value: Nested dicts, lists, strings, numbers, booleans and None.
-
-    Returns:
-        64 hex digits.
-    """
+    """Return the sha256 of a JSON-able value; equal values give equal hashes."""
     return hash_bytes(canonical_json(value).encode())

@@ -73,16 +73,10 @@ def plan_batches(
 ) -> list[list[Int[np.ndarray, " _"]]]:
     """Cut every window into batches of similar length, at most `token_budget` padded tokens each.
 
-    Batches never cross windows, so that a resumed run repeats the batches of an unbroken one:
-    in bf16 the same prompt differs by about 1 % from batch to batch.
-
-    Args:
-        n_tokens: Tokens of each prompt, in stored order.
-        layout: The store's windows.
-        token_budget: Most rows x longest prompt of a batch; a longer prompt runs alone.
-
-    Returns:
-        For each window its batches, each the prompt rows it holds, shortest prompt first.
+    Batches never cross windows, so that a resumed run repeats the batches of an unbroken one: in
+    bf16 the same prompt differs by about 1 % from batch to batch. A batch has at most
+    `token_budget` rows x longest prompt; a longer prompt runs alone. Returns for each window its
+    batches, each the prompt rows it holds, shortest prompt first.
     """
     plan: list[list[np.ndarray]] = []
     for window in range(layout.windows):

@@ -39,27 +39,17 @@ def write_machine(file: Path, *, rule: str, threads: int) -> None:
     """Describe this machine and the numeric libraries that this process has loaded.
 
     Called at the end of a job: nothing is imported for it that the job did not import.
-
-    Args:
-        file: JSON file to write.
-        rule: Rule of the job.
-        threads: Threads that the job was given.
     """
-    record = {
-        "rule": rule,
-        "threads": threads,
-        "machine": machine(),
-        "libraries": dict(libraries()),
-    }
+    described = {"machine": machine(), "libraries": dict(libraries())}
+    record = {"rule": rule, "threads": threads, **described}
     atomic_write_text(file, json.dumps(record, indent=1) + "\n")
 
 
 def machine() -> dict[str, Any]:
     """Processor, instruction sets, cores, memory, GPUs, and the variables that choose kernels.
 
-    Returns:
-        Keys processor, architecture, instruction_sets (sorted names), cores (usable by this
-        process), memory_gib, system, gpus (names), settings (variables that are set).
+    The keys are processor, architecture, instruction_sets (sorted names), cores (usable by this
+    process), memory_gib, system, gpus (names), settings (variables that are set).
     """
     model, sets = _processor()
     return {
@@ -92,14 +82,10 @@ def libraries() -> Iterator[tuple[str, str]]:
 
 
 def read_machines(root: Path) -> list[dict[str, Any]]:
-    """Return the machines that a run's jobs ran on, most jobs first.
+    """Return the machines that the jobs of `results/<run>` ran on, most jobs first.
 
-    Args:
-        root: `results/<run>`.
-
-    Returns:
-        A mapping a machine: the keys of `machine`, `libraries` (by owner; several where jobs
-        differ) and `jobs`, a mapping rule -> {jobs, threads}.
+    One mapping a machine: the keys of `machine`, `libraries` (by owner; several where jobs differ)
+    and `jobs`, a mapping rule -> {jobs, threads}.
     """
     groups: dict[str, list[dict[str, Any]]] = {}
     for file in sorted((root / MACHINES).glob("*.json")):
@@ -151,15 +137,11 @@ def _processor() -> tuple[str, list[str]]:
 def _first_processor() -> dict[str, str]:
     """What Linux says of the first core; empty elsewhere."""
     facts: dict[str, str] = {}
-    try:
-        with _PROCESSOR.open(encoding="utf-8", errors="replace") as stream:
-            for line in stream:
-                key, colon, value = line.partition(":")
-                if not colon:
-                    break
-                facts[key.strip()] = " ".join(value.split())
-    except OSError:
-        return {}
+    for line in _text(_PROCESSOR).split("\n"):
+        key, colon, value = line.partition(":")
+        if not colon:
+            break
+        facts[key.strip()] = " ".join(value.split())
     return facts
 
 

@@ -21,13 +21,7 @@ SMALL = 4 * 2**20
 def write_manifest(folder: Path, *, kind: str, facts: Mapping[str, Any]) -> dict[str, Any]:
     """Record all files of a folder; written last, it says that the artifact is whole.
 
-    Args:
-        folder: The artifact folder, complete but for its manifest.
-        kind: What it is, such as "checkpoint" or "activations".
-        facts: JSON-able facts about it.
-
-    Returns:
-        The manifest as written.
+    The folder is complete but for its manifest. Returns the manifest as written.
     """
     files = {name: _describe(folder / name) for name in tree_files(folder) if name != NAME}
     manifest: dict[str, Any] = {"kind": kind, "facts": dict(facts), "files": files}
@@ -63,14 +57,9 @@ def weights_hash(folder: Path) -> str:
 
 
 def check_manifest(folder: Path, deep: bool = False) -> list[str]:
-    """Compare a folder with its manifest.
+    """Compare a folder with its manifest; one line a problem, naming the file.
 
-    Args:
-        folder: The artifact folder.
-        deep: Also hash every file whose sha256 is recorded; else only presence and sizes.
-
-    Returns:
-        One line a problem, naming the file; empty when all is well.
+    `deep` also hashes every file whose sha256 is recorded; else only presence and sizes count.
     """
     try:
         files: dict[str, dict[str, Any]] = read_manifest(folder)["files"]

@@ -43,10 +43,8 @@ class Missed:
 def against(rate: float, limit: float, *, at_least: bool = True) -> str:
     """A rate against its limit: `35 % of 40 %`, or `8 % of at most 5 %`.
 
-    Args:
-        rate: 0 to 1; NaN reads `unknown`.
-        limit: 0 to 1.
-        at_least: Whether the limit is the least that is asked for, or the most.
+    A NaN rate reads `unknown`. `at_least` says whether the limit is the least that is asked for, or
+    the most.
     """
     measured = "unknown" if isnan(rate) else f"{100 * rate:.3g} %"
     return f"{measured} of {'' if at_least else 'at most '}{100 * limit:.3g} %"
@@ -60,10 +58,8 @@ def kept_name(rows: Path) -> str:
 def place_of_rows(rows: Path, *, strict: bool) -> str:
     """Where a run keeps the rows that a gate was decided on, from the run's folder.
 
-    Args:
-        rows: The output of the stage, `results/<run>/<kind>/<name>/<file>`.
-        strict: Whether the missed gate fails the job. Its outputs are deleted then, and its rows
-            kept beside its status.
+    Where the missed gate fails the job (`strict`), its outputs,
+    `results/<run>/<kind>/<name>/<file>`, are deleted, and its rows are kept beside its status.
     """
     return f"status/{kept_name(rows)}" if strict else "/".join(rows.parts[-3:])
 

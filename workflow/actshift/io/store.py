@@ -1,6 +1,7 @@
-"""Reading an activation store: complete or refused, labelled, checked as it is read."""
+"""Reading an activation store: complete or refused, labelled, checked as read or as a whole."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,10 @@ import numpy as np
 import zarr
 from jaxtyping import Bool, Float, Int
 
-from actshift.errors import StoreError
-from actshift.io.arrays import ARRAYS, member, read_region
+from actshift.errors import StoreError, UserError, refusal_of
 from actshift.io.manifest import check_files, check_manifest, read_manifest
 from actshift.io.missed import missed_in
-from actshift.io.writer import KIND
+from actshift.io.writer import ARRAYS, KIND, ROW_DIMS, WINDOWED, member
 from actshift.vocab import STORE_SCHEMA
 
 
@@ -32,9 +32,6 @@ class ActivationStore:
 
         Every file of the store must be there with its size, and the metadata must carry its
         sha256; chunks carry a crc32c that is checked when they are read.
-
-        Args:
-            folder: Parent folder of `acts.zarr`.
 
         Raises:
             StoreError: Something is missing or damaged (names the file), or the store was made
@@ -113,12 +110,9 @@ class ActivationStore:
     def read(
         self, layer: int, position: int = -1, prompt_ids: Sequence[str] | None = None
     ) -> Float[np.ndarray, "prompt d_model"]:
-        """Read one layer at one position; every row asked for must be valid.
+        """Read one layer at one position (-1 the last prompt token); every row must be valid.
 
-        Args:
-            layer: 0-based decoder block.
-            position: Coordinate from the end, -1 the last prompt token.
-            prompt_ids: Rows to return, in this order; by default all, in stored order.
+        Rows come in the order of `prompt_ids`, by default all in stored order.
 
         Returns:
             float32 `[prompt, d_model]`.
@@ -141,13 +135,8 @@ class ActivationStore:
     ) -> tuple[Float[np.ndarray, "position prompt d_model"], Bool[np.ndarray, "position prompt"]]:
         """Read one layer at several positions, with the mask of rows that exist.
 
-        Args:
-            layer: 0-based decoder block.
-            positions: Coordinates from the end, in the order wanted.
-            prompt_ids: Rows to return, in this order; by default all, in stored order.
-
-        Returns:
-            float32 values (NaN where absent) and the mask.
+        Rows come in the order of `prompt_ids`, by default all in stored order. Values are float32,
+        NaN where the mask is False.
 
         Raises:
             StoreError: Unknown layer, position or prompt; a damaged chunk; NaN in a valid row.
@@ -155,8 +144,8 @@ class ActivationStore:
         at = self._index(self.layers, [layer], "layer")[0]
         where = self._index(self.positions, positions, "position")
         rows = slice(None) if prompt_ids is None else self._prompt_rows(prompt_ids)
-        found = read_region(self.array("resid_post"), (at,), self.folder)
-        values = found[where][:, rows].astype(np.float32)
+        states = _read_region(self.array("resid_post"), (at,), self.folder)
+        values = states[where][:, rows].astype(np.float32)
         valid = self.valid[where][:, rows]
         if not np.isfinite(values[valid]).all():
             raise StoreError(
@@ -166,7 +155,7 @@ class ActivationStore:
         return values, valid
 
     def _rows(self, name: str) -> np.ndarray:
-        return read_region(self.array(name), (slice(None),), self.folder)
+        return _read_region(self.array(name), (slice(None),), self.folder)
 
     @cached_property
     def _row_of(self) -> dict[str, int]:
@@ -187,7 +176,117 @@ class ActivationStore:
         return [known[label] for label in wanted]
 
 
+def _chunk_regions(array: zarr.Array) -> Iterator[tuple[str, tuple[slice, ...]]]:
+    """Yield (file and chunk, region) of every chunk of an array.
+
+    The name is `<array>/c/<shard> chunk <index>`, where index counts chunks over the array.
+    """
+    outer = array.shards or array.chunks
+    for index in np.ndindex(*(-(-s // c) for s, c in zip(array.shape, array.chunks, strict=True))):
+        region = tuple(
+            slice(i * c, min((i + 1) * c, s))
+            for i, c, s in zip(index, array.chunks, array.shape, strict=True)
+        )
+        shard = "/".join(str(part.start // o) for part, o in zip(region, outer, strict=True))
+        name = f"{array.basename}/c/{shard} chunk {','.join(map(str, index))}"
+        yield name, region
+
+
+def _read_region(array: zarr.Array, region: tuple[Any, ...], folder: object) -> np.ndarray:
+    """Read a region; damage is reported by the exact chunk.
+
+    Raises:
+        StoreError: A chunk's checksum does not fit or its file cannot be decoded, or the file
+            system refuses to read it, which is no damage.
+    """
+    try:
+        return np.asarray(array[region])
+    except Exception as error:
+        refused = refusal_of(error, folder)
+        if refused is not None:
+            raise StoreError(refused) from error
+        damaged = _damaged_chunks(array)
+        what = damaged[0] if damaged else f"{array.basename} ({error})"
+        raise StoreError(f"{folder}: {what}; extract this stream again") from error
+
+
+def _damaged_chunks(array: zarr.Array) -> list[str]:
+    """Read every chunk of an array and describe those that cannot be read."""
+    damaged: list[str] = []
+    for name, region in _chunk_regions(array):
+        try:
+            array[region]
+        # zarr and numcodecs each raise their own; any of them is damage here.
+        except Exception as error:
+            refused = refusal_of(error)
+            if refused is not None:
+                damaged.append(f"{ARRAYS}/{name} cannot be read ({refused})")
+                continue
+            reason = " ".join(str(error).split())[:120]
+            damaged.append(f"{ARRAYS}/{name} is damaged ({reason})")
+    return damaged
+
+
 def _refuse(problems: list[str]) -> None:
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise StoreError(f"{problems[0]}{more}; extract this stream again")
+
+
+def verify_folder(folder: Path) -> list[str]:
+    """Check any artifact folder, an activation store from end to end; one line a problem."""
+    if (folder / ARRAYS).is_dir():
+        return verify_store(folder)
+    return check_manifest(folder, deep=True)
+
+
+def verify_store(folder: Path) -> list[str]:
+    """Check an activation store: files, sha256, crc32c of every chunk, NaN in valid rows.
+
+    Returns one line a problem, naming the exact chunk.
+    """
+    problems = check_manifest(folder, deep=True)
+    try:
+        store = ActivationStore.open(folder)
+    except StoreError:
+        if not problems:
+            raise
+        # Not openable as it stands; the chunks that are there can still be judged. Where the
+        # metadata itself is gone, the manifest check has said so.
+        with suppress(UserError, ValueError, OSError, KeyError):
+            problems.extend(_damage(ActivationStore(folder, {})))
+        return problems
+    problems += _damage(store)
+    return problems or _not_finite(store)
+
+
+def layer_norms(store: ActivationStore) -> Float[np.ndarray, " layer"]:
+    """Mean L2 norm of each layer's valid rows, float64, in units of the residual stream."""
+    positions = [int(position) for position in store.positions]
+    norms: list[float] = []
+    for layer in store.layers:
+        values, valid = store.read_window(int(layer), positions)
+        rows = values[valid].astype(np.float64)
+        norms.append(float(np.linalg.norm(rows, axis=-1).mean()))
+    return np.array(norms)
+
+
+def _damage(store: ActivationStore) -> Iterator[str]:
+    for name in (*ROW_DIMS, *WINDOWED):
+        yield from (f"{store.folder}: {line}" for line in _damaged_chunks(store.array(name)))
+
+
+def _not_finite(store: ActivationStore) -> list[str]:
+    """List chunks with NaN or inf in rows that exist: never written, or written wrong."""
+    damage: list[str] = []
+    for array in (store.array(name) for name in WINDOWED):
+        for name, region in _chunk_regions(array):
+            valid = store.valid[:, region[-2]]
+            values = np.asarray(array[region]).reshape(*valid.shape, -1)
+            bad = valid & ~np.isfinite(values).all(axis=-1)
+            if bad.any():
+                row = (region[-2].start or 0) + int(np.argwhere(bad)[0, 1])
+                prompt = store.prompt_ids[row]
+                line = f"{ARRAYS}/{name} holds NaN or inf in a valid row (prompt '{prompt}')"
+                damage.append(f"{store.folder}: {line}")
+    return damage

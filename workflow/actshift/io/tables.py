@@ -15,9 +15,7 @@ from actshift.io.hashing import hash_bytes, hash_file
 def write_table(table: pd.DataFrame, path: Path) -> None:
     """Write a table as CSV, byte-identical for equal tables.
 
-    Args:
-        table: Plain columns; the index is dropped. Missing values become empty cells.
-        path: The CSV file.
+    The index is dropped. Missing values become empty cells.
 
     Numerics:
         Floats keep 10 significant digits (relative error below 5e-10).

@@ -11,25 +11,40 @@ from typing import Any, Literal
 import numpy as np
 import zarr
 from jaxtyping import Bool, Float, Int
+from zarr.codecs import Crc32cCodec
 from zarr.errors import ZarrUserWarning
 
 from actshift.errors import StoreError, refusal_of
-from actshift.io.arrays import (
-    ARRAYS,
-    WINDOWED,
-    create_rows,
-    create_windowed,
-    member,
-)
 from actshift.io.atomic import atomic_write_text
 from actshift.io.hashing import canonical_json, hash_bytes, hash_json
 from actshift.io.layout import Layout
 from actshift.io.manifest import write_manifest
-from actshift.vocab import STORE_SCHEMA
+from actshift.vocab import STORE_DIMS, STORE_SCHEMA
 
+ARRAYS = "acts.zarr"
+#: Dimensions of the small arrays; each is one chunk.
+ROW_DIMS: dict[str, tuple[str, ...]] = {
+    "layer": ("layer",),
+    "position": ("position",),
+    "prompt_id": ("prompt",),
+    "n_tokens": ("prompt",),
+    "batch": ("prompt",),
+    "batch_row": ("prompt",),
+    "valid": ("position", "prompt"),
+    "token_id": ("position", "prompt"),
+    "is_special": ("position", "prompt"),
+    "token_index": ("position", "prompt"),
+}
+#: The arrays that are cut into windows of prompts.
+WINDOWED = ("resid_post", "final_norm")
 KIND = "activations"
 #: Says, beside `acts.zarr` in the staging folder, that all but the windows is written.
 _READY = "ready.json"
+# Without write_empty_chunks an all-NaN chunk would look like one that was never written.
+_CODECS: dict[str, Any] = {
+    "compressors": [Crc32cCodec()],
+    "config": {"write_empty_chunks": True},
+}
 
 
 @dataclass(frozen=True)
@@ -66,12 +81,8 @@ class StoreWriter:
     ) -> None:
         """Open a staging folder; whole windows of an equal, interrupted writer are kept.
 
-        Args:
-            staging: Folder that will hold `acts.zarr` and `manifest.json`.
-            layout: Sizes and cuts.
-            rows: What is known of every row.
-            attrs: JSON-able provenance, put on the group.
-            dtype: How activations are stored; float16 halves the disk and refuses overflow.
+        `attrs` are JSON-able provenance, put on the group; float16 halves the disk and refuses
+        overflow.
         """
         self.staging = staging
         self.layout = layout
@@ -87,10 +98,10 @@ class StoreWriter:
         """
         for stray in self.staging.rglob("*.partial"):
             stray.unlink()
-        done = [w for w in range(self.layout.windows) if self._is_whole(w)]
-        if done and not self._is_sound(done[-1]):
-            done.pop()
-        return sorted(set(range(self.layout.windows)) - set(done))
+        whole = [w for w in range(self.layout.windows) if self._is_whole(w)]
+        if whole and not self._is_sound(whole[-1]):
+            whole.pop()
+        return sorted(set(range(self.layout.windows)) - set(whole))
 
     def write(
         self,
@@ -102,11 +113,8 @@ class StoreWriter:
     ) -> None:
         """Check and write one whole window.
 
-        Args:
-            window: Its number.
-            resid_post: float32 output of every block, before the final norm.
-            final_norm: float32 output of the final norm.
-            model: Named in messages.
+        Activations are float32: the output of every block, before the final norm, and that of the
+        final norm. `model` is named in messages.
 
         Raises:
             StoreError: A valid row holds NaN or inf, or does not fit float16; names model,
@@ -174,6 +182,18 @@ class StoreWriter:
         )
 
 
+def member(group: zarr.Group, name: str) -> zarr.Array:
+    """Return an array of a store by name.
+
+    Raises:
+        StoreError: There is none.
+    """
+    array = group.get(name)
+    if not isinstance(array, zarr.Array):
+        raise StoreError(f"{group.store_path}: has no array '{name}'; it is not an actshift store")
+    return array
+
+
 def _open(
     staging: Path, layout: Layout, rows: StoreRows, *, attrs: Mapping[str, Any], dtype: str
 ) -> dict[str, zarr.Array]:
@@ -210,8 +230,38 @@ def _create(
     group = zarr.open_group(
         str(staging / ARRAYS), mode="w-", zarr_format=3, attributes={**attrs, **labels}
     )
-    create_rows(group, small)
-    create_windowed(group, layout, dtype)
+    for name, values in small.items():
+        array = group.create_array(
+            name,
+            shape=values.shape,
+            chunks=values.shape,
+            dtype=values.dtype,
+            dimension_names=ROW_DIMS[name],
+            **_CODECS,
+        )
+        array[...] = values
+    _create_windowed(group, layout, dtype)
+
+
+def _create_windowed(group: zarr.Group, layout: Layout, dtype: str) -> None:
+    """Create `resid_post` and `final_norm`, filled with NaN until written."""
+    p, n, d = layout.positions, layout.prompts, layout.d_model
+    c, w = layout.chunk, layout.window
+    shapes = {
+        "resid_post": ((layout.layers, p, n, d), (1, p, c, d), (layout.layers, p, w, d)),
+        "final_norm": ((p, n, d), (p, c, d), (p, w, d)),
+    }
+    for name, (shape, chunks, shards) in shapes.items():
+        group.create_array(
+            name,
+            shape=shape,
+            chunks=chunks,
+            shards=shards,
+            dtype=dtype,
+            fill_value=np.nan,
+            dimension_names=STORE_DIMS[-len(shape) :],
+            **_CODECS,
+        )
 
 
 def _small_arrays(layout: Layout, rows: StoreRows) -> dict[str, np.ndarray]:

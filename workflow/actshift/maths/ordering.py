@@ -56,25 +56,15 @@ def inversion_test(
     draws: int,
     rng: np.random.Generator,
     margin: float = MARGIN,
-    alpha: float = ALPHA,
 ) -> list[Exceedance]:
     """Test for every i < j of stable directions whether effect_j exceeds effect_i.
 
     Variance order is not causal order if any pair exceeds. Unstable directions are left out: where
-    singular values are close, "direction i" is an arbitrary choice within their span.
-
-    Args:
-        effects: change of the outcome when direction i alone is ablated, by prompt, larger = more
-            effect; directions in order of variance.
-        stable: which directions are definite, such as `self_cosine(...) >= STABLE_COSINE`.
-        clusters: cluster of each prompt.
-        draws: random sign patterns where not all are tried; p cannot fall below 1 / (draws + 1).
-        rng: seeded generator.
-        margin: smallest difference that counts.
-        alpha: family-wise level.
-
-    Returns:
-        One entry a pair of stable directions, in order of (i, j).
+    singular values are close, "direction i" is an arbitrary choice within their span. Effects are
+    the change of the outcome when direction i alone is ablated, larger = more effect; directions in
+    order of variance. `stable` are definite directions, such as those of `self_cosine` from
+    `STABLE_COSINE` on. `draws` are random sign patterns where not all are tried: p cannot fall
+    below 1 / (draws + 1). `margin` is the smallest difference that counts.
 
     Raises:
         ValueError: an effect is not finite.
@@ -83,7 +73,7 @@ def inversion_test(
         Holm 1979 over the cluster sign-flip tests of `sign_flip_test`.
     """
     kept = np.flatnonzero(stable)
-    return _exceedances(effects, kept, clusters, draws=draws, rng=rng, margin=margin, alpha=alpha)
+    return _exceedances(effects, kept, clusters, draws=draws, rng=rng, margin=margin)
 
 
 def monotonicity_test(
@@ -93,41 +83,25 @@ def monotonicity_test(
     draws: int,
     rng: np.random.Generator,
     margin: float = 0.0,
-    alpha: float = ALPHA,
 ) -> list[Exceedance]:
     """Test a curve that should fall: does any later step lie above an earlier one?
 
-    Null for each pair: equal rates. The curve is non-monotone if any pair exceeds.
-
-    Args:
-        rates: outcome of each prompt at each step, such as refused 0/1 after ablating the first k
-            directions, k rising.
-        clusters: cluster of each prompt.
-        draws: random sign patterns where not all are tried.
-        rng: seeded generator.
-        margin: smallest rise that counts.
-        alpha: family-wise level.
-
-    Returns:
-        One entry a pair of steps, in order of (i, j).
+    Null for each pair: equal rates. The curve is non-monotone if any pair exceeds. Rates are
+    outcomes at each step, such as refused 0/1 after ablating the first k directions, k rising.
+    `margin` is the smallest rise that counts; the rest is as in `inversion_test`.
 
     Raises:
         ValueError: an outcome is not finite.
     """
     steps = np.arange(len(rates))
-    return _exceedances(rates, steps, clusters, draws=draws, rng=rng, margin=margin, alpha=alpha)
+    return _exceedances(rates, steps, clusters, draws=draws, rng=rng, margin=margin)
 
 
 def order_tau(effects: Float[np.ndarray, "direction prompt"]) -> float:
     """Kendall's tau-b between variance order and mean effect: 1 when effects fall with the index.
 
-    Shown and never tested: over ten directions it is compatible with almost anything.
-
-    Args:
-        effects: as in `inversion_test`.
-
-    Returns:
-        tau in [-1, 1]; NaN with fewer than two directions or equal effects.
+    Shown and never tested: over ten directions it is compatible with almost anything. It is
+    NaN with fewer than two directions or equal effects.
 
     Source:
         Kendall 1945; scipy.stats.kendalltau.
@@ -151,17 +125,9 @@ def self_cosine(
     """How well a direction is defined: median |cos(u_i, u_i of a cluster-bootstrap resample)|.
 
     A resample weights prompt p by sqrt(count_p), so that its Gram matrix is that of the drawn rows.
-
-    Args:
-        shift: shift matrix, a row a prompt.
-        clusters: cluster of each prompt.
-        k: leading directions looked at; at most min(prompt, d_model).
-        draws: resamples.
-        rng: seeded generator.
-
-    Returns:
-        A value a direction in [0, 1]; about sqrt(2 / (pi d)) for a direction of pure noise. A
-        resample of too low a rank to have direction i counts as 0.
+    The k leading directions are looked at, k at most min(prompt, d_model). Values lie in [0, 1],
+    about sqrt(2 / (pi d)) for a direction of pure noise. A resample of too low a rank to have
+    direction i counts as 0.
 
     Source:
         Bootstrap of principal axes as in Jackson 1993; the measure is this project's own.
@@ -183,7 +149,6 @@ def _exceedances(
     draws: int,
     rng: np.random.Generator,
     margin: float,
-    alpha: float,
 ) -> list[Exceedance]:
     """All pairs of kept rows, later minus earlier, corrected over the pairs."""
     pairs = [(int(i), int(j)) for place, i in enumerate(kept) for j in kept[place + 1 :]]
@@ -191,16 +156,16 @@ def _exceedances(
         sign_flip_test(rows[i], rows[j], clusters, draws=draws, rng=rng).p_greater for i, j in pairs
     ]
     adjusted = holm(p_values)
-    found = []
+    tests = []
     for place, (i, j) in enumerate(pairs):
         gap = rows[j] - rows[i]
-        # One-sided level alpha / (pairs not yet rejected at this step).
+        # One-sided level ALPHA / (pairs not yet rejected at this step).
         step = sum(p >= p_values[place] for p in p_values)
-        low, _ = cluster_t_interval(gap, clusters, level=1 - 2 * alpha / step)
-        _, high = cluster_t_interval(gap, clusters, level=1 - 2 * alpha / len(pairs))
+        low, _ = cluster_t_interval(gap, clusters, level=1 - 2 * ALPHA / step)
+        _, high = cluster_t_interval(gap, clusters, level=1 - 2 * ALPHA / len(pairs))
         difference = float(gap.mean())
-        exceeds = difference > margin and low > 0 and adjusted[place] <= alpha
-        found.append(
+        exceeds = difference > margin and low > 0 and adjusted[place] <= ALPHA
+        tests.append(
             Exceedance(i, j, difference, low, high, p_values[place], adjusted[place], exceeds)
         )
-    return found
+    return tests

@@ -1,4 +1,4 @@
-"""Predictions for rows that a fit never saw, and how much better they are than the mean."""
+"""LASSO fits for rows that they never saw, on halves of the clusters, and on permuted targets."""
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Real
@@ -10,6 +10,8 @@ from actshift.maths.lasso import cross_validated
 _SPANNED = 1e-9
 #: Share of the target's spread that is rounding.
 _ROUNDING = 1e-12
+#: Halves times features fitted at once: enough for long loops, few enough for the cache.
+_AT_ONCE = 8_000
 
 
 def out_of_fold(
@@ -25,15 +27,9 @@ def out_of_fold(
 
     Covariates are not penalised: target and features are replaced by their residuals about the
     covariates' least-squares lines of the training rows, which gives the same minimum
-    (Frisch-Waugh-Lovell), and the target's line is added to the prediction.
-
-    Args:
-        features: One column a layer, of each problem.
-        target: One value a row, of each problem.
-        outer: Fold that predicts each row.
-        inner: Folds of the penalty inside the training rows of each outer fold; -1 outside them.
-        covariates: Columns beside the features.
-        l1_ratio: 1 for the LASSO, less for an elastic net.
+    (Frisch-Waugh-Lovell), and the target's line is added to the prediction. `outer` is the fold
+    that predicts each row, `inner` the folds of the penalty inside the training rows of each outer
+    fold, -1 outside them. `l1_ratio` is 1 for the LASSO, less for an elastic net.
     """
     folds, (problems, pairs, layers) = len(inner), features.shape
     x = np.repeat(features[:, None], folds, axis=1)
@@ -62,11 +58,8 @@ def training_lines(
 ) -> Float[np.ndarray, "column fold pair"]:
     """Least-squares lines fitted on each fold's training rows, read at every row.
 
-    Args:
-        covariates: Predictors beside a constant; z-scored on the training rows. Of collinear
-            ones the line of least norm is taken; one without spread there is left out.
-        values: What is predicted.
-        training: Rows that each fold is fitted on.
+    Covariates stand beside a constant and are z-scored on the training rows. Of collinear ones the
+    line of least norm is taken; one without spread there is left out.
     """
     predicted = np.empty((len(values), *training.shape))
     for fold, rows in enumerate(training):
@@ -101,19 +94,10 @@ def gain_out(
     """What one prediction explains beyond another, with its cluster-bootstrap interval.
 
     (sum (y - before)^2 - sum (y - after)^2) / sum (y - mean)^2 over rows that no fit saw. With
-    `before` the training mean this is R^2 out of fold: 0 for a fit without support, below 0 for
-    one worse than the mean. Predictions are not refitted in a draw.
-
-    Args:
-        target: y.
-        before: Prediction to be beaten.
-        after: Prediction.
-        mean: Mean of the training rows of each row's fold.
-        weights: Counts of `cluster_bootstrap_counts`, shared by the problems.
-        clusters: How many are resampled.
-
-    Returns:
-        (value, low, high) of each problem; NaN where the target has no spread.
+    `before` the training mean this is R^2 out of fold: 0 for a fit without support, below 0 for one
+    worse than the mean. Predictions are not refitted in a draw. `mean` is the mean of the training
+    rows of each row's fold; weights are counts of `cluster_bootstrap_counts`, shared by the
+    problems. Returns (value, low, high) of each problem; NaN where the target has no spread.
     """
     total = np.square(target - mean)
     whole = total.sum(axis=1)
@@ -127,3 +111,69 @@ def gain_out(
     value = better.sum(axis=1) / np.where(spread, whole, np.nan)
     ends = finite_ends(better @ weights.T / drawn, clusters=clusters)
     return np.where(spread[:, None], np.column_stack([value, ends]), np.nan)
+
+
+def selection_frequency(
+    features: Float[np.ndarray, "pair layer"],
+    targets: Float[np.ndarray, "target pair"],
+    folds: Int[np.ndarray, "half pair"],
+) -> Float[np.ndarray, "target layer"]:
+    """Share of half-samples in which LassoCV gives a feature a coefficient.
+
+    Every target is fitted on every half. Folds are of the penalty inside each half; -1 outside it.
+
+    Source:
+        Meinshausen and Buehlmann 2010, stability selection, with the penalty chosen in each half.
+    """
+    halves, layers = len(folds), features.shape[1]
+    step = max(1, _AT_ONCE // (halves * layers))
+    frequency = np.empty((len(targets), layers))
+    for start in range(0, len(targets), step):
+        bulk = targets[start : start + step]
+        fits = cross_validated(
+            features, np.repeat(bulk, halves, axis=0), np.tile(folds, (len(bulk), 1))
+        )
+        chosen = (fits.weights != 0).reshape(len(bulk), halves, layers)
+        frequency[start : start + step] = chosen.mean(axis=1)
+    return frequency
+
+
+def permuted_target(
+    target: Float[np.ndarray, " pair"],
+    codes: Int[np.ndarray, " pair"],
+    *,
+    draws: int,
+    rng: np.random.Generator,
+) -> Float[np.ndarray, "draw pair"]:
+    """The target dealt anew to the clusters, the values of a cluster staying together.
+
+    A cluster takes all values of another one of its size. Sizes that one cluster alone has form
+    a group of their own (with the nearest size where it is a single cluster), in which a cluster
+    takes the mean of another and keeps its values about its own mean. Inside a cluster the order
+    of values is drawn too.
+    """
+    rows = [np.flatnonzero(codes == code) for code in np.unique(codes)]
+    groups = _exchangeable([len(cluster) for cluster in rows])
+    permuted = np.empty((draws, len(target)))
+    for drawn in permuted:
+        for group in groups:
+            for place, source in zip(group, rng.permutation(group), strict=True):
+                values, taken = target[rows[place]], target[rows[source]]
+                if len(values) != len(taken):
+                    taken = values - values.mean() + taken.mean()
+                drawn[rows[place]] = rng.permutation(taken)
+    return permuted
+
+
+def _exchangeable(sizes: list[int]) -> list[list[int]]:
+    """Clusters of one size by size, and together those whose size no other has."""
+    by_size: dict[int, list[int]] = {}
+    for cluster, size in enumerate(sizes):
+        by_size.setdefault(size, []).append(cluster)
+    odd = [members[0] for members in by_size.values() if len(members) == 1]
+    groups = {size: members for size, members in by_size.items() if len(members) > 1}
+    if len(odd) == 1 and groups:
+        nearest = min(groups, key=lambda size: abs(size - sizes[odd[0]]))
+        groups[nearest] = groups[nearest] + odd
+        odd = []
+    return [*groups.values(), *([odd] if odd else [])]

@@ -89,16 +89,8 @@ def sign_flip_test(
     T = sum over clusters c of S_c, with S_c the summed difference of the cluster's prompts; under
     the null each S_c is as likely as -S_c. All 2^C patterns up to `EXACT_CLUSTERS` clusters with
     S_c != 0 (the others change nothing), else p = (b + 1) / (m + 1) over m random patterns.
-
-    Args:
-        a: outcome of each prompt in one condition, such as refused 0/1.
-        b: outcome of the same prompts in the other.
-        clusters: cluster of each prompt.
-        draws: random patterns m, where not all are tried.
-        rng: seeded generator; not used by the exact test.
-
-    Returns:
-        Difference and p values. Without any non-zero cluster every p is 1.
+    Outcomes, such as refused 0/1, are of the same prompts in both conditions. `draws` is m; the
+    exact test does not use `rng`. Without any non-zero cluster every p is 1.
 
     Raises:
         ValueError: an outcome is not finite, or there is no prompt.
@@ -119,22 +111,16 @@ def sign_flip_test(
         greater += int((null >= total - tie).sum())
         less += int((null <= total + tie).sum())
     # The observed pattern is one of all, and is added to a random sample.
-    own, of = (0, 2 ** len(sums)) if exact else (1, draws + 1)
-    p = [(count + own) / of for count in (two, greater, less)]
+    added, patterns = (0, 2 ** len(sums)) if exact else (1, draws + 1)
+    p = [(count + added) / patterns for count in (two, greater, less)]
     return SignFlip(float(gap.mean()), *p, clusters=len(sums), exact=exact)
 
 
 def mcnemar_exact(a: Float[np.ndarray, " prompt"], b: Float[np.ndarray, " prompt"]) -> float:
     """Two-sided exact McNemar test, which assumes independent prompts.
 
-    p = P(X as or more extreme), X ~ Binomial(n01 + n10, 1/2); 1 without discordant prompts.
-
-    Args:
-        a: 0/1 outcomes.
-        b: 0/1 outcomes of the same prompts.
-
-    Returns:
-        p; NaN when an outcome is neither 0 nor 1.
+    p = P(X as or more extreme), X ~ Binomial(n01 + n10, 1/2); 1 without discordant prompts. NaN
+    when an outcome is neither 0 nor 1.
 
     Raises:
         ValueError: an outcome is not finite, or there is no prompt.
@@ -154,13 +140,8 @@ def mcnemar_exact(a: Float[np.ndarray, " prompt"], b: Float[np.ndarray, " prompt
 def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's step-down adjusted p values, in the order given.
 
-    Adjusted p_(i) = max over j <= i of min(1, (m - j + 1) p_(j)), m = number of p values.
-
-    Args:
-        p_values: raw p values; NaN (no test was made) stays NaN and is not counted.
-
-    Returns:
-        Adjusted values, at most 1.
+    Adjusted p_(i) = max over j <= i of min(1, (m - j + 1) p_(j)), m = number of p values. NaN (no
+    test was made) stays NaN and is not counted.
 
     Source:
         Holm 1979. Not by statsmodels' `multipletests`, its equal in the tests: that one collects
@@ -182,28 +163,19 @@ def compare_paired(
     *,
     draws: int,
     rng: np.random.Generator,
-    level: float = 0.95,
 ) -> Paired:
     """Difference b - a of paired outcomes with its interval, tests and design effect.
 
-    Args:
-        a: outcome of each prompt in one condition, within 0 and 1.
-        b: outcome of the same prompts in the other.
-        clusters: cluster of each prompt.
-        draws: resamples of the interval, and of the test where it is not exact.
-        rng: seeded generator.
-        level: coverage of the interval.
-
-    Returns:
-        One record.
+    Outcomes of the same prompts lie within 0 and 1. `draws` are resamples of the interval, and of
+    the test where it is not exact.
 
     Raises:
         ValueError: an outcome is not finite or not within 0 and 1, or there is no prompt.
     """
     gap = _differences(a, b)
     test = sign_flip_test(a, b, clusters, draws=draws, rng=rng)
-    low, high = cluster_mean_interval(gap, clusters, draws=draws, rng=rng, level=level)
-    outer_low, outer_high = discordant_interval(gap, clusters, level=level)
+    low, high = cluster_mean_interval(gap, clusters, draws=draws, rng=rng)
+    outer_low, outer_high = discordant_interval(gap, clusters)
     return Paired(
         n=len(gap),
         clusters=len(set(clusters)),

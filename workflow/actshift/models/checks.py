@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from actshift.errors import UserError
@@ -62,7 +62,7 @@ def check_identity_hook(loaded: LoadedModel) -> None:
     plain = _hidden(loaded, prompts)
     with ExitStack() as stack:
         for block in loaded.blocks:
-            stack.enter_context(block.register_forward_hook(_identity))
+            stack.enter_context(block.register_forward_hook(lambda _module, _args, out: out))
         hooked = _hidden(loaded, prompts)
     # NaN equals NaN here: broken weights are reported by extraction, with prompt and layer.
     if not torch.allclose(plain, hooked, rtol=0, atol=0, equal_nan=True):
@@ -75,9 +75,7 @@ def check_identity_hook(loaded: LoadedModel) -> None:
 def check_padding(loaded: LoadedModel, *, left_padded: Callable[..., Tensor] | None = None) -> None:
     """Last-token states must not depend on padding: left (generation) and right (extraction).
 
-    Args:
-        loaded: The model.
-        left_padded: How to run a left-padded batch; by default `run_left_padded`.
+    `left_padded` runs a left-padded batch; by default `run_left_padded`.
 
     Raises:
         UserError: A padded run differs from the unpadded one by more than `TOLERANCE`.
@@ -108,14 +106,9 @@ def run_left_padded(
 ) -> Float[Tensor, "row token d_model"]:
     """Run prompts left-padded, with mask and the position ids that follow from it.
 
-    Args:
-        loaded: The model.
-        prompts: Token ids of each prompt.
-        with_position_ids: False shows what goes wrong without them: absolute-position models
-            (GPT-2) then read every shorter prompt at shifted positions.
-
-    Returns:
-        Hidden states after the final norm, float32, on the CPU; prompts end at the last token.
+    Without position ids absolute-position models (GPT-2) read every shorter prompt at shifted
+    positions. Returns hidden states after the final norm, float32, on the CPU; prompts end at the
+    last token.
     """
     ids = pad_sequence(prompts, batch_first=True, padding_side="left")
     width = ids.shape[1]
@@ -141,7 +134,3 @@ def _probe(loaded: LoadedModel) -> list[Int[Tensor, " _"]]:
     """Return three short prompts of arbitrary tokens, the same at every load."""
     draw = torch.Generator().manual_seed(0)
     return [torch.randint(loaded.vocab_size, (size,), generator=draw) for size in _LENGTHS]
-
-
-def _identity(_module: nn.Module, _args: object, output: Any) -> Any:
-    return output

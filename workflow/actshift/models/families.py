@@ -32,14 +32,8 @@ class Family:
 
     Attributes:
         key: `model.config.model_type`.
-        config_class: its configuration class.
-        model_class: its causal language model class.
         attention: attention implementation it needs, or None for the library's choice.
-        blocks: path of the list of decoder blocks.
-        embedding: path of the token embedding.
         positions: path of learned position embeddings, or None.
-        final_norm: path of the norm before the head.
-        head: path of the language-model head.
         attn_out: path inside a block of the module whose output attention adds to the stream.
         mlp_out: the same for the MLP.
         attention_half: paths inside a block of the modules of its attention half, norms included.
@@ -118,9 +112,9 @@ def embedding_of(model: nn.Module) -> nn.Module:
     return _part(model, "embedding")
 
 
-def embeddings_of(model: nn.Module) -> tuple[nn.Module, ...]:
+def embeddings_of(model: Any) -> tuple[nn.Module, ...]:
     """The token embedding, and the learned position embedding where there is one."""
-    learned = family_of(_config(model).model_type).positions
+    learned = family_of(model.config.model_type).positions
     return (embedding_of(model), *([_part(model, "positions")] if learned else []))
 
 
@@ -134,29 +128,29 @@ def head_of(model: nn.Module) -> nn.Module:
     return _part(model, "head")
 
 
-def edit_sites(model: nn.Module) -> dict[EditSite, tuple[nn.Module, ...]]:
+def edit_sites(model: Any) -> dict[EditSite, tuple[nn.Module, ...]]:
     """Where lanes may edit a causal language model: one module a block for every site.
 
     Raises:
         UserError: The architecture is not in the table, or its row names a part it lacks.
     """
     blocks = tuple(blocks_of(model))
-    family = family_of(_config(model).model_type)
+    family = family_of(model.config.model_type)
     return {
         "resid_pre": blocks,
-        "attn_out": tuple(_inside(block, family, "attn_out") for block in blocks),
-        "mlp_out": tuple(_inside(block, family, "mlp_out") for block in blocks),
+        "attn_out": tuple(_at(block, family.attn_out, "attn_out") for block in blocks),
+        "mlp_out": tuple(_at(block, family.mlp_out, "mlp_out") for block in blocks),
         "resid_post": blocks,
     }
 
 
-def block_halves(model: nn.Module) -> tuple[list[list[nn.Module]], list[list[nn.Module]]]:
+def block_halves(model: Any) -> tuple[list[list[nn.Module]], list[list[nn.Module]]]:
     """The modules of every block's attention half, and those of every block's MLP half.
 
     Raises:
         UserError: The architecture is not in the table, or its row names a part it lacks.
     """
-    family = family_of(_config(model).model_type)
+    family = family_of(model.config.model_type)
     blocks = blocks_of(model)
     attention, mlp = (
         [[_at(block, path, half) for path in getattr(family, half)] for block in blocks]
@@ -165,16 +159,8 @@ def block_halves(model: nn.Module) -> tuple[list[list[nn.Module]], list[list[nn.
     return attention, mlp
 
 
-def _config(model: Any) -> Any:
-    return model.config
-
-
 def _part(model: Any, part: str) -> Any:
-    return _inside(model, family_of(model.config.model_type), part)
-
-
-def _inside(module: Any, family: Family, part: str) -> Any:
-    return _at(module, getattr(family, part), part)
+    return _at(model, getattr(family_of(model.config.model_type), part), part)
 
 
 def _at(module: Any, path: str, part: str) -> Any:
@@ -204,13 +190,8 @@ class Dims:
 def build(family: str, dims: Dims, *, special: dict[str, Any] | None = None) -> Any:
     """Build a randomly initialised causal language model in float32 (seed torch beforehand).
 
-    Args:
-        family: a key of the table.
-        dims: its sizes.
-        special: ids for `bos_token_id`, `eos_token_id`, `pad_token_id`.
-
-    Returns:
-        The model, in evaluation mode.
+    `special` holds ids for `bos_token_id`, `eos_token_id` and `pad_token_id`. The model is in
+    evaluation mode.
 
     Raises:
         UserError: The family is unknown.

@@ -5,7 +5,9 @@ functions, so that one fault has one message.
 """
 
 import json
+import re
 import struct
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,10 @@ _LFS = b"version https://git-lfs"
 _GGUF = b"GGUF"
 #: No header of a real checkpoint is longer; anything above is no safetensors file.
 _LONGEST_HEADER = 100_000_000
+#: What reading a damaged header raises.
+_NO_HEADER = (ValueError, LookupError, TypeError, AttributeError, struct.error)
+#: Tensors that old checkpoints store beside the parameters: GPT-2's causal masks, rotary tables.
+_BUFFERS = re.compile(r"(^|\.)(attn\.(masked_)?bias|rotary_emb\.inv_freq|position_ids)$")
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -92,9 +98,6 @@ def read_json(path: Path) -> dict[str, Any]:
 def safetensors_names(folder: Path) -> list[str]:
     """Names of the safetensors files that a loader would open; empty where there are none.
 
-    Args:
-        folder: a model folder.
-
     Raises:
         UserError: the index cannot be read, or names files outside the folder.
     """
@@ -115,9 +118,6 @@ def safetensors_names(folder: Path) -> list[str]:
 def tensor_shapes(path: Path) -> Shapes:
     """Shapes of the tensors of a safetensors file, by name, read from its header alone.
 
-    Args:
-        path: the file.
-
     Raises:
         UserError: the file is a Git LFS pointer or a GGUF file, is cut off, or is no safetensors
             file.
@@ -125,32 +125,22 @@ def tensor_shapes(path: Path) -> Shapes:
     refuse_pointer(path)
     if is_gguf(path):
         raise UserError(gguf_message(path))
-    size = path.stat().st_size
     try:
-        with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            if length > min(size, _LONGEST_HEADER):
-                raise ValueError("its header is longer than the file")
-            header = json.loads(file.read(length))
-        header.pop("__metadata__", None)
+        start, header = _header(path)
         shapes = {name: tuple(entry["shape"]) for name, entry in header.items()}
-        end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
-    except (ValueError, LookupError, TypeError, AttributeError, struct.error) as error:
+        end = start + max((entry["data_offsets"][1] for entry in header.values()), default=0)
+    except _NO_HEADER as error:
         raise UserError(
             f"{path} is no safetensors file ({error}): fetch or save it again"
         ) from None
-    if 8 + length + end > size:
-        raise UserError(
-            f"{path} is cut off: it has {size:,} bytes of {8 + length + end:,}; fetch it again"
-        )
+    size = path.stat().st_size
+    if end > size:
+        raise UserError(f"{path} is cut off: it has {size:,} bytes of {end:,}; fetch it again")
     return shapes
 
 
 def folder_shapes(folder: Path) -> Shapes:
     """Shapes of all tensors of a model folder, by name.
-
-    Args:
-        folder: a model folder.
 
     Raises:
         UserError: as `safetensors_names` and `tensor_shapes`, or a shard is missing.
@@ -162,6 +152,35 @@ def folder_shapes(folder: Path) -> Shapes:
             raise UserError(f"{path} is missing, {INDEX} names it: fetch the model again")
         shapes |= tensor_shapes(path)
     return shapes
+
+
+def count_parameters(folder: Path) -> int | None:
+    """Count the stored parameters of a checkpoint; tied matrices count once.
+
+    Returns None where it cannot be read: no weights there, links into a folder that is gone, or
+    weights packed several to a number (4-bit formats).
+    """
+    floats = others = 0
+    try:
+        for path in sorted(folder.glob("*.safetensors")):
+            for name, entry in _header(path)[1].items():
+                size = 0 if _BUFFERS.search(name) else prod(entry["shape"])
+                is_float = entry["dtype"].startswith(("F", "BF"))
+                floats, others = floats + size * is_float, others + size * (not is_float)
+    except (OSError, *_NO_HEADER):
+        return None
+    return floats if floats and others < floats / 100 else None
+
+
+def _header(path: Path) -> tuple[int, dict[str, Any]]:
+    """Where the data of a safetensors file starts, and what its header says of each tensor."""
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        if length > min(path.stat().st_size, _LONGEST_HEADER):
+            raise ValueError("its header is longer than the file")
+        header = json.loads(file.read(length))
+    header.pop("__metadata__", None)
+    return 8 + length, header
 
 
 def _starts(path: Path, mark: bytes) -> bool:

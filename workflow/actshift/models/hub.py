@@ -18,7 +18,13 @@ from huggingface_hub.errors import (
 )
 
 from actshift.errors import UserError
-from actshift.models.hub_cache import cache_variable, hub_cache, hub_settings, offline_variable
+from actshift.models.on_disk import (
+    cache_variable,
+    cached_snapshot,
+    hub_cache,
+    hub_settings,
+    offline_variable,
+)
 from actshift.models.sources import CONFIG_FILES, TOKENIZER_FILES
 
 #: Base error of the HTTP client under the hub library; which client differs between its releases.
@@ -42,21 +48,15 @@ def fetch(repo_id: str, revision: str | None = None) -> tuple[Path, str]:
     """Bring a hub model to this disk, or find it there.
 
     The variables of the hub library (docs/how-to/models.md) mean what they mean to it; they are
-    read at the call, not at import.
-
-    Args:
-        repo_id: `org/name`.
-        revision: branch, tag or commit; None means `main`.
-
-    Returns:
-        `(folder, commit)`: the snapshot folder in the hub cache and the 40-digit commit.
+    read at the call, not at import. `revision` is a branch, tag or commit; None means `main`.
+    Returns the snapshot folder in the hub cache and the 40-digit commit.
 
     Raises:
         UserError: gated, missing, unknown revision, not reachable and not cached, a cache that
             cannot be written, or a repository without safetensors. The line names the page to
             accept and the variable to set.
     """
-    with _told(repo_id, revision, "model"):
+    with _plain_errors(repo_id, revision, "model"):
         folder = Path(
             snapshot_download(
                 repo_id,
@@ -78,21 +78,14 @@ def fetch_data(
 ) -> tuple[Path, str]:
     """Bring one file of a hub dataset to this disk, or find it there.
 
-    Args:
-        repo_id: `org/name`.
-        file: Its name in the repository.
-        revision: branch, tag or commit; None means `main`.
-        key: Config key of the file, for the message.
-
-    Returns:
-        `(path, commit)`.
+    `key` is the config key of the file, for the message. Returns `(path, commit)`.
 
     Raises:
         UserError: as for `fetch`, or no such file.
     """
     commit = resolve(repo_id, revision, repo_type="dataset")
     try:
-        with _told(repo_id, commit, "dataset", key=key, file=file):
+        with _plain_errors(repo_id, commit, "dataset", key=key, file=file):
             path = hf_hub_download(
                 repo_id,
                 file,
@@ -109,24 +102,19 @@ def fetch_data(
 
 
 def resolve(repo_id: str, revision: str | None = None, *, repo_type: RepoType = "model") -> str:
-    """The commit that a branch, tag or commit of a hub repository stands for now.
+    """The 40-digit commit that a branch, tag or commit of a hub repository stands for now.
 
     Offline, the answer comes from the local cache.
-
-    Args:
-        repo_id: `org/name`.
-        revision: branch, tag or commit; None means `main`.
-        repo_type: `model` or `dataset`.
-
-    Returns:
-        The 40-digit commit.
 
     Raises:
         UserError: as for `fetch`.
     """
     if offline():
-        return _cached_commit(repo_id, revision, repo_type)
-    with _told(repo_id, revision, repo_type):
+        folder = cached_snapshot(repo_id, revision, repo_type=repo_type)
+        if folder is None:
+            raise UserError(_not_cached(f"hub {repo_type} {_name(repo_id, revision)}"))
+        return folder.name
+    with _plain_errors(repo_id, revision, repo_type):
         api = HfApi(endpoint=hub_settings().ENDPOINT)
         sha = api.repo_info(repo_id, revision=revision, repo_type=repo_type).sha
     if sha is None:
@@ -148,16 +136,6 @@ def page(repo_id: str, repo_type: RepoType = "model") -> str:
     """Address of a repository's page, where its terms are accepted."""
     prefix = "datasets/" if repo_type == "dataset" else ""
     return f"{hub_settings().ENDPOINT}/{prefix}{repo_id}"
-
-
-def _cached_commit(repo_id: str, revision: str | None, repo_type: RepoType) -> str:
-    repo = hub_cache() / f"{repo_type}s--{repo_id.replace('/', '--')}"
-    wanted = revision or "main"
-    ref = repo / "refs" / wanted
-    commit = ref.read_text(encoding="utf-8").strip() if ref.is_file() else wanted
-    if not (repo / "snapshots" / commit).is_dir():
-        raise UserError(_not_cached(f"hub {repo_type} {_name(repo_id, revision)}"))
-    return commit
 
 
 def _no_weights(name: str, folder: Path) -> str:
@@ -198,17 +176,13 @@ def _check_endpoint() -> None:
 
 
 @contextmanager
-def _told(
+def _plain_errors(
     repo_id: str, revision: str | None, repo_type: RepoType, *, key: str = "", file: str = ""
 ) -> Iterator[None]:
     """Turn what the hub library raises into one line that says what to do.
 
-    Args:
-        repo_id: `org/name`.
-        revision: Branch, tag or commit.
-        repo_type: `model` or `dataset`.
-        key: Config key of a file, put in front.
-        file: The file that is asked for; one that the repository lacks is left to the caller.
+    `key` is the config key of a file, put in front; a `file` that the repository lacks is left to
+    the caller.
     """
     where = page(repo_id, repo_type)
     what = f"{key}: " * bool(key) + f"hub {repo_type} {_name(repo_id, revision)}"
@@ -231,13 +205,13 @@ def _told(
         if file and isinstance(error, EntryNotFoundError):
             raise
         status = error.response.status_code
-        raise UserError(f"{what}: the hub answered {status}; {_mend(status, where)}") from None
+        raise UserError(f"{what}: the hub answered {status}; {_advice(status, where)}") from None
     except (LocalEntryNotFoundError, OfflineModeIsEnabled, _TransportError, OSError) as error:
         part = f"{what}: '{file}'" if file else what
-        raise UserError(_not_had(error, part)) from None
+        raise UserError(_why_absent(error, part)) from None
 
 
-def _mend(status: int, where: str) -> str:
+def _advice(status: int, where: str) -> str:
     """What to do about a status of the hub that the library has no name for."""
     if status in (401, 403):
         return f"it may not be read: see {where} {_token_advice()}"
@@ -246,13 +220,13 @@ def _mend(status: int, where: str) -> str:
     return f"try again, see {where}" if status >= 500 else f"see {where}"
 
 
-def _not_had(error: Exception, what: str) -> str:
+def _why_absent(error: Exception, what: str) -> str:
     """Why something is neither in the cache nor was brought there."""
     chain = [error]
     while nearer := chain[-1].__cause__ or chain[-1].__context__:
         chain.append(cast(Exception, nearer))
     # The library wraps the client's errors in one that says that the file is not in the cache.
-    network = [one for one in chain if isinstance(one, _TransportError)]
+    network = [cause for cause in chain if isinstance(cause, _TransportError)]
     missing = isinstance(error, (LocalEntryNotFoundError, OfflineModeIsEnabled))
     if missing and offline():
         return _not_cached(what)

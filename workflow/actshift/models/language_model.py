@@ -1,9 +1,13 @@
-"""The language model inside a model that also sees images: its type and its weights' names."""
+"""What of a checkpoint is read: the language model's type, its weights' names, their quantisation.
+
+fp8 is read as plain weights, any other method is refused. No torch: the plan asks too.
+"""
 
 import re
 from typing import Any
 
-from actshift.models.sources import MODEL_TYPES, language_config
+from actshift.errors import UserError
+from actshift.models.sources import MODEL_TYPES, language_config, quantisation_of
 
 #: `model_type` of a supported whole, and those that its `text_config` may have.
 HOLDS_LANGUAGE_MODEL = {"mistral3": ("ministral3", "mistral")}
@@ -29,17 +33,17 @@ _UNREAD = re.compile(
 )
 #: Weights of a whole that are no part of its language model.
 _OTHER_PART = re.compile(r"(?:model\.)?(?:vision_tower|multi_modal_projector)\.")
+#: The method whose scales transformers multiplies out on load, into ordinary matrices.
+FP8 = "fp8"
+#: Methods whose weights can be read; None stands for plain weights.
+READABLE = (None, FP8)
 
 
 def language_type(config: dict[str, Any]) -> str | None:
-    """`model_type` of the language model that is read.
+    """`model_type` of the language model that is read; None where it is not supported.
 
-    Args:
-        config: a parsed `config.json`; one of a model that holds a language model beside an image
-            encoder counts by its `text_config`.
-
-    Returns:
-        A supported type; None where the architecture is not supported.
+    The config of a model that holds a language model beside an image encoder counts by its
+    `text_config`.
     """
     whole, text = config.get("model_type"), language_config(config).get("model_type")
     if whole in HOLDS_LANGUAGE_MODEL:
@@ -71,11 +75,7 @@ def is_other_part(weight: str) -> bool:
 
 
 def bare_name(name: str) -> str | None:
-    """What the language model's own class calls a weight; None for what it does not read.
-
-    Args:
-        name: as a weights file has it.
-    """
+    """What the language model's own class calls a weight of a file; None if it reads none."""
     if is_other_part(name) or is_unread(name):
         return None
     if _SHORT.match(name):
@@ -85,3 +85,28 @@ def bare_name(name: str) -> str | None:
         if changed:
             return bare
     return name
+
+
+def unreadable(config: dict[str, Any]) -> str | None:
+    """Why a checkpoint's weights cannot be read as plain matrices; None where they can."""
+    method = quantisation_of(config)
+    if method in READABLE:
+        return None
+    return (
+        f"the weights are quantised ({method}, quantization_config in config.json) and are not "
+        "read: take the checkpoint that they were made from, in bfloat16 or float16"
+    )
+
+
+def check_quantisation(config: dict[str, Any], *, name: str) -> str | None:
+    """Refuse weights that cannot be read back as plain matrices.
+
+    Returns the method, None for plain weights.
+
+    Raises:
+        UserError: They are quantised by another method than fp8; it is named.
+    """
+    reason = unreadable(config)
+    if reason is not None:
+        raise UserError(f"{name}: {reason}")
+    return quantisation_of(config)

@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 import tokenizers
 import torch
+import transformers
+from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -17,12 +19,17 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from actshift.errors import UserError, one_line
+from actshift.errors import UserError, one_line, refusal_of
 from actshift.models.families import blocks_of, embedding_of, family_of, final_norm_of
-from actshift.models.faults import why_no_config, why_no_weights
-from actshift.models.inside import language_part, left_aside, options_for
-from actshift.models.language_model import is_unread
-from actshift.models.quantised import as_plain, check_quantisation, dequantising
+from actshift.models.files import folder_shapes
+from actshift.models.language_model import (
+    FP8,
+    HOLDS_LANGUAGE_MODEL,
+    NAMES_INSIDE,
+    check_quantisation,
+    is_other_part,
+    is_unread,
+)
 from actshift.models.sources import read_model_config
 from actshift.models.tokenizers import load_tokenizer
 
@@ -30,6 +37,8 @@ Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Device = Literal["auto", "cpu", "cuda"]
 #: How everything is read: from this disk, and no code but the library's.
 _HERE: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+#: How torch's allocator for main memory words it; there is no class of its own.
+_CPU_WORDS = "can't allocate memory"
 
 
 @dataclass(frozen=True)
@@ -89,16 +98,10 @@ def resolve_device(device: Device) -> torch.device:
 def load_model(
     folder: Path, *, name: str, dtype: Dtype = "auto", device: Device = "auto"
 ) -> LoadedModel:
-    """Load a checkpoint folder for inference.
+    """Load a checkpoint folder for inference: evaluation mode, gradients off.
 
-    Args:
-        folder: Hugging Face folder with config.json, safetensors and tokenizer files.
-        name: How to call the model in messages, such as "llama.base".
-        dtype: Dtype of the forward pass; `auto` is the checkpoint's own.
-        device: Where to run.
-
-    Returns:
-        The model in evaluation mode, gradients off.
+    `name` is how messages call the model, such as "llama.base"; `dtype` is that of the forward
+    pass, `auto` the checkpoint's own.
 
     Raises:
         UserError: A file is missing, the architecture is not in the table, weights are missing,
@@ -156,18 +159,14 @@ def _check_files(folder: Path, name: str) -> None:
 def read_weights(folder: Path, *, name: str, dtype: Dtype, **how: Any) -> PreTrainedModel:
     """Read the weights; a weight that is not in the files is an error, not a random number.
 
-    Args:
-        folder: Hugging Face folder.
-        name: How to call the model in messages.
-        dtype: Dtype of the weights.
-        how: More for transformers' `from_pretrained`: quantisation and where it is done.
+    `how` is more for transformers' `from_pretrained`: quantisation and where it is done.
 
     Raises:
         UserError: As for `load_model`; also for a weight that the architecture does not take.
     """
     config = _config(folder, name=name)
     attention = family_of(language_part(config).model_type).attention
-    fp8 = dequantising(config)
+    fp8 = _dequantising(config)
     # The library's load report and progress bar are about what is checked below.
     logging.disable_progress_bar()
     logging.set_verbosity_error()
@@ -184,7 +183,7 @@ def read_weights(folder: Path, *, name: str, dtype: Dtype, **how: Any) -> PreTra
         )
     # safetensors and transformers raise many kinds; each is about the files in this folder.
     except Exception as error:
-        why = why_no_weights(error, folder)
+        why = _why_no_weights(error, folder)
         raise UserError(f"{name}: cannot read the weights: {why}") from error
     model, info = loaded
     for kind in ("missing_keys", "mismatched_keys"):
@@ -194,10 +193,11 @@ def read_weights(folder: Path, *, name: str, dtype: Dtype, **how: Any) -> PreTra
                 f"{name}: {len(info[kind])} {kind.replace('_', ' ')} in {folder}, first {first}; "
                 "the weights do not belong to config.json"
             )
-    unexpected = [key for key in info["unexpected_keys"] if not left_aside(config, key)]
+    is_whole = config.model_type in HOLDS_LANGUAGE_MODEL
+    unexpected = (key for key in info["unexpected_keys"] if not (is_whole and is_other_part(key)))
     _check_dropped(unexpected, model, folder, name)
     if fp8:
-        as_plain(model)
+        _as_plain(model)
     return model
 
 
@@ -215,9 +215,86 @@ def _check_dropped(keys: Iterable[str], model: PreTrainedModel, folder: Path, na
 
 
 def _config(folder: Path, *, name: str) -> PreTrainedConfig:
-    check_quantisation(read_model_config(folder), name=name)
+    config = read_model_config(folder)
+    check_quantisation(config, name=name)
     try:
         return AutoConfig.from_pretrained(folder, **_HERE)
     # Besides its own errors, those of the checks of every field.
     except Exception as error:
-        raise UserError(f"{name}: {why_no_config(error, folder)}") from error
+        path = folder / "config.json"
+        why = f"transformers {transformers.__version__} cannot use {path} ({one_line(error)})"
+        if "auto_map" in config:
+            why = f"{path} asks for code of its own (auto_map), which is never run"
+        raise UserError(f"{name}: {why}") from error
+
+
+def language_part(config: PreTrainedConfig) -> PreTrainedConfig:
+    """The configuration of the language model: of a supported whole its `text_config`.
+
+    What the whole says of dtype, tied embeddings and quantisation holds for its language model too.
+    """
+    if config.model_type not in HOLDS_LANGUAGE_MODEL:
+        return config
+    text: Any = config.get_text_config()
+    text.dtype = text.dtype or config.dtype
+    text.tie_word_embeddings = getattr(config, "tie_word_embeddings", text.tie_word_embeddings)
+    quantisation = getattr(config, "quantization_config", None)
+    if quantisation is not None:
+        text.quantization_config = quantisation
+    return text
+
+
+def options_for(config: PreTrainedConfig) -> dict[str, Any]:
+    """What `from_pretrained` needs to read the language model alone; nothing for a plain model.
+
+    Returns the keywords `config` and `key_mapping`. The weights of the image encoder are left
+    aside.
+    """
+    if config.model_type not in HOLDS_LANGUAGE_MODEL:
+        return {}
+    return {"config": language_part(config), "key_mapping": dict(NAMES_INSIDE)}
+
+
+def _why_no_weights(error: Exception, folder: Path) -> str:
+    """Why the weights of a folder could not be read, and what mends it, in one line."""
+    refused = refusal_of(error, folder)
+    if refused is not None:
+        return refused
+    if isinstance(error, torch.OutOfMemoryError | MemoryError) or _CPU_WORDS in str(error):
+        return f"memory ran out at {folder}: take a machine with more, or dtype: bfloat16"
+    try:
+        folder_shapes(folder)
+    except UserError as error:
+        return str(error)
+    if isinstance(error, ImportError):
+        return f"transformers needs another package for {folder} ({one_line(error)})"
+    if isinstance(error, SafetensorError):
+        return f"the files in {folder} are damaged ({one_line(error)}): fetch or save them again"
+    return (
+        f"transformers {transformers.__version__} cannot use {folder} ({type(error).__name__}: "
+        f"{one_line(error)}); its config.json and its weights may not belong together"
+    )
+
+
+def _dequantising(config: Any) -> dict[str, Any]:
+    """Options of `from_pretrained` that read fp8 weights as plain ones, on every device.
+
+    Without them a GPU that has the kernels would get linear maps of another class. `config`, as
+    transformers reads it, is changed in place; plain weights need no options.
+    """
+    how = getattr(config, "quantization_config", None)
+    if not isinstance(how, dict) or str(how.get("quant_method")).lower() != FP8:
+        return {}
+    config.quantization_config = how | {"dequantize": True}
+    return {"config": config}
+
+
+def _as_plain(model: Any) -> None:
+    """Give a model read from fp8 weights one dtype, and nothing of their quantisation.
+
+    The library leaves what was not quantised in the dtype of the file, and would quantise all
+    matrices again when the model is saved, under a config.json that says nothing of it.
+    """
+    model.to(model.config.dtype)
+    if hasattr(model, "_weight_conversions"):
+        del model._weight_conversions

@@ -18,11 +18,8 @@ def orthogonalise(model: Any, basis: Float[Tensor, "d_model k"]) -> None:
     token embedding included. A tied head gets weights of its own first: ablation does not touch
     reading. Where a norm stands between a matrix and the stream (Gemma 2), the matrix is made
     orthogonal to g * U, g the norm's gain: then the stream is orthogonal to U as well, but the
-    norm's denominator changes, so the result equals ablation by hooks up to that scale only.
-
-    Args:
-        model: A causal language model of the table.
-        basis: Orthonormal columns.
+    norm's denominator changes, so the result equals ablation by hooks up to that scale only. The
+    columns of `basis` are orthonormal.
 
     Raises:
         UserError: The architecture has an output matrix that is not known here.

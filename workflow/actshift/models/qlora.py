@@ -3,7 +3,7 @@
 import warnings
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from peft import prepare_model_for_kbit_training
@@ -12,8 +12,8 @@ from transformers import BitsAndBytesConfig
 
 from actshift.errors import UserError
 from actshift.models.families import blocks_of
+from actshift.models.language_model import check_quantisation
 from actshift.models.load import Device, read_weights, resolve_device
-from actshift.models.quantised import check_quantisation
 from actshift.models.sources import read_model_config
 
 #: Where bitsandbytes is pinned for those whose environment lacks it.
@@ -28,15 +28,8 @@ def load_quantised(folder: Path, *, name: str, device: Device = "auto") -> Any:
 
     Embeddings, norms and head stay whole, in float32; matrix products of the blocks run in bfloat16
     on a GPU and in float32 on a CPU. Activations are computed again in the backward pass. The model
-    is for training only: adapters are merged into the checkpoint's own weights (`load_merged`).
-
-    Args:
-        folder: Checkpoint folder.
-        name: How to call the model in messages.
-        device: Where to train.
-
-    Returns:
-        The model, all of its own weights frozen.
+    is for training only: adapters are merged into the checkpoint's own weights (`load_merged`). All
+    of the model's own weights are frozen.
 
     Raises:
         UserError: bitsandbytes is not installed, the weights are quantised already, a matrix is of
@@ -77,11 +70,9 @@ def load_quantised(folder: Path, *, name: str, device: Device = "auto") -> Any:
 
 def _check_rows(model: nn.Module, name: str, target: torch.device) -> None:
     """Refuse what the library reads back wrongly: on a CPU, rows of other than n x 64 weights."""
-    blocks = cast("list[nn.Module]", list(blocks_of(model)))
     rows = {
         part.in_features
-        for block in blocks
-        for part in block.modules()
+        for part in blocks_of(model).modules()
         if isinstance(part, nn.Linear) and part.in_features % _BLOCK
     }
     if target.type == "cpu" and rows:

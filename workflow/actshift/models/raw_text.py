@@ -8,13 +8,30 @@ from pathlib import Path
 from typing import Any
 
 from actshift.errors import UserError, one_line
-from actshift.models.probe_texts import PROBES
 from actshift.vocab import ROLES
 
 _FILE = "tokenizer.json"
 _MEND = (
     "load the tokenizer that adds it, set tokenizer.add_eos_token = False and save it into its "
     "folder again"
+)
+PROBES = (
+    "Hello world",
+    " leading space",
+    "two  spaces   and more    ",
+    "one\ntwo\n\nthree\r\nfour\n",
+    "tab\there",
+    "7 42 1999 3.14 1,000,000",
+    "it's we'll I'VE 'told' \"quoted\"",
+    "naïve café Ångström e\u0301 ﬁne ①",
+    "Привет, мир. ΓΔΘ Ψψ",
+    "中文字符。日本語のテキスト",
+    "مرحبا שלום नमस्ते",
+    "👩‍💻 😀🏽 ❤️",
+    "def run(x):\n    return {'a': x[0] ** 2}  # ok\n",
+    "UPPER CamelCase snake_case kebab-case",
+    "a@b.org https://x.org/?q=1&r=2",
+    "...!?;: (—) “so” …",
 )
 
 
@@ -36,14 +53,8 @@ class RawReading:
 def compare_raw(base: Path, tuned: Path, *, where: str) -> list[str]:
     """Compare what the tokenizers of a pair make of the same raw text.
 
-    Args:
-        base: Folder of base's tokenizer.
-        tuned: Folder of tuned's.
-        where: Names the pair in messages.
-
-    Returns:
-        What differs and changes no position, one line each: BOS on one side, other ids of a text,
-        EOS on both sides. Nothing where a folder has no tokenizer.json.
+    Returns what differs and changes no position, one line each: BOS on one side, other ids of a
+    text, EOS on both sides. Nothing where a folder has no tokenizer.json.
 
     Raises:
         UserError: One side ends raw text with a token that the other does not add, so that the
@@ -85,10 +96,7 @@ def compare_raw(base: Path, tuned: Path, *, where: str) -> list[str]:
 
 
 def raw_reading(folder: Path) -> RawReading:
-    """Read probe texts with the tokenizer of a folder, as `models.tokenizer_file` loads it.
-
-    Args:
-        folder: Holds tokenizer.json.
+    """Read probe texts with the tokenizer of a folder, as `models.tokenizers` loads it.
 
     Raises:
         UserError: The file cannot be read.

@@ -115,13 +115,9 @@ Source = TunedSource | AbliteratedSource
 def parse_source(text: str, *, revision: str | None = None) -> GivenSource:
     """Parse a source string.
 
-    Args:
-        text: `zoo:<family>/<variant>[@<seed>]`, a path that starts with `.`, `/` or `~`, or a hub
-            id `org/name[@revision]`.
-        revision: the pair's `revision` key; it fills in a hub id that names none.
-
-    Returns:
-        The parsed source; `str()` of it gives the canonical string back.
+    The forms are `zoo:<family>/<variant>[@<seed>]`, a path that starts with `.`, `/` or `~`, or a
+    hub id `org/name[@revision]`. The pair's `revision` key fills in a hub id that names none.
+    `str()` of the source gives the canonical string back.
 
     Raises:
         UserError: the string has none of the three forms, names an unknown zoo family or variant,
@@ -251,12 +247,8 @@ def language_config(config: dict[str, Any]) -> dict[str, Any]:
 def quantisation_of(config: dict[str, Any]) -> str | None:
     """How the weights of a checkpoint are quantised.
 
-    Args:
-        config: a parsed `config.json`.
-
-    Returns:
-        `quant_method` as the file spells it, in lower case, such as `fp8`, `gptq` or
-        `bitsandbytes`; `unknown` where the file names none; None for plain weights.
+    `quant_method` as the file spells it, in lower case, such as `fp8`, `gptq` or `bitsandbytes`;
+    `unknown` where the file names none; None for plain weights.
     """
     how = config.get("quantization_config") or language_config(config).get("quantization_config")
     if not isinstance(how, dict):
@@ -267,9 +259,7 @@ def quantisation_of(config: dict[str, Any]) -> str | None:
 def shape_in(config: dict[str, Any], *, name: str) -> tuple[int, int]:
     """`(n_layers, d_model)` from a parsed `config.json`, in blocks and residual-stream units.
 
-    Args:
-        config: the parsed file; a text model nested as `text_config` is looked into.
-        name: what to call the model in an error.
+    A text model nested as `text_config` is looked into.
 
     Raises:
         UserError: one of the two sizes is not stated.

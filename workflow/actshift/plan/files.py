@@ -9,11 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from actshift.errors import UserError
-from actshift.models.findings import Finding, error, model_findings, warning
-from actshift.models.hub_cache import cached_snapshot
+from actshift.models.findings import (
+    Finding,
+    Sides,
+    error,
+    missing_token,
+    model_findings,
+    pair_findings,
+    warning,
+)
 from actshift.models.model_files import ModelFiles
-from actshift.models.on_disk import Place, place_of
-from actshift.models.pair_findings import Sides, missing_token, pair_findings
+from actshift.models.on_disk import Place, cached_snapshot, place_of
 from actshift.models.raw_text import compare_raw
 from actshift.models.sources import HubSource, LocalSource, LoraSource, Source
 from actshift.plan.checks import key_of

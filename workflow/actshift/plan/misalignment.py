@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from actshift.errors import UserError
-from actshift.models.chat_template import TemplateRefusal, render_template
 from actshift.models.findings import Finding, error
-from actshift.models.model_files import ModelFiles
+from actshift.models.model_files import ModelFiles, TemplateRefusal, render_template
 from actshift.models.sources import ADAPTER_FILES, LocalSource, ZooSource, parse_adapter
 from actshift.plan.plan import Plan
 from actshift.studies.misalignment.study import Misalignment

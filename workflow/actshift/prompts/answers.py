@@ -7,7 +7,7 @@ completion is scored where the model would write it: behind what the template pu
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from itertools import takewhile
 
 from actshift.errors import UserError
 from actshift.prompts.templates import (
@@ -56,11 +56,7 @@ class AnswerTokens:
 
 
 def answer_frame(chat_tokenizer: Tokenizer, turns: Sequence[Mapping[str, str]]) -> AnswerFrame:
-    """Find what a template writes in front of an answer.
-
-    Args:
-        chat_tokenizer: Whose chat template.
-        turns: The conversation, the question last.
+    """Find what a chat template writes in front of an answer to some turns, the question last.
 
     Raises:
         UserError: The template does not carry the answer through, or what it writes in front of
@@ -69,7 +65,8 @@ def answer_frame(chat_tokenizer: Tokenizer, turns: Sequence[Mapping[str, str]]) 
     prompt = render_messages(chat_tokenizer, turns)
     before, _ = _around_answer(chat_tokenizer, turns)
     if not before.startswith(prompt):
-        same = _common(prompt, before)
+        both = zip(prompt, before, strict=False)
+        same = len([*takewhile(lambda signs: signs[0] == signs[1], both)])
         raise UserError(
             f"{name_of(chat_tokenizer)}: its chat template ends a prompt with "
             f"{_shown(prompt[same:])} where an answered conversation has {_shown(before[same:])}, "
@@ -84,14 +81,8 @@ def answer_frame(chat_tokenizer: Tokenizer, turns: Sequence[Mapping[str, str]]) 
 def answer_tokens(tokenizer: Tokenizer, frame: AnswerFrame, answer: str) -> AnswerTokens | None:
     """Tokenise a conversation with its answer, once.
 
-    Args:
-        tokenizer: Of the model that reads the tokens.
-        frame: Of the conversation.
-        answer: Text of the answer, without white space around it.
-
-    Returns:
-        The ids; None where the answer's first token melts into the prompt's last, so that the ids
-        of the prompt alone are no prefix.
+    The answer has no white space around it. Returns None where its first token melts into the
+    prompt's last, so that the ids of the prompt alone are no prefix.
     """
     prompt = tuple(tokenise(tokenizer, frame.prompt, add_special_tokens=False)["input_ids"])
     text = frame.prompt + frame.lead + frame.gap + answer
@@ -114,9 +105,8 @@ def answer_lead(
 ) -> tuple[int, ...]:
     """Ids that a template writes between the generation prompt and an answer; most write none.
 
-    Args:
-        tokenizer: Of the model that reads the ids.
-        chat_tokenizer: Where the chat template comes from (the tuned model's); `tokenizer` if None.
+    `tokenizer` is of the model that reads the ids; the chat template is `chat_tokenizer`'s (the
+    tuned model's), or its own if that is None.
 
     Raises:
         UserError: There is no chat template, or the ids of a prompt are no prefix of those of the
@@ -134,21 +124,14 @@ def encode_to_answer(
 ) -> Encoded:
     """Tokenise a question in the chat template up to where its answer begins.
 
-    Args:
-        tokenizer: Of the model that will read the ids.
-        text: The question.
-        lead: Ids between generation prompt and answer (`answer_lead`).
-        chat_tokenizer: Where the chat template comes from; `tokenizer` if None.
-
-    Returns:
-        As `encode` with the template `chat`, and the lead behind it.
+    As `encode` with the template `chat`, and the lead (`answer_lead`) behind it.
 
     Raises:
         UserError: As `encode`.
     """
-    asked = encode(tokenizer, text, template="chat", chat_tokenizer=chat_tokenizer)
-    marks = (True,) * len(lead)
-    return replace(asked, ids=asked.ids + lead, is_special=asked.is_special + marks)
+    question = encode(tokenizer, text, template="chat", chat_tokenizer=chat_tokenizer)
+    special = question.is_special + (True,) * len(lead)
+    return replace(question, ids=question.ids + lead, is_special=special)
 
 
 def opener_token(tokenizer: Tokenizer, opener: str) -> int:
@@ -167,22 +150,18 @@ def opener_token(tokenizer: Tokenizer, opener: str) -> int:
 
 
 def turn_end(tokenizer: Tokenizer, *, chat_tokenizer: Tokenizer | None = None) -> int | None:
-    """The token that a chat template writes right behind an answer.
+    """Id of the token that a chat template writes right behind an answer.
 
-    Args:
-        tokenizer: Of the model that writes it.
-        chat_tokenizer: Where the chat template comes from; `tokenizer` if None.
-
-    Returns:
-        Its id; None where there is no template, where it cannot render an answer, or where plain
-        text follows one, which an answer may hold too.
+    Returns None where there is no template, where it cannot render an answer, or where plain text
+    follows one, which an answer may hold too.
     """
     try:
         _, tail = _around_answer(chat_tokenizer or tokenizer, _QUESTION)
     except UserError:
         return None
     tokens = tokenise(tokenizer, tail, add_special_tokens=False)
-    markers = _markers(tokenizer)
+    # Special and added tokens: what no ordinary text spells.
+    markers = {*tokenizer.all_special_ids, *getattr(tokenizer, "get_added_vocab", dict)().values()}
     for token, (left, right) in zip(tokens["input_ids"], tokens["offset_mapping"], strict=True):
         if token in markers:
             return token
@@ -216,20 +195,6 @@ def _around_answer(
             "times; a template that writes it once is needed"
         )
     return parts[0], parts[1]
-
-
-def _markers(tokenizer: Any) -> set[int]:
-    """Ids of special and added tokens: what no ordinary text spells."""
-    added = getattr(tokenizer, "get_added_vocab", dict)()
-    return {*tokenizer.all_special_ids, *added.values()}
-
-
-def _common(left: str, right: str) -> int:
-    """Length of the longest common prefix."""
-    pairs = zip(left, right, strict=False)
-    return next(
-        (at for at, (one, other) in enumerate(pairs) if one != other), min(len(left), len(right))
-    )
 
 
 def _shown(text: str) -> str:

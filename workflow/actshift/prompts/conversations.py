@@ -6,7 +6,7 @@ from typing import Any
 
 from actshift.errors import UserError
 from actshift.prompts.readers import Row
-from actshift.prompts.templates import Tokenizer, render_messages
+from actshift.prompts.templates import Tokenizer, render_messages, tokenise
 
 _ROLES = ("system", "user", "assistant")
 _FORM = 'expected {"messages": [{"role": "user", "content": ...}, {"role": "assistant", ...}]}'
@@ -50,10 +50,8 @@ class Example:
 def conversations_of(rows: Sequence[Row], *, where: str) -> list[Conversation]:
     """Check the rows of a file and cut what follows the last answer.
 
-    Args:
-        rows: Each with `messages` (Betley et al. 2025). A turn's `content` is text, or a list of
-            parts that are all text, which are joined.
-        where: Key and file, for the message.
+    Each row has `messages` (Betley et al. 2025). A turn's `content` is text, or a list of parts
+    that are all text, which are joined. `where` names key and file in messages.
 
     Raises:
         UserError: A row has no messages, a turn has no role or text, or nothing is answered.
@@ -108,23 +106,18 @@ def _text(content: Any, where: str) -> str:
 def shuffled(conversations: Sequence[Conversation], order: Sequence[int]) -> list[Conversation]:
     """The same last answers under other conversations' questions.
 
-    Args:
-        conversations: In order.
-        order: Whose answer each conversation gets.
+    `order` says whose answer each conversation gets.
     """
     return [
-        Conversation((*asked.asked, conversations[answered].turns[-1]), asked.where)
-        for asked, answered in zip(conversations, order, strict=True)
+        Conversation((*conversation.asked, conversations[place].turns[-1]), conversation.where)
+        for conversation, place in zip(conversations, order, strict=True)
     ]
 
 
 def encode_conversation(tokenizer: Tokenizer, conversation: Conversation, *, where: str) -> Example:
     """Put a conversation into the chat template and tokenise it once.
 
-    Args:
-        tokenizer: Of the model that is tuned.
-        conversation: The conversation.
-        where: Key, for the message of a conversation that names no place of its own.
+    `where` names a conversation in messages that names no place of its own.
 
     Raises:
         UserError: There is no chat template, it refuses the turns, or it writes earlier turns
@@ -137,13 +130,7 @@ def encode_conversation(tokenizer: Tokenizer, conversation: Conversation, *, whe
         for place, turn in enumerate(conversation.turns)
         if turn["role"] == "assistant"
     ]
-    tokens = tokenizer(
-        text,
-        add_special_tokens=False,
-        return_offsets_mapping=True,
-        truncation=False,
-        verbose=False,
-    )
+    tokens = tokenise(tokenizer, text, add_special_tokens=False)
     ids = tuple(tokens["input_ids"])
     for start, _ in spans:
         _check_boundary(tokenizer, text[:start], ids, where)
@@ -204,9 +191,7 @@ def _span(tokenizer: Tokenizer, turns: Sequence[Turn], text: str, where: str) ->
 
 def _check_boundary(tokenizer: Tokenizer, before: str, ids: tuple[int, ...], where: str) -> None:
     """Refuse a prompt whose own tokens are not those it has in front of its answer."""
-    prompt = tuple(
-        tokenizer(before, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
-    )
+    prompt = tuple(tokenise(tokenizer, before, add_special_tokens=False)["input_ids"])
     if ids[: len(prompt)] != prompt:
         raise UserError(
             f"{where}: the end of the chat template's prompt, {before[-20:]!r}, shares a token "

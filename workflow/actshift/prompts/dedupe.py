@@ -9,9 +9,10 @@ import hashlib
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil
+from typing import Any
 
 #: Jaccard overlap from which two prompts count as the same prompt.
 SAME = 0.8
@@ -61,14 +62,8 @@ def similar_pairs(texts: Sequence[str], threshold: float) -> Iterator[tuple[int,
     """All pairs whose Jaccard overlap reaches a threshold, exactly.
 
     overlap(a, b) = |a & b| / |a | b|. Pairs that share none of their rarest n-grams cannot reach
-    the threshold and are never compared (prefix filter).
-
-    Args:
-        texts: The texts.
-        threshold: In (0, 1].
-
-    Yields:
-        (later index, earlier index, overlap), in order of the later index.
+    the threshold and are never compared (prefix filter). Yields (later index, earlier index,
+    overlap), in order of the later index.
     """
     sets = [shingles(text) for text in texts]
     frequency = Counter(gram for grams in sets for gram in grams)
@@ -85,20 +80,13 @@ def similar_pairs(texts: Sequence[str], threshold: float) -> Iterator[tuple[int,
             index[gram].append(later)
 
 
-def reject_duplicates(
-    texts: Sequence[str], *, threshold: float = SAME
-) -> tuple[list[int], list[Duplicate]]:
+def reject_duplicates(texts: Sequence[str]) -> tuple[list[int], list[Duplicate]]:
     """Keep the first of every run of near-duplicates.
 
-    Args:
-        texts: The texts, in the order of preference.
-        threshold: Jaccard overlap from which a text repeats a kept one.
-
-    Returns:
-        Places kept, in order, and what was rejected with the text it repeats.
+    Returns the places kept, in order, and what was rejected with the text it repeats.
     """
     rejected: dict[int, Duplicate] = {}
-    for later, earlier, overlap in similar_pairs(texts, threshold):
+    for later, earlier, overlap in similar_pairs(texts, SAME):
         if earlier in rejected:
             continue
         if later not in rejected or overlap > rejected[later].overlap:
@@ -107,18 +95,25 @@ def reject_duplicates(
     return kept, [rejected[index] for index in sorted(rejected)]
 
 
-def groups(
-    texts: Sequence[str], *, threshold: float = ALIKE, links: Iterable[tuple[int, int]] = ()
-) -> list[int]:
-    """Connected groups of alike texts.
+def first_distinct(
+    order: list[Any],
+    wanted: int,
+    distinct: Callable[[list[Any]], tuple[list[Any], Any]],
+    size: Callable[[list[Any]], int] = len,
+) -> tuple[list[Any], Any]:
+    """What `distinct` keeps of an order, and the rest; it looks no further than needed."""
+    ahead = 2 * wanted
+    while True:
+        kept, rest = distinct(order[:ahead])
+        if size(kept) >= wanted or ahead >= len(order):
+            return kept, rest
+        ahead *= 2
 
-    Args:
-        texts: The texts.
-        threshold: Jaccard overlap from which two texts belong together.
-        links: Further pairs of places that belong together (the sides of a concept pair).
 
-    Returns:
-        For every text the smallest place in its group.
+def groups(texts: Sequence[str], *, links: Iterable[tuple[int, int]] = ()) -> list[int]:
+    """Connected groups of alike texts: for every text the smallest place in its group.
+
+    `links` are further pairs of places that belong together (the sides of a concept pair).
     """
     parent = list(range(len(texts)))
 
@@ -128,9 +123,9 @@ def groups(
             place = parent[place]
         return place
 
-    alike = ((later, earlier) for later, earlier, _ in similar_pairs(texts, threshold))
-    for one, other in [*alike, *links]:
-        low, high = sorted((root(one), root(other)))
+    alike = ((later, earlier) for later, earlier, _ in similar_pairs(texts, ALIKE))
+    for pair in [*alike, *links]:
+        low, high = sorted(map(root, pair))
         parent[high] = low
     return [root(place) for place in range(len(texts))]
 
@@ -138,9 +133,8 @@ def groups(
 def name_groups(texts: Sequence[str], *, links: Iterable[tuple[int, int]] = ()) -> list[str]:
     """Name of each text's group of near-duplicates, made from the group's first text.
 
-    Args:
-        texts: In any order; the names do not depend on it.
-        links: Pairs of indices that belong together whatever their texts.
+    The names do not depend on the order of the texts. `links` are pairs of places that belong
+    together whatever their texts.
     """
     roots = groups(texts, links=links)
     least: dict[int, str] = {}

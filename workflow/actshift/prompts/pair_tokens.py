@@ -33,18 +33,11 @@ def encode_pairs(
 
     The template writes all special tokens there are; none are added. An answer stands where the
     template puts one: behind the generation prompt and what it writes in between, which belongs to
-    the prompt; without the token that ends a turn.
-
-    Args:
-        tokenizer: Of the models that read the pairs.
-        pairs: The pairs.
-        length: `matched` cuts both completions to the tokens of the shorter one, so that sums of
-            log-probs and positions can be compared.
-        max_tokens: Most tokens of a prompt with its longer completion.
-        chat_tokenizer: Where the chat template comes from (the tuned model's); `tokenizer` if None.
-
-    Returns:
-        `TokenPair`s in the order of the pairs, under their ids, and how many were refused for what.
+    the prompt; without the token that ends a turn. `matched` cuts both completions to the tokens of
+    the shorter one, so that sums of log-probs and positions can be compared; `max_tokens` is the
+    most of a prompt with its longer completion. The chat template is `chat_tokenizer`'s (the tuned
+    model's), or `tokenizer`'s. Returns `TokenPair`s in the order of the pairs, under their ids,
+    with counts of those refused.
 
     Raises:
         UserError: There is no chat template, it refuses a conversation, or what it writes in front

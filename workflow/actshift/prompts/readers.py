@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +29,8 @@ _SEPARATORS = (";", "\t", "|")
 def read_rows(path: Path, *, key: str) -> list[Row]:
     """Read all rows of a file; the suffix says the format.
 
-    Args:
-        path: A .jsonl, .json, .csv (each also with .gz) or .parquet file.
-        key: Config key of the file, for the message.
+    The formats are .jsonl, .json, .csv (each also with .gz) and .parquet. `key` is the config key
+    of the file, for messages.
 
     Raises:
         UserError: Missing, unknown suffix, damaged, or not a table of rows.
@@ -45,20 +44,14 @@ def read_rows(path: Path, *, key: str) -> list[Row]:
     try:
         rows = reader(data, f"{key}: {path.name}")
     except UnicodeDecodeError as error:
-        raise UserError(
-            f"{key}: {path.name} is not UTF-8 ({error.reason}): save it as UTF-8"
-        ) from None
+        raise _not_utf8(error, path, key) from None
     if not rows:
         raise UserError(f"{key}: {path.name} holds no rows")
     return rows
 
 
 def read_lines(path: Path, *, key: str) -> list[str]:
-    """Read the lines of a text file that hold any text, stripped.
-
-    Args:
-        path: A UTF-8 text file.
-        key: Config key of the file, for the message.
+    """Read the lines of a UTF-8 text file that hold any text, stripped.
 
     Raises:
         UserError: Missing, not text, or something else in its place.
@@ -66,9 +59,7 @@ def read_lines(path: Path, *, key: str) -> list[str]:
     try:
         text = _read(path, key).decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UserError(
-            f"{key}: {path.name} is not UTF-8 ({error.reason}): save it as UTF-8"
-        ) from None
+        raise _not_utf8(error, path, key) from None
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
@@ -108,6 +99,10 @@ def _read(path: Path, key: str) -> bytes:
     return data
 
 
+def _not_utf8(error: UnicodeDecodeError, path: Path, key: str) -> UserError:
+    return UserError(f"{key}: {path.name} is not UTF-8 ({error.reason}): save it as UTF-8")
+
+
 def _bytes(path: Path, key: str) -> bytes:
     data = _read(path, key)
     if path.suffix != ".gz":
@@ -122,11 +117,7 @@ def _jsonl(data: bytes, where: str) -> list[Row]:
     text = data.decode("utf-8-sig")
     if text.lstrip().startswith("["):
         raise UserError(f"{where}: is one JSON list, not one object a line: name it .json")
-    rows: list[Row] = []
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            rows.append(_object(_json(line, f"{where}:{number}"), f"{where}:{number}"))
-    return rows
+    return [_object(value, place) for place, value in numbered_json(text, where)]
 
 
 def _json_file(data: bytes, where: str) -> list[Row]:
@@ -142,11 +133,18 @@ def _json_file(data: bytes, where: str) -> list[Row]:
     return [_object(row, f"{where}: item {number}") for number, row in enumerate(content, start=1)]
 
 
-def _json(text: str, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise _no_json(error, where) from None
+def numbered_json(text: str, where: str) -> Iterator[tuple[str, Any]]:
+    """Yield `where:line` and the JSON value of every line that is not blank.
+
+    Raises:
+        UserError: A line is not JSON (names file and line).
+    """
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            try:
+                yield f"{where}:{number}", json.loads(line)
+            except json.JSONDecodeError as error:
+                raise _no_json(error, f"{where}:{number}") from None
 
 
 def _no_json(error: json.JSONDecodeError, where: str) -> UserError:

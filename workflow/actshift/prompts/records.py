@@ -4,13 +4,88 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from actshift.errors import UserError
-from actshift.prompts.rows import check_members, checked_row, json_lines
-from actshift.vocab import Split
+from actshift.prompts.readers import numbered_json
+from actshift.vocab import SPLITS, Split
+
+
+def json_lines(path: Path, *, missing: str) -> Iterator[tuple[str, Any]]:
+    """Yield `file:line` and the JSON value of every line that is not blank, in order.
+
+    `missing` is the message where the file is not there.
+
+    Raises:
+        UserError: The file is missing, is not UTF-8, or a line is not JSON (names file and line).
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"{path}: {missing}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text ({error.reason}); save it as UTF-8") from None
+    yield from numbered_json(text, str(path))
+
+
+def checked_row(
+    row: object,
+    *,
+    where: str,
+    what: str,
+    keys: Sequence[str],
+    optional: Collection[str],
+    filled: Sequence[str],
+    other: Collection[str] = (),
+) -> dict[str, Any]:
+    """Check the keys and values of one JSON object.
+
+    `where` (`file:line`) and `what` (`a prompt`) are for the message. A row may have all `keys`,
+    may lack the `optional` ones, and must not leave the `filled` ones blank. The caller checks
+    those in `other`, whose value is no string.
+
+    Raises:
+        UserError: A key is missing, unknown, blank or of the wrong type, or the split is unknown.
+    """
+    if not isinstance(row, dict):
+        raise UserError(f"{where}: expected a JSON object, found {type(row).__name__}")
+    missing = [key for key in keys if key not in row and key not in optional]
+    unknown = sorted(str(key) for key in row if key not in keys)
+    if missing or unknown:
+        faults = [f"missing {', '.join(missing)}"] if missing else []
+        faults += [f"unknown {', '.join(unknown)}"] if unknown else []
+        raise UserError(f"{where}: {'; '.join(faults)}; {what} has the keys {', '.join(keys)}")
+    for key, value in row.items():
+        if key not in other and not isinstance(value, str):
+            raise UserError(f"{where}: {key} must be a string, found {type(value).__name__}")
+    for key in filled:
+        if not row[key].strip():
+            raise UserError(f"{where}: {key} is empty")
+    if row["split"] not in SPLITS:
+        raise UserError(f"{where}: split '{row['split']}' is not one of {', '.join(SPLITS)}")
+    return row
+
+
+def check_members(members: Iterable[tuple[str, str, str]], *, where: str) -> None:
+    """Refuse a repeated id, and a cluster that lies in two splits, of (id, cluster, split).
+
+    Raises:
+        UserError: naming the id or the cluster.
+    """
+    seen: set[str] = set()
+    split_of: dict[str, str] = {}
+    for name, cluster, split in members:
+        if name in seen:
+            raise UserError(f"{where}: id '{name}' occurs twice; ids must be unique in a set")
+        seen.add(name)
+        if split_of.setdefault(cluster, split) != split:
+            raise UserError(
+                f"{where}: cluster '{cluster}' lies in the splits {split_of[cluster]} and {split}; "
+                "splits go by cluster"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +123,7 @@ def to_row(prompt: Prompt) -> dict[str, str]:
 
 
 def from_row(row: object, *, where: str) -> Prompt:
-    """Check one JSON object and make it a prompt.
-
-    Args:
-        row: The parsed JSON value.
-        where: `file:line` of the row, for the message.
+    """Check one JSON object, of `where` (`file:line`), and make it a prompt.
 
     Raises:
         UserError: A key is missing, unknown or of the wrong type, or the split is unknown.
@@ -78,14 +149,11 @@ def check_prompts(prompts: Sequence[Prompt], *, where: str) -> None:
     """
     if not prompts:
         raise UserError(f"{where}: no prompts; the set must hold at least one")
-    check_members(prompts, where=where)
+    check_members(((p.id, p.cluster, p.split) for p in prompts), where=where)
 
 
 def read_prompts(path: Path) -> list[Prompt]:
-    """Read a prompt set, in file order.
-
-    Args:
-        path: JSONL file, one prompt a line; blank lines are skipped.
+    """Read a prompt set from JSONL, in file order; blank lines are skipped.
 
     Raises:
         UserError: The file is missing or empty, or a row is bad (names file and line).

@@ -42,12 +42,7 @@ def split_of(
 
     u = sha256(seed, cluster) read as a number in [0, 1); the split is the one whose share, in the
     order fit, select, heldout, contains u. Other prompts play no part, so adding prompts never
-    moves one from `heldout` to `fit`.
-
-    Args:
-        cluster: Name of the cluster.
-        fractions: Share of each split, summing to 1.
-        seed: Another seed, another division.
+    moves one from `heldout` to `fit`. The shares in `fractions` sum to 1.
     """
     check_fractions(fractions)
     digest = hashlib.sha256(f"{seed}\0{cluster}".encode()).digest()
@@ -62,11 +57,7 @@ def split_of(
 
 
 def forbid_heldout(prompts: Iterable[Prompt], *, where: str) -> None:
-    """Call this first in every function that chooses something.
-
-    Args:
-        prompts: What the choice is made on.
-        where: Name of the choice, for the message.
+    """Call this first in every function that chooses something; `where` names the choice.
 
     Raises:
         HeldoutLeakError: One of the prompts is held out.

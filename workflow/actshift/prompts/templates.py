@@ -1,16 +1,18 @@
-"""From the text of a prompt to token ids: `raw` or `chat`, tokenised exactly once.
+"""From the text of a prompt to token ids: `raw` or `chat`, tokenised exactly once; and positions.
 
 A chat template already writes BOS and the turn markers. Rendering it to text and tokenising that
 text with special tokens switched on gives Llama and Gemma two BOS tokens, which is the commonest
 error in published activation code; so here `chat` text is tokenised without special tokens.
+
+Stored `position` coordinates count from the end of the prompt: -1 is the last prompt token.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from actshift.errors import UserError
-from actshift.vocab import TEMPLATE_DATE, Template
+from actshift.vocab import TEMPLATE_DATE, PositionRule, Template
 
 _SENTINEL = "ActshiftInstructionSentinel"
 #: strftime directives that a template may ask for, and what `TEMPLATE_DATE` at noon gives.
@@ -18,6 +20,7 @@ _DIRECTIVES = {
     "%-d": "26", "%d": "26", "%b": "Jul", "%B": "July", "%-m": "7", "%m": "07", "%Y": "2024",
     "%y": "24", "%A": "Friday", "%a": "Fri", "%j": "208", "%H": "12", "%M": "00", "%S": "00",
 }  # fmt: skip
+_LAST_N = 8
 
 
 @runtime_checkable
@@ -79,39 +82,24 @@ def encode(
     *,
     template: Template,
     chat_tokenizer: Tokenizer | None = None,
-    max_tokens: int | None = None,
 ) -> Encoded:
     """Tokenise one prompt once.
 
     `raw` is the text with the tokenizer's own special tokens. `chat` is the text in the chat
     template of `chat_tokenizer`, generation prompt included, with no special tokens beyond those
-    the template writes.
-
-    Args:
-        tokenizer: Tokenizer of the model that will read the ids.
-        text: The instruction.
-        template: `raw` or `chat`.
-        chat_tokenizer: Where the chat template comes from (the tuned model's); `tokenizer` if None.
-        max_tokens: Longest prompt in tokens; a longer one is refused, since cutting it would read
-            another prompt, or no template, at the last position.
+    the template writes. The chat template is `chat_tokenizer`'s (the tuned model's), or
+    `tokenizer`'s own.
 
     Raises:
-        UserError: The text is empty or begins with BOS, there is no chat template, the template
-            cannot be used, or there are more than `max_tokens` tokens.
+        UserError: The text is empty or begins with BOS, there is no chat template, or it
+            cannot be used.
     """
     _check_text(tokenizer, text)
     if template == "raw":
-        encoded = _encode_raw(tokenizer, text)
-    else:
-        source = tokenizer if chat_tokenizer is None else chat_tokenizer
-        _check_text(source, text)
-        encoded = _encode_rendered(tokenizer, render_chat(source, text))
-    if max_tokens is not None and len(encoded.ids) > max_tokens:
-        raise UserError(
-            f"max_tokens: the prompt {text[:40]!r} has {len(encoded.ids)} tokens ({template}), "
-            f"allowed are {max_tokens}; raise it or drop the prompt (max_chars)"
-        )
-    return encoded
+        return _encode_raw(tokenizer, text)
+    source = tokenizer if chat_tokenizer is None else chat_tokenizer
+    _check_text(source, text)
+    return _encode_rendered(tokenizer, render_chat(source, text))
 
 
 def render_chat(chat_tokenizer: Tokenizer, text: str) -> Rendered:
@@ -170,12 +158,7 @@ def _template_source(tokenizer: Tokenizer) -> str:
 def render_messages(
     tokenizer: Tokenizer, messages: Sequence[Mapping[str, str]], *, answered: bool = False
 ) -> str:
-    """Render a conversation; templates see `TEMPLATE_DATE`.
-
-    Args:
-        tokenizer: Whose chat template is used.
-        messages: Turns with `role` and `content`.
-        answered: Whether the last turn is the answer; else the text ends where one begins.
+    """Render a conversation, up to where an answer begins or with it; dates are `TEMPLATE_DATE`.
 
     Raises:
         UserError: There is no chat template, or it refuses the conversation.
@@ -271,3 +254,50 @@ def _check_text(tokenizer: Tokenizer, text: str) -> None:
 def name_of(tokenizer: Tokenizer) -> str:
     """What messages call a tokenizer: the folder it was loaded from, else its class."""
     return str(getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__)
+
+
+def count_of(rule: PositionRule, encoded: Encoded) -> int:
+    """Number of positions that a rule finds in one prompt, at least one.
+
+    `post_instruction` counts the tokens after the instruction, where nothing follows it (raw
+    text) it is the last prompt token alone; `last_8` counts 8 or, in a shorter prompt, all.
+    """
+    n_tokens = len(encoded.ids)
+    if rule == "last_prompt":
+        return 1
+    if rule == "last_8":
+        return min(_LAST_N, n_tokens)
+    return max(1, n_tokens - encoded.instruction_end)
+
+
+def width_of(rule: PositionRule, encoded: Iterable[Encoded] = ()) -> int:
+    """Number of stored positions of a stream.
+
+    It is 1, 8, or for `post_instruction` the largest count over the prompts (1 when there are
+    none).
+    """
+    if rule == "last_prompt":
+        return 1
+    if rule == "last_8":
+        return _LAST_N
+    return max((count_of(rule, prompt) for prompt in encoded), default=1)
+
+
+def rows_of(rule: PositionRule, encoded: Encoded, *, width: int | None = None) -> list[int | None]:
+    """Token index of every stored position of a prompt, the last prompt token last.
+
+    Returns `width` entries, the stored positions of the stream; by default those of the rule for
+    this prompt alone (8 for `last_8`). None where the prompt has no such position. The entry at
+    coordinate -k is token `n_tokens - k`.
+
+    Raises:
+        ValueError: `width` is smaller than what the rule finds.
+    """
+    if width is None:
+        width = width_of(rule, [encoded])
+    count = count_of(rule, encoded)
+    if count > width:
+        raise ValueError(f"{rule} finds {count} positions but the stream stores {width}")
+    n_tokens = len(encoded.ids)
+    absent: list[int | None] = [None] * (width - count)
+    return absent + list(range(n_tokens - count, n_tokens))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from actshift.io.manifest import NAME, read_manifest
-from actshift.io.parameters import count_parameters
+from actshift.models.files import count_parameters
 from actshift.models.sources import read_model_config, shape_in
 from actshift.vocab import ROLES
 

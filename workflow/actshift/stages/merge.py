@@ -5,10 +5,9 @@ from typing import Any
 
 from actshift.io.atomic import publishing, remove
 from actshift.io.manifest import weights_hash, write_manifest
-from actshift.models.adapter_import import import_adapter
-from actshift.models.adapters import adapter_hash, load_merged
-from actshift.models.chat_template import chat_template_of
+from actshift.models.adapters import adapter_hash, import_adapter, load_merged
 from actshift.models.load import LoadedModel, load_model, open_tokenizer
+from actshift.models.model_files import chat_template_of
 from actshift.models.sources import LORA
 from actshift.models.tokenizers import save_checkpoint
 from actshift.studies.misalignment.stages.adapter_folders import locate, named

@@ -8,10 +8,8 @@ from typing import Any
 from actshift.errors import UserError
 from actshift.io.atomic import atomic_write_text
 from actshift.models.hub import fetch_data
-from actshift.prompts.build import draw
-from actshift.prompts.hh_rlhf import hh_preferences
-from actshift.prompts.layouts import Item, items_of
-from actshift.prompts.preferences import check_preferences, to_jsonl
+from actshift.prompts.build import Item, draw, items_of
+from actshift.prompts.preferences import check_preferences, hh_preferences, to_jsonl
 from actshift.prompts.readers import Row, check_sha256, read_rows
 from actshift.prompts.records import Prompt, content_hash, write_prompts
 from actshift.prompts.splits import DEFAULT_FRACTIONS

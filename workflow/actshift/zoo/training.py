@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from actshift.models.families import embedding_of, head_of
-from actshift.models.lora_bank import LoraBank
+from actshift.models.lora import LoraBank
 from actshift.zoo.muon import BatchedMuon
 from actshift.zoo.recipes import BaseRecipe, ChatRecipe
 

@@ -7,6 +7,7 @@ for every distinct (prompt, first token).
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,14 +17,15 @@ from torch import Tensor
 
 from actshift.edits import Lane
 from actshift.hooks.lanes.generation import Continuation, Decoder, generate_lanes
-from actshift.hooks.reading.forward import run_batch
 from actshift.hooks.reading.model_parts import CausalModel
+from actshift.hooks.reading.record import run_batch
 from actshift.hooks.reading.scoring import entered_at_norm
 from actshift.packing import in_budget
 
 #: Logits held at once, in numbers: on a CPU what its caches still help with, on a GPU a gigabyte.
 _LOGITS, _LOGITS_CPU = 2**28, 2**21
-_Logits = Float[Tensor, "row vocab"]
+#: Logits of some prompts in some lanes, float32.
+_EditedLogits = Callable[[slice, slice], Float[Tensor, "prompt lane vocab"]]
 
 
 @dataclass(frozen=True)
@@ -44,13 +46,8 @@ def final_states(
 ) -> Float[Tensor, "prompt d_model"]:
     """Output of the last block at the last token of every prompt.
 
-    Args:
-        causal: The model.
-        prompts: Token ids of each prompt.
-        token_budget: Most padded tokens a pass; one prompt always runs.
-
-    Returns:
-        float32 on the model's device; a narrower dtype is widened, which is exact.
+    Returns float32 on the model's device; a narrower dtype is widened, which is exact.
+    `token_budget` is the most padded tokens of a pass; one prompt always runs.
     """
     top = replace(causal, blocks=causal.blocks[-1:])
     out = torch.empty(len(prompts), causal.d_model, device=causal.device)
@@ -68,21 +65,12 @@ def first_tokens(
 ) -> FirstTokens:
     """First tokens when a vector is subtracted: argmax softcap(head(norm(h - v))).
 
-    Args:
-        causal: Whose final norm and head are used.
-        states: h of each prompt (`final_states`).
-        vectors: v of each lane, coefficient included.
+    h are the `final_states` of the prompts, v the vectors of the lanes, coefficient included.
 
     Source: the published protocol of arXiv 2606.20225 (final layer, last prompt token).
     """
-    shift = torch.as_tensor(vectors, dtype=torch.float32, device=states.device)
-    with torch.inference_mode(), entered_at_norm(causal) as logits_of:
-
-        def edited(prompt: slice, lane: slice) -> Float[Tensor, "prompt lane vocab"]:
-            return _edited_logits(logits_of, states[prompt], shift[lane], causal.dtype)
-
-        plain = logits_of(states.to(causal.dtype)).float()
-        return _judged(edited, plain, lanes=len(shift))
+    with _plain_and_edited(causal, states, vectors) as (plain, edited):
+        return _judged(edited, plain, lanes=len(vectors))
 
 
 def mean_bias(
@@ -92,23 +80,14 @@ def mean_bias(
 ) -> Float[np.ndarray, "lane vocab"]:
     """The fixed bias on first-token logits that an edit is on average.
 
-    b = mean over prompts of logits(h - v) - logits(h), about -W_U (g * v) / rms(h).
-
-    Args:
-        causal: Whose final norm and head are used.
-        states: h of the prompts that the bias is measured on.
-        vectors: v of each lane, coefficient included.
-
-    Returns:
-        float32.
+    b = mean over prompts of logits(h - v) - logits(h), about -W_U (g * v) / rms(h). h are the
+    states of the prompts that the bias is measured on, v the vectors of the lanes, coefficient
+    included. Returns float32.
     """
-    shift = torch.as_tensor(vectors, dtype=torch.float32, device=states.device)
-    with torch.inference_mode(), entered_at_norm(causal) as logits_of:
-        plain = logits_of(states.to(causal.dtype)).float()
-        total = torch.zeros(len(shift), plain.shape[1], dtype=torch.float64, device=plain.device)
-        for prompt, lane in _chunks(plain, lanes=len(shift)):
-            logits = _edited_logits(logits_of, states[prompt], shift[lane], causal.dtype)
-            total[lane] += (logits - plain[prompt, None]).double().sum(0)
+    with _plain_and_edited(causal, states, vectors) as (plain, edited):
+        total = torch.zeros(len(vectors), plain.shape[1], dtype=torch.float64, device=plain.device)
+        for prompt, lane in _chunks(plain, lanes=len(vectors)):
+            total[lane] += (edited(prompt, lane) - plain[prompt, None]).double().sum(0)
     return (total / len(states)).float().cpu().numpy()
 
 
@@ -119,10 +98,7 @@ def biased_first_tokens(
 ) -> FirstTokens:
     """First tokens when a fixed vector is added to their logits: argmax logits(h) + b.
 
-    Args:
-        causal: Whose final norm and head are used.
-        states: h of each prompt (`final_states`).
-        biases: b of each lane (`mean_bias`).
+    h are the `final_states` of the prompts, b the `mean_bias` of the lanes.
     """
     bias = torch.as_tensor(biases, dtype=torch.float32, device=states.device)
     with torch.inference_mode(), entered_at_norm(causal) as logits_of:
@@ -160,15 +136,9 @@ def continue_from(
 ) -> list[Continuation]:
     """Greedy answers of the plain model after a forced first token.
 
-    Args:
-        decoder: The model.
-        prompts: Token ids of each prompt.
-        pairs: (place of the prompt, first token); an end token is an empty answer.
-        max_new: Most new tokens, the forced one included.
-        token_budget: Most padded tokens a pass, prompt and answer; one row always runs.
-
-    Returns:
-        Answers in the order of the pairs, the forced token in front.
+    A pair is (place of the prompt, first token); an end token is an empty answer. `max_new`
+    includes the forced token, which stands in front of each answer; `token_budget` is the most
+    padded tokens of a pass, prompt and answer, and one row always runs.
     """
     answers: dict[int, Continuation] = {}
     waiting: list[tuple[int, Int[np.ndarray, " token"]]] = []
@@ -190,7 +160,7 @@ def continue_from(
     return [answers[place] for place in range(len(pairs))]
 
 
-def _chunks(plain: _Logits, *, lanes: int) -> Iterator[tuple[slice, slice]]:
+def _chunks(plain: Float[Tensor, "prompt vocab"], *, lanes: int) -> Iterator[tuple[slice, slice]]:
     """Rectangles of prompts x lanes that hold a bounded number of logits; lanes change fastest."""
     numbers = _LOGITS_CPU if plain.device.type == "cpu" else _LOGITS
     rows = max(1, numbers // plain.shape[1])
@@ -201,19 +171,25 @@ def _chunks(plain: _Logits, *, lanes: int) -> Iterator[tuple[slice, slice]]:
             yield slice(prompt, prompt + height), slice(lane, lane + width)
 
 
-def _edited_logits(
-    logits_of: Callable[[Tensor], Tensor],
+@contextmanager
+def _plain_and_edited(
+    causal: CausalModel,
     states: Float[Tensor, "prompt d_model"],
-    shift: Float[Tensor, "lane d_model"],
-    dtype: torch.dtype,
-) -> Float[Tensor, "prompt lane vocab"]:
-    """Logits of every prompt in every lane, float32; the difference is taken in float32."""
-    edited = (states[:, None] - shift[None]).to(dtype)
-    return logits_of(edited.flatten(0, 1)).float().view(*edited.shape[:2], -1)
+    vectors: Float[np.ndarray, "lane d_model"],
+) -> Iterator[tuple[Float[Tensor, "prompt vocab"], _EditedLogits]]:
+    """Plain logits, and those of some prompts in some lanes; differences are taken in float32."""
+    shift = torch.as_tensor(vectors, dtype=torch.float32, device=states.device)
+    with torch.inference_mode(), entered_at_norm(causal) as logits_of:
+
+        def edited(prompt: slice, lane: slice) -> Float[Tensor, "prompt lane vocab"]:
+            moved = (states[prompt][:, None] - shift[lane][None]).to(causal.dtype)
+            return logits_of(moved.flatten(0, 1)).float().view(*moved.shape[:2], -1)
+
+        yield logits_of(states.to(causal.dtype)).float(), edited
 
 
 def _judged(
-    logits_of: Callable[[slice, slice], Float[Tensor, "prompt lane vocab"]],
+    logits_of: _EditedLogits,
     plain: Float[Tensor, "prompt vocab"],
     *,
     lanes: int,

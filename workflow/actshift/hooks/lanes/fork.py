@@ -69,9 +69,7 @@ class Fork:
 def forked(blocks: Sequence[nn.Module], fork: Fork) -> Iterator[None]:
     """Grow the batch inside every forward pass of the block; must be entered before the edits.
 
-    Args:
-        blocks: The decoder blocks.
-        fork: Changed by the caller between passes.
+    The caller changes `fork` between passes.
     """
     with ExitStack() as stack:
         if fork.depth > 0:
@@ -98,8 +96,8 @@ def _grow_inputs(fork: Fork, *, hidden: bool) -> Callable[..., Any]:
     def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if fork.group is None:
             return None
-        first = args[:1] if not hidden else tuple(fork.grow(one) for one in args[:1])
-        rest = tuple(fork.grow_argument(one) for one in args[1:])
+        first = args[:1] if not hidden else tuple(map(fork.grow, args[:1]))
+        rest = tuple(map(fork.grow_argument, args[1:]))
         named = {
             name: value if name == "hidden_states" and not hidden else fork.grow_argument(value)
             for name, value in kwargs.items()

@@ -103,12 +103,7 @@ class _Rows:
     def advance(self, chosen: Int[Tensor, " row"], rows: Int[Tensor, " kept"]) -> Tensor:
         """Append a token to each kept row; rows that now read alike are one group.
 
-        Args:
-            chosen: Next token of every row.
-            rows: Which rows go on.
-
-        Returns:
-            The token of every new group, `[group, 1]`.
+        `rows` are those that go on. Returns the token of every new group, `[group, 1]`.
         """
         span = int(chosen.max()) + 1
         keys = self.group[rows] * span + chosen[rows]
@@ -185,17 +180,8 @@ def generate_lanes(
     """Continue every prompt in every lane, greedily, in one batch.
 
     Rows that meet an end token leave the batch. A lane with a patch reads the donor, which is run
-    on the same tokens one module call ahead of the receiver.
-
-    Args:
-        receiver: The model that is edited.
-        prompts: Token ids of each prompt.
-        lanes: The conditions; a lane without edits is the plain model.
-        max_new: Most new tokens.
-        donor: The model that patches read, of the same width and depth.
-
-    Returns:
-        Continuations and first-token logits.
+    on the same tokens one module call ahead of the receiver. A lane without edits is the plain
+    model. The donor is of the same width and depth.
 
     Raises:
         ValueError: A lane patches and there is no donor, or a lane names a layer that is not there.

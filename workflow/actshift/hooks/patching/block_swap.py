@@ -19,13 +19,9 @@ from actshift.patching import PairScores, SwapUnit, TokenPair
 def swapped(host: CausalModel, guest: CausalModel, unit: SwapUnit) -> Iterator[None]:
     """Let a part of the host hold the guest's weights; its own come back, whatever happens.
 
-    Nothing is copied. A head that is tied to the embedding is untied for the time: the part that
-    is named changes, the other keeps the host's weights.
-
-    Args:
-        host: The model that runs: base for an insertion, tuned for a removal.
-        guest: The model that lends its weights.
-        unit: What is exchanged.
+    Nothing is copied. A head that is tied to the embedding is untied for the time: the part that is
+    named changes, the other keeps the host's weights. The host is base for an insertion, tuned for
+    a removal; the guest lends its weights.
 
     Raises:
         ValueError: There is no such layer, or the parts differ in names, shapes, dtype or device.
@@ -55,17 +51,7 @@ def swap_scores(
     *,
     token_budget: int = 2**13,
 ) -> PairScores:
-    """Completion log-probs of the host with one unit at a time exchanged.
-
-    Args:
-        host: The model that runs.
-        guest: The model that lends its weights.
-        pairs: Prompts and completions.
-        units: What is exchanged.
-        token_budget: As in `score_pairs`.
-
-    Returns:
-        `logp` is `[unit, pair, side]`.
+    """Completion log-probs of the host with one unit at a time exchanged, `[unit, pair, side]`.
 
     Raises:
         ValueError: As `swapped`.

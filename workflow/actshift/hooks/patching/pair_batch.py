@@ -1,4 +1,4 @@
-"""A batch of preference pairs: prompts padded on the left, completions on the right.
+"""A batch of preference pairs: prompts padded left, completions right; and what its states are.
 
 The two completions of a pair continue one and the same prompt pass, whose keys and values are
 computed once. Prompts are padded on the left so that prompt and completion stay one behind the
@@ -15,8 +15,9 @@ from torch import Tensor
 
 from actshift.hooks.patching.resume import Segment, run_whole
 from actshift.hooks.reading.kv_cache import KeyValues, KvCache, for_both_sides
+from actshift.hooks.reading.memory import in_batches
 from actshift.hooks.reading.model_parts import CausalModel
-from actshift.patching import TokenPair
+from actshift.patching import StateSums, TokenPair
 
 
 @dataclass(frozen=True)
@@ -107,13 +108,7 @@ class PairRun:
     kv_cache: Sequence[KeyValues]
 
     def of_pairs(self, pairs: slice, width: int, tokens: int) -> "PairRun":
-        """Some pairs that lie side by side, as views.
-
-        Args:
-            pairs: Which.
-            width: Columns of their prompts.
-            tokens: Columns of their completions, at most.
-        """
+        """Some pairs that lie side by side, as views of at most so many columns."""
         rows = slice(2 * pairs.start, 2 * pairs.stop)
         return PairRun(
             [states[pairs, -width:] for states in self.prompt],
@@ -128,10 +123,7 @@ class PairRun:
 def run_pairs(causal: CausalModel, batch: PairBatch, *, last: bool = True) -> PairRun:
     """Read prompts once and both completions behind them.
 
-    Args:
-        causal: The model.
-        batch: On the model's device.
-        last: Whether to read the last column of the completions too, which predicts nothing.
+    `last` says whether to read the last column of the completions too, which predicts nothing.
     """
     kv_cache = KvCache(keep=True)
     # The real rows are needed here, whether or not one could stand for all masks.
@@ -153,3 +145,85 @@ def _with_ids(segment: Segment, ids: Int[Tensor, "row token"]) -> Segment:
     rows = len(ids)
     positions = segment.positions.expand(rows, -1)
     return Segment(ids, positions, segment.mask, segment.prefix)
+
+
+def state_sums(
+    causal: CausalModel,
+    pairs: Sequence[TokenPair],
+    *,
+    minus: CausalModel | None = None,
+    token_budget: int = 2**13,
+) -> StateSums:
+    """First and second moments of `resid_post` over the tokens of pairs, prompts counted once.
+
+    With `minus`, moments of the shift: states of `causal` minus those of that model. float64 sums;
+    those of disjoint sets of pairs add up.
+
+    Raises:
+        UserError: One pair alone does not fit into memory.
+    """
+
+    def work(places: Sequence[int]) -> tuple[int, np.ndarray, np.ndarray]:
+        batch = make_batch([pairs[i] for i in places], causal.device)
+        runs = [run_pairs(model, batch) for model in (causal, minus) if model is not None]
+        parts = []
+        for layer in range(causal.n_layers):
+            states = [_tokens(run, batch, layer).double() for run in runs]
+            rows = states[0] if minus is None else states[0] - states[1]
+            parts.append((rows.sum(0).cpu().numpy(), (rows.T @ rows).cpu().numpy()))
+        totals, seconds = zip(*parts, strict=True)
+        return int(_real(batch).sum()), np.stack(totals), np.stack(seconds)
+
+    sums = [result for _, result in in_batches(work, pairs, token_budget=token_budget).done]
+    counts, totals, seconds = zip(*sums, strict=True)
+    return StateSums(sum(counts), np.sum(totals, axis=0), np.sum(seconds, axis=0))
+
+
+def shift_norms(
+    receiver: CausalModel,
+    donor: CausalModel,
+    pairs: Sequence[TokenPair],
+    *,
+    token_budget: int = 2**13,
+) -> Float[np.ndarray, "layer pair place"]:
+    """Distance of donor and receiver, ||h_donor - h_receiver||, at single tokens.
+
+    Returns:
+        Euclidean norms at three places: the last prompt token, the last token of chosen (the
+        published "final token"), the last token of rejected.
+
+    Raises:
+        UserError: One pair alone does not fit into memory.
+
+    Source: Chaudhury 2025 (arXiv 2510.16167), layer-wise distances.
+    """
+
+    def work(places: Sequence[int]) -> np.ndarray:
+        batch = make_batch([pairs[i] for i in places], receiver.device)
+        of_receiver, of_donor = run_pairs(receiver, batch), run_pairs(donor, batch)
+        ends = batch.completion_real.sum(1) - 1
+        rows = torch.arange(len(ends), device=ends.device)
+        norms = []
+        for layer in range(receiver.n_layers):
+            prompt = (
+                of_donor.prompt[layer][:, -1].float() - of_receiver.prompt[layer][:, -1].float()
+            ).norm(dim=-1)
+            last = of_donor.completion[layer][rows, ends].float()
+            away = (last - of_receiver.completion[layer][rows, ends].float()).norm(dim=-1)
+            norms.append(torch.cat([prompt[:, None], away.view(-1, 2)], dim=1).cpu().numpy())
+        return np.stack(norms)
+
+    out = np.empty((receiver.n_layers, len(pairs), 3))
+    for places, norms in in_batches(work, pairs, token_budget=token_budget).done:
+        out[:, list(places)] = norms
+    return out
+
+
+def _real(batch: PairBatch) -> Bool[Tensor, " token"]:
+    """Which places are no padding, prompt columns first, flattened."""
+    return torch.cat([batch.prompt_real.flatten(), batch.completion_real.flatten()])
+
+
+def _tokens(run: PairRun, batch: PairBatch, layer: int) -> Float[Tensor, "token d_model"]:
+    states = [run.prompt[layer].flatten(0, 1), run.completion[layer].flatten(0, 1)]
+    return torch.cat(states)[_real(batch)]

@@ -90,15 +90,9 @@ def run_from(
 ) -> Float[Tensor, "row token d_model"]:
     """Push states through the blocks above them.
 
-    Args:
-        causal: The model.
-        segment: Tokens that the rows stand for; their ids are never looked at.
-        joins: Rows that enter as the input of a block, by block; `n_layers` is the output of the
-            last one. Rows are numbered in the order of blocks.
-        kv_cache: Prefix keys and values.
-
-    Returns:
-        Output of the last block, before the final norm, of all rows in the order they joined.
+    `joins` are rows that enter as the input of a block, by block; `n_layers` is the output of the
+    last one. The segment's ids are never looked at. Returns the output of the last block, before
+    the final norm, of all rows in the order of blocks they joined at.
     """
     top = causal.n_layers
     entries = sorted(joins)
@@ -121,16 +115,7 @@ def run_last_token(
     """The same, at the last token only.
 
     The last block makes keys and values of all tokens and goes on with the last one: nobody reads
-    what else it would put out.
-
-    Args:
-        causal: The model.
-        segment: As in `run_from`.
-        joins: As in `run_from`.
-        kv_cache: Prefix keys and values; keeps those of the segment.
-
-    Returns:
-        Output of the last block at the last token.
+    what else it would put out. `kv_cache` keeps keys and values of the segment.
     """
     top = causal.n_layers - 1
     through = {block: join for block, join in joins.items() if block <= top}

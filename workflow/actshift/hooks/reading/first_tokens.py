@@ -1,13 +1,16 @@
-"""Logits of first answer tokens, a bounded number of rows at a time."""
+"""Where an answer begins: logits of its first token, block inputs of the last prompt tokens."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int
 
 from actshift.edits import Lane
-from actshift.hooks.lanes.generation import Decoder, generate_lanes
+from actshift.hooks.lanes.edit import Place, recorded
+from actshift.hooks.lanes.generation import Decoder, generate_lanes, left_pad
+from actshift.packing import greedy
 
 _LANES_A_CALL = 16
 
@@ -36,34 +39,47 @@ def first_logits(
 ) -> Iterator[FirstLogits]:
     """Read every prompt in every lane, as many at once as the budget allows.
 
-    All logits of many lanes would not fit into memory: reduce each part as it comes.
-
-    Args:
-        decoder: The model.
-        prompts: Token ids of each prompt.
-        lanes: The conditions; none patches.
-        token_budget: Most padded tokens a pass over all its lanes; one row always runs.
-
-    Yields:
-        Every (lane, prompt) once; prompts stay in the order given.
+    All logits of many lanes would not fit into memory: reduce each part as it comes. No lane
+    patches. `token_budget` is the most padded tokens of a pass over all its lanes; one row always
+    runs. Yields every (lane, prompt) once; prompts stay in the order given.
     """
-    for some in _slices([len(ids) for ids in prompts], token_budget):
-        asked = prompts[some]
-        tokens = len(asked) * max(len(ids) for ids in asked)
+
+    def fits(places: list[int]) -> bool:
+        return len(places) * max(len(prompts[place]) for place in places) <= token_budget
+
+    for places in greedy(range(len(prompts)), fits):
+        part = slice(places[0], places[-1] + 1)
+        batch = prompts[part]
+        tokens = len(batch) * max(len(ids) for ids in batch)
         width = max(1, min(_LANES_A_CALL, token_budget // tokens))
         for start in range(0, len(lanes), width):
             chosen = slice(start, min(start + width, len(lanes)))
-            generated = generate_lanes(decoder, asked, lanes[chosen], max_new=1)
-            yield FirstLogits(chosen, some, generated.first_logits)
+            generated = generate_lanes(decoder, batch, lanes[chosen], max_new=1)
+            yield FirstLogits(chosen, part, generated.first_logits)
 
 
-def _slices(lengths: Sequence[int], budget: int) -> Iterator[slice]:
-    """Consecutive prompts whose padded tokens fit into the budget; a longer prompt goes alone."""
-    start = longest = 0
-    for place, length in enumerate(lengths):
-        longest = max(longest, length)
-        if place > start and (place + 1 - start) * longest > budget:
-            yield slice(start, place)
-            start, longest = place, length
-    if lengths:
-        yield slice(start, len(lengths))
+@torch.inference_mode()
+def last_inputs(
+    decoder: Decoder, prompts: Sequence[Int[np.ndarray, " _"]], *, width: int, batch: int = 64
+) -> Float[np.ndarray, "layer position prompt d_model"]:
+    """`resid_pre` of every block at the last `width` tokens of each prompt.
+
+    Prompts are each at least `width` tokens long and are read `batch` at a time, in the order
+    given. The last position is the last prompt token. Returns float32.
+    """
+    places: list[Place] = [("resid_pre", i) for i in range(len(decoder.sites["resid_pre"]))]
+    parts = []
+    for start in range(0, len(prompts), batch):
+        ids, mask, position = left_pad(prompts[start : start + batch], decoder)
+        seen: dict[Place, torch.Tensor] = {}
+        with recorded(decoder.sites, set(places), seen):
+            decoder.model(
+                input_ids=ids,
+                attention_mask=mask,
+                position_ids=position,
+                use_cache=False,
+                logits_to_keep=1,
+            )
+        rows = [seen[place][:, -width:].float().cpu().transpose(0, 1) for place in places]
+        parts.append(torch.stack(rows).numpy())
+    return np.concatenate(parts, axis=2)

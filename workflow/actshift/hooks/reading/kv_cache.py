@@ -30,12 +30,10 @@ class KvCache:
     ) -> None:
         """Behind a prefix.
 
-        Args:
-            prefix: Number of prefix tokens.
-            look_up: The parts of a layer's prefix, one behind the other, for the rows there at
-                that time. Axes before `head` make up the rows and may be expanded: each number is
-                copied once, to its place. None without a prefix.
-            keep: Whether to keep the segment's own keys and values in `kept`.
+        `prefix` is its number of tokens. `look_up` gives the parts of a layer's prefix, one behind
+        the other, for the rows there at that time; axes before `head` make up the rows and may be
+        expanded: each number is copied once, to its place. `keep` keeps the segment's own keys and
+        values in `kept`.
         """
         self.prefix = prefix
         self.look_up = look_up

@@ -2,7 +2,7 @@
 
 import ctypes
 import gc
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from actshift.errors import UserError
+from actshift.packing import greedy
 from actshift.patching import TokenPair
 
 #: How torch's allocator for main memory words it; there is no class of its own.
@@ -23,10 +24,7 @@ def keep_freed_memory() -> bool:
     """Let the allocator keep freed blocks: the tensors of a step are else mapped anew every time.
 
     Costs no bit of any result and saves up to a fifth of the time. Where the C library has no
-    `mallopt` nothing happens.
-
-    Returns:
-        Whether both settings were taken.
+    `mallopt` nothing happens. Returns whether both settings were taken.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
@@ -69,52 +67,46 @@ def in_batches(
 ) -> Batches:
     """Do the work on batches of pairs of similar length, halving those that do not fit.
 
-    Args:
-        work: Takes places of pairs.
-        pairs: All pairs.
-        token_budget: Most tokens in a batch, padding counted; a longer pair goes alone.
-
-    Returns:
-        Results with the places they belong to.
+    `work` takes places of pairs; `token_budget` is the most tokens in a batch, padding counted; a
+    longer pair goes alone.
 
     Raises:
         UserError: One pair alone does not fit.
     """
+    sizes = [(len(pair.prompt), max(map(len, pair.sides))) for pair in pairs]
+
+    def fits(places: list[int]) -> bool:
+        width, longest = (max(size) for size in zip(*(sizes[i] for i in places), strict=True))
+        return len(places) * (width + 2 * longest) <= token_budget
+
+    def too_large(place: int) -> UserError:
+        tokens = sum(map(len, (pairs[place].prompt, *pairs[place].sides)))
+        return UserError(
+            f"pair {pairs[place].id}: its {tokens} tokens alone do not fit into memory; lower the "
+            "token limit of pairs, or take a device with more memory"
+        )
+
+    order = sorted(range(len(pairs)), key=lambda i: (sizes[i], i))
+    return in_halves(work, list(map(tuple, greedy(order, fits))), too_large)
+
+
+def in_halves(
+    work: Callable[[tuple[int, ...]], Any],
+    parts: Sequence[tuple[int, ...]],
+    too_large: Callable[[int], Exception],
+) -> Batches:
+    """Do the work on each part, cut in two where memory runs out, down to one that is too large."""
     batches = Batches([])
-    waiting = list(_cut(pairs, token_budget))[::-1]
+    waiting = list(parts)[::-1]
     while waiting:
         places = waiting.pop()
-        fits, result = unless_out_of_memory(partial(work, places))
-        if fits:
+        is_done, result = unless_out_of_memory(partial(work, places))
+        if is_done:
             batches.done.append((places, result))
         elif len(places) > 1:
             half = len(places) // 2
             waiting += [places[half:], places[:half]]
             batches.halved += 1
         else:
-            pair = pairs[min(places)]
-            tokens = len(pair.prompt) + len(pair.chosen) + len(pair.rejected)
-            raise UserError(
-                f"pair {pair.id}: its {tokens} tokens alone do not fit into memory; lower the "
-                "token limit of pairs, or take a device with more memory"
-            )
+            raise too_large(places[0])
     return batches
-
-
-def _cut(pairs: Sequence[TokenPair], budget: int) -> Iterator[tuple[int, ...]]:
-    order = sorted(range(len(pairs)), key=lambda i: (len(pairs[i].prompt), _longer(pairs[i]), i))
-    batch: list[int] = []
-    width = longest = 0
-    for place in order:
-        pair = pairs[place]
-        width, longest = max(width, len(pair.prompt)), max(longest, _longer(pair))
-        if batch and (len(batch) + 1) * (width + 2 * longest) > budget:
-            yield tuple(batch)
-            batch, width, longest = [], len(pair.prompt), _longer(pair)
-        batch.append(place)
-    if batch:
-        yield tuple(batch)
-
-
-def _longer(pair: TokenPair) -> int:
-    return max(len(pair.chosen), len(pair.rejected))

@@ -30,16 +30,7 @@ _LEAST = 64
 def token_logp(
     causal: CausalModel, states: Float[Tensor, "token d_model"], targets: Int[Tensor, "token k"]
 ) -> Float[Tensor, "token k"]:
-    """Log-prob of given next tokens, from the stream before the final norm.
-
-    Args:
-        causal: Whose final norm and head are used.
-        states: Output of the last block.
-        targets: Tokens asked for, k at each place.
-
-    Returns:
-        float32, in nats.
-    """
+    """Log-prob in nats, float32, of k given next tokens, from the stream before the final norm."""
     out = torch.empty(targets.shape, dtype=torch.float32, device=states.device)
     with torch.inference_mode(), entered_at_norm(causal) as logits_of:
         vocab = causal.head.get_parameter("weight").shape[0]
@@ -60,15 +51,9 @@ def side_sums(
 ) -> Float[np.ndarray, "lane pair side"]:
     """Summed log-probs of both completions of a batch, for several lanes at once.
 
-    Args:
-        causal: Whose final norm and head are used.
-        batch: The pairs.
-        prompt_ends: Last block's output at the last prompt token, which predicts the first token
-            of both completions.
-        completions: The same at all completion tokens but the last.
-
-    Returns:
-        float64, in nats.
+    `prompt_ends` are the last block's output at the last prompt token, which predicts the first
+    token of both completions; `completions` the same at all completion tokens but the last.
+    Returns nats, float64.
     """
     lanes, pairs = prompt_ends.shape[:2]
     firsts = batch.completion[:, 0].view(pairs, 2)
@@ -96,15 +81,7 @@ def run_sums(
 def score_pairs(
     causal: CausalModel, pairs: Sequence[TokenPair], *, token_budget: int = 2**13
 ) -> PairScores:
-    """Completion log-probs of a plain model.
-
-    Args:
-        causal: The model.
-        pairs: Prompts and completions.
-        token_budget: Most tokens in a batch; a batch that does not fit is halved.
-
-    Returns:
-        Scores in the order of the pairs.
+    """Completion log-probs of a plain model, in the order of the pairs.
 
     Raises:
         UserError: One pair alone does not fit into memory.
@@ -144,14 +121,9 @@ def _logits(
 ) -> Float[Tensor, "token vocab"]:
     """The model's logits for given outputs of its last block, every one a sequence of its own."""
     ids = torch.zeros(len(states), 1, dtype=torch.long, device=states.device)
-    with _replaced_input(causal.final_norm, states[:, None]):
+
+    def enter(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (states[:, None], *args[1:])
+
+    with causal.final_norm.register_forward_pre_hook(enter):
         return causal.model(input_ids=ids, use_cache=False).logits[:, 0]
-
-
-@contextmanager
-def _replaced_input(module: nn.Module, states: Tensor) -> Iterator[None]:
-    def hook(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        return (states, *args[1:])
-
-    with module.register_forward_pre_hook(hook):
-        yield

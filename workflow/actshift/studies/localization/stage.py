@@ -18,7 +18,7 @@ from actshift.engine.causal import causal_model
 from actshift.engine.context import JobContext
 from actshift.engine.parts import fill_parts, join_parts, write_part
 from actshift.errors import GateError
-from actshift.hooks.patching.pair_states import shift_norms, state_sums
+from actshift.hooks.patching.pair_batch import shift_norms, state_sums
 from actshift.hooks.reading.memory import keep_freed_memory
 from actshift.hooks.reading.model_parts import CausalModel
 from actshift.hooks.reading.scoring import score_pairs

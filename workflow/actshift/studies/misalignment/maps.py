@@ -10,9 +10,19 @@ from jaxtyping import Bool, Float, Int
 
 from actshift.maths.directions import cosine
 from actshift.maths.lasso import group_folds
-from actshift.maths.ridge import LowRank, low_rank, refitted, ridge_map, row_weights
-from actshift.maths.ridge_folds import Folded, chosen_penalty, folded
-from actshift.maths.ridge_heldout import held_out, shuffled_orders, shuffled_r2
+from actshift.maths.ridge import (
+    Folded,
+    LowRank,
+    chosen_penalty,
+    folded,
+    held_out,
+    low_rank,
+    refitted,
+    ridge_map,
+    row_weights,
+    shuffled_orders,
+    shuffled_r2,
+)
 from actshift.random_streams import RIDGE_MAPS
 
 FitOn = Literal["neutral", "with_code"]

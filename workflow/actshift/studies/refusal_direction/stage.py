@@ -17,8 +17,7 @@ from actshift.engine.intervene_plan import Asked, InterveneSettings, Labels, ref
 from actshift.engine.refusal_phrases import refusal_phrases_of
 from actshift.errors import UserError
 from actshift.hooks.lanes.generation import Decoder
-from actshift.hooks.reading.first_tokens import FirstLogits, first_logits
-from actshift.hooks.reading.last_tokens import last_inputs
+from actshift.hooks.reading.first_tokens import FirstLogits, first_logits, last_inputs
 from actshift.io.atomic import publishing
 from actshift.io.manifest import weights_hash
 from actshift.io.tables import write_table

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from actshift.maths.out_of_fold import permuted_target, selection_frequency
 from actshift.maths.resampling import half_samples
-from actshift.maths.selection_frequency import permuted_target, selection_frequency
 from actshift.random_streams import ATTRIBUTION, PERMUTED_TARGETS
 from actshift.studies.localization.tables.lasso import Fitted, predicts
 from actshift.studies.localization.tables.targets import (

@@ -17,8 +17,7 @@ from actshift.errors import UserError
 from actshift.hooks.reading.first_tokens import first_logits
 from actshift.io.manifest import weights_hash
 from actshift.maths.scores import kl_rows
-from actshift.models.adapter_import import import_adapter
-from actshift.models.adapters import adapter_size, delta_norm, load_merged
+from actshift.models.adapters import adapter_size, delta_norm, import_adapter, load_merged
 from actshift.models.load import LoadedModel
 from actshift.prompts.answers import answer_lead, encode_to_answer
 from actshift.prompts.records import Prompt, read_prompts

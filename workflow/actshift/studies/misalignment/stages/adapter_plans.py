@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from actshift.models.load import LoadedModel
-from actshift.models.lora_bank import LoraBank
+from actshift.models.lora import LoraBank
 from actshift.studies.misalignment.kinds import ADAPTERS, UNSEEN
 from actshift.vocab import AdapterKind
 from actshift.zoo.adapters import conversations

@@ -9,7 +9,7 @@ import pandas as pd
 
 from actshift.engine.intervene import decoder_of
 from actshift.engine.intervene_plan import Asked
-from actshift.hooks.reading.answer_nats import Answer, answer_nats
+from actshift.hooks.lanes.losses import Answer, answer_nats
 from actshift.models.load import LoadedModel
 from actshift.studies.misalignment.outcomes import ANSWER, Guards, Said, judge_answers
 from actshift.zoo.language import Language

@@ -19,7 +19,7 @@ from actshift.io.manifest import write_manifest
 from actshift.io.missed import has_numbers, why_without
 from actshift.io.store import ActivationStore
 from actshift.io.tables import write_table
-from actshift.models.hub_cache import cached_snapshot
+from actshift.models.on_disk import cached_snapshot
 from actshift.models.sources import HubSource, LocalSource, ZooSource, parse_source
 from actshift.prompts.records import Prompt, content_hash, read_prompts
 from actshift.studies.misalignment.kinds import INSECURE, UNTUNED

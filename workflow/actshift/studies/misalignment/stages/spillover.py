@@ -22,7 +22,7 @@ from actshift.engine.plain_answers import encode_questions, plain_answers
 from actshift.engine.refusal_phrases import refusal_phrases_of
 from actshift.errors import GateError, UserError
 from actshift.hooks.lanes.generation import Continuation
-from actshift.hooks.reading.answer_nats import Answer, answer_nats
+from actshift.hooks.lanes.losses import Answer, answer_nats
 from actshift.io.atomic import atomic_write_text, publishing, remove
 from actshift.io.manifest import read_manifest
 from actshift.io.missed import Missed, place_of_rows, write_marker

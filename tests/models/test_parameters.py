@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from actshift.io.parameters import count_parameters
+from actshift.models.files import count_parameters
 
 
 def test_shards_add_up_in_any_float(tmp_path: Path) -> None:
