@@ -28,8 +28,8 @@ def _probes(loaded: LoadedModel, path: Path) -> list[Any]:
 
 def _sides(loaded: LoadedModel, path: Path) -> list[Any]:
     settings = RefusalDirection(n_fit=9, n_select=9, n_heldout=9)
-    (side,) = refusal_direction._sides(loaded, {"harmful": path}, settings, 0)[0].values()
-    return [one.ids for split in side.by_split.values() for one in split]
+    sides, _ = refusal_direction._sides(loaded, {"harmful": path}, settings, 0)
+    return [one.ids for split in sides["harmful"].values() for one in split]
 
 
 STAGES: dict[str, Ask] = {
