@@ -279,7 +279,7 @@ FIGURES = (
     Figure(
         "direction_bars",
         ("direction_ablation",),
-        "actshift.studies.ablation.ordering_figures:direction_bars",
+        "actshift.studies.ablation.figures:direction_bars",
         beside=("ordering", "ablation_sweep"),
     ),
     Figure(
