@@ -12,8 +12,13 @@ import pandas as pd
 
 from actshift.io.tables import write_table
 from actshift.studies.localization.bases import FITTED, RANDOM, Moments
-from actshift.studies.localization.lanes import matched_lanes, natural_lanes
-from actshift.studies.localization.settings import LENGTHS, LaneFacts, LaneSettings
+from actshift.studies.localization.lanes import (
+    LENGTHS,
+    LaneFacts,
+    LaneSettings,
+    matched_lanes,
+    natural_lanes,
+)
 from actshift.studies.localization.tables.inputs import PairFiles
 
 #: (direction, lane, number of the pair) -> share of the way to the donor.

@@ -17,12 +17,14 @@ from actshift.studies.localization.bases import (
 from actshift.studies.localization.gate import margin_gate
 from actshift.studies.localization.lanes import (
     PARTNERED,
+    Direction,
+    LaneSettings,
+    Planned,
     matched_lanes,
     natural_lanes,
     random_directions,
 )
 from actshift.studies.localization.pairs import cluster_folds, partners
-from actshift.studies.localization.settings import Direction, LaneSettings, Planned
 from actshift.studies.localization.study import Localization
 
 LAYERS, WIDTH, RANKS = 2, 12, (1, 3, 8)

@@ -10,13 +10,11 @@ from reference.localization_rows import Made, no_swap, nothing
 
 from actshift.maths.intervals import bootstrap_ends
 from actshift.maths.resampling import bootstrap_counts
-from actshift.studies.localization.settings import LaneFacts
-from actshift.studies.localization.tables.effects import Sample
-from actshift.studies.localization.tables.estimate import DRAWS
+from actshift.studies.localization.lanes import LaneFacts
+from actshift.studies.localization.tables.effects import DRAWS, Sample
 from actshift.studies.localization.tables.inputs import PairFiles, cells_of
-from actshift.studies.localization.tables.patching import patch_lanes, patching_rows, swap_rows
-from actshift.studies.localization.tables.positions import position_rows, top_quarter
-from actshift.studies.localization.tables.summary import summary_rows
+from actshift.studies.localization.tables.patches import patch_lanes, patching_rows, swap_rows
+from actshift.studies.localization.tables.summary import position_rows, summary_rows, top_quarter
 
 Cell = dict[str, object]
 NOISE = np.random.default_rng(5).standard_normal((12, 8))

@@ -1,4 +1,7 @@
-"""Lanes of every experiment, as data; docs and tables call them by `LaneFacts`."""
+"""Lanes of every experiment as data, and the facts that docs and tables call them by."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -8,6 +11,7 @@ from actshift.patching import (
     Contrast,
     Noise,
     PatchEdit,
+    PatchLane,
     PatchPositions,
     Push,
     SourceSide,
@@ -15,18 +19,93 @@ from actshift.patching import (
 )
 from actshift.random_streams import RANDOM_PUSHES
 from actshift.studies.localization.bases import FITTED, RANDOM, Bases, Moments
-from actshift.studies.localization.settings import (
-    POSITIONS,
-    Direction,
-    LaneFacts,
-    LaneSettings,
-    Planned,
-)
+from actshift.studies.localization.study import Localization
 
+#: Forward: base is patched from tuned. Reverse: tuned from base.
+Direction = Literal["forward", "reverse"]
+DIRECTIONS: tuple[Direction, ...] = ("forward", "reverse")
+LENGTHS = ("natural", "matched")
+POSITIONS: tuple[PatchPositions, ...] = ("all", "prompt", "completion", "last_prompt")
 #: Experiments whose donor reads another pair.
 PARTNERED = ("shuffled", "other_condition")
 #: Where a control stands beside the patch: everywhere, and where the published peak may be.
 _BESIDE: tuple[PatchPositions, ...] = ("all", "last_prompt")
+
+
+@dataclass(frozen=True)
+class LaneSettings:
+    """What decides the lanes, and so stands in the key of unfinished work."""
+
+    random_draws: int
+    noise_draws: int
+    ranks: tuple[int, ...]
+    alphas: tuple[float, ...]
+    seed: int
+
+    @classmethod
+    def of(cls, settings: Localization, *, seed: int, d_model: int) -> "LaneSettings":
+        """Pick them out of the study's settings, without ranks that are not below the width."""
+        ranks = tuple(k for k in settings.ranks if k < d_model) or (1,)
+        draws = (settings.random_draws, settings.noise_draws)
+        return cls(*draws, ranks=ranks, alphas=settings.alphas, seed=seed)
+
+
+@dataclass(frozen=True)
+class LaneFacts:
+    """What names a lane in tables.
+
+    Attributes:
+        experiment: patch, interpolation, source, low_rank, identity, noise, random, shuffled,
+            other_condition or whole_head.
+        layer: 0-based decoder block whose output is edited.
+        positions: At which tokens.
+        alpha: Weight of the source's states.
+        rank: Of the basis; None is the whole space.
+        basis: shift, states, base_states or random; None without a basis.
+        keep_rest: Whether the receiver keeps what lies outside the basis.
+        source: donor, receiver, chosen, rejected, contrast or partner; None for noise.
+        draw: Number of a random draw.
+    """
+
+    experiment: str
+    layer: int
+    positions: PatchPositions = "all"
+    alpha: float = 1.0
+    rank: int | None = None
+    basis: str | None = None
+    keep_rest: bool = True
+    source: str | None = "donor"
+    draw: int | None = None
+
+    @property
+    def name(self) -> str:
+        """Unique in its experiment, direction and fold."""
+        parts = [self.experiment, self.positions]
+        parts += [] if self.source in (None, "donor") else [self.source]
+        parts += [f"a{self.alpha:g}"] if self.experiment == "interpolation" else []
+        parts += [] if self.basis is None else [self.basis, f"k{self.rank}"]
+        parts += [] if self.keep_rest else ["alone"]
+        parts += [] if self.draw is None else [f"d{self.draw}"]
+        return f"{'.'.join(parts)}@{self.layer}"
+
+    def row(self) -> dict[str, Any]:
+        """The columns of a table, `lane` first."""
+        return {"lane": self.name, **asdict(self)}
+
+
+@dataclass(frozen=True, eq=False)
+class Planned:
+    """A lane and its facts."""
+
+    lane: PatchLane
+    facts: LaneFacts
+
+    @classmethod
+    def make(
+        cls, facts: LaneFacts, edit: PatchEdit, *, head: Literal["receiver", "donor"] = "receiver"
+    ) -> "Planned":
+        """Name the lane after its facts; `head` is whose final norm and head score it."""
+        return cls(PatchLane(facts.name, facts.layer, edit, facts.positions, head), facts)
 
 
 def natural_lanes(
@@ -50,7 +129,7 @@ def natural_lanes(
     """
     layers, width = donor.mean.shape
     experiments = {
-        "patch": patches(layers),
+        "patch": _each("patch", Take(), layers, POSITIONS),
         "identity": _each("identity", Take(source=RECEIVER), layers, POSITIONS, source=RECEIVER),
         "whole_head": [Planned.make(LaneFacts("whole_head", layers - 1), Take(), head="donor")],
         "interpolation": [
@@ -73,9 +152,6 @@ def matched_lanes(layers: int) -> dict[str, list[Planned]]:
 
     The contrast is added at completion tokens; at prompt tokens, where both sides are the same
     states, its lanes show that it is nothing.
-
-    Args:
-        layers: Number of decoder blocks.
     """
     sides: tuple[SourceSide, ...] = ("chosen", "rejected")
     sources = [
@@ -86,16 +162,7 @@ def matched_lanes(layers: int) -> dict[str, list[Planned]]:
         ),
         *_each("source", Contrast(), layers, ("completion", "prompt"), source="contrast"),
     ]
-    return {"patch": patches(layers), "source": sources}
-
-
-def patches(layers: int) -> list[Planned]:
-    """The donor's states at each layer and each choice of positions, A1.
-
-    Args:
-        layers: Number of decoder blocks.
-    """
-    return _each("patch", Take(), layers, POSITIONS)
+    return {"patch": _each("patch", Take(), layers, POSITIONS), "source": sources}
 
 
 def _each(

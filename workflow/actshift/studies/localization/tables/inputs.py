@@ -11,12 +11,16 @@ from jaxtyping import Bool, Float, Int
 from actshift.errors import UserError
 from actshift.vocab import ROLES, Role
 
+#: Rows of one table.
+Rows = list[dict[str, object]]
 _SIDES = ["logp_chosen", "logp_rejected"]
 _FACTS = (
     *("direction", "experiment", "layer", "positions", "alpha", "rank", "basis"),
     *("keep_rest", "source", "draw"),
 )
 _UNITS = ("operation", "part", "layer")
+#: What names a lane of each file.
+_LANE_KEYS = {"plain": ("model",), "patches": ("direction", "lane"), "swaps": _UNITS}
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,6 +123,16 @@ class Cell:
     patches: Lanes
     swaps: Lanes
 
+    @property
+    def facts(self) -> dict[str, object]:
+        """Columns that name the cell, and its size."""
+        return {
+            "condition": self.condition,
+            "length": self.length,
+            "n": len(self.pair_ids),
+            "clusters": len(set(self.clusters)),
+        }
+
     @cached_property
     def margins(self) -> Mapping[Role, Float[np.ndarray, " pair"]]:
         """Log p(chosen) - log p(rejected) of the unedited models, nats, by role."""
@@ -142,11 +156,10 @@ def cells_of(files: PairFiles) -> list[Cell]:
     cells = []
     for length, rows in files.pairs.groupby("length", sort=False):
         ids = rows["pair_id"].tolist()
-        plain = _pivot(files.plain, str(length), ("model",), ids, name="plain.parquet")
-        patches = _pivot(
-            files.patches, str(length), ("direction", "lane"), ids, name="patches.parquet"
+        plain, patches, swaps = (
+            _pivot(getattr(files, name), str(length), keys, ids, name=f"{name}.parquet")
+            for name, keys in _LANE_KEYS.items()
         )
-        swaps = _pivot(files.swaps, str(length), _UNITS, ids, name="swaps.parquet")
         for condition in rows["condition"].unique():
             of_condition = (rows["condition"] == condition).to_numpy(dtype=bool)
             pairs = rows.loc[of_condition]
