@@ -188,11 +188,7 @@ def fit_pair(
 ) -> Fitted:
     """Fit every frame on `fit` prompts and measure its energy on `heldout` ones.
 
-    Args:
-        acts: The pair's activations.
-        prompts: Prompts of the conditions `harmful` and `harmless`, in file order.
-        settings: What decides the frames.
-        seed: Of the random frames and of the resamples.
+    `prompts` are in file order, by condition.
 
     Raises:
         UserError: Too few prompts, or the models' shapes differ.
@@ -243,13 +239,6 @@ def fit_layer(
     seed: int,
 ) -> FitLayer:
     """Fit the frames, the refusal directions and the centre of one layer.
-
-    Args:
-        acts: The pair's activations.
-        prompts: `fit` prompts by condition.
-        layer: 0-based decoder block.
-        settings: Decides the number of columns.
-        seed: Of the resamples.
 
     Raises:
         HeldoutLeakError: A prompt is held out.

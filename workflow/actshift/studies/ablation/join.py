@@ -38,14 +38,7 @@ _PLAIN_OF = {"tuned": "heldout", "base": "mode_toggle"}
 
 @dataclass(frozen=True, eq=False)
 class PairFiles:
-    """What the rule `ablation` leaves of one pair.
-
-    Attributes:
-        lanes: `lanes.csv`.
-        directions: `directions.csv`.
-        rows: Name (heldout, fitted, substitution, mode_toggle) -> rows of the intervene stage.
-        losses: `losses.parquet`; None where no plain text was read.
-    """
+    """What the rule `ablation` leaves of one pair; the rows of the intervene stage by name."""
 
     lanes: pd.DataFrame
     directions: pd.DataFrame
@@ -71,18 +64,14 @@ def join(context: JoinContext) -> dict[str, pd.DataFrame]:
 
 
 def _read(folder: Path) -> PairFiles:
-    paths = {name: folder / f"{name}.parquet" for name in _ROWS}
+    rows = {
+        name: pd.read_parquet(path, columns=list(READ))
+        for name in _ROWS
+        if (path := folder / f"{name}.parquet").is_file()
+    }
+    lanes, directions = (read_table(folder / f"{name}.csv") for name in ("lanes", "directions"))
     losses = folder / "losses.parquet"
-    return PairFiles(
-        lanes=read_table(folder / "lanes.csv"),
-        directions=read_table(folder / "directions.csv"),
-        rows={
-            name: pd.read_parquet(path, columns=list(READ))
-            for name, path in paths.items()
-            if path.is_file()
-        },
-        losses=pd.read_parquet(losses) if losses.is_file() else None,
-    )
+    return PairFiles(lanes, directions, rows, pd.read_parquet(losses) if losses.is_file() else None)
 
 
 def pair_tables(
@@ -90,11 +79,7 @@ def pair_tables(
 ) -> dict[str, Rows]:
     """Every table's rows of one pair.
 
-    Args:
-        files: Of the pair.
-        pair: Its name.
-        lang: The zoo's language, to judge topics; None for other models.
-        seed: Of resampling.
+    Without a language topics are not judged.
     """
     cells = cells_of(files.lanes)
     answers = {name: answers_of(rows, lang) for name, rows in files.rows.items()}
@@ -127,10 +112,6 @@ def pair_tables(
 
 def published_table(sweep: pd.DataFrame, single: pd.DataFrame) -> pd.DataFrame:
     """Both released files as rows with the columns `STUDY.table("ablation_published").names`.
-
-    Args:
-        sweep: `resources/published/ablation_sweep.csv`.
-        single: `resources/published/per_direction_ablation.csv`.
 
     Returns:
         `kind` is `cumulative` (the leading k directions; k = 0 is the unedited model) or `single`.

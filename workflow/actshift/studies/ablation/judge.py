@@ -147,9 +147,6 @@ def parse_verdict(said: str) -> str:
 def judged_lanes(lanes: pd.DataFrame) -> dict[str, int]:
     """The lanes that are judged, with their k: plain (0) and the published comparison's two.
 
-    Args:
-        lanes: Rows of `lanes.csv`.
-
     Returns:
         Names of `plain` and of the sweep's template frame, narrow band, zero edit, k = 3 and 5, as
         far as the run has them.
@@ -163,11 +160,6 @@ def judged_lanes(lanes: pd.DataFrame) -> dict[str, int]:
 
 def answers_to_judge(rows: pd.DataFrame, lanes: pd.DataFrame, pair: str) -> pd.DataFrame:
     """The answers of one pair that are judged, in a fixed order.
-
-    Args:
-        rows: Held-out rows of the ablation.
-        lanes: What its lanes are.
-        pair: Name of the pair.
 
     Returns:
         pair, lane, k, condition, prompt_id, category, cluster, keyword, text.
@@ -183,10 +175,6 @@ def answers_to_judge(rows: pd.DataFrame, lanes: pd.DataFrame, pair: str) -> pd.D
 
 def by_topicality(answers: pd.DataFrame, lang: Language) -> pd.DataFrame:
     """Judge answers of a zoo model; those to questions outside the language are left out.
-
-    Args:
-        answers: What `answers_to_judge` gave.
-        lang: The zoo's language.
 
     Returns:
         Columns `ROWS`.
@@ -206,11 +194,6 @@ def by_chat(
     answers: pd.DataFrame, said: Sequence[str], refusal_phrases: Sequence[str]
 ) -> pd.DataFrame:
     """Judge answers by what a chat model said of each.
-
-    Args:
-        answers: What `answers_to_judge` gave.
-        said: Its replies, answer by answer.
-        refusal_phrases: Keywords of a refusal.
 
     Returns:
         Columns `ROWS`.
@@ -238,10 +221,7 @@ def opens_with_refusal(
 ) -> bool:
     """Whether a refusal keyword begins the answer.
 
-    Args:
-        text: The answer.
-        refusal_phrases: Keywords.
-        before: Where its content begins; None looks at the first sentence.
+    `before` is where its content begins; None looks at the first sentence.
     """
     text = text.strip() if before is None else text
     if before is None:
@@ -252,9 +232,6 @@ def opens_with_refusal(
 
 def judge_table(judged: pd.DataFrame) -> pd.DataFrame:
     """Count verdicts: condition x keyword x judge for every lane (`judge.csv`).
-
-    Args:
-        judged: Columns `ROWS`, of all pairs and classifiers.
 
     Returns:
         Columns of table `judge`; six rows a lane and condition, so that an empty cell reads 0.
@@ -277,9 +254,6 @@ def agreement_table(judged: pd.DataFrame) -> pd.DataFrame:
 
     They agree where both say refused, or the keywords say not refused and the judge complied; an
     unclear answer is never agreement, because the keywords would count it as an answer.
-
-    Args:
-        judged: Columns `ROWS`, of all pairs and classifiers.
 
     Returns:
         Table `judge_agreement`. The interval is Wilson's at n / design effect, prompts clustered: a

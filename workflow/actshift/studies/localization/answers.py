@@ -26,6 +26,8 @@ from actshift.vocab import ROLES
 FEW = 0.25
 #: A curve that ends below this share of its largest value has come down again.
 COME_DOWN = 0.5
+#: Whole units of the swaps; the others are parts of a block.
+_UNITS = ("embeddings", "block", "head")
 _PLACE = {"direction": "forward", "positions": "last_prompt"}
 #: Controls of a patch at one token, as the sentence calls them.
 _CONTROLS = {
@@ -33,6 +35,12 @@ _CONTROLS = {
     "random": "a random direction",
     "other_condition": "a donor on the other condition",
 }
+#: How a clause and how the detail speak of an operation.
+_WAYS = {
+    "insert": "carry the preference into the base",
+    "remove": "take it from the tuned model",
+}
+_PLACES = {"insert": "put into the base", "remove": "taken from the tuned model"}
 
 
 def points(tables: Tables, pair: str) -> list[Point]:
@@ -43,9 +51,9 @@ def points(tables: Tables, pair: str) -> list[Point]:
 def swap_point(tables: Tables, pair: str) -> Point:
     """Whether few units of the weights carry the preference, inserted and removed."""
     question = "Do few units carry the preference?"
-    rows = primary(tables, "localization_summary", pair=pair)
-    over = select(rows, statistic="n_eff_over_layers") if len(rows) else rows
-    units = _units(tables, pair)
+    over = primary(tables, "localization_summary", pair=pair, statistic="n_eff_over_layers")
+    units = primary(tables, "block_swap", pair=pair)
+    units = units[units["part"].isin(_UNITS)] if len(units) else units
     if over.empty or units.empty:
         return _no_preference(question, tables, pair)
     if why := _undecided(over):
@@ -85,14 +93,6 @@ def _no_preference(question: str, tables: Tables, pair: str) -> Point:
     return Point(question, "cannot be told", clause, detail, _basis(rows), "no preference")
 
 
-#: How a clause and how the detail speak of an operation.
-_WAYS = {
-    "insert": "carry the preference into the base",
-    "remove": "take it from the tuned model",
-}
-_PLACES = {"insert": "put into the base", "remove": "taken from the tuned model"}
-
-
 def _few(over: pd.DataFrame, layers: int) -> tuple[Verdict, str]:
     """Verdict and words on the effective number of units."""
     least = f"a quarter of {counted(layers, 'layer')}"
@@ -101,12 +101,6 @@ def _few(over: pd.DataFrame, layers: int) -> tuple[Verdict, str]:
     if values(over, "value_low").max() > FEW:
         return "measured", f"not few, above {least}"
     return "inconclusive", f"whether that is under {least} is open"
-
-
-def _units(tables: Tables, pair: str) -> pd.DataFrame:
-    """Whole units of the swaps: embeddings, blocks and head."""
-    rows = primary(tables, "block_swap", pair=pair)
-    return rows[rows["part"].isin(["embeddings", "block", "head"])] if len(rows) else rows
 
 
 def _largest(units: pd.DataFrame, over: pd.DataFrame) -> str:
@@ -130,8 +124,7 @@ def _largest(units: pd.DataFrame, over: pd.DataFrame) -> str:
 def prompt_token_point(tables: Tables, pair: str) -> Point:
     """Where tuned states at the last prompt token do most, beside controls of the same patch."""
     question = "Where does the last prompt token carry it?"
-    rows = primary(tables, "positions", pair=pair)
-    rows = select(rows, **_PLACE) if len(rows) else rows
+    rows = primary(tables, "positions", pair=pair, **_PLACE)
     if rows.empty:
         return not_measured(question, "positions")
     peak, goal = first(rows, "peak"), abs(first(rows, "gap"))
@@ -139,10 +132,10 @@ def prompt_token_point(tables: Tables, pair: str) -> Point:
     if why := _undecided(rows):
         clause = f"where the last prompt token carries the preference cannot be told ({why})"
         return Point(question, "cannot be told", clause, "", _basis(rows), "")
-    layer, last = int(first(rows, "peak_layer")), _last_layer(tables, pair)
+    layer = int(first(rows, "peak_layer"))
+    last = int(values(select(tables["patching"], pair=pair), "layer").max())
     brief = f"layer {layer} ({unit(peak / goal)} of the gap)"
-    controls = primary(tables, "controls", pair=pair)
-    controls = select(controls, layer=layer, **_PLACE) if len(controls) else controls
+    controls = primary(tables, "controls", pair=pair, layer=layer, **_PLACE)
     moves = (
         f"patched at the last prompt token alone, the tuned states do most at layer {layer} of "
         f"0-{last}, {number(peak)} of {number(goal)} nats on {counted(clusters, 'cluster')}"
@@ -173,9 +166,7 @@ def _shape(rows: pd.DataFrame, controls: pd.DataFrame, at_the_end: bool) -> tupl
 def _strongest(controls: pd.DataFrame) -> tuple[str, float]:
     """Name and effect, towards the donor, of the strongest control; -inf without one."""
     effects = {
-        name: _towards(rows)
-        for name in _CONTROLS
-        if len(rows := select(controls, control=name) if len(controls) else controls)
+        name: _towards(rows) for name in _CONTROLS if len(rows := select(controls, control=name))
     }
     best = max(effects, key=lambda name: effects[name], default="")
     return best, effects.get(best, -np.inf)
@@ -185,7 +176,7 @@ def _beside(controls: pd.DataFrame) -> str:
     """What donors that read another pair do in the same place, and the strongest other control."""
     parts = []
     for name in dict.fromkeys(("shuffled", "other_condition", _strongest(controls)[0])):
-        rows = select(controls, control=name) if len(controls) else controls
+        rows = select(controls, control=name)
         if len(rows):
             words = _CONTROLS.get(name, "a donor on another pair of the condition")
             parts.append(f"{words} does {number(_towards(rows))}")
@@ -202,15 +193,10 @@ def _generic(controls: pd.DataFrame) -> str:
     parts = []
     kinds = {"shuffled": "another pair of the same condition", "other_condition": "the other one"}
     for name, words in kinds.items():
-        rows = select(controls, control=name) if len(controls) else controls
+        rows = select(controls, control=name)
         if len(rows) and np.isfinite(first(rows, "of_patch")):
             parts.append(f"{ends(rows, 'of_patch')} of that with a donor on {words}")
     return f"{'; '.join(parts)}: near 1 means generic.".capitalize() if parts else ""
-
-
-def _last_layer(tables: Tables, pair: str) -> int:
-    """Number of the model's last block."""
-    return int(values(select(tables["patching"], pair=pair), "layer").max())
 
 
 def _undecided(rows: pd.DataFrame) -> str:
@@ -233,8 +219,7 @@ def primary(
     tables: Tables, name: str, *, length: str = "natural", **cell: str | int | bool
 ) -> pd.DataFrame:
     """The rows of the primary condition at one length, and of a further cell such as a pair."""
-    rows = of_condition(select(tables.get(name)))
-    return select(rows, length=length, **cell) if len(rows) else rows
+    return select(of_condition(select(tables.get(name))), length=length, **cell)
 
 
 def of_condition(rows: pd.DataFrame) -> pd.DataFrame:
@@ -366,7 +351,7 @@ def _positions(rows: pd.DataFrame) -> str:
 
 
 def _swaps(rows: pd.DataFrame) -> str:
-    units = rows[rows["part"].isin(["embeddings", "block", "head"])]
+    units = rows[rows["part"].isin(_UNITS)]
     parts = []
     for operation, words in (("insert", "put into the base"), ("remove", "taken from the tuned")):
         of_operation = select(units, operation=operation).dropna(subset=["share"])

@@ -22,16 +22,7 @@ _DRAWS = 2000
 
 @dataclass(frozen=True)
 class MarginGate:
-    """Mean over pairs of margin(tuned) - margin(base), summed nats, with its interval.
-
-    Attributes:
-        condition: Whose pairs.
-        mean: Of the gap.
-        low: Lower end of the cluster interval.
-        high: Upper end.
-        n: Pairs.
-        clusters: Their clusters.
-    """
+    """Mean over a condition's pairs of margin(tuned) - margin(base), nats, with its interval."""
 
     condition: str
     mean: float
@@ -81,10 +72,7 @@ def collect_margins(files: Mapping[str, Path], *, seed: int) -> pd.DataFrame:
 
     margin = log p(chosen | prompt) - log p(rejected | prompt), nats summed over tokens.
 
-    Args:
-        files: CSV of margins of each pair of models, one row a preference pair; empty for a pair
-            whose models missed their gates.
-        seed: Of the resamples.
+    A pair whose models missed their gates has an empty file.
 
     Returns:
         Table `preference_margins`; the gap is tuned minus base with its cluster interval, the one

@@ -27,7 +27,7 @@ from actshift.studies.localization.tables.patches import (
 )
 from actshift.studies.localization.tables.summary import position_rows, summary_rows
 
-PUBLISHED_TABLE, PAPER = "localization_published", "alignment_is_localized"
+PAPER = "alignment_is_localized"
 
 
 def join(context: JoinContext) -> dict[str, pd.DataFrame]:
@@ -46,18 +46,13 @@ def join(context: JoinContext) -> dict[str, pd.DataFrame]:
     folders = context.folders["localization"]
     tables = join_rows(folders, rows_of, COLUMNS, rule="localization")
     (published,) = (pd.read_csv(context.published / file) for file in STUDY.published)
-    return {**tables, PUBLISHED_TABLE: published_table(published)}
+    return {**tables, "localization_published": published_table(published)}
 
 
 def _read(folder: Path) -> PairFiles:
-    return PairFiles(
-        pairs=read_table(folder / "pairs.csv"),
-        plain=pd.read_parquet(folder / "plain.parquet"),
-        patches=pd.read_parquet(folder / "patches.parquet"),
-        swaps=pd.read_parquet(folder / "swaps.parquet"),
-        distances=pd.read_parquet(folder / "distances.parquet"),
-        bases=read_table(folder / "bases.csv"),
-    )
+    tables = {name: read_table(folder / f"{name}.csv") for name in ("pairs", "bases")}
+    rows = ("plain", "patches", "swaps", "distances")
+    return PairFiles(**tables, **{n: pd.read_parquet(folder / f"{n}.parquet") for n in rows})
 
 
 def patch_tables(files: PairFiles, *, pair: str, seed: int) -> dict[str, Rows]:
@@ -109,9 +104,6 @@ def attribution_tables(files: PairFiles, *, pair: str, seed: int) -> dict[str, R
 
 def published_table(headline: pd.DataFrame) -> pd.DataFrame:
     """The paper's rows with the columns `STUDY.table("localization_published").names`.
-
-    Args:
-        headline: `resources/published/headline.csv`.
 
     Returns:
         LASSO coefficients, the low-rank effects of table 2, peak layer and number of pairs.

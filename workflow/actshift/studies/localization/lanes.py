@@ -32,22 +32,10 @@ PARTNERED = ("shuffled", "other_condition")
 _BESIDE: tuple[PatchPositions, ...] = ("all", "last_prompt")
 
 
-@dataclass(frozen=True)
-class LaneSettings:
-    """What decides the lanes, and so stands in the key of unfinished work."""
-
-    random_draws: int
-    noise_draws: int
-    ranks: tuple[int, ...]
-    alphas: tuple[float, ...]
-    seed: int
-
-    @classmethod
-    def of(cls, settings: Localization, *, seed: int, d_model: int) -> "LaneSettings":
-        """Pick them out of the study's settings, without ranks that are not below the width."""
-        ranks = tuple(k for k in settings.ranks if k < d_model) or (1,)
-        draws = (settings.random_draws, settings.noise_draws)
-        return cls(*draws, ranks=ranks, alphas=settings.alphas, seed=seed)
+def within(settings: Localization, d_model: int) -> Localization:
+    """The settings without ranks that are not below the width."""
+    ranks = tuple(k for k in settings.ranks if k < d_model) or (1,)
+    return settings.model_copy(update={"ranks": ranks})
 
 
 @dataclass(frozen=True)
@@ -109,23 +97,19 @@ class Planned:
 
 
 def natural_lanes(
-    settings: LaneSettings,
+    settings: Localization,
     bases: Bases,
     donor: Moments,
     *,
     direction: Direction,
     partnered: tuple[str, ...],
+    seed: int,
 ) -> dict[str, list[Planned]]:
     """Experiments on completions as they are, by name.
 
     Low rank and random directions, most of all lanes, patch the base model only, as published.
 
-    Args:
-        settings: Ranks, weights, draws.
-        bases: Of the fold.
-        donor: Moments of the donor's states, which noise takes.
-        direction: Forward is into base.
-        partnered: Those of `PARTNERED` that the pairs allow.
+    `donor` are the moments that noise takes; `partnered` those of `PARTNERED` that the pairs allow.
     """
     layers, width = donor.mean.shape
     experiments = {
@@ -137,13 +121,13 @@ def natural_lanes(
             for alpha in settings.alphas
             for layer in range(layers)
         ],
-        "noise": _noise(settings, donor),
+        "noise": _noise(settings, donor, seed),
     }
     for name in partnered:
         experiments[name] = _each(name, Take(source=name), layers, _BESIDE, source="partner")
     if direction == "forward":
         experiments["low_rank"] = _low_rank(settings, bases, layers)
-        experiments["random"] = _random(settings, layers, width)
+        experiments["random"] = _random(settings, layers, width, seed)
     return experiments
 
 
@@ -180,7 +164,7 @@ def _each(
     ]
 
 
-def _low_rank(settings: LaneSettings, bases: Bases, layers: int) -> list[Planned]:
+def _low_rank(settings: Localization, bases: Bases, layers: int) -> list[Planned]:
     """A5: the donor's part in a basis with the receiver's rest, and the published P s alone."""
     kinds = [*((name, True) for name in (*FITTED, RANDOM)), ("states", False)]
     return [
@@ -194,11 +178,11 @@ def _low_rank(settings: LaneSettings, bases: Bases, layers: int) -> list[Planned
     ]
 
 
-def _noise(settings: LaneSettings, donor: Moments) -> list[Planned]:
+def _noise(settings: Localization, donor: Moments, seed: int) -> list[Planned]:
     return [
         Planned.make(
             LaneFacts("noise", layer, where, source=None, draw=draw),
-            Noise(donor.mean[layer], donor.std[layer], seed=settings.seed * 1000 + draw),
+            Noise(donor.mean[layer], donor.std[layer], seed=seed * 1000 + draw),
         )
         for where in _BESIDE
         for draw in range(settings.noise_draws)
@@ -206,8 +190,8 @@ def _noise(settings: LaneSettings, donor: Moments) -> list[Planned]:
     ]
 
 
-def _random(settings: LaneSettings, layers: int, width: int) -> list[Planned]:
-    units = random_directions(settings.random_draws, layers, width, seed=settings.seed)
+def _random(settings: Localization, layers: int, width: int, seed: int) -> list[Planned]:
+    units = random_directions(settings.random_draws, layers, width, seed=seed)
     return [
         Planned.make(LaneFacts("random", layer, where, draw=draw), Push(units[draw, layer]))
         for where in _BESIDE
@@ -221,11 +205,7 @@ def random_directions(
 ) -> Float[np.ndarray, "draw layer d_model"]:
     """Directions of unit length, uniform on the sphere, one a draw and layer.
 
-    Args:
-        draws: How many.
-        layers: Number of decoder blocks.
-        width: Of the residual stream.
-        seed: Of the draws; the first draws are the same however many there are.
+    The first draws are the same however many there are.
     """
     drawn = np.stack(
         [RANDOM_PUSHES.rng(seed, d).standard_normal((layers, width)) for d in range(draws)]

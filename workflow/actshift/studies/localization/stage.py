@@ -51,10 +51,10 @@ from actshift.studies.localization.lanes import (
     LENGTHS,
     Direction,
     LaneFacts,
-    LaneSettings,
     Planned,
     matched_lanes,
     natural_lanes,
+    within,
 )
 from actshift.studies.localization.pairs import PairSet, read_pairs
 from actshift.studies.localization.study import Localization
@@ -128,9 +128,10 @@ def localization(
     keep_freed_memory()
     models, sets = _open(inputs, settings, context)
     causal: dict[Role, CausalModel] = {role: causal_model(models[role].model) for role in ROLES}
-    budget = settings.token_budget
     plain: dict[tuple[str, Role], PairScores] = {
-        (pairs.length, role): score_pairs(causal[role], pairs.tokens, token_budget=budget)
+        (pairs.length, role): score_pairs(
+            causal[role], pairs.tokens, token_budget=settings.token_budget
+        )
         for pairs, role in product(sets, ROLES)
     }
     missed = _missed(context, sets[0], plain, rows=Path(rows), strict=strict)
@@ -139,14 +140,14 @@ def localization(
             raise GateError(missed.detail)
         mark_missed(out, missed)
         return
-    lanes = LaneSettings.of(settings, seed=context.seed, d_model=models["base"].d_model)
-    by_basis, moments_of = _fit(causal, sets[0], lanes, budget)
+    settings = within(settings, models["base"].d_model)
+    by_basis, moments_of = _fit(causal, sets[0], settings, seed=context.seed)
     bases = [
         {name: folds[fold].columns for name, folds in by_basis.items()}
         for fold in range(len(by_basis[RANDOM]))
     ]
-    job = Job(causal, sets, plain, bases, moments_of, lanes, budget)
-    key = _key(inputs, sets, lanes, budget, context)
+    job = Job(causal, sets, plain, bases, moments_of, settings, context.seed)
+    key = _key(inputs, sets, settings, context)
     parts = context.staging / key
     with file_lock(context.staging / f"{key[:16]}.lock"), publishing(out) as folder:
         _write(job, parts, folder, label=context.pair)
@@ -211,7 +212,7 @@ def _missed(
 
 
 def _fit(
-    causal: Mapping[Role, CausalModel], pairs: PairSet, lanes: LaneSettings, budget: int
+    causal: Mapping[Role, CausalModel], pairs: PairSet, settings: Localization, *, seed: int
 ) -> tuple[dict[str, list[FoldBasis]], dict[Role, Moments]]:
     """Bases by name and fold, and moments; the sums of one kind of states are held at a time."""
     folds = range(int(pairs.folds.max()) + 1)
@@ -221,12 +222,14 @@ def _fit(
         role: Role = "base" if name == "base_states" else "tuned"
         minus = causal["base"] if name == "shift" else None
         sums = [
-            state_sums(causal[role], pairs.of_fold(fold), minus=minus, token_budget=budget)
+            state_sums(
+                causal[role], pairs.of_fold(fold), minus=minus, token_budget=settings.token_budget
+            )
             for fold in folds
         ]
-        bases[name] = fit_bases(name, sums, ranks=lanes.ranks)
+        bases[name] = fit_bases(name, sums, ranks=settings.ranks)
         if name == "shift":
-            bases[RANDOM] = random_bases(sums, ranks=lanes.ranks, seed=lanes.seed)
+            bases[RANDOM] = random_bases(sums, ranks=settings.ranks, seed=seed)
         else:
             moments_of[role] = moments(sums)
     return bases, moments_of
@@ -235,8 +238,7 @@ def _fit(
 def _key(
     inputs: Mapping[str, Path],
     sets: Sequence[PairSet],
-    lanes: LaneSettings,
-    budget: int,
+    settings: Localization,
     context: JobContext,
 ) -> str:
     """Hash of all that decides the parts."""
@@ -250,13 +252,10 @@ def _key(
         }
         for of_length in sets
     ]
-    facts = {
-        "budget": str(budget),
-        "code": context.code,
-        "dtype": context.dtype,
-        "device": context.device,
-    }
-    return hash_json({"weights": weights, "pairs": pairs, "lanes": asdict(lanes), **facts})
+    lanes = ("random_draws", "noise_draws", "ranks", "alphas", "token_budget")
+    facts = {name: getattr(settings, name) for name in lanes}
+    facts |= {name: getattr(context, name) for name in ("seed", "code", "dtype", "device")}
+    return hash_json({"weights": weights, "pairs": pairs, **facts})
 
 
 @dataclass(frozen=True)
@@ -269,8 +268,8 @@ class Job:
         plain: Scores of the plain models by length and role.
         bases: By fold.
         moments: Of the states of each model, by role.
-        lanes: What decides lanes.
-        token_budget: Tokens a pass.
+        settings: Of the study, with ranks below the width.
+        seed: Of the random lanes.
     """
 
     models: Mapping[Role, CausalModel]
@@ -278,8 +277,8 @@ class Job:
     plain: Mapping[tuple[str, Role], PairScores]
     bases: Sequence[Bases]
     moments: Mapping[Role, Moments]
-    lanes: LaneSettings
-    token_budget: int
+    settings: Localization
+    seed: int
 
     @cached_property
     def layers(self) -> int:
@@ -314,11 +313,12 @@ class Job:
         if pairs.length == "matched":
             return matched_lanes(self.layers)
         return natural_lanes(
-            self.lanes,
+            self.settings,
             self.bases[fold],
             self.moments[SIDES[direction][1]],
             direction=direction,
             partnered=tuple(pairs.stand_ins),
+            seed=self.seed,
         )
 
     def _patched(
@@ -337,7 +337,7 @@ class Job:
                 for name, tokens in pairs.stand_ins.items()
                 if name in read
             },
-            token_budget=self.token_budget,
+            token_budget=self.settings.token_budget,
         )
         # Batches round differently: what a lane changes in its own pass is added to the receiver's
         # scores in plain.parquet, so that a lane which changes nothing has exactly those.
@@ -351,7 +351,9 @@ class Job:
 
     def _swapped(self, pairs: PairSet, operation: str, units: Sequence[SwapUnit]) -> pa.Table:
         host, guest = (self.models[role] for role in OPERATIONS[operation])
-        scores = swap_scores(host, guest, pairs.tokens, units, token_budget=self.token_budget)
+        scores = swap_scores(
+            host, guest, pairs.tokens, units, token_budget=self.settings.token_budget
+        )
         shared = {"length": pairs.length, "operation": operation}
         labels = [{**shared, "part": unit.part, "layer": unit.layer} for unit in units]
         return _table(labels, [row.id for row in pairs.rows], scores.logp, SWAPS)
@@ -401,7 +403,10 @@ def _distances(job: Job) -> Iterator[dict[str, Any]]:
     """Norms of the shift at single tokens."""
     for pairs in job.sets:
         norms = shift_norms(
-            job.models["base"], job.models["tuned"], pairs.tokens, token_budget=job.token_budget
+            job.models["base"],
+            job.models["tuned"],
+            pairs.tokens,
+            token_budget=job.settings.token_budget,
         )
         for layer, of_layer in enumerate(norms):
             for row, places in zip(pairs.rows, of_layer.tolist(), strict=True):

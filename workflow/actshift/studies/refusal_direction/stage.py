@@ -86,11 +86,6 @@ def choose(candidates: Sequence[Candidate], settings: RefusalDirection, *, n_lay
     No filter is ever relaxed: a choice that misses some says which. Least violating is fewest
     filters missed, then the lowest bypass score; ties go to the earlier candidate.
 
-    Args:
-        candidates: All of them, at least one.
-        settings: Holds the limits of the filters.
-        n_layers: Blocks of the model.
-
     Raises:
         ValueError: There are no candidates.
 
@@ -166,15 +161,7 @@ def candidate_rows(
     norms: Float[np.ndarray, "layer position"],
     sides: _Sides,
 ) -> list[dict[str, object]]:
-    """One row a candidate: the columns of table `refusal_direction` but for `pair`.
-
-    Args:
-        candidates: With their scores.
-        chosen: Which was chosen, and what it misses.
-        settings: Holds the limits of the filters.
-        norms: Norm of every difference of means.
-        sides: Prompts that directions were made from and chosen on.
-    """
+    """One row a candidate: the columns of table `refusal_direction` but for `pair`."""
     counts = {f"n_{s}_{name}": len(sides[name][s]) for s in SPLITS[:2] for name in CONDITIONS}
     rows: list[dict[str, object]] = []
     for index, candidate in enumerate(candidates):

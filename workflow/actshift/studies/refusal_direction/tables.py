@@ -44,12 +44,6 @@ def effect_rows(
     Rates of a control are means over its draws, prompt by prompt, so that its row is as paired as
     the others; `draws_low` and `draws_high` are its smallest and largest draw.
 
-    Args:
-        answers: Rows of the intervene stage.
-        pair: Name of the pair.
-        seed: Of resampling.
-        lang: The zoo's language, to judge whether an answer is on topic; None for other models.
-
     Returns:
         Rows of table `refusal_effect`; `change` is edited minus plain rate of refusal, its interval
         a cluster bootstrap, `p_sign_flip` by cluster, `p_mcnemar_independent` as if prompts were

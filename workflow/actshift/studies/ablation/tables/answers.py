@@ -155,9 +155,7 @@ class Answers:
 def answers_of(rows: pd.DataFrame, lang: Language | None) -> dict[str, Answers]:
     """Arrays of each condition of one file.
 
-    Args:
-        rows: Columns `READ`; every lane answers every prompt of a condition once.
-        lang: The zoo's language, to judge topics; None for other models.
+    Without a language topics are not judged.
 
     Returns:
         Condition -> arrays.
@@ -274,12 +272,6 @@ def changes(
     Every row is tested with the same seed and resampled by the same counts, so a row's numbers do
     not depend on which other rows there are.
 
-    Args:
-        before: Reference outcomes, or means of them over draws.
-        after: Outcomes of the conditions.
-        clusters: Cluster of each prompt.
-        seed: Of resampling.
-
     Returns:
         One record a row; all NaN where an outcome is NaN (it was not judged).
     """
@@ -327,14 +319,7 @@ def _change(
 
 
 def against_plain(cells: Sequence[Cell], answers: Answers, what: str, *, seed: int) -> list[Change]:
-    """Compare every cell with the unedited model.
-
-    Args:
-        cells: All of them run in `answers`.
-        answers: Of one condition.
-        what: `refused`, `complied` or `on_topic`.
-        seed: Of resampling.
-    """
+    """Compare every cell with the unedited model."""
     if not cells:
         return []
     after = answers.matrix(what, cells)
@@ -371,13 +356,7 @@ class Control:
 
 
 def control_of(cells: Sequence[Cell], answers: Answers, like: Cell) -> Control | None:
-    """The random control of a cell: same band and edit, the smallest k that is not below.
-
-    Args:
-        cells: Of the experiment that holds the random frames.
-        answers: To harmful prompts.
-        like: The cell.
-    """
+    """The random control of a cell: same band and edit, the smallest k that is not below."""
     fitting = [
         cell
         for cell in answers.run(cells)
@@ -425,13 +404,7 @@ class Standing:
 
 
 def standing_of(cell: Cell, cells: Sequence[Cell], answers: Mapping[str, Answers]) -> Standing:
-    """The standing of a cell.
-
-    Args:
-        cell: The cell.
-        cells: Of the experiment that holds the random frames.
-        answers: To harmful and harmless prompts, of the same lanes.
-    """
+    """The standing of a cell."""
     harmful, harmless = answers["harmful"], answers["harmless"]
     on_topic = harmless.mean("on_topic", cell)
     control = control_of(cells, harmful, cell)
@@ -446,11 +419,6 @@ def standing_of(cell: Cell, cells: Sequence[Cell], answers: Mapping[str, Answers
 
 def standing(cell: Cell, control: Control | None, on_topic: float) -> tuple[str, str]:
     """Whether a cell decides: decided, broken, no control, wide or no judge; and why in words.
-
-    Args:
-        cell: The cell.
-        control: Its random control.
-        on_topic: Share of harmless answers on topic; NaN without a judge.
 
     Returns:
         The first of broken, no control, wide and no judge that applies, and every reason there is.

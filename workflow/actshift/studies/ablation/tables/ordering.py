@@ -37,12 +37,6 @@ def ordering_rows(
     `monotonicity`: of the sweep's named frames, value = refusal left. In both a row `exceeds` where
     the later value lies more than 5 points above the earlier one, Holm-corrected over the tested
     pairs of its curve.
-
-    Args:
-        cells: All of the pair.
-        answers: To held-out prompts.
-        cosines: How definite each direction is.
-        seed: Of the random sign patterns.
     """
     harmful = answers["harmful"]
     cells = harmful.run(cells)

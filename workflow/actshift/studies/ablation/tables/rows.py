@@ -58,11 +58,7 @@ _Sample = tuple[Float[np.ndarray, " prompt"], Sequence[str]]
 def sweep_rows(cells: Sequence[Cell], answers: Sides, *, protocol: str, seed: int) -> Rows:
     """One row a frame, edit, band and k: leading k directions projected out.
 
-    Args:
-        cells: Of the sweep; those that were not run are left out.
-        answers: Of one protocol.
-        protocol: `heldout`, or `fitted`: the prompts that frames were fitted on, as published.
-        seed: Of resampling.
+    The protocol `fitted` asks the prompts that frames were fitted on, as published.
     """
     harmful, harmless = answers["harmful"], answers["harmless"]
     cells = harmful.run(cells)
@@ -101,13 +97,6 @@ def add_inflation(
     inflation = change of refusal on fitted prompts minus change on held-out ones (below 0: fitting
     flatters); its interval is the wider of two: both samples of clusters resampled independently,
     and square-and-add of their `discordant_interval`s. Random frames are not fitted and stay empty.
-
-    Args:
-        rows: What `sweep_rows` gave for `fitted`.
-        cells: Of the sweep.
-        fitted: Answers to the fitted harmful prompts.
-        heldout: Answers to the held-out harmful prompts.
-        seed: Of resampling.
     """
     run = fitted.run(cells)
     keep = [place for place, cell in enumerate(run) if cell.frame != "random"]
@@ -286,10 +275,7 @@ def _kind(cell: Cell, combined: int) -> str:
 def old_or_new_rows(cells: Sequence[Cell], answers: Sides, *, seed: int) -> Rows:
     """One row a direction (tuned, base or new), band and edit.
 
-    Args:
-        cells: All of the pair; the sweep's random frames are the controls.
-        answers: To held-out prompts.
-        seed: Of resampling.
+    The sweep's random frames are the controls.
     """
     run = [cell for cell in answers["harmful"].run(cells) if cell.experiment == "old_or_new"]
     return [
@@ -361,11 +347,7 @@ def side_effect_rows(
 ) -> Rows:
     """What every cell does to harmless prompts and to plain text; of random frames means.
 
-    Args:
-        cells: Of any experiment.
-        harmless: Answers to harmless prompts of the model that these cells edit.
-        losses: Loss on plain text of each lane; empty where none was measured.
-        seed: Of resampling.
+    `losses` is empty where no plain text was read.
     """
     cells = harmless.run(cells)
     over = against_plain(cells, harmless, "refused", seed=seed)

@@ -50,10 +50,7 @@ def panels_by(
 ) -> list[Panel]:
     """A panel for each condition and variant: harmful and harmless never share one.
 
-    Args:
-        table: names the conditions.
-        variants: title -> columns that pick its rows.
-        **common: columns that pick the rows of every panel.
+    Variants are title -> columns that pick its rows; `common` picks the rows of every panel.
     """
     return [
         Panel(

@@ -56,7 +56,7 @@ def _by_layer(
         gap_line(axis, rows)
         marked |= published_layer(axis, _layers(rows), published)
         for positions, stroke in _OTHER.items():
-            other = _control(beside, "other_condition", positions)
+            other = select(beside, control="other_condition", positions=positions)
             curve(axis, other, "effect", stroke, linewidth=1.2)
         for place, (positions, stroke) in enumerate(POSITIONS.items()):
             of_positions = select(rows, positions=positions)
@@ -78,13 +78,6 @@ def _apart(rows: pd.DataFrame, place: int, count: int) -> float:
     """Where a series stands beside its layer's tick, so that intervals do not hide each other."""
     # Never so far that a marker seems to belong to the next layer.
     return min(0.012 * _layers(rows), 0.3 / count) * (place - (count - 1) / 2)
-
-
-def _control(controls: pd.DataFrame, control: str, positions: str) -> pd.DataFrame:
-    """Rows of one control at some positions; none where there are no controls."""
-    if controls.empty:
-        return controls
-    return select(controls, control=control, positions=positions)
 
 
 _PATCH = Stroke(BLUE, "o", "-", "the donor's states")
@@ -109,7 +102,7 @@ def patch_controls(controls: pd.DataFrame, patching: pd.DataFrame | None) -> Fig
         gap_line(axis, rows, zero_only=panel.cell["positions"] == "last_prompt")
         curve(axis, panel.of(patching, pair), "effect", _PATCH)
         for place, (name, stroke) in enumerate(_CONTROLS.items()):
-            of_control = select(rows, control=name) if len(rows) else rows
+            of_control = select(rows, control=name)
             _control_curve(axis, of_control, name, stroke, _apart(rows, place, len(_CONTROLS)))
         layers_axis(axis, rows)
     patch = [_PATCH.line()] if patching is not None else []
@@ -152,7 +145,7 @@ def patch_sources(sources: pd.DataFrame) -> Figure:
         rows = panel.of(sources, pair)
         gap_line(axis, rows)
         for place, (source, stroke) in enumerate(_SOURCES.items()):
-            of_source = select(rows, source=source) if len(rows) else rows
+            of_source = select(rows, source=source)
             curve(axis, of_source, "effect", stroke, shift=_apart(rows, place, len(_SOURCES)))
         layers_axis(axis, rows)
     legend(figure, [*(stroke.line() for stroke in _SOURCES.values()), GAP], columns=3)
@@ -216,7 +209,7 @@ def _unit_panel(axis: Axes, rows: pd.DataFrame) -> int:
 
 def _effective(axis: Axes, summary: pd.DataFrame, units: int) -> None:
     """How many units carry the preference, in words."""
-    rows = select(summary, statistic="n_eff_over_units") if len(summary) else summary
+    rows = select(summary, statistic="n_eff_over_units")
     if len(rows):
         number, low, high = (
             f"{first(rows, column) * units:.1f}" for column in ("value", "value_low", "value_high")
@@ -347,7 +340,7 @@ def patch_positions(table: pd.DataFrame) -> Figure:
         if len(rows):
             axis.axvline(abs(first(rows, "gap")), **{**GAP, "label": None})
         for at, positions in enumerate(names):
-            _position_row(axis, select(rows, positions=positions) if len(rows) else rows, at)
+            _position_row(axis, select(rows, positions=positions), at)
         if rows.empty:
             no_data(axis)
         axis.set_yticks(range(len(names)), [POSITIONS[name].label for name in names])

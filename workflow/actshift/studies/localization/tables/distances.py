@@ -118,10 +118,7 @@ def inner_folds(
 ) -> Int[np.ndarray, "fold pair"]:
     """Folds of the penalty inside the training pairs of each outer fold.
 
-    Args:
-        codes: Cluster of each pair.
-        outer: Fold that predicts each pair.
-        kind: contiguous or cluster.
+    Folds are of whole clusters (`cluster`) or `contiguous`.
 
     Returns:
         -1 at the pairs of the outer fold itself.

@@ -57,18 +57,13 @@ class Estimate:
         return Estimate(self.value - other.value, self.draws - other.draws, self.clusters)
 
     def times(self, factor: float) -> "Estimate":
-        """Each number times a constant.
-
-        Args:
-            factor: The constant.
-        """
+        """Each number times a constant."""
         return Estimate(self.value * factor, self.draws * factor, self.clusters)
 
     def over(self, other: "Estimate") -> "Estimate":
-        """Ratio, resampled as a ratio; NaN where the interval of the denominator holds 0.
+        """Ratio, resampled as a ratio; NaN where the denominator's interval holds 0.
 
-        Args:
-            other: Denominators, one a row or one for all.
+        `other` has one row for each row, or one for all.
         """
         sound = np.broadcast_to(other.nonzero, self.value.shape)
         below = np.where(sound, np.broadcast_to(other.value, self.value.shape), np.nan)
@@ -77,60 +72,21 @@ class Estimate:
             return Estimate(self.value / below, self.draws / drawn, self.clusters)
 
     def at(self, rows: Int[np.ndarray, " kept"] | Sequence[int]) -> "Estimate":
-        """Some of the rows.
-
-        Args:
-            rows: Their places; -1 is the last one.
-        """
+        """Some of the rows."""
         places = np.asarray(rows, dtype=np.int64)
         return Estimate(self.value[places], self.draws[places], self.clusters)
 
     def known_as(self, known: bool) -> "Estimate":
-        """The same numbers, or none at all.
-
-        Args:
-            known: Whether they mean anything.
-        """
+        """The same numbers, or none at all."""
         return self if known else self.times(float("nan"))
 
     def columns(self, name: str) -> list[dict[str, object]]:
-        """Columns `name`, `name_low` and `name_high` of each row.
-
-        Args:
-            name: Of the number.
-        """
+        """Columns `name`, `name_low` and `name_high` of each row."""
         return columns(name, self.value, self.ends)
 
 
-class Resampler(ClusterResamples):
-    """One set of cluster counts, shared by everything that is measured on a cell."""
-
-    @classmethod
-    def of(cls, clusters: Sequence[str], *, seed: int, draws: int = DRAWS) -> "Resampler":
-        """Draw clusters with replacement.
-
-        Args:
-            clusters: Of each pair.
-            seed: Of the run.
-            draws: Number of resamples.
-        """
-        return cls(*draw_clusters(clusters, draws=draws, rng=PATCH_EFFECTS.rng(seed)))
-
-    def means(self, values: Float[np.ndarray, "row pair"]) -> Estimate:
-        """Mean over pairs of each row, and on each resample.
-
-        Args:
-            values: One value a pair.
-        """
-        return Estimate(values.mean(axis=1), self.draws(values), len(self.sizes))
-
-
 def following(curve: Estimate) -> Estimate:
-    """Each row minus the row before it; the first row minus 0.
-
-    Args:
-        curve: Rows in order.
-    """
+    """Each row minus the row before it; the first row minus 0."""
     before = np.concatenate([np.zeros(1), curve.value[:-1]])
     drawn = np.concatenate([np.zeros_like(curve.draws[:1]), curve.draws[:-1]])
     return curve - Estimate(before, drawn, curve.clusters)
@@ -138,9 +94,6 @@ def following(curve: Estimate) -> Estimate:
 
 def peak_of(curve: Estimate) -> tuple[Estimate, Int[np.ndarray, " draw"], int]:
     """The largest row, taken anew on each resample.
-
-    Args:
-        curve: Rows of one curve.
 
     Returns:
         The maximum as one row, its row on each resample, and its row on the pairs as they are.
@@ -150,13 +103,7 @@ def peak_of(curve: Estimate) -> tuple[Estimate, Int[np.ndarray, " draw"], int]:
 
 
 def chosen_rows(curve: Estimate, places: Int[np.ndarray, " draw"], place: int) -> Estimate:
-    """One row, another one on each resample.
-
-    Args:
-        curve: Rows of one curve.
-        places: Row taken on each resample.
-        place: Row taken on the pairs as they are.
-    """
+    """One row, another one on each resample."""
     drawn = np.take_along_axis(curve.draws, places[None, :], axis=0)
     return Estimate(curve.value[[place]], drawn, curve.clusters)
 
@@ -227,28 +174,22 @@ class Effects:
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """A cell with its resamples: every number of the cell is of the same ones.
-
-    Attributes:
-        pair: Name of the pair of models.
-        cell: Condition and length.
-        resampler: Counts of its clusters.
-    """
+    """A cell with its resamples: every number of the cell is of the same ones."""
 
     pair: str
     cell: Cell
-    resampler: Resampler
+    resamples: ClusterResamples
 
     @classmethod
     def of(cls, cell: Cell, *, pair: str, seed: int) -> "Sample":
-        """Draw the resamples of a cell.
+        """Draw the clusters of a cell with replacement."""
+        drawn = draw_clusters(cell.clusters, draws=DRAWS, rng=PATCH_EFFECTS.rng(seed))
+        return cls(pair, cell, ClusterResamples(*drawn))
 
-        Args:
-            cell: Condition and length.
-            pair: Name of the pair of models.
-            seed: Of the draws.
-        """
-        return cls(pair, cell, Resampler.of(cell.clusters, seed=seed))
+    def means(self, values: Float[np.ndarray, "row pair"]) -> Estimate:
+        """Mean over pairs of each row, and on each resample."""
+        drawn = self.resamples.draws(values)
+        return Estimate(values.mean(axis=1), drawn, len(self.resamples.sizes))
 
     @property
     def keys(self) -> dict[str, object]:
@@ -261,7 +202,7 @@ class Sample:
     @cached_property
     def gap(self) -> Estimate:
         """Mean margin of tuned minus base, nats, one row."""
-        return self.resampler.means(self.cell.gap[None, :])
+        return self.means(self.cell.gap[None, :])
 
     @cached_property
     def decided(self) -> bool:
@@ -281,67 +222,41 @@ class Sample:
         return {**gap, "status": "no gap", "why": why}
 
     def receiver_margins(self, direction: str) -> Float[np.ndarray, " pair"]:
-        """Margins of the model that is edited, nats.
-
-        Args:
-            direction: forward or reverse, insert or remove.
-        """
+        """Margins of the model that is edited, nats."""
         return self.cell.margins[_RECEIVERS[direction][0]]
 
     def donor_margins(self, direction: str) -> Float[np.ndarray, " pair"]:
-        """Margins of the other model, nats.
-
-        Args:
-            direction: forward or reverse, insert or remove.
-        """
+        """Margins of the other model, nats."""
         donor: Role = "tuned" if _RECEIVERS[direction][0] == "base" else "base"
         return self.cell.margins[donor]
 
     def effects(self, logp: Float[np.ndarray, "edit pair 2"], direction: str) -> Effects:
-        """Compare edits with their receiver.
-
-        Args:
-            logp: Log-probs with each edit, nats.
-            direction: forward or reverse, insert or remove.
-        """
+        """Compare edits with their receiver; `direction` may be an operation too."""
         role, sign = _RECEIVERS[direction]
         plain = self.cell.plain[role]
         change = logp - plain
         per_token = change / self.cell.tokens
         return Effects(
             logp=logp.mean(axis=1),
-            chosen=self.resampler.means(change[..., 0]),
-            rejected=self.resampler.means(change[..., 1]),
+            chosen=self.means(change[..., 0]),
+            rejected=self.means(change[..., 1]),
             per_token=(per_token[..., 0] - per_token[..., 1]).mean(axis=1),
             goal=self.gap.times(float(sign)),
             decided=self.decided,
         )
 
     def rows(self, facts: Rows, *parts: Rows) -> Rows:
-        """Rows of a table: cell, facts, measured columns, gap and status.
-
-        Args:
-            facts: What names each row.
-            parts: Columns of each row.
-        """
+        """Rows of a table: cell, facts, measured columns, gap and status."""
         return [{**self.keys, **row, **self.gap_columns} for row in joined(facts, *parts)]
 
 
 def blank(*names: str) -> dict[str, object]:
-    """Empty cells.
-
-    Args:
-        names: Of the columns.
-    """
+    """Empty cells."""
     return {name: None for name in names}
 
 
 def joined(*parts: Rows) -> Rows:
-    """Columns of the same rows side by side.
-
-    Args:
-        parts: Each of one length.
-    """
+    """Columns of the same rows side by side."""
     return [
         {key: value for part in row for key, value in part.items()}
         for row in zip(*parts, strict=True)

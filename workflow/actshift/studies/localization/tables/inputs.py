@@ -25,16 +25,7 @@ _LANE_KEYS = {"plain": ("model",), "patches": ("direction", "lane"), "swaps": _U
 
 @dataclass(frozen=True, eq=False)
 class PairFiles:
-    """What the rule `localization` leaves of one pair of models.
-
-    Attributes:
-        pairs: `pairs.csv`, one row a preference pair and length.
-        plain: `plain.parquet`.
-        patches: `patches.parquet`.
-        swaps: `swaps.parquet`.
-        distances: `distances.parquet`.
-        bases: `bases.csv`.
-    """
+    """What the rule `localization` leaves of one pair of models; each file by its name."""
 
     pairs: pd.DataFrame
     plain: pd.DataFrame
@@ -61,8 +52,7 @@ class Lanes:
     def where(self, **wanted: object) -> "Lanes":
         """Lanes with these facts, in the order they had; none where there are no such lanes.
 
-        Args:
-            wanted: Value by column; None is an empty cell.
+        None is an empty cell.
         """
         keep = np.ones(len(self.facts), dtype=bool)
         for column, value in wanted.items():
@@ -88,11 +78,7 @@ class Lanes:
         return self.facts["layer"].to_numpy(np.int64)
 
     def of_pairs(self, kept: Bool[np.ndarray, " pair"]) -> "Lanes":
-        """The same lanes on some of the pairs.
-
-        Args:
-            kept: Which pairs.
-        """
+        """The same lanes on some of the pairs."""
         return Lanes(self.facts, self.logp[:, kept])
 
     def _at(self, places: Int[np.ndarray, " kept"]) -> "Lanes":
@@ -146,9 +132,6 @@ class Cell:
 
 def cells_of(files: PairFiles) -> list[Cell]:
     """A cell for each condition and length, in the order of `pairs.csv`.
-
-    Args:
-        files: Of the pair of models.
 
     Raises:
         UserError: A model, lane or unit is not scored on every pair.

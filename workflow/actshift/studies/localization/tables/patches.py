@@ -182,7 +182,7 @@ def interpolation_rows(sample: Sample) -> Rows:
         alphas = np.sort(np.asarray(lanes.values("alpha"), dtype=np.float64))
         by_alpha = [lanes.where(alpha=float(alpha)).by_layer().logp for alpha in alphas]
         ladder = with_pooled(np.stack(by_alpha, axis=1))
-        for logp, layer in zip(ladder, (*np.unique(lanes.layers), None), strict=True):
+        for logp, layer in zip(ladder, (*np.unique(lanes.layers).tolist(), None), strict=True):
             effects = sample.effects(logp, direction)
             (where,) = _at_layers([layer], direction=direction, positions=positions)
             steps = following(effects.towards).columns("step")
