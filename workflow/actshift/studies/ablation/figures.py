@@ -67,20 +67,15 @@ def _curve_panel(axis: Axes, rows: pd.DataFrame, what: str) -> None:
     if rows.empty or not len(values(rows, what)):
         no_data(axis, "no rows" if rows.empty else "no judge of topics for this model")
         return
-    _wide_part(axis, rows)
+    # Shaded: the k that are too large a share of the width to say anything.
+    if (limit := first(rows, "d") / 8) < float(rows["k"].max()):
+        axis.axvspan(limit, float(rows["k"].max()) * 1.5, color="#f0f0f0", linewidth=0, zorder=0)
     axis.axhline(first(rows, f"plain_{what}"), color=BLACK, linestyle=":", linewidth=1)
     _random_band(axis, select(rows, frame="random"), what)
     for place, (frame, stroke) in enumerate(FRAMES.items()):
         part = select(rows, frame=frame).sort_values("k")
         # A little apart, so that curves at 0 and 1 do not hide each other.
         _frame_curve(axis, part, what, stroke, shift=1 + 0.035 * (place - 2))
-
-
-def _wide_part(axis: Axes, rows: pd.DataFrame) -> None:
-    """Shade the k that are too large a share of the width to say anything."""
-    limit, last = first(rows, "d") / 8, float(rows["k"].max())
-    if limit < last:
-        axis.axvspan(limit, last * 1.5, color="#f0f0f0", linewidth=0, zorder=0)
 
 
 def _random_band(axis: Axes, rows: pd.DataFrame, what: str) -> None:

@@ -302,13 +302,7 @@ def text_losses(
 ) -> None:
     """Write the loss of every text in every lane (`LOSSES`); the file appears whole.
 
-    Args:
-        decoder: The model that is edited.
-        texts: Texts with their tokens; those with fewer than two predict nothing and are left out.
-        lanes: The conditions.
-        token_budget: Padded tokens a batch.
-        label: Name of the progress bar.
-        out: The Parquet file.
+    Texts with fewer than two tokens predict nothing and are left out.
 
     Raises:
         UserError: No text has two tokens.

@@ -38,7 +38,10 @@ def join(context: JoinContext) -> dict[str, pd.DataFrame]:
     """
 
     def rows_of(pair: str, folder: Path) -> dict[str, Rows]:
-        files = _read(folder)
+        tables = {name: read_table(folder / f"{name}.csv") for name in ("pairs", "bases")}
+        parts = ("plain", "patches", "swaps", "distances")
+        tables |= {name: pd.read_parquet(folder / f"{name}.parquet") for name in parts}
+        files = PairFiles(**tables)
         return patch_tables(files, pair=pair, seed=context.seed) | attribution_tables(
             files, pair=pair, seed=context.seed
         )
@@ -47,12 +50,6 @@ def join(context: JoinContext) -> dict[str, pd.DataFrame]:
     tables = join_rows(folders, rows_of, COLUMNS, rule="localization")
     (published,) = (pd.read_csv(context.published / file) for file in STUDY.published)
     return {**tables, "localization_published": published_table(published)}
-
-
-def _read(folder: Path) -> PairFiles:
-    tables = {name: read_table(folder / f"{name}.csv") for name in ("pairs", "bases")}
-    rows = ("plain", "patches", "swaps", "distances")
-    return PairFiles(**tables, **{n: pd.read_parquet(folder / f"{n}.parquet") for n in rows})
 
 
 def patch_tables(files: PairFiles, *, pair: str, seed: int) -> dict[str, Rows]:

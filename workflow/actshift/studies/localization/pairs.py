@@ -104,13 +104,7 @@ def read_pairs(
 ) -> list[PairSet]:
     """Read a set and tokenise it with the chat template of the last model.
 
-    Args:
-        path: JSONL of preference pairs.
-        models: Base and tuned.
-        folds: Most folds of clusters.
-        max_tokens: Pairs longer than this are left out and counted in the log.
-        lengths: Which forms of the completions.
-        seed: Of folds and partners.
+    Pairs longer than `max_tokens` are left out and counted in the log.
 
     Returns:
         One set a length; a pair has the same fold in all of them.

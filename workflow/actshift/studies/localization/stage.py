@@ -260,17 +260,7 @@ def _key(
 
 @dataclass(frozen=True)
 class Job:
-    """Everything that rows are made of.
-
-    Attributes:
-        models: Base and tuned, taken apart.
-        sets: Pairs by length.
-        plain: Scores of the plain models by length and role.
-        bases: By fold.
-        moments: Of the states of each model, by role.
-        settings: Of the study, with ranks below the width.
-        seed: Of the random lanes.
-    """
+    """Everything that rows are made of: bases by fold, settings with ranks below the width."""
 
     models: Mapping[Role, CausalModel]
     sets: Sequence[PairSet]

@@ -294,9 +294,9 @@ def _differences(
         last_inputs(decoder, _ids(sides[name]["fit"]), width=width) for name in CONDITIONS
     )
     layers, positions = harmful.shape[:2]
-    return np.stack(
+    return np.array(
         [
-            np.stack([diff_in_means(harmful[i, p], harmless[i, p]) for p in range(positions)])
+            [diff_in_means(harmful[i, p], harmless[i, p]) for p in range(positions)]
             for i in range(layers)
         ]
     )

@@ -380,8 +380,8 @@ class Standing:
         on_topic: Share of harmless prompts answered on topic; NaN without a judge.
         control: Its random control; None where there is none.
         judged: Whether every answer could be judged.
-        status: See `standing`.
-        why: In words.
+        status: decided, or the first of broken, no control, wide and no judge that applies.
+        why: Every reason there is, in words.
     """
 
     complied: float
@@ -397,32 +397,15 @@ class Standing:
             "complied": self.complied,
             "harmless_on_topic": self.on_topic,
             **(self.control.columns() if self.control else {}),
-            "judged": self.judged,
-            "status": self.status,
-            "why": self.why,
+            **{name: getattr(self, name) for name in ("judged", "status", "why")},
         }
 
 
 def standing_of(cell: Cell, cells: Sequence[Cell], answers: Mapping[str, Answers]) -> Standing:
-    """The standing of a cell."""
+    """Whether a cell decides; `cells` hold the random frames."""
     harmful, harmless = answers["harmful"], answers["harmless"]
-    on_topic = harmless.mean("on_topic", cell)
+    complied, on_topic = harmful.mean("complied", cell), harmless.mean("on_topic", cell)
     control = control_of(cells, harmful, cell)
-    return Standing(
-        harmful.mean("complied", cell),
-        on_topic,
-        control,
-        harmful.judged and harmless.judged,
-        *standing(cell, control, on_topic),
-    )
-
-
-def standing(cell: Cell, control: Control | None, on_topic: float) -> tuple[str, str]:
-    """Whether a cell decides: decided, broken, no control, wide or no judge; and why in words.
-
-    Returns:
-        The first of broken, no control, wide and no judge that applies, and every reason there is.
-    """
     broken: list[str] = []
     rest: dict[str, str] = {}
     if control is None:
@@ -438,7 +421,9 @@ def standing(cell: Cell, control: Control | None, on_topic: float) -> tuple[str,
     if not isfinite(on_topic):
         rest["no judge"] = "no judge of topics for this model: an answer may be noise"
     status = "broken" if broken else next(iter(rest), "decided")
-    return status, "; ".join([*broken, *rest.values()])
+    why = "; ".join([*broken, *rest.values()])
+    judged = harmful.judged and harmless.judged
+    return Standing(complied, on_topic, control, judged, status, why)
 
 
 def measured(
@@ -446,11 +431,8 @@ def measured(
 ) -> Iterator[tuple[Cell, Change, Standing, dict[str, object]]]:
     """Every cell, its change of refusal, its standing, and the columns that tables share.
 
-    Args:
-        cells: Those that have a lane in `answers`.
-        controls: Cells that hold the random frames.
-        answers: To harmful and harmless prompts, of the same lanes.
-        seed: Of resampling.
+    `cells` have a lane in `answers`, which are to harmful and harmless prompts; `controls` hold the
+    random frames.
     """
     harmful, harmless = answers["harmful"], answers["harmless"]
     changes_of = against_plain(cells, harmful, "refused", seed=seed)

@@ -188,11 +188,7 @@ def category_rows(cells: Sequence[Cell], harmful: Answers) -> Rows:
 
 def self_cosines(directions: pd.DataFrame) -> dict[tuple[str, int, int], float]:
     """How definite each direction is, from `directions.csv`."""
-    columns = (directions[name] for name in ("frame", "layer", "direction", "self_cosine"))
-    return {
-        (str(frame), int(layer), int(direction)): float(cosine)
-        for frame, layer, direction, cosine in zip(*columns, strict=True)
-    }
+    return directions.set_index(["frame", "layer", "direction"])["self_cosine"].to_dict()
 
 
 def numbers_of(cell: Cell) -> tuple[int, ...]:
@@ -220,12 +216,8 @@ def direction_rows(
     `interaction` is the set's change of refusal minus the sum of its members' changes alone: below
     0 the set does more than its parts.
 
-    Args:
-        cells: All of the pair: sets of directions, and the sweep, whose leading directions are the
-            set of all that are combined and whose random frames are the controls.
-        answers: To held-out prompts.
-        cosines: How definite each direction is.
-        seed: Of resampling.
+    `cells` are all of the pair: the sweep has the set of all directions that are combined, and the
+    random frames that are the controls.
     """
     sets = _sets(answers["harmful"].run(cells))
     of_sets = list(measured([cell for cell, _ in sets], cells, answers, seed=seed))
@@ -254,7 +246,10 @@ def _sets(cells: Sequence[Cell]) -> list[tuple[Cell, str]]:
     single = [cell for cell in cells if cell.experiment == "direction"]
     # The largest number that stands in any combination: leave-one-out sets are of one fewer.
     combined = max((max(numbers_of(c)) for c in single if c.k > 1), default=0)
-    sets = [(cell, _kind(cell, combined)) for cell in single]
+    # Of three directions, leaving one out leaves a pair.
+    fewer = combined - 1 if combined > 3 else 0
+    kinds = {1: "single", fewer: "leave_one_out"}
+    sets = [(cell, kinds.get(cell.k, "pair")) for cell in single]
     places = {(cell.frame, cell.band, cell.edit) for cell in single}
     sets += [
         (cell, "all_five")
@@ -264,12 +259,6 @@ def _sets(cells: Sequence[Cell]) -> list[tuple[Cell, str]]:
         and (cell.frame, cell.band, cell.edit) in places
     ]
     return sets
-
-
-def _kind(cell: Cell, combined: int) -> str:
-    if cell.k == 1:
-        return "single"
-    return "leave_one_out" if cell.k == combined - 1 and combined > 3 else "pair"
 
 
 def old_or_new_rows(cells: Sequence[Cell], answers: Sides, *, seed: int) -> Rows:
@@ -292,12 +281,7 @@ def substitution_rows(
     share_of_gap = change / (donor - plain refusal), a ratio of means; empty, with the status
     `no gap`, where the gap's interval holds 0. Propositions 1 and 2.
 
-    Args:
-        cells: All of the pair.
-        experiment: `substitution` or `mode_toggle`.
-        answers: Of the receiver.
-        donor: Answers that hold the donor's plain lane on the same harmful prompts.
-        seed: Of resampling.
+    `answers` are the receiver's; `donor` holds the donor's plain lane on the same harmful prompts.
 
     Raises:
         ValueError: Donor and receiver were asked other prompts.

@@ -61,14 +61,9 @@ class Problems:
     seed: int
 
     @property
-    def features(self) -> Float[np.ndarray, "problem pair layer"]:
-        """Norms of each problem."""
-        return np.stack([self.norms[position] for position, _ in PROBLEMS])
-
-    @property
-    def values(self) -> Float[np.ndarray, "problem pair"]:
-        """Target of each problem."""
-        return np.stack([self.targets[target] for _, target in PROBLEMS])
+    def layers(self) -> int:
+        """Number of decoder blocks."""
+        return self.norms[POSITIONS[0]].shape[1]
 
     @property
     def codes(self) -> Int[np.ndarray, " pair"]:

@@ -221,14 +221,10 @@ class Sample:
             return {**gap, "status": "decided", "why": ""}
         return {**gap, "status": "no gap", "why": why}
 
-    def receiver_margins(self, direction: str) -> Float[np.ndarray, " pair"]:
-        """Margins of the model that is edited, nats."""
-        return self.cell.margins[_RECEIVERS[direction][0]]
-
-    def donor_margins(self, direction: str) -> Float[np.ndarray, " pair"]:
-        """Margins of the other model, nats."""
-        donor: Role = "tuned" if _RECEIVERS[direction][0] == "base" else "base"
-        return self.cell.margins[donor]
+    def margins(self, direction: str, *, donor: bool = False) -> Float[np.ndarray, " pair"]:
+        """Margins of the model that is edited, or of the other one, nats."""
+        edits_base = _RECEIVERS[direction][0] == "base"
+        return self.cell.margins["base" if edits_base != donor else "tuned"]
 
     def effects(self, logp: Float[np.ndarray, "edit pair 2"], direction: str) -> Effects:
         """Compare edits with their receiver; `direction` may be an operation too."""

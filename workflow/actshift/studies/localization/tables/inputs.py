@@ -176,7 +176,8 @@ def _pivot(
     for key in keys:
         codes, names = pd.factorize(scores[key], use_na_sentinel=False)
         lane = lane * len(names) + codes
-    lane, firsts = _numbered(lane)
+    lane, _ = pd.factorize(lane)
+    firsts = np.unique(lane, return_index=True)[1]
     logp = np.full((len(firsts), len(ids), 2), np.nan)
     logp[lane, place] = scores[_SIDES].to_numpy(np.float64)
     named = [column for column in dict.fromkeys((*_UNITS, *_FACTS, "model")) if column in scores]
@@ -190,14 +191,3 @@ def _pivot(
             "run the rule localization again"
         )
     return Lanes(facts, logp)
-
-
-def _numbered(
-    codes: Int[np.ndarray, " row"],
-) -> tuple[Int[np.ndarray, " row"], Int[np.ndarray, " lane"]]:
-    """Codes as numbers from 0 in the order of their first row, and those rows."""
-    _, firsts, numbers = np.unique(codes, return_index=True, return_inverse=True)
-    order = np.argsort(firsts)
-    rank = np.empty_like(order)
-    rank[order] = np.arange(len(order))
-    return rank[numbers], firsts[order]

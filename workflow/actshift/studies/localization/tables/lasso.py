@@ -37,13 +37,7 @@ _OF_FIT = ("support", "r2_out", "r2_out_low", "r2_out_high", "gain_over_length_l
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A protocol.
-
-    Attributes:
-        name: lasso or elastic_net.
-        folds: That choose the penalty: `contiguous`, as published, or whole clusters.
-        l1_ratio: 1 for the LASSO.
-    """
+    """A protocol; its folds, `contiguous` as published or whole clusters, choose the penalty."""
 
     name: str
     folds: str
@@ -112,10 +106,12 @@ def fitted(cell: Problems, model: Model) -> Fitted:
     """Fit one protocol to every problem of a cell."""
     places = tuple(place for place in range(len(PROBLEMS)) if not why_not(cell, place))
     if not places:
-        layers, nothing = cell.features.shape[-1], np.zeros(0)
-        triple = np.zeros((0, 3))
-        return Fitted((), np.zeros((0, layers)), nothing, nothing, triple, nothing, nothing, triple)
-    features, target = cell.features[list(places)], cell.values[list(places)]
+        nothing, triple = np.zeros(0), np.zeros((0, 3))
+        return Fitted(
+            (), np.zeros((0, cell.layers)), nothing, nothing, triple, nothing, nothing, triple
+        )
+    features = np.stack([cell.norms[PROBLEMS[place][0]] for place in places])
+    target = np.stack([cell.targets[PROBLEMS[place][1]] for place in places])
     codes, pairs = cell.codes, len(cell.clusters)
     outer = cluster_folds(codes)
     inner = inner_folds(codes, outer, kind=model.folds)
@@ -166,7 +162,7 @@ def lasso_rows(cell: Problems, fits: list[Fitted]) -> Rows:
     for place, (position, name) in enumerate(PROBLEMS):
         for model, fit in zip(MODELS, fits, strict=True):
             why = predicts(cell, fit, place)
-            weights = np.full(cell.features.shape[-1], np.nan)
+            weights = np.full(cell.layers, np.nan)
             if place in fit.places:
                 weights = fit.coefficient[fit.places.index(place)]
             rows += [
@@ -224,14 +220,8 @@ def stability(
     The null takes the first of the same half-samples: fewer of them only add to the spread of its
     frequencies, so its largest one gets larger and the test stricter.
 
-    Args:
-        features: One column a layer.
-        target: What is predicted.
-        codes: Cluster of each pair.
-        folds: Folds of every half-sample; -1 outside it.
-        permutations: Of the target.
-        null_halves: Half-samples of each permutation.
-        seed: Of the permutations.
+    `folds` are those of every half-sample, -1 outside it; each permutation of the target takes the
+    first `null_halves` of them.
     """
     rng = PERMUTED_TARGETS.rng(seed)
     frequency = selection_frequency(features, target[None], folds)[0]

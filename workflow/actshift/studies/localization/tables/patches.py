@@ -146,7 +146,7 @@ def _draw_columns(
         empty = blank("draws_low", "draws_median", "draws_high", "beats_draws")
         return [{"draws": 1, **empty}] * layers
     margins = drawn[..., 0] - drawn[..., 1]
-    means = (margins - sample.receiver_margins(direction)).mean(axis=2)
+    means = (margins - sample.margins(direction)).mean(axis=2)
     beats = patch.towards.value > (patch.sign * means).max(axis=1)
     return [
         {
@@ -165,8 +165,7 @@ def _largest(
 ) -> list[float]:
     """Largest change of a pair's margin; with the donor's head largest distance to the donor."""
     margins = drawn[..., 0] - drawn[..., 1]
-    towards_donor = control == "whole_head"
-    plain = sample.donor_margins(direction) if towards_donor else sample.receiver_margins(direction)
+    plain = sample.margins(direction, donor=control == "whole_head")
     return [float(value) for value in np.abs(margins - plain).max(axis=(1, 2))]
 
 
@@ -251,10 +250,6 @@ def low_rank_rows(sample: Sample, bases: pd.DataFrame) -> Rows:
 
 def over_controls(basis: Basis, of_full: Mapping[Basis, Estimate]) -> Rows:
     """What a basis carries beyond each control basis: the smallest of the differences.
-
-    Args:
-        basis: The basis.
-        of_full: Share of the full patch's effect, one row a layer, of every basis.
 
     Returns:
         Smallest value, smallest lower end and smallest upper end, by layer; empty for controls,
