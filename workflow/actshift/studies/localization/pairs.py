@@ -27,15 +27,7 @@ PAIRS_COLUMNS = (
 
 @dataclass(frozen=True)
 class PairSet:
-    """Pairs of one length.
-
-    Attributes:
-        length: natural or matched.
-        rows: What is known of each pair.
-        tokens: The same pairs as tokens.
-        folds: Fold of each pair.
-        seed: Of the draw of partners.
-    """
+    """Pairs of one length, as rows and as tokens, each in a fold; the seed draws partners."""
 
     length: Length
     rows: list[Preference]

@@ -329,13 +329,7 @@ def against_plain(cells: Sequence[Cell], answers: Answers, what: str, *, seed: i
 
 @dataclass(frozen=True, eq=False)
 class Control:
-    """Refusal under random frames of one k, band and edit.
-
-    Attributes:
-        k: Their number of directions.
-        rates: Refusal rate of each draw.
-        change: Median rate minus the unedited rate.
-    """
+    """Refusal rates under random frames of one k, and their median minus the unedited rate."""
 
     k: int
     rates: Float[np.ndarray, " draw"]

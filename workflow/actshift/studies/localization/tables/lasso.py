@@ -106,10 +106,8 @@ def fitted(cell: Problems, model: Model) -> Fitted:
     """Fit one protocol to every problem of a cell."""
     places = tuple(place for place in range(len(PROBLEMS)) if not why_not(cell, place))
     if not places:
-        nothing, triple = np.zeros(0), np.zeros((0, 3))
-        return Fitted(
-            (), np.zeros((0, cell.layers)), nothing, nothing, triple, nothing, nothing, triple
-        )
+        none, triple = np.zeros(0), np.zeros((0, 3))
+        return Fitted((), np.zeros((0, cell.layers)), none, none, triple, none, none, triple)
     features = np.stack([cell.norms[PROBLEMS[place][0]] for place in places])
     target = np.stack([cell.targets[PROBLEMS[place][1]] for place in places])
     codes, pairs = cell.codes, len(cell.clusters)

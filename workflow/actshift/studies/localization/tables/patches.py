@@ -199,13 +199,7 @@ def with_pooled(logp: Float[np.ndarray, "layer ..."]) -> Float[np.ndarray, "pool
 
 @dataclass(frozen=True)
 class Basis:
-    """Which directions are patched.
-
-    Attributes:
-        name: shift, states, base_states or random.
-        keep_rest: Whether the receiver keeps what lies outside them.
-        rank: How many.
-    """
+    """The directions that are patched, and whether the receiver keeps what lies outside them."""
 
     name: str
     keep_rest: bool

@@ -29,12 +29,7 @@ _BESIDE = {"genericity": "shuffled", "other_condition_share": "other_condition"}
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """Effects of the plain patch over layers, for one direction and choice of positions.
-
-    Attributes:
-        layers: Of each row.
-        effects: What the patches do.
-    """
+    """Effects of the plain patch over layers, for one direction and choice of positions."""
 
     layers: Int[np.ndarray, " layer"]
     effects: Effects
