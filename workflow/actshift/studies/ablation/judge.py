@@ -126,7 +126,7 @@ def _ask(
         for row in answers.to_dict("records")
     ]
     # The whole conversation is hashed, hence the template too.
-    keys = [hash_json([settings.model, settings.max_tokens, asked]) for asked in conversations]
+    keys = [hash_json([settings.model, settings.max_tokens, turns]) for turns in conversations]
     # Equal answers to one question are asked about once.
     replies = ask_once(dict(zip(keys, conversations, strict=True)), settings, cache)
     return [replies.get(key) or "" for key in keys]

@@ -316,13 +316,13 @@ def _interpolation(rows: pd.DataFrame) -> str:
 
 def _sources(rows: pd.DataFrame) -> str:
     last = _last(select(rows, positions="completion", **_FORWARD))
-    own, chosen, rejected, contrast = (
+    donor, chosen, rejected, contrast = (
         spread(select(last, source=name)["effect"])
         for name in ("donor", "chosen", "rejected", "contrast")
     )
     return (
         f"At the last layer states read on the chosen answer do {chosen} nats, on the rejected "
-        f"one {rejected}, their difference {contrast}, and each side's own {own}"
+        f"one {rejected}, their difference {contrast}, and each side's own {donor}"
     )
 
 

@@ -153,7 +153,7 @@ def cluster_folds(
     fold_of: dict[str, int] = {}
     for condition in sorted(set(conditions)):
         of_condition = {
-            cluster for one, cluster in zip(conditions, clusters, strict=True) if one == condition
+            cluster for name, cluster in zip(conditions, clusters, strict=True) if name == condition
         }
         fresh = sorted(of_condition - fold_of.keys())
         random.Random(f"localization folds {condition} {seed}").shuffle(fresh)
@@ -165,7 +165,7 @@ def cluster_folds(
 def partners(
     conditions: Sequence[str], clusters: Sequence[str], *, other: bool, seed: int
 ) -> list[int] | None:
-    """For each pair another one, drawn from a different cluster.
+    """For each pair a partner, drawn from a different cluster.
 
     It is of another condition (the null) or of the same one (genericity).
 
@@ -177,8 +177,8 @@ def partners(
     for condition, cluster in zip(conditions, clusters, strict=True):
         fitting = [
             place
-            for place, (one, group) in enumerate(zip(conditions, clusters, strict=True))
-            if (one != condition) == other and group != cluster
+            for place, (name, group) in enumerate(zip(conditions, clusters, strict=True))
+            if (name != condition) == other and group != cluster
         ]
         if not fitting:
             return None

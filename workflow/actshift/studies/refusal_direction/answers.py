@@ -21,8 +21,8 @@ def points(tables: Tables, pair: str) -> list[Point]:
     question = "Does one direction carry refusal?"
     effects = select(tables.get("refusal_effect"), pair=pair, edit="ablate")
     random = select(effects, condition="harmful", control="random")
-    own = effects[effects["control"].isna()] if len(effects) else effects
-    chosen, harmless = (select(own, condition=name) for name in ("harmful", "harmless"))
+    of_direction = effects[effects["control"].isna()] if len(effects) else effects
+    chosen, harmless = (select(of_direction, condition=name) for name in ("harmful", "harmless"))
     if chosen.empty or random.empty:
         return [not_measured(question, "refusal_effect")]
     plain, left = first(chosen, "plain_refused"), first(chosen, "refused")

@@ -123,7 +123,7 @@ def add_inflation(
 
 def _difference_interval(first: _Sample, second: _Sample) -> tuple[float, float]:
     """Square-and-add interval of two changes' difference; it has a width where nothing changed."""
-    (low_a, high_a), (low_b, high_b) = (discordant_interval(*one) for one in (first, second))
+    (low_a, high_a), (low_b, high_b) = (discordant_interval(*gap) for gap in (first, second))
     a, b = (float(gap.mean()) for gap, _ in (first, second))
     low, high = a - b - hypot(a - low_a, high_b - b), a - b + hypot(high_a - a, b - low_b)
     return max(-1.0, low), min(1.0, high)
