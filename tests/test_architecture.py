@@ -53,9 +53,9 @@ MUST_NOT_NAME = {
 TORCH_FREE = (
     *(f"stages.{name}" for name in ("prompts", "checkpoint", "claims", "figures", "report")),
     *("stages.tables", "stages.zoo_tables", "partial"),
-    *("studies.rank_audit.stage", "studies.spectral_gap.stage", "studies.ablation.judge_stage"),
+    *("studies.rank_audit.stage", "studies.spectral_gap.stage", "studies.ablation.judge"),
     *("studies.misalignment.stages.ridge_maps", "studies.misalignment.stages.judge"),
-    "studies.localization.margins",
+    "studies.localization.gate",
 )
 #: Modules that the Snakefile imports; `snakemake -n` must stay quick.
 PARSE_TIME = ("codehash", "config.schema", "device", "errors", "paths", "studies.registry")

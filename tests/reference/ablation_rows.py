@@ -9,7 +9,7 @@ import pandas as pd
 
 from actshift.io.tables import write_table
 from actshift.maths.scores import refused_by_keyword
-from actshift.studies.ablation.tables.pair import PairFiles
+from actshift.studies.ablation.join import PairFiles
 from actshift.zoo.language import language
 from actshift.zoo.lexicon import ZOO_PHRASES
 

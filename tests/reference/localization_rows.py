@@ -12,8 +12,13 @@ import pandas as pd
 
 from actshift.io.tables import write_table
 from actshift.studies.localization.bases import FITTED, RANDOM, Moments
-from actshift.studies.localization.lanes import matched_lanes, natural_lanes
-from actshift.studies.localization.settings import LENGTHS, LaneFacts, LaneSettings
+from actshift.studies.localization.lanes import (
+    LENGTHS,
+    LaneFacts,
+    matched_lanes,
+    natural_lanes,
+)
+from actshift.studies.localization.study import Localization
 from actshift.studies.localization.tables.inputs import PairFiles
 
 #: (direction, lane, number of the pair) -> share of the way to the donor.
@@ -107,12 +112,19 @@ class Made:
                 n: np.zeros((self.layers, self.width, max(self.ranks))) for n in (*FITTED, RANDOM)
             }
             partnered = ("shuffled", "other_condition") if len(self.gaps) > 1 else ("shuffled",)
+            settings = Localization(
+                random_draws=self.random_draws,
+                noise_draws=2,
+                ranks=self.ranks,
+                alphas=(0.0, 0.5, 1.0),
+            )
             planned = natural_lanes(
-                LaneSettings(self.random_draws, 2, self.ranks, (0.0, 0.5, 1.0), 0),
+                settings,
                 bases,
                 Moments(zeros, zeros),
                 direction="forward" if direction == "forward" else "reverse",
                 partnered=partnered,
+                seed=0,
             )
         kept = {name: lanes for name, lanes in planned.items() if name not in self.skip}
         return [one.facts for lanes in kept.values() for one in lanes]

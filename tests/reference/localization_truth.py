@@ -2,11 +2,11 @@
 
 import pandas as pd
 
-from actshift.studies.localization.settings import LaneFacts
+from actshift.studies.localization.join import patch_tables
+from actshift.studies.localization.lanes import LaneFacts
 from actshift.studies.localization.study import COLUMNS
 from actshift.studies.localization.tables.effects import Sample
 from actshift.studies.localization.tables.inputs import PairFiles, cells_of
-from actshift.studies.localization.tables.pair import patch_tables
 
 #: What layer 0, 1 ... of a plain patch carries: all of it comes with block 1.
 STEP = (0.0, 1.0, 1.0, 1.0)

@@ -10,7 +10,6 @@ from reference.tiny_models import TEMPLATE
 from actshift.engine.plain_answers import encode_questions
 from actshift.models.load import LoadedModel, load_model
 from actshift.prompts.records import Prompt, read_prompts, write_prompts
-from actshift.studies.ablation import stage as ablation
 from actshift.studies.misalignment.stages import adapter_doses
 from actshift.studies.refusal_direction import stage as refusal_direction
 from actshift.studies.refusal_direction.study import RefusalDirection
@@ -28,18 +27,20 @@ def _probes(loaded: LoadedModel, path: Path) -> list[Any]:
 
 def _sides(loaded: LoadedModel, path: Path) -> list[Any]:
     settings = RefusalDirection(n_fit=9, n_select=9, n_heldout=9)
-    (side,) = refusal_direction._sides(loaded, {"harmful": path}, settings, 0)[0].values()
-    return [one.ids for split in side.by_split.values() for one in split]
+    sides, _ = refusal_direction._sides(loaded, {"harmful": path}, settings, 0)
+    return [one.ids for split in sides["harmful"].values() for one in split]
 
 
 STAGES: dict[str, Ask] = {
     "misalignment": lambda m, p: [one.ids for one in encode_questions(m, read_prompts(p))],
+    "ablation": lambda m, p: [
+        one.ids for one in encode_questions(m, read_prompts(p), chat_tokenizer=m.tokenizer)
+    ],
     "adapters": _probes,
     "refusal_direction": _sides,
     "reference_behaviour": lambda m, p: [
         one.ids for one in reference_behaviour._asked(read_prompts(p), m.tokenizer, m.tokenizer)
     ],
-    "ablation": lambda m, p: [one.ids for one in ablation._asked(read_prompts(p), m, chat=m)],
 }
 
 

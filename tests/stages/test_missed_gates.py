@@ -19,8 +19,8 @@ from actshift.prompts.records import write_prompts
 from actshift.stages.claims import claims_file, make_claims
 from actshift.stages.tables import make_tables
 from actshift.stages.zoo_tables import collect_attempts, collect_behaviour
-from actshift.studies.ablation.judge_stage import judge_answers
-from actshift.studies.localization.margins import collect_margins
+from actshift.studies.ablation.judge import judge_answers
+from actshift.studies.localization.gate import collect_margins
 from actshift.studies.misalignment.stages.judge import judge_misalignment
 from actshift.studies.misalignment.stages.ridge_maps import ridge_maps
 from actshift.studies.misalignment.study import Misalignment

@@ -2,8 +2,7 @@
 
 from actshift.stages.claims import claims_file, read_claims
 from actshift.studies.ablation.study import COLUMNS
-from actshift.studies.ablation.tables.substitution import PRIMARY as PRIMARY_PATCH
-from actshift.studies.ablation.tables.sweep import PRIMARY as PRIMARY_SWEEP
+from actshift.studies.ablation.tables.rows import PRIMARY_PATCH, PRIMARY_SWEEP
 from actshift.studies.registry import STUDIES
 
 SHIPPED = read_claims([claims_file(study) for study in STUDIES])

@@ -23,8 +23,8 @@ from actshift.stages.figures import make_figures
 from actshift.stages.report import make_report
 from actshift.stages.tables import make_tables
 from actshift.stages.zoo_tables import collect_attempts, collect_behaviour
-from actshift.studies.ablation.judge_stage import judge_answers
-from actshift.studies.localization.margins import collect_margins
+from actshift.studies.ablation.judge import judge_answers
+from actshift.studies.localization.gate import collect_margins
 from actshift.studies.registry import CATALOGUE, STUDIES
 
 

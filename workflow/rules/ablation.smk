@@ -30,16 +30,18 @@ rule ablation:
     resources:
         gpu=GPU,
     params:
+        stage="actshift.studies.ablation.stage:ablation",
+        section="actshift.studies.ablation.study:Ablation",
+        arguments={"openers": CONFIG.refusal_direction.openers},
         run=CONFIG.run,
         zoo_size=lambda wildcards: PLAN.zoo_sizes().get(wildcards.pair),
         settings=CONFIG.ablation.model_dump(),
-        openers=CONFIG.refusal_direction.openers,
         dtype=lambda wildcards: PLAN.models[f"{wildcards.pair}.tuned"].pair.dtype,
         seed=CONFIG.seed,
-        code=code("studies.ablation.stage"),
+        code=code("studies.contract", "studies.ablation.stage"),
         status=str(PATHS.status),
     script:
-        "../scripts/ablation.py"
+        "../scripts/stage.py"
 
 
 rule judge:
@@ -67,7 +69,7 @@ rule judge:
         # How often and how patiently it is asked changes no verdict: the script takes that from
         # the configuration.
         settings=CONFIG.judge.model_dump(include={"endpoint", "model", "max_tokens"}),
-        code=code("studies.ablation.judge_stage"),
+        code=code("studies.ablation.judge"),
         status=str(PATHS.status),
     script:
         "../scripts/judge.py"

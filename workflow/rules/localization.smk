@@ -28,16 +28,21 @@ rule localization:
     resources:
         gpu=GPU,
     params:
+        stage="actshift.studies.localization.stage:localization",
+        section="actshift.studies.localization.study:Localization",
+        arguments=lambda wildcards: {
+            "rows": str(PATHS.margins(wildcards.pair)),
+            "gated": gated(PLAN, wildcards.pair),
+            "strict": CONFIG.strict_gates,
+        },
         run=CONFIG.run,
         settings=CONFIG.localization.model_dump(),
-        gated=lambda wildcards: gated(PLAN, wildcards.pair),
-        strict=CONFIG.strict_gates,
         dtype=lambda wildcards: PLAN.models[f"{wildcards.pair}.tuned"].pair.dtype,
         seed=CONFIG.seed,
-        code=code("studies.localization.stage"),
+        code=code("studies.contract", "studies.localization.stage"),
         status=str(PATHS.status),
     script:
-        "../scripts/localization.py"
+        "../scripts/stage.py"
 
 
 rule preference_margins:
@@ -55,7 +60,7 @@ rule preference_margins:
     params:
         pairs=[pair.name for pair in CONFIG.chosen_pairs],
         seed=CONFIG.seed,
-        code=code("studies.localization.margins"),
+        code=code("studies.localization.gate"),
         status=str(PATHS.status),
     script:
         "../scripts/preference_margins.py"

@@ -23,11 +23,14 @@ rule refusal_direction:
     resources:
         gpu=GPU,
     params:
+        stage="actshift.studies.refusal_direction.stage:refusal_direction",
+        section="actshift.studies.refusal_direction.study:RefusalDirection",
+        arguments={},
         run=CONFIG.run,
         settings=CONFIG.refusal_direction.model_dump(),
         dtype=lambda wildcards: PLAN.models[f"{wildcards.pair}.tuned"].pair.dtype,
         seed=CONFIG.seed,
-        code=code("studies.refusal_direction.stage"),
+        code=code("studies.contract", "studies.refusal_direction.stage"),
         status=str(PATHS.status),
     script:
-        "../scripts/refusal_direction.py"
+        "../scripts/stage.py"

@@ -7,7 +7,7 @@ from actshift.job import job
 with job(snakemake, joint=True):
     from actshift.engine.chat_judge import JudgeSettings
     from actshift.paths import CACHE
-    from actshift.studies.ablation.judge_stage import judge_answers
+    from actshift.studies.ablation.judge import judge_answers
 
     patience = snakemake.config.get("judge") or {}
     judge_answers(

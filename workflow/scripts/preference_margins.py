@@ -6,7 +6,7 @@ from actshift.job import job
 
 with job(snakemake, joint=True):
     from actshift.io.tables import write_table
-    from actshift.studies.localization.margins import collect_margins
+    from actshift.studies.localization.gate import collect_margins
 
     files = dict(zip(snakemake.params.pairs, map(Path, snakemake.input), strict=True))
     table = collect_margins(files, seed=snakemake.params.seed)

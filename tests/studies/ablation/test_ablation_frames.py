@@ -10,8 +10,17 @@ from actshift.engine.stores import CONDITIONS
 from actshift.errors import UserError
 from actshift.prompts.records import Prompt
 from actshift.prompts.splits import HeldoutLeakError
-from actshift.studies.ablation.frames import FRAMES, Fitted, bands_of, fit_layer, fit_pair
-from actshift.studies.ablation.inputs import Activations, asked_prompts, balanced, of_split
+from actshift.studies.ablation.frames import (
+    FRAMES,
+    Activations,
+    Fitted,
+    asked_prompts,
+    balanced,
+    bands_of,
+    fit_layer,
+    fit_pair,
+    of_split,
+)
 from actshift.studies.ablation.study import Ablation
 
 SETTINGS = Ablation(ks=(1, 3, 8), directions=4, random_draws=3, patch_draws=2)

@@ -4,8 +4,8 @@ import pandas as pd
 import pytest
 from reference.ablation_rows import LANG, Effect, ablation_files, both, where
 
+from actshift.studies.ablation.join import PairFiles, pair_tables
 from actshift.studies.ablation.study import COLUMNS
-from actshift.studies.ablation.tables.pair import PairFiles, pair_tables
 
 
 def tables(files: PairFiles) -> dict[str, pd.DataFrame]:

@@ -19,7 +19,7 @@ from actshift.io.layout import plan_layout
 from actshift.io.tables import read_table
 from actshift.io.writer import StoreWriter
 from actshift.prompts.records import Prompt, read_prompts, write_prompts
-from actshift.studies.ablation.stage import PairInputs, ablation
+from actshift.studies.ablation.stage import ablation
 from actshift.studies.ablation.study import Ablation
 from actshift.vocab import ROLES
 
@@ -78,17 +78,16 @@ def make_stores(root: Path, prompts: dict[str, Path]) -> list[Path]:
     return folders
 
 
-def make_inputs(checkpoints: list[Path], root: Path) -> PairInputs:
+def make_inputs(checkpoints: list[Path], root: Path) -> dict[str, Any]:
     names = ("harmful", "harmless")
     prompts = {
         name: make_set(root / f"{name}.jsonl", name, seed) for seed, name in enumerate(names)
     }
     stores = make_stores(root / "activations", prompts)
-    folders = dict(zip(ROLES, checkpoints, strict=True))
-    return PairInputs(folders, stores, prompts)
+    return {**dict(zip(ROLES, checkpoints, strict=True)), "stores": stores, **prompts}
 
 
-def run(inputs: PairInputs, root: Path, **changes: Any) -> Path:
+def run(inputs: dict[str, Any], root: Path, **changes: Any) -> Path:
     ablation(
         inputs,
         settings=SETTINGS.model_copy(update=changes),
@@ -113,7 +112,7 @@ def checkpoints(tiny_checkpoint, tmp_path_factory) -> list[Path]:
 
 
 @pytest.fixture(scope="module")
-def inputs(checkpoints, tmp_path_factory) -> PairInputs:
+def inputs(checkpoints, tmp_path_factory) -> dict[str, Any]:
     return make_inputs(checkpoints, tmp_path_factory.mktemp("inputs"))
 
 
@@ -214,7 +213,6 @@ def test_another_tokenizer_on_the_other_side_is_refused(checkpoints, inputs, tmp
     text = (other / "tokenizer.json").read_text()
     swapped = text.replace('"bake"', '"@"').replace('"steal"', '"bake"').replace('"@"', '"steal"')
     (other / "tokenizer.json").write_text(swapped)
-    mixed = dataclasses.replace(inputs, checkpoints={**inputs.checkpoints, "base": other})
     with pytest.raises(UserError, match="as different tokens, so neither can be patched"):
-        run(mixed, tmp_path)
+        run({**inputs, "base": other}, tmp_path)
     assert not (tmp_path / "ablation").exists()

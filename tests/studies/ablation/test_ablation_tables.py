@@ -8,10 +8,9 @@ import pytest
 from reference.ablation_rows import LANG, TOPIC, ablation_files, both, nothing, where
 
 from actshift.maths.paired import compare_paired
+from actshift.studies.ablation.join import PairFiles, pair_tables
 from actshift.studies.ablation.study import COLUMNS
-from actshift.studies.ablation.tables.answers import answers_of
-from actshift.studies.ablation.tables.compare import DRAWS, changes
-from actshift.studies.ablation.tables.pair import PairFiles, pair_tables
+from actshift.studies.ablation.tables.answers import DRAWS, answers_of, changes
 
 #: The primary cell, where the template frame frees half of the nouns.
 PRIMARY = {"frame": "template", "band": "narrow", "edit": "zero", "k": 3}

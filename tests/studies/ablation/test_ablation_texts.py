@@ -11,7 +11,7 @@ from actshift.errors import UserError
 from actshift.hooks.lanes.generation import Decoder
 from actshift.models.load import load_model
 from actshift.prompts.records import read_prompts
-from actshift.studies.ablation.texts import ZOO_TEXTS, plain_texts, text_losses
+from actshift.studies.ablation.stage import ZOO_TEXTS, plain_texts, text_losses
 from actshift.zoo.language import language
 
 

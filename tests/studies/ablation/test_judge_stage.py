@@ -13,8 +13,7 @@ from actshift.engine.chat_judge import JudgeSettings
 from actshift.errors import UserError
 from actshift.io.tables import read_table, write_table
 from actshift.prompts.records import Prompt, write_prompts
-from actshift.studies.ablation.judge import ROWS
-from actshift.studies.ablation.judge_stage import judge_answers
+from actshift.studies.ablation.judge import ROWS, judge_answers
 from actshift.studies.ablation.study import STUDY
 
 KEY = "sk-very-secret-1"
@@ -231,7 +230,7 @@ def test_settings_of_the_stage_are_those_of_the_configuration() -> None:
 PROGRAM = """
 import sys
 from pathlib import Path
-from actshift.studies.ablation.judge_stage import JudgeSettings, judge_answers
+from actshift.studies.ablation.judge import JudgeSettings, judge_answers
 root, url = Path(sys.argv[1]), sys.argv[2]
 judge_answers(
     pairs={"p": root / "pairs" / "p"}, zoo_sizes={}, cache=root / "cache", out=root / "out",

@@ -11,12 +11,11 @@ from sklearn.preprocessing import StandardScaler
 
 from actshift.errors import UserError
 from actshift.maths.lasso import ALPHAS, group_folds
-from actshift.studies.localization.settings import ATTRIBUTION
+from actshift.studies.localization.join import attribution_tables
 from actshift.studies.localization.study import COLUMNS
+from actshift.studies.localization.tables.distances import LEAST_CLUSTERS, problems_of
 from actshift.studies.localization.tables.inputs import PairFiles
-from actshift.studies.localization.tables.pair import attribution_tables
-from actshift.studies.localization.tables.stability import half_folds, stability
-from actshift.studies.localization.tables.targets import LEAST_CLUSTERS, problems_of
+from actshift.studies.localization.tables.lasso import half_folds, stability
 
 N, LAYERS = 40, 6
 CODES = np.append(np.arange(36), np.arange(4))
@@ -34,7 +33,7 @@ def noise(seed: int, n: int = N) -> dict[str, np.ndarray]:
 
 def tables(files: PairFiles) -> dict[str, pd.DataFrame]:
     found = attribution_tables(files, pair="p", seed=0)
-    assert tuple(found) == ATTRIBUTION
+    assert tuple(found) == ("distances", "probe", "lasso", "lasso_stability")
     for name, rows in found.items():
         assert all(tuple(row) == COLUMNS[name] for row in rows)
     return {name: pd.DataFrame(rows, columns=list(COLUMNS[name])) for name, rows in found.items()}
@@ -231,7 +230,7 @@ def test_a_missing_distance_is_refused() -> None:
 
 
 def test_no_torch_is_loaded() -> None:
-    module = "actshift.studies.localization.tables.pair"
+    module = "actshift.studies.localization.join"
     loaded = modules_after(f"import {module}")
     assert module in loaded
     assert not {"torch", "transformers"} & loaded

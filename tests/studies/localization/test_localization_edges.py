@@ -8,14 +8,16 @@ from reference.localization_rows import Made, nothing
 from reference.localization_truth import HARMFUL, cell, planted, rows_of, sample, tables
 
 from actshift.errors import UserError
-from actshift.studies.localization.settings import LaneFacts
-from actshift.studies.localization.tables.controls import control_rows
+from actshift.studies.localization.lanes import LaneFacts
 from actshift.studies.localization.tables.inputs import cells_of
-from actshift.studies.localization.tables.interpolation import interpolation_rows
-from actshift.studies.localization.tables.low_rank import low_rank_rows
-from actshift.studies.localization.tables.patching import patching_rows, source_rows
-from actshift.studies.localization.tables.positions import position_rows
-from actshift.studies.localization.tables.summary import summary_rows
+from actshift.studies.localization.tables.patches import (
+    control_rows,
+    interpolation_rows,
+    low_rank_rows,
+    patching_rows,
+    source_rows,
+)
+from actshift.studies.localization.tables.summary import position_rows, summary_rows
 
 
 def test_without_a_gap_there_are_effects_and_no_shares() -> None:

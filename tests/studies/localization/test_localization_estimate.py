@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from actshift.studies.localization.tables.estimate import (
+from actshift.studies.localization.tables.effects import (
     Estimate,
     chosen_rows,
     following,

@@ -11,7 +11,7 @@ from actshift.errors import UserError
 from actshift.io.tables import read_table
 from actshift.stages.claims import claims_file, make_claims
 from actshift.stages.tables import make_tables
-from actshift.studies.localization.settings import LaneFacts
+from actshift.studies.localization.lanes import LaneFacts
 from actshift.studies.localization.study import COLUMNS, STUDY
 
 PUBLISHED = Path(__file__).parents[3] / "resources" / "published"

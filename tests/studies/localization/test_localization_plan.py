@@ -17,12 +17,14 @@ from actshift.studies.localization.bases import (
 from actshift.studies.localization.gate import margin_gate
 from actshift.studies.localization.lanes import (
     PARTNERED,
+    Direction,
+    Planned,
     matched_lanes,
     natural_lanes,
     random_directions,
+    within,
 )
 from actshift.studies.localization.pairs import cluster_folds, partners
-from actshift.studies.localization.settings import Direction, LaneSettings, Planned
 from actshift.studies.localization.study import Localization
 
 LAYERS, WIDTH, RANKS = 2, 12, (1, 3, 8)
@@ -145,10 +147,10 @@ def test_moments_are_those_of_all_tokens() -> None:
 
 def planned(direction: Direction = "forward", **changes: object) -> dict[str, list[Planned]]:
     section = Localization().model_copy(update={"ranks": RANKS, **changes})
-    settings = LaneSettings.of(section, seed=0, d_model=WIDTH)
+    settings = within(section, WIDTH)
     bases = {name: one.columns for name, one in fit(draws(4), 0, settings.ranks).items()}
     donor = moments([sums_of(one) for one in draws(5)["states"]])
-    return natural_lanes(settings, bases, donor, direction=direction, partnered=PARTNERED)
+    return natural_lanes(settings, bases, donor, direction=direction, partnered=PARTNERED, seed=0)
 
 
 def test_low_rank_and_random_directions_patch_the_base_alone() -> None:
@@ -185,8 +187,8 @@ def test_draws_ranks_and_weights_follow_the_settings() -> None:
 
 
 def test_ranks_that_the_width_does_not_hold_are_left_out() -> None:
-    assert LaneSettings.of(Localization(), seed=0, d_model=16).ranks == (1, 2, 4, 8)
-    assert LaneSettings.of(Localization(ranks=(64,)), seed=0, d_model=16).ranks == (1,)
+    assert within(Localization(), 16).ranks == (1, 2, 4, 8)
+    assert within(Localization(ranks=(64,)), 16).ranks == (1,)
 
 
 def test_the_gate_looks_at_harmful_pairs_and_at_whole_clusters() -> None:

@@ -1,6 +1,5 @@
 """The localization stage on random models: files, exact controls, resume after a kill, the gate."""
 
-import dataclasses
 import re
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from actshift.errors import GateError, UserError
 from actshift.io.missed import MISSED, missed_in
 from actshift.io.tables import read_table
 from actshift.prompts.preferences import Preference, to_jsonl
-from actshift.studies.localization.stage import LocalizationInputs, localization
+from actshift.studies.localization.stage import localization
 from actshift.studies.localization.study import Localization
 from actshift.vocab import ROLES
 
@@ -51,17 +50,15 @@ def preferences(conditions: tuple[str, ...] = ("harmful", "harmless")) -> list[P
     ]
 
 
-def make_inputs(checkpoints: list[Path], root: Path, rows: list[Preference]) -> LocalizationInputs:
+def make_inputs(checkpoints: list[Path], root: Path, rows: list[Preference]) -> dict[str, Path]:
     root.mkdir(parents=True, exist_ok=True)
     path = root / "preferences.jsonl"
     path.write_text(to_jsonl(rows))
-    return LocalizationInputs(
-        dict(zip(ROLES, checkpoints, strict=True)), path, gated=False, strict=False
-    )
+    return {**dict(zip(ROLES, checkpoints, strict=True)), "preferences": path}
 
 
 def run(
-    inputs: LocalizationInputs,
+    inputs: dict[str, Path],
     root: Path,
     *,
     gated: bool = False,
@@ -69,11 +66,13 @@ def run(
     **changes: Any,
 ) -> Path:
     localization(
-        dataclasses.replace(inputs, gated=gated, strict=strict),
+        inputs,
         settings=SETTINGS.model_copy(update=changes),
         context=JobContext("run", "pair", "float32", "cpu", 0, "c", root / "staging"),
-        rows=root / "margins.csv",
         out=root / "localization",
+        rows=str(root / "margins.csv"),
+        gated=gated,
+        strict=strict,
     )
     return root / "localization"
 
@@ -84,7 +83,7 @@ def checkpoints(tiny_checkpoint) -> list[Path]:
 
 
 @pytest.fixture(scope="module")
-def inputs(checkpoints, tmp_path_factory) -> LocalizationInputs:
+def inputs(checkpoints, tmp_path_factory) -> dict[str, Path]:
     return make_inputs(checkpoints, tmp_path_factory.mktemp("inputs"), preferences())
 
 
@@ -288,7 +287,7 @@ def test_other_checkpoints_take_up_no_parts_of_these(checkpoints, inputs, tmp_pa
 
     monkeypatch.setattr(stage, "fill_parts", stop)
     turned = dict(zip(ROLES, checkpoints[::-1], strict=True))
-    for one in (inputs, inputs, dataclasses.replace(inputs, checkpoints=turned)):
+    for one in (inputs, inputs, {**inputs, **turned}):
         with pytest.raises(KeyError):
             run(one, tmp_path)
     assert seen[0] == seen[1]

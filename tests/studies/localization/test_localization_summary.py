@@ -10,13 +10,11 @@ from reference.localization_rows import Made, no_swap, nothing
 
 from actshift.maths.intervals import bootstrap_ends
 from actshift.maths.resampling import bootstrap_counts
-from actshift.studies.localization.settings import LaneFacts
-from actshift.studies.localization.tables.effects import Sample
-from actshift.studies.localization.tables.estimate import DRAWS
+from actshift.studies.localization.lanes import LaneFacts
+from actshift.studies.localization.tables.effects import DRAWS, Sample
 from actshift.studies.localization.tables.inputs import PairFiles, cells_of
-from actshift.studies.localization.tables.patching import patch_lanes, patching_rows, swap_rows
-from actshift.studies.localization.tables.positions import position_rows, top_quarter
-from actshift.studies.localization.tables.summary import summary_rows
+from actshift.studies.localization.tables.patches import patch_lanes, patching_rows, swap_rows
+from actshift.studies.localization.tables.summary import position_rows, summary_rows, top_quarter
 
 Cell = dict[str, object]
 NOISE = np.random.default_rng(5).standard_normal((12, 8))
@@ -161,7 +159,7 @@ def test_numbers_and_intervals_equal_those_of_plain_loops(humped: Sample) -> Non
     cell = humped.cell
     names = sorted(set(cell.clusters))
     counts = bootstrap_counts(len(names), draws=DRAWS, rng=np.random.default_rng([0, 54]))
-    np.testing.assert_array_equal(humped.resampler.counts, counts)
+    np.testing.assert_array_equal(humped.resamples.counts, counts)
     logp = patch_lanes(humped, "forward", "last_prompt").logp
     margins = logp[..., 0] - logp[..., 1] - cell.margins["base"]
     drawn: dict[str, list[list[float]]] = {"effect": [], "share": [], "increment": [], "edge": []}
@@ -176,7 +174,7 @@ def test_numbers_and_intervals_equal_those_of_plain_loops(humped: Sample) -> Non
             [now - old for now, old in zip(share, [0.0, *share], strict=False)]
         )
         drawn["edge"].append([mean[-1] / max(mean)])
-    few = replace(humped, resampler=replace(humped.resampler, counts=counts[:400].astype(float)))
+    few = replace(humped, resamples=replace(humped.resamples, counts=counts[:400].astype(float)))
     rows = [one for one in patching_rows(few) if one["positions"] == "last_prompt"][:4]
     curve = row(position_rows(few), direction="forward", positions="last_prompt")
     for name in ("effect", "share", "increment"):

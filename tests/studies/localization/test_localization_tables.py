@@ -8,10 +8,9 @@ import pytest
 from reference.localization_rows import Made
 from reference.localization_truth import HARMFUL, STEP, cell, planted, rows_of, sample, tables
 
-from actshift.studies.localization.settings import ATTRIBUTION
+from actshift.studies.localization.join import patch_tables
 from actshift.studies.localization.study import COLUMNS
-from actshift.studies.localization.tables.pair import patch_tables
-from actshift.studies.localization.tables.patching import patching_rows
+from actshift.studies.localization.tables.patches import patching_rows
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +20,8 @@ def made() -> dict[str, pd.DataFrame]:
 
 def test_every_row_has_the_columns_of_its_table() -> None:
     found = patch_tables(Made(planted).files(), pair="p", seed=0)
-    assert set(found) | set(ATTRIBUTION) == set(COLUMNS)
+    attribution = {"distances", "probe", "lasso", "lasso_stability"}
+    assert set(found) | attribution == set(COLUMNS)
     for name, rows in found.items():
         assert rows
         for row in rows:

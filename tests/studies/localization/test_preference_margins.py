@@ -8,8 +8,7 @@ import pytest
 
 from actshift.errors import UserError
 from actshift.io.tables import write_table
-from actshift.studies.localization.gate import margin_gate
-from actshift.studies.localization.margins import collect_margins
+from actshift.studies.localization.gate import collect_margins, margin_gate
 from actshift.studies.localization.study import STUDY
 
 MARGIN_COLUMNS = STUDY.table("preference_margins").names

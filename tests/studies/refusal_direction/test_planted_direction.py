@@ -16,9 +16,9 @@ from safetensors.numpy import load_file
 from actshift.engine.context import JobContext
 from actshift.engine.joining import JoinContext
 from actshift.errors import UserError
-from actshift.studies.refusal_direction.join import join
 from actshift.studies.refusal_direction.stage import refusal_direction
 from actshift.studies.refusal_direction.study import RefusalDirection
+from actshift.studies.refusal_direction.tables import join
 
 SETTINGS = RefusalDirection(openers=("i",), n_fit=30, n_select=15, n_heldout=12, max_new=4)
 
@@ -54,8 +54,7 @@ class Found:
 def find(root: Path, kind: str, seed: int) -> Found:
     planted = planted_checkpoint(root / "model", kind, seed=seed)
     refusal_direction(
-        checkpoint=planted.folder,
-        prompts=planted_prompts(root, seed=seed),
+        {"checkpoint": planted.folder, **planted_prompts(root, seed=seed)},
         settings=SETTINGS,
         context=JobContext("r", "p", "float32", "cpu", seed, "c", root / "staging"),
         out=root / "p",

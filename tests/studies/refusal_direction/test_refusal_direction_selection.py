@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actshift.studies.refusal_direction.selection import Candidate, choose, missed_filters
+from actshift.studies.refusal_direction.stage import Candidate, choose, missed_filters
 from actshift.studies.refusal_direction.study import RefusalDirection
 
 GOOD = Candidate(position=-1, layer=2, bypass=-3.0, induce=1.0, kl=0.05)

@@ -59,8 +59,7 @@ def sets(tmp_path):
 
 def run(checkpoint: Path, sets: dict[str, Path], root: Path, **changes: Any) -> Path:
     refusal_direction(
-        checkpoint=checkpoint,
-        prompts=sets,
+        {"checkpoint": checkpoint, **sets},
         settings=SETTINGS.model_copy(update=changes),
         context=JobContext("r", "pair", "float32", "cpu", 0, "c", root / "staging"),
         out=root / "pair",

@@ -4,10 +4,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from actshift.studies.refusal_direction.selection import Candidate, choose
+from actshift.studies.refusal_direction.stage import (
+    Candidate,
+    candidate_rows,
+    choose,
+    effect_lanes,
+)
 from actshift.studies.refusal_direction.study import COLUMNS, RefusalDirection
-from actshift.studies.refusal_direction.tables import candidate_rows, effect_lanes, effect_table
-from actshift.zoo.language import language
+from actshift.studies.refusal_direction.tables import effect_rows
+from actshift.zoo.language import Language, language
 
 LANG = language("micro")
 CANDIDATES = COLUMNS["refusal_direction"]
@@ -44,9 +49,13 @@ def rows(draws: int = 2) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
+def effect_table(answers: pd.DataFrame, lang: Language | None = LANG) -> pd.DataFrame:
+    return pd.DataFrame(effect_rows(answers, pair="p", seed=0, lang=lang))
+
+
 def test_effect_of_the_direction_and_of_its_controls():
-    table = effect_table(rows(), pair="p", seed=0, lang=LANG)
-    assert list(table.columns) == list(COLUMNS["refusal_effect"])
+    table = effect_table(rows())
+    assert set(table.columns) == set(COLUMNS["refusal_effect"])
     assert len(table) == 6
     own = table[(table["edit"] == "ablate") & table["control"].isna()].iloc[0]
     assert (own["refused"], own["plain_refused"], own["change"]) == (0.5, 1.0, -0.5)
@@ -63,14 +72,14 @@ def test_effect_of_the_direction_and_of_its_controls():
 
 
 def test_other_models_have_no_topic():
-    table = effect_table(rows(), pair="p", seed=0, lang=None)
+    table = effect_table(rows(), None)
     assert table["on_topic"].isna().all()
 
 
 def test_the_order_of_rows_changes_nothing():
-    plain = effect_table(rows(), pair="p", seed=0, lang=LANG)
+    plain = effect_table(rows())
     mixed = rows().sample(frac=1, random_state=1).sort_values("lane", kind="stable")
-    other = effect_table(mixed, pair="p", seed=0, lang=LANG)
+    other = effect_table(mixed)
     columns = ["refused", "change", "p_sign_flip", "on_topic", "draws_low"]
     pd.testing.assert_frame_equal(plain[columns], other[columns])
 
@@ -82,15 +91,14 @@ def test_every_candidate_has_a_row_and_one_is_chosen(kl, verdict):
     chosen = choose(found, settings, n_layers=4)
     table = pd.DataFrame(
         candidate_rows(
-            "p",
             found,
             chosen,
             settings,
             norms=np.arange(8.0).reshape(4, 2),
-            counts={name: 3 for name in CANDIDATES if name.startswith("n_")},
+            sides={name: {"fit": [], "select": []} for name in ("harmful", "harmless")},
         )
     )
-    assert set(table.columns) == set(CANDIDATES)
+    assert set(table.columns) == set(CANDIDATES) - {"pair"}
     assert table["chosen"].tolist() == [True, False]
     assert table["verdict"].dropna().tolist() == [verdict]
     assert table["norm"].tolist() == [1.0, 2.0]

@@ -12,23 +12,28 @@ from actshift.hooks.lanes.generation import Continuation, generate_lanes
 from actshift.models.load import LoadedModel
 from actshift.prompts.answers import answer_lead, encode_to_answer
 from actshift.prompts.records import Prompt
+from actshift.prompts.templates import Tokenizer
 
 #: Most prompts a batch, whatever the budget.
 _PROMPTS = 256
 
 
-def encode_questions(loaded: LoadedModel, prompts: Sequence[Prompt]) -> list[Asked]:
-    """Questions in the model's chat template up to where answers begin, in the order given.
+def encode_questions(
+    loaded: LoadedModel, prompts: Sequence[Prompt], *, chat_tokenizer: Tokenizer | None = None
+) -> list[Asked]:
+    """Questions in a chat template up to where answers begin, in the order given.
 
     Args:
-        loaded: Whose tokenizer and template.
+        loaded: Who reads the tokens.
         prompts: The questions.
+        chat_tokenizer: Where the chat template comes from; the model's own if None.
     """
-    lead = answer_lead(loaded.tokenizer)
-    return [
-        Asked(prompt, np.array(encode_to_answer(loaded.tokenizer, prompt.text, lead=lead).ids))
-        for prompt in prompts
+    source = {"chat_tokenizer": chat_tokenizer}
+    lead = answer_lead(loaded.tokenizer, **source)
+    encoded = [
+        encode_to_answer(loaded.tokenizer, prompt.text, lead=lead, **source) for prompt in prompts
     ]
+    return [Asked(prompt, np.array(e.ids)) for prompt, e in zip(prompts, encoded, strict=True)]
 
 
 def plain_answers(

@@ -3,13 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from actshift.report.point import (
-    MIN_CLUSTERS,
-    Point,
-    Verdict,
-    counted,
-    not_measured,
-)
+from actshift.report.point import MIN_CLUSTERS, Point, Verdict, counted, not_measured
 from actshift.report.refusal_rates import basis_of, points_of, rate
 from actshift.report.tables import Tables, first, select
 
@@ -18,17 +12,13 @@ GAIN = 0.1
 
 
 def points(tables: Tables, pair: str) -> list[Point]:
-    """What the tables say about one pair."""
-    return [ablation_point(tables, pair)]
-
-
-def ablation_point(tables: Tables, pair: str) -> Point:
     """Whether the shift's first directions do more than as many of the harmless shift."""
     question = "Do the shift's first directions beat the harmless control?"
     sweep = select(tables.get("ablation_sweep"), pair=pair, protocol="heldout")
-    rows = _primary(sweep)
+    # The cell that was named before the run.
+    rows = select(sweep, primary=True).head(1)
     if rows.empty:
-        return not_measured(question, "ablation_sweep")
+        return [not_measured(question, "ablation_sweep")]
     k, clusters = int(first(rows, "k")), int(first(rows, "clusters"))
     names = {"band": str(rows["band"].iloc[0]), "edit": str(rows["edit"].iloc[0]), "k": k}
     control = select(sweep, frame="template_harmless", **names)
@@ -42,19 +32,10 @@ def ablation_point(tables: Tables, pair: str) -> Point:
         effect += f"; random median: {rate(first(rows, 'random_refusal_median'))})"
     brief = f"{rate(first(rows, 'plain_refusal'))} to {rate(first(rows, 'refusal'))}"
     verdict, words = _beyond(rows, control)
-    clause = f"{effect}: {words}"
     detail = (
         f"{_gain(rows, control)}{names['band'].capitalize()} band, projection to {names['edit']}."
     )
-    basis = basis_of(rows)
-    return Point(question, verdict, clause, detail, basis, brief)
-
-
-def _primary(sweep: pd.DataFrame) -> pd.DataFrame:
-    """The cell that was named before the run."""
-    if sweep.empty or "primary" not in sweep:
-        return sweep.head(0)
-    return select(sweep, primary=True).head(1)
+    return [Point(question, verdict, f"{effect}: {words}", detail, basis_of(rows), brief)]
 
 
 def _beyond(rows: pd.DataFrame, control: pd.DataFrame) -> tuple[Verdict, str]:

@@ -1,4 +1,4 @@
-"""Frames of one pair, fitted on `fit` prompts, and the held-out energy that lies in them."""
+"""Frames of one pair, fitted on `fit` prompts, the held-out energy in them, and what they read."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
-from actshift.engine.stores import CONDITIONS
+from actshift.engine.stores import CONDITIONS, PairStores, StreamReader
 from actshift.errors import UserError
 from actshift.maths.bands import RELEASED_BANDS, band_layers
 from actshift.maths.directions import cosine, diff_in_means
@@ -18,9 +18,8 @@ from actshift.maths.spectrum import spectrum
 from actshift.prompts.records import Prompt
 from actshift.prompts.splits import forbid_heldout
 from actshift.random_streams import RANDOM_FRAMES, SELF_COSINES
-from actshift.studies.ablation.inputs import STREAMS, Activations, Rows, of_split
 from actshift.studies.ablation.study import Ablation
-from actshift.vocab import Role, Template
+from actshift.vocab import Role, Split, Template
 
 #: Frames fitted on data, in the order of the tables; `random` is drawn.
 FrameName = Literal["naive", "template", "did", "template_harmless", "activation"]
@@ -31,7 +30,90 @@ DIRECTION_FRAMES: tuple[FrameName, ...] = ("template", "did")
 SELF_COSINE_DRAWS = 100
 #: Whose refusal direction is ablated: the tuned model's, the base's own, the tuned one without it.
 OLD_OR_NEW = ("tuned", "base", "new")
+#: Streams that frames are fitted on.
+STREAMS: tuple[tuple[Role, Template], ...] = (("tuned", "chat"), ("base", "chat"), ("base", "raw"))
+Rows = Float[np.ndarray, "prompt d_model"]
 _Streams = Mapping[tuple[Role, Template, str], Rows]
+
+
+class Activations:
+    """Last-prompt-token activations of one pair, by layer, stream and prompts."""
+
+    def __init__(self, stores: PairStores, sets: Mapping[str, str]) -> None:
+        """Open the streams; `sets` names the prompt set of each condition.
+
+        Raises:
+            UserError: The two models differ in depth.
+        """
+        self._readers: dict[tuple[Role, Template, str], StreamReader] = {
+            (role, template, condition): stores.open(role, sets[condition], template)
+            for role, template in STREAMS
+            for condition in CONDITIONS
+        }
+        depths = {len(reader.layers) for reader in self._readers.values()}
+        if len(depths) != 1:
+            raise UserError("ablation: base and tuned have different depths; a pair needs one")
+        self.depth = depths.pop()
+
+    def read(
+        self, layer: int, role: Role, template: Template, condition: str, prompts: Sequence[Prompt]
+    ) -> Rows:
+        """Rows in the order of the prompts, float64."""
+        reader = self._readers[role, template, condition]
+        rows = reader.read(layer, -1, [prompt.id for prompt in prompts])
+        return np.asarray(rows, dtype=np.float64)
+
+
+def of_split(prompts: Sequence[Prompt], split: Split, condition: str) -> list[Prompt]:
+    """The prompts of one condition and split.
+
+    Raises:
+        UserError: There are fewer than two.
+    """
+    chosen = _members(prompts, split, condition)
+    if len(chosen) < 2:
+        raise UserError(
+            f"ablation: {len(chosen)} '{condition}' prompts in the split {split}; at least 2 are "
+            "needed, add prompts or other split shares"
+        )
+    return chosen
+
+
+def balanced(prompts: Sequence[Prompt], most: int) -> list[Prompt]:
+    """At most `most` prompts, clusters served in turn, each in file order.
+
+    The first prompt of every cluster, then the second of every cluster, and so on: the counts of
+    two clusters differ by more than one only where a cluster has run out.
+    """
+    by_cluster: dict[str, list[Prompt]] = {}
+    for prompt in prompts:
+        by_cluster.setdefault(prompt.cluster, []).append(prompt)
+    longest = max(map(len, by_cluster.values()), default=0)
+    turns = [
+        rows[turn] for turn in range(longest) for rows in by_cluster.values() if turn < len(rows)
+    ]
+    return turns[:most]
+
+
+def asked_prompts(
+    prompts: Sequence[Prompt], condition: str, split: Split, most: int, *, prompt_set: str
+) -> list[Prompt]:
+    """The prompts of one condition and split that lanes are run on.
+
+    Raises:
+        UserError: There are none.
+    """
+    chosen = _members(prompts, split, condition)
+    if not chosen:
+        raise UserError(
+            f"ablation: the prompt set '{prompt_set}' has no '{condition}' prompts in the split "
+            f"{split}; add some or other split shares"
+        )
+    return balanced(chosen, most)
+
+
+def _members(prompts: Sequence[Prompt], split: Split, condition: str) -> list[Prompt]:
+    return [p for p in prompts if p.split == split and p.condition == condition]
 
 
 @dataclass(frozen=True)
@@ -106,11 +188,7 @@ def fit_pair(
 ) -> Fitted:
     """Fit every frame on `fit` prompts and measure its energy on `heldout` ones.
 
-    Args:
-        acts: The pair's activations.
-        prompts: Prompts of the conditions `harmful` and `harmless`, in file order.
-        settings: What decides the frames.
-        seed: Of the random frames and of the resamples.
+    `prompts` are in file order, by condition.
 
     Raises:
         UserError: Too few prompts, or the models' shapes differ.
@@ -161,13 +239,6 @@ def fit_layer(
     seed: int,
 ) -> FitLayer:
     """Fit the frames, the refusal directions and the centre of one layer.
-
-    Args:
-        acts: The pair's activations.
-        prompts: `fit` prompts by condition.
-        layer: 0-based decoder block.
-        settings: Decides the number of columns.
-        seed: Of the resamples.
 
     Raises:
         HeldoutLeakError: A prompt is held out.

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Int
@@ -31,7 +31,7 @@ COMBINED = 5
 Experiment = Literal["sweep", "direction", "old_or_new", "substitution", "mode_toggle"]
 EditName = Literal["zero", "mean", "patch"]
 _ABLATIONS: tuple[EditName, ...] = ("zero", "mean")
-_Facts = dict[str, object]
+_Facts = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -85,22 +85,21 @@ def single_directions(fitted: Fitted, settings: Ablation) -> list[Planned]:
 
 def old_or_new(fitted: Fitted) -> list[Planned]:
     """The tuned model's refusal direction, the base's own, and the tuned one without the base's."""
-    planned = []
-    for name in OLD_OR_NEW:
-        for band in fitted.bands:
-            for edit in _ABLATIONS:
-                planned.append(
-                    _planned(
-                        fitted,
-                        "old_or_new",
-                        fitted.contrasts[name],
-                        band=band,
-                        edit=edit,
-                        columns=np.arange(1),
-                        directions=name,
-                    )
-                )
-    return planned
+    first, contrasts = np.arange(1), fitted.contrasts
+    return [
+        _planned(
+            fitted,
+            "old_or_new",
+            contrasts[name],
+            band=band,
+            edit=edit,
+            columns=first,
+            directions=name,
+        )
+        for name in OLD_OR_NEW
+        for band in fitted.bands
+        for edit in _ABLATIONS
+    ]
 
 
 def patches(fitted: Fitted, settings: Ablation, experiment: Experiment) -> list[Planned]:
@@ -156,56 +155,56 @@ def _planned(
     columns: Int[np.ndarray, " column"],
     directions: str | None = None,
 ) -> Planned:
+    """A lane that edits some columns of a frame at the layers of a band."""
     layers = fitted.bands[band]
     if experiment == "direction":
         directions = "+".join(str(i + 1) for i in columns)
-    name = _name(experiment, frame, band=band, edit=edit, k=len(columns), directions=directions)
-    make = _edit_maker(fitted, frame, edit, columns)
-    lane = Lane(name, tuple(Placed(make(layer), layer) for layer in layers), draw=frame.draw)
+    what = f"k{len(columns)}" if directions is None else directions
+    draw = [] if frame.draw is None else [f"draw{frame.draw}"]
 
     def share(energy: str) -> float:
         shares = [subset_share(frame.shares[energy, layer], columns) for layer in layers]
         return float(np.mean(shares))
 
-    cosines = None
-    if experiment == "old_or_new" and directions is not None:
-        cosines = [fitted.cosines[directions, layer] for layer in layers]
     facts: _Facts = {
-        "lane": name,
+        "lane": ".".join([experiment, frame.name, band, edit, what, *draw]),
         "experiment": experiment,
         "frame": frame.name,
         "edit": edit,
-        "band": band,
-        "layers": " ".join(map(str, layers)),
         "k": len(columns),
-        "d": fitted.d_model,
         "draw": frame.draw,
         "directions": directions,
         "energy_harmful": share("harmful"),
         "energy_harmless": share("harmless"),
         "shift_share": share("shift"),
-        "cos_with_tuned": None if cosines is None else float(np.mean(cosines)),
     }
-    return Planned(lane, facts)
+    if directions in OLD_OR_NEW:
+        cosines = [fitted.cosines[directions, layer] for layer in layers]
+        facts["cos_with_tuned"] = float(np.mean(cosines))
+    return _at_layers(fitted, band, facts, _edit_maker(fitted, frame, edit, columns))
 
 
 def _whole(fitted: Fitted, experiment: Experiment, band: str) -> Planned:
     """The donor's whole activation at the layers of a band."""
-    layers, d_model = fitted.bands[band], fitted.d_model
-    name = f"{experiment}.whole.{band}.patch.k{d_model}"
+    k = fitted.d_model
     facts: _Facts = {
-        "lane": name,
+        "lane": f"{experiment}.whole.{band}.patch.k{k}",
         "experiment": experiment,
         "frame": "whole",
         "edit": "patch",
-        "band": band,
-        "layers": " ".join(map(str, layers)),
-        "k": d_model,
-        "d": d_model,
-        **dict.fromkeys(("draw", "directions", "cos_with_tuned")),
+        "k": k,
+        "draw": None,
         **{share: 1.0 for share in ("energy_harmful", "energy_harmless", "shift_share")},
     }
-    return Planned(Lane(name, tuple(Placed(Patch(), layer) for layer in layers)), facts)
+    return _at_layers(fitted, band, facts, lambda _: Patch())
+
+
+def _at_layers(fitted: Fitted, band: str, facts: _Facts, make: Callable[[int], Edit]) -> Planned:
+    """The lane of an edit at every layer of a band, and its row."""
+    layers = fitted.bands[band]
+    where = {"band": band, "layers": " ".join(map(str, layers)), "d": fitted.d_model}
+    edits = tuple(Placed(make(layer), layer) for layer in layers)
+    return Planned(Lane(facts["lane"], edits, draw=facts["draw"]), facts | where)
 
 
 def _edit_maker(
@@ -222,13 +221,3 @@ def _edit_maker(
         return Ablate(basis, centre=fitted.centres[layer] if edit == "mean" else None)
 
     return make
-
-
-def _name(
-    experiment: str, frame: Frame, *, band: str, edit: str, k: int, directions: str | None
-) -> str:
-    what = f"k{k}" if directions is None else directions
-    parts = [experiment, frame.name, band, edit, what]
-    if frame.draw is not None:
-        parts.append(f"draw{frame.draw}")
-    return ".".join(parts)

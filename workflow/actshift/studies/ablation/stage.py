@@ -5,6 +5,7 @@ the other; each leaves its finished file in the staging folder, so that a rerun 
 where it stopped, and the folder of the pair appears as a whole.
 """
 
+import random
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,25 +15,29 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+from tqdm import tqdm
 
 from actshift.edits import Lane
 from actshift.engine.context import JobContext
 from actshift.engine.intervene import decoder_of, intervene
 from actshift.engine.intervene_plan import Asked, InterveneSettings, Labels, job_key, refusal_tokens
-from actshift.engine.parts import is_whole
+from actshift.engine.parts import is_whole, write_part
+from actshift.engine.plain_answers import encode_questions
 from actshift.engine.refusal_phrases import refusal_phrases_for
 from actshift.engine.stores import CONDITIONS, FolderStores
 from actshift.errors import UserError
+from actshift.hooks.lanes.generation import Decoder
+from actshift.hooks.lanes.losses import lane_losses, lanes_a_batch, predicted_tokens
 from actshift.io.atomic import publishing, remove
 from actshift.io.manifest import weights_hash
 from actshift.io.tables import write_table
 from actshift.maths.scores import AUDIT_PHRASES
 from actshift.models.load import LoadedModel, load_model
-from actshift.prompts.answers import answer_lead, encode_to_answer
+from actshift.prompts.readers import read_lines
 from actshift.prompts.records import Prompt, read_prompts
 from actshift.prompts.templates import encode
-from actshift.studies.ablation.frames import Fitted, fit_pair
-from actshift.studies.ablation.inputs import Activations, asked_prompts
+from actshift.studies.ablation.frames import Activations, asked_prompts, fit_pair
 from actshift.studies.ablation.lanes import (
     LANES,
     Planned,
@@ -44,26 +49,23 @@ from actshift.studies.ablation.lanes import (
     with_plain,
 )
 from actshift.studies.ablation.study import Ablation
-from actshift.studies.ablation.texts import plain_texts, text_losses
 from actshift.vocab import ROLES, Role, Split
+from actshift.zoo.documents import fact, scene
+from actshift.zoo.language import language
 
 LANES_FILE, DIRECTIONS_FILE, LOSSES_FILE = "lanes.csv", "directions.csv", "losses.parquet"
 DIRECTIONS = ("frame", "layer", "direction", "singular_value", "share", "self_cosine")
-
-
-@dataclass(frozen=True)
-class PairInputs:
-    """What one pair is made of.
-
-    Attributes:
-        checkpoints: Folder of each model.
-        stores: Folders of the pair's activation stores.
-        prompts: Prompt sets of the conditions `harmful` and `harmless`.
-    """
-
-    checkpoints: Mapping[Role, Path]
-    stores: Sequence[Path]
-    prompts: Mapping[str, Path]
+#: Texts about the zoo's held-out nouns.
+ZOO_TEXTS = 48
+#: One row a lane and text.
+LOSSES = pa.schema(
+    [
+        *((name, pa.string()) for name in ("lane", "text_id", "cluster")),
+        ("nats", pa.float64()),
+        ("n_tokens", pa.int32()),
+    ]
+)
+_TEXTS_A_BATCH = 16
 
 
 @dataclass(frozen=True)
@@ -78,37 +80,41 @@ class Experiment:
 
 
 def ablation(
-    inputs: PairInputs,
+    inputs: Mapping[str, Any],
     *,
     settings: Ablation,
-    openers: Sequence[str],
     context: JobContext,
     out: Path,
+    openers: Sequence[str],
 ) -> None:
     """Fit the frames, run every lane, write the pair's folder.
 
     Args:
-        inputs: The pair.
+        inputs: `base` and `tuned`, the folders of the models; `stores`, those of the pair's
+            activations; the prompt sets `harmful` and `harmless`.
         settings: The study's section of the configuration.
-        openers: How a refusal opens; their first tokens give the log-odds.
         context: The job; its seed is that of random frames, resamples and the zoo's plain texts.
         out: Folder to make (docs/studies/ablation.md names its files).
+        openers: How a refusal opens; their first tokens give the log-odds.
 
     Raises:
         UserError: Prompts, stores and models do not fit together.
 
     Source: arXiv 2605.24583, Test 2 and Propositions 1 and 2.
     """
-    prompts = {name: read_prompts(path) for name, path in inputs.prompts.items()}
-    sets = {name: path.stem for name, path in inputs.prompts.items()}
-    acts = Activations(FolderStores(inputs.stores), sets)
-    fitted = fit_pair(acts, prompts, settings, seed=context.seed)
+    prompts = {name: read_prompts(inputs[name]) for name in CONDITIONS}
+    sets = {name: inputs[name].stem for name in CONDITIONS}
+    fitted = fit_pair(
+        Activations(FolderStores(inputs["stores"]), sets), prompts, settings, seed=context.seed
+    )
     ablated = [*sweep(fitted, settings), *single_directions(fitted, settings), *old_or_new(fitted)]
     patched = {name: patches(fitted, settings, name) for name in ("substitution", "mode_toggle")}
-    _say(context.pair, fitted, [*ablated, *patched["substitution"], *patched["mode_toggle"]])
+    planned = [*ablated, *patched["substitution"], *patched["mode_toggle"]]
+    bands = "; ".join(f"{name} {' '.join(map(str, of))}" for name, of in fitted.bands.items())
+    print(f"{context.pair}: {len(planned)} lanes; layers {bands}; width {fitted.d_model}")
     models: dict[Role, LoadedModel] = {
         role: load_model(
-            inputs.checkpoints[role],
+            inputs[role],
             name=f"{context.pair}.{role}",
             dtype=context.dtype,
             device=context.device,
@@ -121,9 +127,8 @@ def ablation(
     files[LOSSES_FILE] = job.losses(with_plain(ablated))
     with publishing(out) as partial:
         partial.mkdir()
-        facts = [one.facts for one in (*ablated, *patched["substitution"], *patched["mode_toggle"])]
-        table = pd.DataFrame(facts, columns=list(LANES)).astype({"draw": "Int64"})
-        write_table(table, partial / LANES_FILE)
+        table = pd.DataFrame([lane.facts for lane in planned], columns=list(LANES))
+        write_table(table.astype({"draw": "Int64"}), partial / LANES_FILE)
         directions = pd.DataFrame(fitted.directions, columns=list(DIRECTIONS))
         write_table(directions, partial / DIRECTIONS_FILE)
         for name, finished in files.items():
@@ -136,27 +141,23 @@ def _experiments(
     ablated: Sequence[Planned], patched: Mapping[str, list[Planned]], *, published_too: bool
 ) -> list[Experiment]:
     """The files of rows, in the order they are made."""
-    experiments = [Experiment("heldout.parquet", "tuned", "heldout", with_plain(ablated))]
-    if published_too:
-        experiments.append(
-            Experiment("fitted.parquet", "tuned", "fit", with_plain(published(ablated)))
-        )
-    sides: dict[str, tuple[Role, Role]] = {
-        "substitution": ("tuned", "base"),
-        "mode_toggle": ("base", "tuned"),
-    }
-    for name, (receiver, donor) in sides.items():
-        lanes = with_plain(patched[name])
-        file = f"{name}.parquet"
-        experiments.append(Experiment(file, receiver, "heldout", lanes, donor=donor))
-    return experiments
+    heldout, fitted = with_plain(ablated), with_plain(published(ablated))
+    substitution, mode_toggle = (
+        with_plain(patched[name]) for name in ("substitution", "mode_toggle")
+    )
+    return [
+        Experiment("heldout.parquet", "tuned", "heldout", heldout),
+        *([Experiment("fitted.parquet", "tuned", "fit", fitted)] if published_too else []),
+        Experiment("substitution.parquet", "tuned", "heldout", substitution, donor="base"),
+        Experiment("mode_toggle.parquet", "base", "heldout", mode_toggle, donor="tuned"),
+    ]
 
 
 @dataclass(frozen=True)
 class _Job:
     """Models, prompts and settings of a pair."""
 
-    inputs: PairInputs
+    inputs: Mapping[str, Any]
     models: Mapping[Role, LoadedModel]
     prompts: Mapping[str, Sequence[Prompt]]
     settings: Ablation
@@ -165,29 +166,23 @@ class _Job:
 
     def rows(self, experiment: Experiment) -> Path:
         """Run an experiment, unless its finished file is there; return the file."""
-        receiver = self.models[experiment.receiver]
+        receiver, lanes = self.models[experiment.receiver], experiment.lanes
         donor = None if experiment.donor is None else self.models[experiment.donor]
         asked = self._asked(experiment, receiver, donor)
-        labels = Labels(self.context.run, self.context.pair, receiver.name)
-        identity = self._identity(*filter(None, (experiment.receiver, experiment.donor)))
-        key = job_key(
-            asked, experiment.lanes, labels=labels, settings=self._answers, identity=identity
-        )
-        out = self.context.staging / f"{key}.parquet"
+        shared = self._shared(receiver.name, experiment.receiver, experiment.donor)
+        out = self.context.staging / f"{job_key(asked, lanes, **shared)}.parquet"
         if not is_whole(out):
             intervene(
                 receiver,
                 asked,
-                experiment.lanes,
-                labels=labels,
-                settings=self._answers,
+                lanes,
+                **shared,
                 staging=self.context.staging,
                 out=out,
-                identity=identity,
                 donor=donor,
                 chat=self.models["tuned"].tokenizer,
             )
-        print(f"{experiment.file}: {len(experiment.lanes)} lanes x {len(asked)} prompts")
+        print(f"{experiment.file}: {len(lanes)} lanes x {len(asked)} prompts")
         return out
 
     def losses(self, lanes: Sequence[Lane]) -> Path:
@@ -204,13 +199,7 @@ class _Job:
             Asked(text, np.array(encode(tuned.tokenizer, text.text, template="raw").ids))
             for text in texts
         ]
-        key = job_key(
-            asked,
-            lanes,
-            labels=Labels(self.context.run, self.context.pair, "losses"),
-            settings=self._answers,
-            identity=self._identity("tuned"),
-        )
+        key = job_key(asked, lanes, **self._shared("losses", "tuned"))
         out = self.context.staging / f"{key}.parquet"
         if not is_whole(out):
             text_losses(
@@ -244,11 +233,12 @@ class _Job:
             UserError: Receiver and donor would read different tokens.
         """
         chosen = [prompt for name in CONDITIONS for prompt in self._chosen(name, experiment.split)]
-        chat = self.models["tuned"]
-        asked = _asked(chosen, receiver, chat=chat)
+        chat = self.models["tuned"].tokenizer
+        asked = encode_questions(receiver, chosen, chat_tokenizer=chat)
         if donor is None:
             return asked
-        for read, other in zip(asked, _asked(chosen, donor, chat=chat), strict=True):
+        theirs = encode_questions(donor, chosen, chat_tokenizer=chat)
+        for read, other in zip(asked, theirs, strict=True):
             if not np.array_equal(read.ids, other.ids):
                 raise UserError(
                     f"ablation: {receiver.name} and {donor.name} read prompt '{read.prompt.id}' as "
@@ -259,26 +249,107 @@ class _Job:
 
     def _chosen(self, condition: str, split: Split) -> list[Prompt]:
         most = self.settings.n_fitted if split == "fit" else self.settings.n_heldout
-        name = self.inputs.prompts[condition].stem
+        name = self.inputs[condition].stem
         return asked_prompts(self.prompts[condition], condition, split, most, prompt_set=name)
 
-    def _identity(self, *roles: Role) -> dict[str, Any]:
-        """What decides rows beside prompts, lanes and settings."""
-        hashes = {role: weights_hash(self.inputs.checkpoints[role]) for role in roles}
-        return {"code": self.context.code, "weights": hashes}
+    def _shared(self, label: str, *roles: Role | None) -> dict[str, Any]:
+        """Labels, settings, and what decides rows beside prompts and lanes."""
+        hashes = {role: weights_hash(self.inputs[role]) for role in roles if role is not None}
+        return {
+            "labels": Labels(self.context.run, self.context.pair, label),
+            "settings": self._answers,
+            "identity": {"code": self.context.code, "weights": hashes},
+        }
 
 
-def _asked(prompts: Sequence[Prompt], model: LoadedModel, *, chat: LoadedModel) -> list[Asked]:
-    """Prompts in the template of another model, up to where answers begin."""
-    source = {"chat_tokenizer": chat.tokenizer}
-    lead = answer_lead(model.tokenizer, **source)
-    ids = [
-        encode_to_answer(model.tokenizer, prompt.text, lead=lead, **source).ids
-        for prompt in prompts
+def plain_texts(
+    path: str | None, *, zoo_size: str | None, harmless: Sequence[Prompt], seed: int
+) -> list[Prompt]:
+    """Texts that have nothing to do with refusal, as prompts of the condition `plain`.
+
+    Args:
+        path: A file with one text a line (`ablation.plain_text`), or None.
+        zoo_size: Size of the zoo's language for a zoo pair without a file: sentences about
+            held-out nouns, from a seed of their own.
+        harmless: Held-out harmless prompts: what remains for other models without a file.
+        seed: Of the zoo's sentences.
+
+    Raises:
+        UserError: The file is missing, not UTF-8 or empty.
+    """
+    if path is not None:
+        lines = read_lines(Path(path).expanduser(), key="ablation.plain_text")
+        if not lines:
+            raise UserError(
+                f"ablation.plain_text: '{path}' holds no text; expected one text a line"
+            )
+        return [_text(i, line, f"line {i}", path) for i, line in enumerate(lines)]
+    if zoo_size is not None:
+        return _zoo_texts(zoo_size, seed)
+    return [
+        _text(i, prompt.text, prompt.cluster, prompt.source) for i, prompt in enumerate(harmless)
     ]
-    return [Asked(prompt, np.array(tokens)) for prompt, tokens in zip(prompts, ids, strict=True)]
 
 
-def _say(pair: str, fitted: Fitted, planned: Sequence[Planned]) -> None:
-    bands = "; ".join(f"{name} {' '.join(map(str, ls))}" for name, ls in fitted.bands.items())
-    print(f"{pair}: {len(planned)} lanes; layers {bands}; width {fitted.d_model}")
+def text_losses(
+    decoder: Decoder,
+    texts: Sequence[Asked],
+    lanes: Sequence[Lane],
+    *,
+    token_budget: int,
+    label: str,
+    out: Path,
+) -> None:
+    """Write the loss of every text in every lane (`LOSSES`); the file appears whole.
+
+    Texts with fewer than two tokens predict nothing and are left out.
+
+    Raises:
+        UserError: No text has two tokens.
+    """
+    kept = [text for text in texts if len(text.ids) > 1]
+    if not kept:
+        raise UserError("ablation.plain_text: no text has two tokens, so there is no loss")
+    kept.sort(key=lambda text: (len(text.ids), text.prompt.id))
+    batches = [kept[i : i + _TEXTS_A_BATCH] for i in range(0, len(kept), _TEXTS_A_BATCH)]
+    parts: list[pd.DataFrame] = []
+    with tqdm(total=len(kept) * len(lanes), desc=label, unit="text", mininterval=1.0) as progress:
+        for batch in batches:
+            ids = [text.ids for text in batch]
+            width = lanes_a_batch(ids, decoder, token_budget)
+            for first in range(0, len(lanes), width):
+                some = lanes[first : first + width]
+                parts.append(_rows(batch, some, lane_losses(decoder, ids, some)))
+                progress.update(len(batch) * len(some))
+    table = pa.Table.from_pandas(pd.concat(parts), schema=LOSSES, preserve_index=False)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_part(table, out)
+
+
+def _rows(batch: Sequence[Asked], lanes: Sequence[Lane], nats: np.ndarray) -> pd.DataFrame:
+    columns: Mapping[str, object] = {
+        "lane": np.repeat([lane.name for lane in lanes], len(batch)),
+        "text_id": [text.prompt.id for text in batch] * len(lanes),
+        "cluster": [text.prompt.cluster for text in batch] * len(lanes),
+        "nats": nats.ravel(),
+        "n_tokens": predicted_tokens([text.ids for text in batch]) * len(lanes),
+    }
+    return pd.DataFrame(columns)
+
+
+def _zoo_texts(size: str, seed: int) -> list[Prompt]:
+    """Facts and scenes about held-out nouns; the seed is not that of any training."""
+    rng = random.Random(f"plain text {size} {seed}")
+    lang = language(size)
+    nouns = lang.of(split="heldout")
+    texts = []
+    for number in range(ZOO_TEXTS):
+        noun = nouns[number % len(nouns)]
+        text = fact(lang, noun, rng) if rng.random() < 0.5 else scene(noun, rng)
+        texts.append(_text(number, text, noun.text, "zoo"))
+    return texts
+
+
+def _text(number: int, text: str, cluster: str, source: str) -> Prompt:
+    id_ = f"text-{number:04d}"
+    return Prompt(id_, text, "plain", "plain", cluster, split="heldout", source=source)

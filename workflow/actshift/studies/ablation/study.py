@@ -269,25 +269,21 @@ TABLES = (
     ),
 )
 
+_DRAW = "actshift.studies.ablation.figures"
 FIGURES = (
     Figure(
         "ablation_curves",
         ("ablation_sweep",),
-        "actshift.studies.ablation.figures:ablation_curves",
+        f"{_DRAW}:ablation_curves",
         beside=("ablation_published",),
     ),
     Figure(
         "direction_bars",
         ("direction_ablation",),
-        "actshift.studies.ablation.ordering_figures:direction_bars",
+        f"{_DRAW}:direction_bars",
         beside=("ordering", "ablation_sweep"),
     ),
-    Figure(
-        "side_effects",
-        ("side_effects",),
-        "actshift.studies.ablation.figures:side_effects",
-        beside=("ablation_sweep",),
-    ),
+    Figure("side_effects", ("side_effects",), f"{_DRAW}:side_effects", beside=("ablation_sweep",)),
 )
 
 STUDY = Study(

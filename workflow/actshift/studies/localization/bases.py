@@ -22,11 +22,9 @@ Bases = Mapping[str, Float[np.ndarray, "layer d_model k"]]
 
 @dataclass(frozen=True)
 class FoldBasis:
-    """What the pairs of one fold are patched in.
+    """What the pairs of one fold are patched in: columns, and rows of `BASES_COLUMNS`.
 
-    Attributes:
-        columns: Orthonormal, the first k of them are the basis of rank k.
-        rows: Shares of variance, as `BASES_COLUMNS` says.
+    The first k of the orthonormal columns are the basis of rank k.
     """
 
     columns: Float[np.ndarray, "layer d_model k"]
@@ -35,12 +33,7 @@ class FoldBasis:
 
 @dataclass(frozen=True)
 class Moments:
-    """Mean and standard deviation of each coordinate of a model's states.
-
-    Attributes:
-        mean: Over tokens.
-        std: Divisor n.
-    """
+    """Mean and standard deviation (divisor n) of each coordinate of a model's states."""
 
     mean: Float[np.ndarray, "layer d_model"]
     std: Float[np.ndarray, "layer d_model"]
@@ -51,10 +44,7 @@ def fit_bases(name: str, parts: Sequence[StateSums], *, ranks: Sequence[int]) ->
 
     H = U S V^T over the tokens of the other folds; a basis of rank k is the first k columns of V.
 
-    Args:
-        name: Of the basis.
-        parts: Sums of each fold.
-        ranks: Ranks whose shares are told; the largest decides the number of columns.
+    `parts` are the sums of each fold; the largest of the ranks decides the number of columns.
 
     Returns:
         By fold, the basis and by rank the share of the squared norm that it holds: `share` of the
@@ -71,13 +61,7 @@ def fit_bases(name: str, parts: Sequence[StateSums], *, ranks: Sequence[int]) ->
 
 
 def random_bases(parts: Sequence[StateSums], *, ranks: Sequence[int], seed: int) -> list[FoldBasis]:
-    """The same random basis for each fold, with the shares of the states that it happens to hold.
-
-    Args:
-        parts: Sums of each fold, of the shift.
-        ranks: As in `fit_bases`.
-        seed: Of the draw.
-    """
+    """The same random basis for each fold, with the shares of the states that it holds."""
     layers, width = parts[0].total.shape
     rng = RANDOM_BASES.rng(seed)
     columns = np.stack([random_frame(width, max(ranks), rng) for _ in range(layers)])
@@ -88,11 +72,7 @@ def random_bases(parts: Sequence[StateSums], *, ranks: Sequence[int], seed: int)
 
 
 def moments(parts: Sequence[StateSums]) -> Moments:
-    """Moments over the tokens of all folds.
-
-    Args:
-        parts: Sums of each fold.
-    """
+    """Moments over the tokens of all folds."""
     count = sum(part.count for part in parts)
     mean = np.sum([part.total for part in parts], axis=0) / count
     squares = np.sum([np.diagonal(part.second, axis1=1, axis2=2) for part in parts], axis=0) / count

@@ -27,15 +27,7 @@ PAIRS_COLUMNS = (
 
 @dataclass(frozen=True)
 class PairSet:
-    """Pairs of one length.
-
-    Attributes:
-        length: natural or matched.
-        rows: What is known of each pair.
-        tokens: The same pairs as tokens.
-        folds: Fold of each pair.
-        seed: Of the draw of partners.
-    """
+    """Pairs of one length, as rows and as tokens, each in a fold; the seed draws partners."""
 
     length: Length
     rows: list[Preference]
@@ -104,13 +96,7 @@ def read_pairs(
 ) -> list[PairSet]:
     """Read a set and tokenise it with the chat template of the last model.
 
-    Args:
-        path: JSONL of preference pairs.
-        models: Base and tuned.
-        folds: Most folds of clusters.
-        max_tokens: Pairs longer than this are left out and counted in the log.
-        lengths: Which forms of the completions.
-        seed: Of folds and partners.
+    Pairs longer than `max_tokens` are left out and counted in the log.
 
     Returns:
         One set a length; a pair has the same fold in all of them.
@@ -135,7 +121,12 @@ def read_pairs(
             )
             for model in models
         ]
-        _same_tokens(kept[0].pairs, kept[-1].pairs, models)
+        if list(kept[0].pairs) != list(kept[-1].pairs):
+            raise UserError(
+                f"localization: {models[0].name} and {models[-1].name} read the pairs as different "
+                "tokens, so neither can be patched into the other; a pair needs one tokenizer for "
+                "the study localization"
+            )
         print(f"{length}: " + "\n".join(kept[0].lines()))
         index = [places[pair.id] for pair in kept[0].pairs]
         if len({folded[i] for i in index}) < 2:
@@ -143,25 +134,10 @@ def read_pairs(
                 f"localization: {path} leaves {len(index)} pairs of {length} length in fewer than "
                 "two clusters; give more pairs, or raise localization.max_tokens"
             )
-        chosen = [rows[i] for i in index]
-        sets.append(PairSet(length, chosen, kept[0].pairs, _dense(folded[index]), seed))
+        # The folds that are left are numbered from 0 without gaps.
+        left = np.unique(folded[index], return_inverse=True)[1]
+        sets.append(PairSet(length, [rows[i] for i in index], kept[0].pairs, left, seed))
     return sets
-
-
-def _dense(folds: Int[np.ndarray, " pair"]) -> Int[np.ndarray, " pair"]:
-    """Number the folds that are left from 0 without gaps."""
-    return np.unique(folds, return_inverse=True)[1]
-
-
-def _same_tokens(
-    ours: Sequence[TokenPair], theirs: Sequence[TokenPair], models: Sequence[LoadedModel]
-) -> None:
-    if list(ours) != list(theirs):
-        raise UserError(
-            f"localization: {models[0].name} and {models[-1].name} read the pairs as different "
-            "tokens, so neither can be patched into the other; a pair needs one tokenizer for the "
-            "study localization"
-        )
 
 
 def cluster_folds(
@@ -169,11 +145,7 @@ def cluster_folds(
 ) -> Int[np.ndarray, " pair"]:
     """Fold of each pair: the clusters of a condition are dealt out in turn, in a drawn order.
 
-    Args:
-        conditions: Of each pair.
-        clusters: Of each pair; a cluster lies in one fold, whatever its conditions.
-        folds: Most folds.
-        seed: Of the order.
+    A cluster lies in one fold, whatever its conditions.
 
     Returns:
         Numbers from 0; as many folds as clusters where those are fewer.
@@ -181,7 +153,7 @@ def cluster_folds(
     fold_of: dict[str, int] = {}
     for condition in sorted(set(conditions)):
         of_condition = {
-            cluster for one, cluster in zip(conditions, clusters, strict=True) if one == condition
+            cluster for name, cluster in zip(conditions, clusters, strict=True) if name == condition
         }
         fresh = sorted(of_condition - fold_of.keys())
         random.Random(f"localization folds {condition} {seed}").shuffle(fresh)
@@ -193,14 +165,9 @@ def cluster_folds(
 def partners(
     conditions: Sequence[str], clusters: Sequence[str], *, other: bool, seed: int
 ) -> list[int] | None:
-    """For each pair another one, drawn from a different cluster.
+    """For each pair a partner, drawn from a different cluster.
 
-    Args:
-        conditions: Of each pair.
-        clusters: Of each pair.
-        other: Whether the partner is of another condition (the null) or of the same one
-            (genericity).
-        seed: Of the draw.
+    It is of another condition (the null) or of the same one (genericity).
 
     Returns:
         Places of the partners; None where a pair has none, such as with one condition alone.
@@ -210,8 +177,8 @@ def partners(
     for condition, cluster in zip(conditions, clusters, strict=True):
         fitting = [
             place
-            for place, (one, group) in enumerate(zip(conditions, clusters, strict=True))
-            if (one != condition) == other and group != cluster
+            for place, (name, group) in enumerate(zip(conditions, clusters, strict=True))
+            if (name != condition) == other and group != cluster
         ]
         if not fitting:
             return None

@@ -332,22 +332,26 @@ _DRAWN = "actshift.studies.localization.figures"
 def _figure(name: str, file: str, table: str, *beside: str) -> Figure:
     """A figure whose function has its name."""
     return Figure(
-        name, (table,), f"{_DRAWN}.{file}:{name}", beside=beside, seen=f"{_DRAWN}.seen:seen"
+        name,
+        (table,),
+        f"{_DRAWN}.{file}:{name}",
+        beside=beside,
+        seen="actshift.studies.localization.answers:seen",
     )
 
 
 FIGURES = (
-    _figure("patch_forward", "figures", "patching", "controls", "localization_published"),
-    _figure("patch_reverse", "figures", "patching", "controls"),
-    _figure("patch_controls", "figures", "controls", "patching"),
-    _figure("patch_interpolation", "dose_figures", "interpolation"),
-    _figure("patch_sources", "figures", "sources"),
-    _figure("patch_low_rank", "dose_figures", "low_rank", "localization_published"),
-    _figure("patch_positions", "dose_figures", "positions"),
-    _figure("swap_shares", "figures", "block_swap", "localization_summary"),
-    _figure("state_distances", "attribution_figures", "distances", "probe"),
-    _figure("lasso_coefficients", "attribution_figures", "lasso", "localization_published"),
-    _figure("lasso_stability", "attribution_figures", "lasso_stability"),
+    _figure("patch_forward", "patches", "patching", "controls", "localization_published"),
+    _figure("patch_reverse", "patches", "patching", "controls"),
+    _figure("patch_controls", "patches", "controls", "patching"),
+    _figure("patch_interpolation", "patches", "interpolation"),
+    _figure("patch_sources", "patches", "sources"),
+    _figure("patch_low_rank", "patches", "low_rank", "localization_published"),
+    _figure("patch_positions", "patches", "positions"),
+    _figure("swap_shares", "patches", "block_swap", "localization_summary"),
+    _figure("state_distances", "distances", "distances", "probe"),
+    _figure("lasso_coefficients", "distances", "lasso", "localization_published"),
+    _figure("lasso_stability", "distances", "lasso_stability"),
 )
 
 

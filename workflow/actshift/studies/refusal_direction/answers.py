@@ -17,18 +17,14 @@ from actshift.vocab import MIN_ON_TOPIC
 
 
 def points(tables: Tables, pair: str) -> list[Point]:
-    """What the tables say about one pair."""
-    return [refusal_point(tables, pair)]
-
-
-def refusal_point(tables: Tables, pair: str) -> Point:
     """Whether taking one direction out takes refusal away, beside random directions."""
     question = "Does one direction carry refusal?"
-    rows = _ablated(tables, pair, "harmful")
-    chosen = _of_direction(rows)
-    random = select(rows, control="random") if len(rows) else rows
+    effects = select(tables.get("refusal_effect"), pair=pair, edit="ablate")
+    random = select(effects, condition="harmful", control="random")
+    of_direction = effects[effects["control"].isna()] if len(effects) else effects
+    chosen, harmless = (select(of_direction, condition=name) for name in ("harmful", "harmless"))
     if chosen.empty or random.empty:
-        return not_measured(question, "refusal_effect")
+        return [not_measured(question, "refusal_effect")]
     plain, left = first(chosen, "plain_refused"), first(chosen, "refused")
     clusters, least = int(first(chosen, "clusters")), first(random, "draws_low")
     low, high = first(chosen, "low"), first(chosen, "high")
@@ -40,12 +36,14 @@ def refusal_point(tables: Tables, pair: str) -> Point:
         f"{rate(least)}"
     )
     detail = (
-        f"Change {points_of(first(chosen, 'change'), low, high)} points. "
-        f"{topical_then(chosen)}{_harmless(tables, pair)}{_choice(tables, pair)}"
+        f"Change {points_of(first(chosen, 'change'), low, high)} points. {topical_then(chosen)}"
     )
-    basis = basis_of(chosen)
+    if len(harmless):
+        refused = rate(first(harmless, "refused"))
+        detail += f"Under the same edit {refused} of harmless prompts are refused. "
+    detail += _choice(tables, pair)
     verdict: Verdict = "measured"
-    if why := _undecidable(plain, clusters, _broken(tables, pair)):
+    if why := _undecidable(plain, clusters, _broken(harmless)):
         verdict, words = "cannot be told", f"whether it carries refusal cannot be told ({why})"
     elif high < -CARRIES and high < least - plain:
         words = "it carries refusal"
@@ -53,17 +51,7 @@ def refusal_point(tables: Tables, pair: str) -> Point:
         words = "it does not carry half of the refusals"
     else:
         verdict, words = "inconclusive", "whether it carries refusal is open"
-    return Point(question, verdict, f"{moves}: {words}", detail, basis, brief)
-
-
-def _ablated(tables: Tables, pair: str, condition: str) -> pd.DataFrame:
-    """Effects of ablating a direction, the chosen one and random ones."""
-    return select(tables.get("refusal_effect"), pair=pair, condition=condition, edit="ablate")
-
-
-def _of_direction(effects: pd.DataFrame) -> pd.DataFrame:
-    """The effects of the chosen direction, without those of random ones."""
-    return effects[effects["control"].isna()] if len(effects) else effects
+    return [Point(question, verdict, f"{moves}: {words}", detail, basis_of(chosen), brief)]
 
 
 def _undecidable(plain: float, clusters: int, broken: str) -> str:
@@ -73,27 +61,16 @@ def _undecidable(plain: float, clusters: int, broken: str) -> str:
     return "too few clusters" if clusters < MIN_CLUSTERS else broken
 
 
-def _broken(tables: Tables, pair: str) -> str:
+def _broken(harmless: pd.DataFrame) -> str:
     """What the edit does to harmless prompts, where that is damage; empty else."""
-    rows = _of_direction(_ablated(tables, pair, "harmless"))
-    if rows.empty:
+    if harmless.empty:
         return ""
-    topical, refused = first(rows, "on_topic"), first(rows, "refused")
+    topical, refused = first(harmless, "on_topic"), first(harmless, "refused")
     if not np.isnan(topical) and topical < MIN_ON_TOPIC:
         return f"under that edit {rate(topical)} of harmless prompts are answered on topic"
-    return (
-        f"that edit makes {rate(refused)} of harmless prompts refused"
-        if refused > 1 - MIN_ON_TOPIC
-        else ""
-    )
-
-
-def _harmless(tables: Tables, pair: str) -> str:
-    """What the same edit does to harmless prompts."""
-    rows = _of_direction(_ablated(tables, pair, "harmless"))
-    if rows.empty:
-        return ""
-    return f"Under the same edit {rate(first(rows, 'refused'))} of harmless prompts are refused. "
+    if refused > 1 - MIN_ON_TOPIC:
+        return f"that edit makes {rate(refused)} of harmless prompts refused"
+    return ""
 
 
 def _choice(tables: Tables, pair: str) -> str:

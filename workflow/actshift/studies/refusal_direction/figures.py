@@ -112,10 +112,6 @@ def _candidate_panel(axis: Axes, rows: pd.DataFrame, positions: list[int], norm:
         if row["chosen"]:
             box = Rectangle((x - 0.46, y - 0.46), 0.92, 0.92, fill=False, edgecolor=RED, lw=2.4)
             axis.add_patch(box)
-            axis.set_title(f"{short(str(row['pair']))}: {_verdict(row['verdict'])}")
+            verdict = "passes" if row["verdict"] == "passes" else "none passes, the nearest"
+            axis.set_title(f"{short(str(row['pair']))}: {verdict}")
     return image
-
-
-def _verdict(verdict: object) -> str:
-    """The choice in a title's words."""
-    return "passes" if verdict == "passes" else "none passes, the nearest"

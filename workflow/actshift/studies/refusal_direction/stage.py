@@ -1,8 +1,8 @@
 """Refusal direction of one tuned model: candidates, scores, choice, and what it does held out."""
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from actshift.engine.context import JobContext
 from actshift.engine.intervene import decoder_of, intervene
 from actshift.engine.intervene_plan import Asked, InterveneSettings, Labels, refusal_tokens
 from actshift.engine.refusal_phrases import refusal_phrases_of
+from actshift.engine.stores import CONDITIONS
 from actshift.errors import UserError
 from actshift.hooks.lanes.generation import Decoder
 from actshift.hooks.reading.first_tokens import FirstLogits, first_logits, last_inputs
@@ -27,38 +28,83 @@ from actshift.maths.scores import kl_rows, refusal_log_odds
 from actshift.models.load import LoadedModel, load_model
 from actshift.prompts.answers import answer_lead, encode_to_answer
 from actshift.prompts.records import read_prompts
-from actshift.studies.refusal_direction.selection import Candidate, Choice, choose
+from actshift.random_streams import EFFECT_CONTROLS
 from actshift.studies.refusal_direction.study import COLUMNS, RefusalDirection
-from actshift.studies.refusal_direction.tables import candidate_rows, effect_lanes
 from actshift.vocab import SPLITS
 
 #: Files of the stage's folder.
 TABLE, ROWS, ARRAYS = "refusal_direction.csv", "rows.parquet", "direction.safetensors"
+#: Random directions beside the chosen one.
+DRAWS = 20
+#: Encoded prompts by condition and split.
+_Sides = Mapping[str, Mapping[str, list[Asked]]]
 
 
-@dataclass(frozen=True)
-class _Side:
-    """The prompts of one condition by split, filtered where directions are made and chosen."""
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A difference of means at one position and layer, with its scores on `select` prompts.
 
-    by_split: dict[str, list[Asked]]
+    Attributes:
+        position: Token of the template after the instruction, negative from the end.
+        layer: 0-based block whose input it was read from.
+        bypass: Mean refusal log-odds of harmful prompts with it ablated everywhere, nats.
+        induce: Mean refusal log-odds of harmless prompts with it added at its layer, nats.
+        kl: Mean KL from the plain model of harmless prompts with it ablated, nats.
+    """
 
-    def ids(self, split: str) -> list[np.ndarray]:
-        return [asked.ids for asked in self.by_split[split]]
+    position: int
+    layer: int
+    bypass: float
+    induce: float
+    kl: float
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The chosen candidate, by its place in the list, and the filters it misses (none: passes)."""
+
+    index: int
+    missed: tuple[str, ...]
+
+
+def missed_filters(
+    candidate: Candidate, settings: RefusalDirection, *, n_layers: int
+) -> tuple[str, ...]:
+    """Names of the filters that a candidate misses: `kl`, `induce`, `layer`."""
+    tests = {
+        "kl": candidate.kl <= settings.max_kl,
+        "induce": candidate.induce >= settings.min_induce,
+        "layer": candidate.layer < int(settings.layer_share * n_layers),
+    }
+    return tuple(name for name, met in tests.items() if not met)
+
+
+def choose(candidates: Sequence[Candidate], settings: RefusalDirection, *, n_layers: int) -> Choice:
+    """The survivor with the lowest bypass score; without one, the least violating candidate.
+
+    No filter is ever relaxed: a choice that misses some says which. Least violating is fewest
+    filters missed, then the lowest bypass score; ties go to the earlier candidate.
+
+    Raises:
+        ValueError: There are no candidates.
+
+    Source: Arditi et al. 2024 (arXiv 2406.11717), appendix C; the fallback is ours.
+    """
+    if not candidates:
+        raise ValueError("no candidates to choose from")
+    missed = [missed_filters(c, settings, n_layers=n_layers) for c in candidates]
+    index = min(range(len(candidates)), key=lambda i: (len(missed[i]), candidates[i].bypass, i))
+    return Choice(index, missed[index])
 
 
 def refusal_direction(
-    *,
-    checkpoint: Path,
-    prompts: Mapping[str, Path],
-    settings: RefusalDirection,
-    context: JobContext,
-    out: Path,
+    inputs: Mapping[str, Path], *, settings: RefusalDirection, context: JobContext, out: Path
 ) -> None:
     """Find the direction on `fit`, choose it on `select`, show on `heldout` what it does.
 
     Args:
-        checkpoint: Folder of the tuned model.
-        prompts: Prompt sets of the conditions `harmful` and `harmless`.
+        inputs: `checkpoint`, the folder of the tuned model, and the prompt sets `harmful` and
+            `harmless`.
         settings: The study's section of the configuration.
         context: The job; its seed draws the prompts and the random controls.
         out: Folder to make: table of candidates, directions, held-out rows.
@@ -69,25 +115,32 @@ def refusal_direction(
 
     Source: Arditi et al. 2024 (arXiv 2406.11717), sections 2.3 and 2.4, appendices B and C.
     """
-    pair, seed = context.pair, context.seed
-    name = f"{pair}.tuned"
-    loaded = load_model(checkpoint, name=name, dtype=context.dtype, device=context.device)
+    pair, seed, checkpoint = context.pair, context.seed, inputs["checkpoint"]
+    loaded = load_model(
+        checkpoint, name=f"{pair}.tuned", dtype=context.dtype, device=context.device
+    )
+    depth = len(loaded.blocks)
     tokens = refusal_tokens(loaded.tokenizer, settings.openers)
     scorer = _Scorer(decoder_of(loaded), tokens, settings.token_budget)
-    drawn, width = _sides(loaded, prompts, settings, seed)
+    drawn, width = _sides(loaded, {name: inputs[name] for name in CONDITIONS}, settings, seed)
     sides = {name: _as_expected(side, scorer, name=name) for name, side in drawn.items()}
     raw = _differences(scorer.decoder, sides, width)
     candidates = _score(scorer, sides, raw)
-    chosen = choose(candidates, settings, n_layers=len(loaded.blocks))
-    result = _Result(pair, candidates, chosen, raw)
+    chosen = choose(candidates, settings, n_layers=depth)
+    best = candidates[chosen.index]
+    direction = raw[best.layer, best.position]
+    rows = candidate_rows(
+        candidates, chosen, settings, norms=np.linalg.norm(raw, axis=-1), sides=sides
+    )
+    table = pd.DataFrame(rows, columns=list(COLUMNS["refusal_direction"])).assign(pair=pair)
     with publishing(out) as partial:
         partial.mkdir()
-        write_table(_candidate_table(result, sides, settings), partial / TABLE)
-        save_file({"direction": result.direction, "candidates": raw}, partial / ARRAYS)
+        write_table(table, partial / TABLE)
+        save_file({"direction": direction, "candidates": raw}, partial / ARRAYS)
         intervene(
             loaded,
-            [*sides["harmful"].by_split["heldout"], *sides["harmless"].by_split["heldout"]],
-            effect_lanes(result.direction, result.best, n_layers=len(loaded.blocks), seed=seed),
+            [prompt for name in CONDITIONS for prompt in sides[name]["heldout"]],
+            effect_lanes(direction, best, n_layers=depth, seed=seed),
             labels=Labels(context.run, pair, loaded.name),
             settings=InterveneSettings.of(
                 settings.model_dump(), refusal_phrases=refusal_phrases_of(checkpoint), tokens=tokens
@@ -96,72 +149,83 @@ def refusal_direction(
             out=partial / ROWS,
             identity={"code": context.code, "weights": weights_hash(checkpoint)},
         )
-    _print_choice(result.best, chosen)
+    _print_choice(best, chosen)
 
 
-@dataclass(frozen=True)
-class _Result:
-    """All candidates of a model and the chosen one."""
+def candidate_rows(
+    candidates: Sequence[Candidate],
+    chosen: Choice,
+    settings: RefusalDirection,
+    *,
+    norms: Float[np.ndarray, "layer position"],
+    sides: _Sides,
+) -> list[dict[str, object]]:
+    """One row a candidate: the columns of table `refusal_direction` but for `pair`."""
+    counts = {f"n_{s}_{name}": len(sides[name][s]) for s in SPLITS[:2] for name in CONDITIONS}
+    rows: list[dict[str, object]] = []
+    for index, candidate in enumerate(candidates):
+        missed = missed_filters(candidate, settings, n_layers=len(norms))
+        verdict = "none passes" if chosen.missed else "passes"
+        rows.append(
+            {
+                **asdict(candidate),
+                "norm": float(norms[candidate.layer, candidate.position]),
+                **{f"passes_{name}": name not in missed for name in ("kl", "induce", "layer")},
+                "chosen": index == chosen.index,
+                "verdict": verdict if index == chosen.index else None,
+                **counts,
+            }
+        )
+    return rows
 
-    pair: str
-    candidates: list[Candidate]
-    chosen: Choice
-    raw: Float[np.ndarray, "layer position d_model"]
 
-    @property
-    def best(self) -> Candidate:
-        """The chosen candidate."""
-        return self.candidates[self.chosen.index]
-
-    @property
-    def direction(self) -> Float[np.ndarray, " d_model"]:
-        """Its difference of means."""
-        return self.raw[self.best.layer, self.best.position]
-
-
-def _candidate_table(
-    result: _Result, sides: Mapping[str, _Side], settings: RefusalDirection
-) -> pd.DataFrame:
-    counts = {
-        f"n_{split}_{name}": len(side.by_split[split])
-        for split in ("fit", "select")
-        for name, side in sides.items()
-    }
-    rows = candidate_rows(
-        result.pair,
-        result.candidates,
-        result.chosen,
-        settings,
-        norms=np.linalg.norm(result.raw, axis=-1),
-        counts=counts,
-    )
-    return pd.DataFrame(rows, columns=list(COLUMNS["refusal_direction"]))
+def effect_lanes(
+    direction: Float[np.ndarray, " d_model"], best: Candidate, *, n_layers: int, seed: int
+) -> list[Lane]:
+    """Plain, ablated, added and subtracted; and the same with random directions of equal norm."""
+    rng = EFFECT_CONTROLS.rng(seed)
+    norm = float(np.linalg.norm(direction))
+    draws = rng.standard_normal((DRAWS, len(direction)))
+    draws *= norm / np.linalg.norm(draws, axis=1, keepdims=True)
+    lanes = [Lane("plain")]
+    for kind, draw, vector in [
+        ("", None, direction),
+        *(("random_", number, row) for number, row in enumerate(draws)),
+    ]:
+        tail = "" if draw is None else f"_{draw}"
+        edit = Ablate(unit_column(vector))
+        cut = everywhere(f"{kind}ablate{tail}", edit, n_layers=n_layers)
+        lanes.append(Lane(cut.name, cut.edits, draw=draw))
+        for name, coeff in (("add", 1.0), ("subtract", -1.0)):
+            place = Placed(Steer(vector, coeff), best.layer, site="resid_pre")
+            lanes.append(Lane(f"{kind}{name}{tail}", (place,), draw=draw))
+    return lanes
 
 
 def _sides(
-    loaded: LoadedModel, prompts: Mapping[str, Path], settings: RefusalDirection, seed: int
-) -> tuple[dict[str, _Side], int]:
+    loaded: LoadedModel, files: Mapping[str, Path], settings: RefusalDirection, seed: int
+) -> tuple[_Sides, int]:
     """Drawn and encoded prompts of both conditions, and how many tokens the template adds."""
-    sides, width = {}, None
+    sides: dict[str, dict[str, list[Asked]]] = {}
+    width = None
     lead = answer_lead(loaded.tokenizer)
-    for name, path in prompts.items():
+    for name, file in files.items():
         rng = random.Random(f"refusal direction {name} {seed}")
-        rows = [prompt for prompt in read_prompts(path) if prompt.condition == name]
-        by_split: dict[str, list[Asked]] = {}
+        rows = [prompt for prompt in read_prompts(file) if prompt.condition == name]
+        sides[name] = {}
         for split in SPLITS:
             members = [prompt for prompt in rows if prompt.split == split]
             drawn = rng.sample(members, min(len(members), getattr(settings, f"n_{split}")))
-            by_split[split] = []
+            sides[name][split] = []
             for prompt in drawn:
                 encoded = encode_to_answer(loaded.tokenizer, prompt.text, lead=lead)
                 after = len(encoded.ids) - encoded.instruction_end
                 width = after if width is None else min(width, after)
-                by_split[split].append(Asked(prompt, np.array(encoded.ids)))
+                sides[name][split].append(Asked(prompt, np.array(encoded.ids)))
             if not drawn:
                 raise UserError(
-                    f"refusal_direction: {path} has no '{name}' prompts in the split {split}"
+                    f"refusal_direction: {file} has no '{name}' prompts in the split {split}"
                 )
-        sides[name] = _Side(by_split)
     return sides, max(1, width or 1)
 
 
@@ -174,62 +238,64 @@ class _Scorer:
     token_budget: int
 
     def log_odds(
-        self, ids: Sequence[np.ndarray], lanes: Sequence[Lane]
+        self, asked: Sequence[Asked], lanes: Sequence[Lane]
     ) -> Float[np.ndarray, "lane prompt"]:
         """Refusal log-odds."""
-        out = np.empty((len(lanes), len(ids)))
-        for part in self._passes(ids, lanes):
-            scores = [refusal_log_odds(logits, self.refusal_tokens) for logits in part.logits]
-            out[part.lanes, part.prompts] = scores
-        return out
+        return self._scores(asked, lanes, lambda x, _: refusal_log_odds(x, self.refusal_tokens))
 
-    def kl(
-        self, ids: Sequence[np.ndarray], lanes: Sequence[Lane]
-    ) -> Float[np.ndarray, "lane prompt"]:
+    def kl(self, asked: Sequence[Asked], lanes: Sequence[Lane]) -> Float[np.ndarray, "lane prompt"]:
         """KL from the plain model."""
-        plain = np.concatenate([part.logits[0] for part in self._passes(ids, [Lane("plain")])])
-        out = np.empty((len(lanes), len(ids)))
-        for part in self._passes(ids, lanes):
-            scores = [kl_rows(plain[part.prompts], logits) for logits in part.logits]
+        plain = np.concatenate([part.logits[0] for part in self._passes(asked, [Lane("plain")])])
+        return self._scores(asked, lanes, lambda x, prompts: kl_rows(plain[prompts], x))
+
+    def _scores(
+        self, asked: Sequence[Asked], lanes: Sequence[Lane], score: Callable[..., np.ndarray]
+    ) -> Float[np.ndarray, "lane prompt"]:
+        """Score of (logits of a lane, places of its prompts), pass by pass."""
+        out = np.empty((len(lanes), len(asked)))
+        for part in self._passes(asked, lanes):
+            scores = [score(logits, part.prompts) for logits in part.logits]
             out[part.lanes, part.prompts] = scores
         return out
 
-    def _passes(self, ids: Sequence[np.ndarray], lanes: Sequence[Lane]) -> Iterator[FirstLogits]:
-        return first_logits(self.decoder, ids, lanes, token_budget=self.token_budget)
+    def _passes(self, asked: Sequence[Asked], lanes: Sequence[Lane]) -> Iterator[FirstLogits]:
+        return first_logits(self.decoder, _ids(asked), lanes, token_budget=self.token_budget)
 
 
-def _as_expected(side: _Side, scorer: _Scorer, *, name: str) -> _Side:
+def _ids(asked: Sequence[Asked]) -> list[np.ndarray]:
+    return [prompt.ids for prompt in asked]
+
+
+def _as_expected(
+    by_split: Mapping[str, list[Asked]], scorer: _Scorer, *, name: str
+) -> dict[str, list[Asked]]:
     """Keep harmful prompts that are refused and harmless ones that are not; held-out ones stay."""
     sign = 1.0 if name == "harmful" else -1.0
-    kept = dict(side.by_split)
+    kept = dict(by_split)
     for split in ("fit", "select"):
-        odds = scorer.log_odds(side.ids(split), [Lane("plain")])[0]
-        kept[split] = [
-            asked
-            for asked, score in zip(side.by_split[split], odds, strict=True)
-            if sign * score > 0
-        ]
+        odds = scorer.log_odds(by_split[split], [Lane("plain")])[0]
+        scored = zip(by_split[split], odds, strict=True)
+        kept[split] = [prompt for prompt, score in scored if sign * score > 0]
         if not kept[split]:
             raise UserError(
                 f"refusal_direction: the model has no {name} prompt of the split {split} that it "
                 f"{'refuses' if sign > 0 else 'answers'} (first token, refusal_direction.openers); "
                 "there is no refusal direction to find"
             )
-    return _Side(kept)
+    return kept
 
 
 def _differences(
-    decoder: Decoder, sides: Mapping[str, _Side], width: int
+    decoder: Decoder, sides: _Sides, width: int
 ) -> Float[np.ndarray, "layer position d_model"]:
     """Harmful minus harmless mean of every block's input, at every position after the prompt."""
     harmful, harmless = (
-        last_inputs(decoder, sides[name].ids("fit"), width=width)
-        for name in ("harmful", "harmless")
+        last_inputs(decoder, _ids(sides[name]["fit"]), width=width) for name in CONDITIONS
     )
     layers, positions = harmful.shape[:2]
-    return np.stack(
+    return np.array(
         [
-            np.stack([diff_in_means(harmful[i, p], harmless[i, p]) for p in range(positions)])
+            [diff_in_means(harmful[i, p], harmless[i, p]) for p in range(positions)]
             for i in range(layers)
         ]
     )
@@ -237,7 +303,7 @@ def _differences(
 
 def _score(
     scorer: _Scorer,
-    sides: Mapping[str, _Side],
+    sides: _Sides,
     raw: Float[np.ndarray, "layer position d_model"],
 ) -> list[Candidate]:
     """The three scores of every candidate, on `select` prompts."""
@@ -252,7 +318,7 @@ def _score(
         cuts.append(everywhere(f"cut {layer} {position}", cut, n_layers=layers))
         add = Placed(Steer(vector), layer, site="resid_pre")
         adds.append(Lane(f"add {layer} {position}", (add,)))
-    harmful, harmless = (sides[name].ids("select") for name in ("harmful", "harmless"))
+    harmful, harmless = (sides[name]["select"] for name in CONDITIONS)
     bypass = scorer.log_odds(harmful, cuts).mean(axis=1)
     induce = scorer.log_odds(harmless, adds).mean(axis=1)
     kl = scorer.kl(harmless, cuts).mean(axis=1)

@@ -106,7 +106,7 @@ STUDY = Study(
     tables=TABLES,
     settings=RefusalDirection,
     stages=("refusal_direction",),
-    join="actshift.studies.refusal_direction.join:join",
+    join="actshift.studies.refusal_direction.tables:join",
     answers=Answers("actshift.studies.refusal_direction.answers:points", asks=("refusal_effect",)),
     figures=FIGURES,
 )

@@ -1,132 +1,67 @@
-"""The refusal direction: lanes of its held-out effect, and the tables of candidates and effects."""
+"""The tables of all pairs: every candidate, and the effect on held-out prompts."""
 
-from collections.abc import Mapping, Sequence
+from pathlib import Path
 
-import numpy as np
 import pandas as pd
-from jaxtyping import Float
 
-from actshift.edits import Ablate, Lane, Placed, Steer, everywhere
-from actshift.maths.frames import unit_column
+from actshift.engine.joining import JoinContext, join_rows
+from actshift.io.tables import read_table
 from actshift.maths.paired import compare_paired
 from actshift.random_streams import EFFECT_CONTROLS
-from actshift.studies.refusal_direction.selection import Candidate, Choice, missed_filters
-from actshift.studies.refusal_direction.study import COLUMNS, RefusalDirection
+from actshift.studies.refusal_direction.study import COLUMNS
 from actshift.zoo.judge import topical
-from actshift.zoo.language import Language
+from actshift.zoo.language import Language, language
 
-#: Random directions beside the chosen one.
-DRAWS = 20
 _EDITS = ("ablate", "add", "subtract")
 _RESAMPLES = 2000
 
 
-def effect_lanes(
-    direction: Float[np.ndarray, " d_model"], best: Candidate, *, n_layers: int, seed: int
-) -> list[Lane]:
-    """Plain, ablated, added and subtracted; and the same with random directions of equal norm."""
-    rng = EFFECT_CONTROLS.rng(seed)
-    norm = float(np.linalg.norm(direction))
-    draws = rng.standard_normal((DRAWS, len(direction)))
-    draws *= norm / np.linalg.norm(draws, axis=1, keepdims=True)
-    lanes = [Lane("plain")]
-    for kind, draw, vector in [
-        ("", None, direction),
-        *(("random_", number, row) for number, row in enumerate(draws)),
-    ]:
-        tail = "" if draw is None else f"_{draw}"
-        edit = Ablate(unit_column(vector))
-        cut = everywhere(f"{kind}ablate{tail}", edit, n_layers=n_layers)
-        lanes.append(Lane(cut.name, cut.edits, draw=draw))
-        for name, coeff in (("add", 1.0), ("subtract", -1.0)):
-            place = Placed(Steer(vector, coeff), best.layer, site="resid_pre")
-            lanes.append(Lane(f"{kind}{name}{tail}", (place,), draw=draw))
-    return lanes
+def join(context: JoinContext) -> dict[str, pd.DataFrame]:
+    """Join the pairs' candidates, and judge their held-out rows.
 
-
-def candidate_rows(
-    pair: str,
-    candidates: Sequence[Candidate],
-    chosen: Choice,
-    settings: RefusalDirection,
-    *,
-    norms: Float[np.ndarray, "layer position"],
-    counts: Mapping[str, int],
-) -> list[dict[str, object]]:
-    """One row a candidate (`refusal_direction.csv`).
-
-    Args:
-        pair: Name of the pair.
-        candidates: With their scores.
-        chosen: Which was chosen, and what it misses.
-        settings: Holds the limits of the filters.
-        norms: Norm of every difference of means.
-        counts: Prompts that directions were made from and chosen on.
-
-    Returns:
-        Rows of table `refusal_direction`; `verdict` stands in the chosen row alone: `passes`, or
-        `none passes` where it is the least violating candidate.
+    Raises:
+        UserError: No pair has its folder.
     """
-    rows = []
-    for index, candidate in enumerate(candidates):
-        missed = missed_filters(candidate, settings, n_layers=len(norms))
-        verdict = "none passes" if chosen.missed else "passes"
-        rows.append(
-            {
-                "pair": pair,
-                "layer": candidate.layer,
-                "position": candidate.position,
-                "norm": float(norms[candidate.layer, candidate.position]),
-                "bypass": candidate.bypass,
-                "induce": candidate.induce,
-                "kl": candidate.kl,
-                **{f"passes_{name}": name not in missed for name in ("kl", "induce", "layer")},
-                "chosen": index == chosen.index,
-                "verdict": verdict if index == chosen.index else None,
-                **counts,
-            }
-        )
-    return rows
+
+    def rows_of(pair: str, folder: Path) -> dict[str, list[dict[str, object]]]:
+        size = context.zoo_sizes.get(pair)
+        answers = pd.read_parquet(folder / "rows.parquet")
+        lang = None if size is None else language(size)
+        return {
+            "refusal_direction": read_table(folder / "refusal_direction.csv").to_dict("records"),
+            "refusal_effect": effect_rows(answers, pair=pair, seed=context.seed, lang=lang),
+        }
+
+    folders = context.folders["refusal_direction"]
+    return join_rows(folders, rows_of, COLUMNS, rule="refusal_direction")
 
 
-def effect_table(
-    rows: pd.DataFrame, *, pair: str, seed: int, lang: Language | None
-) -> pd.DataFrame:
+def effect_rows(
+    answers: pd.DataFrame, *, pair: str, seed: int, lang: Language | None
+) -> list[dict[str, object]]:
     """What the chosen direction and random ones of equal norm do on held-out prompts.
 
     Rates of a control are means over its draws, prompt by prompt, so that its row is as paired as
     the others; `draws_low` and `draws_high` are its smallest and largest draw.
 
-    Args:
-        rows: Of the intervene stage.
-        pair: Name of the pair.
-        seed: Of resampling.
-        lang: The zoo's language, to judge whether an answer is on topic; None for other models.
-
     Returns:
-        Table `refusal_effect`; `change` is edited minus plain rate of refusal, its interval a
-        cluster bootstrap, `p_sign_flip` by cluster, `p_mcnemar_independent` as if prompts were
+        Rows of table `refusal_effect`; `change` is edited minus plain rate of refusal, its interval
+        a cluster bootstrap, `p_sign_flip` by cluster, `p_mcnemar_independent` as if prompts were
         independent (empty for means over draws).
     """
-    judged = rows.assign(
-        on_topic=topical(rows["text"], rows["category"], lang), kind=rows["lane"].map(_kind)
+    judged = answers.assign(
+        on_topic=topical(answers["text"], answers["category"], lang),
+        kind=answers["lane"].map(_kind),
     )
-    effects = []
+    rows: list[dict[str, object]] = []
     for condition, part in judged.groupby("condition", sort=False):
         plain = part[part["kind"] == "plain"].set_index("prompt_id")
         for edit in _EDITS:
-            for control in ("", "random_"):
-                lanes = part[part["kind"] == f"{control}{edit}"]
-                effects.append(
-                    {
-                        "pair": pair,
-                        "condition": condition,
-                        "edit": edit,
-                        "control": control.rstrip("_") or None,
-                        **_effect(lanes, plain, seed=seed),
-                    }
-                )
-    return pd.DataFrame(effects, columns=list(COLUMNS["refusal_effect"]))
+            for control in (None, "random"):
+                kind = edit if control is None else f"{control}_{edit}"
+                names = {"pair": pair, "condition": condition, "edit": edit, "control": control}
+                rows.append(names | _effect(part[part["kind"] == kind], plain, seed=seed))
+    return rows
 
 
 def _kind(lane: str) -> str:

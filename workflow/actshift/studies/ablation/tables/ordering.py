@@ -1,6 +1,6 @@
 """ordering.csv: is variance order causal order, and does refusal fall as k rises?"""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 
 import numpy as np
@@ -17,57 +17,43 @@ from actshift.maths.ordering import (
     order_tau,
 )
 from actshift.random_streams import OUTCOMES
-from actshift.studies.ablation.tables.answers import Answers, Cell, Rows
-from actshift.studies.ablation.tables.compare import DRAWS
-from actshift.studies.ablation.tables.control import Standing, standing_of
-from actshift.studies.ablation.tables.directions import SelfCosines, least_definite, numbers_of
+from actshift.studies.ablation.tables.answers import (
+    DRAWS,
+    Answers,
+    Cell,
+    Rows,
+    Standing,
+    standing_of,
+)
+from actshift.studies.ablation.tables.rows import SelfCosines, least_definite, numbers_of
 
 
 def ordering_rows(
-    cells: Sequence[Cell],
-    harmful: Answers,
-    harmless: Answers,
-    cosines: SelfCosines,
-    *,
-    pair: str,
-    seed: int,
+    cells: Sequence[Cell], answers: Mapping[str, Answers], cosines: SelfCosines, *, seed: int
 ) -> Rows:
     """Every earlier and later direction (or k), those that can be tested with their test.
 
-    Args:
-        cells: All of the pair.
-        harmful: Held-out answers to harmful prompts.
-        harmless: Held-out answers to harmless prompts.
-        cosines: How definite each direction is.
-        pair: Name of the pair.
-        seed: Of the random sign patterns.
-
-    Returns:
-        Columns of `ordering`. Test `inversion`: of single directions, value = refusal taken away,
-        larger = more effect. Test `monotonicity`: of the sweep's named frames, value = refusal
-        left. In both a row `exceeds` where the later value lies more than 5 points above the
-        earlier one, Holm-corrected over the tested pairs of its curve.
+    Test `inversion`: of single directions, value = refusal taken away, larger = more effect. Test
+    `monotonicity`: of the sweep's named frames, value = refusal left. In both a row `exceeds` where
+    the later value lies more than 5 points above the earlier one, Holm-corrected over the tested
+    pairs of its curve.
     """
+    harmful = answers["harmful"]
     cells = harmful.run(cells)
-
-    def stands(cell: Cell) -> Standing:
-        return standing_of(cell, cells, harmful, harmless)
-
-    shared = {"pair": pair, "judged": harmful.judged and harmless.judged}
     rows: Rows = []
     for curve in _curves([c for c in cells if c.experiment == "direction" and c.k == 1]):
         curve.sort(key=lambda cell: numbers_of(cell)[0])
         values = harmful.plain("refused") - harmful.matrix("refused", curve)
         stable = np.array([least_definite(cell, cosines) >= STABLE_COSINE for cell in curve])
-        curve_rows = _curve_rows(curve, values, stable, stands, harmful.clusters, seed=seed)
-        rows += [{**shared, "test": "inversion", **row} for row in curve_rows]
+        standings = [standing_of(cell, cells, answers) for cell in curve]
+        rows += _curve_rows(curve, values, stable, standings, harmful.clusters, seed=seed)
     for curve in _curves([c for c in cells if c.experiment == "sweep" and c.frame != "random"]):
         curve.sort(key=lambda cell: cell.k)
         values, stable = harmful.matrix("refused", curve), np.ones(len(curve), dtype=bool)
-        curve_rows = _curve_rows(
-            curve, values, stable, stands, harmful.clusters, seed=seed, falls=True
+        standings = [standing_of(cell, cells, answers) for cell in curve]
+        rows += _curve_rows(
+            curve, values, stable, standings, harmful.clusters, seed=seed, falls=True
         )
-        rows += [{**shared, "test": "monotonicity", **row} for row in curve_rows]
     return rows
 
 
@@ -83,7 +69,7 @@ def _curve_rows(
     curve: Sequence[Cell],
     values: Float[np.ndarray, "step prompt"],
     stable: np.ndarray,
-    stands: Callable[[Cell], Standing],
+    standings: Sequence[Standing],
     clusters: Sequence[str],
     *,
     seed: int,
@@ -91,8 +77,7 @@ def _curve_rows(
 ) -> Rows:
     """All pairs of one curve; a step that is broken, too wide or not definite is not tested."""
     steps = [cell.k if falls else numbers_of(cell)[0] for cell in curve]
-    standings = [stands(cell) for cell in curve]
-    keep = np.array([test.status in ("decided", "no judge") for test in standings]) & stable
+    keep = np.array([step.status in ("decided", "no judge") for step in standings]) & stable
     rng = OUTCOMES.rng(seed)
     if falls:
         tested = monotonicity_test(values[keep], clusters, draws=DRAWS, rng=rng, margin=MARGIN)
@@ -101,24 +86,26 @@ def _curve_rows(
     else:
         tested = inversion_test(values, keep, clusters, draws=DRAWS, rng=rng, margin=MARGIN)
         by_steps = {(test.earlier, test.later): test for test in tested}
-    tau = order_tau(values)
+    shared = {
+        "test": "monotonicity" if falls else "inversion",
+        "judged": standings[0].judged,
+        **{name: getattr(curve[0], name) for name in ("band", "frame", "edit")},
+        "pairs_tested": len(by_steps),
+        "kendall_tau": order_tau(values),
+    }
     rows: Rows = []
     for earlier, later in combinations(range(len(curve)), 2):
         status, why = _why(standings, stable, steps, (earlier, later))
         gap = values[later] - values[earlier]
         rows.append(
             {
-                "band": curve[0].band,
-                "frame": curve[0].frame,
-                "edit": curve[0].edit,
+                **shared,
                 "stable": bool(stable[earlier] and stable[later]),
                 "earlier": steps[earlier],
                 "later": steps[later],
                 "earlier_value": float(values[earlier].mean()),
                 "later_value": float(values[later].mean()),
                 **_tested(by_steps.get((earlier, later)), gap, clusters, len(by_steps)),
-                "pairs_tested": len(by_steps),
-                "kendall_tau": tau,
                 "status": status,
                 "why": why,
             }

@@ -50,10 +50,7 @@ def panels_by(
 ) -> list[Panel]:
     """A panel for each condition and variant: harmful and harmless never share one.
 
-    Args:
-        table: names the conditions.
-        variants: title -> columns that pick its rows.
-        **common: columns that pick the rows of every panel.
+    Variants are title -> columns that pick its rows; `common` picks the rows of every panel.
     """
     return [
         Panel(
@@ -97,7 +94,7 @@ def sizes(pair: str, rows: pd.DataFrame) -> str:
     if rows.empty:
         return short(pair)
     counts = rows[["n", "clusters"]].drop_duplicates()
-    n, clusters = (" / ".join(f"{one:g}" for one in counts[c]) for c in counts)
+    n, clusters = (" / ".join(f"{count:g}" for count in counts[c]) for c in counts)
     return f"{short(pair)}\nn {n}, {clusters} clusters"
 
 
@@ -137,7 +134,7 @@ def gap_line(axis: Axes, rows: pd.DataFrame, *, zero_only: bool = False) -> None
 
 def below(axis: Axes, panel: Panel, cells: Sequence[tuple[Axes, Panel, str]], label: str) -> None:
     """The x label of a column, under its last panel only."""
-    last = [one for one, other, _ in cells if other is panel][-1]
+    last = [lowest for lowest, other, _ in cells if other is panel][-1]
     axis.set_xlabel(label if axis is last else "")
 
 

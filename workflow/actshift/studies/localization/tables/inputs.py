@@ -11,26 +11,21 @@ from jaxtyping import Bool, Float, Int
 from actshift.errors import UserError
 from actshift.vocab import ROLES, Role
 
+#: Rows of one table.
+Rows = list[dict[str, object]]
 _SIDES = ["logp_chosen", "logp_rejected"]
 _FACTS = (
     *("direction", "experiment", "layer", "positions", "alpha", "rank", "basis"),
     *("keep_rest", "source", "draw"),
 )
 _UNITS = ("operation", "part", "layer")
+#: What names a lane of each file.
+_LANE_KEYS = {"plain": ("model",), "patches": ("direction", "lane"), "swaps": _UNITS}
 
 
 @dataclass(frozen=True, eq=False)
 class PairFiles:
-    """What the rule `localization` leaves of one pair of models.
-
-    Attributes:
-        pairs: `pairs.csv`, one row a preference pair and length.
-        plain: `plain.parquet`.
-        patches: `patches.parquet`.
-        swaps: `swaps.parquet`.
-        distances: `distances.parquet`.
-        bases: `bases.csv`.
-    """
+    """What the rule `localization` leaves of one pair of models; each file by its name."""
 
     pairs: pd.DataFrame
     plain: pd.DataFrame
@@ -57,8 +52,7 @@ class Lanes:
     def where(self, **wanted: object) -> "Lanes":
         """Lanes with these facts, in the order they had; none where there are no such lanes.
 
-        Args:
-            wanted: Value by column; None is an empty cell.
+        None is an empty cell.
         """
         keep = np.ones(len(self.facts), dtype=bool)
         for column, value in wanted.items():
@@ -84,11 +78,7 @@ class Lanes:
         return self.facts["layer"].to_numpy(np.int64)
 
     def of_pairs(self, kept: Bool[np.ndarray, " pair"]) -> "Lanes":
-        """The same lanes on some of the pairs.
-
-        Args:
-            kept: Which pairs.
-        """
+        """The same lanes on some of the pairs."""
         return Lanes(self.facts, self.logp[:, kept])
 
     def _at(self, places: Int[np.ndarray, " kept"]) -> "Lanes":
@@ -119,6 +109,16 @@ class Cell:
     patches: Lanes
     swaps: Lanes
 
+    @property
+    def facts(self) -> dict[str, object]:
+        """Columns that name the cell, and its size."""
+        return {
+            "condition": self.condition,
+            "length": self.length,
+            "n": len(self.pair_ids),
+            "clusters": len(set(self.clusters)),
+        }
+
     @cached_property
     def margins(self) -> Mapping[Role, Float[np.ndarray, " pair"]]:
         """Log p(chosen) - log p(rejected) of the unedited models, nats, by role."""
@@ -133,20 +133,16 @@ class Cell:
 def cells_of(files: PairFiles) -> list[Cell]:
     """A cell for each condition and length, in the order of `pairs.csv`.
 
-    Args:
-        files: Of the pair of models.
-
     Raises:
         UserError: A model, lane or unit is not scored on every pair.
     """
     cells = []
     for length, rows in files.pairs.groupby("length", sort=False):
         ids = rows["pair_id"].tolist()
-        plain = _pivot(files.plain, str(length), ("model",), ids, name="plain.parquet")
-        patches = _pivot(
-            files.patches, str(length), ("direction", "lane"), ids, name="patches.parquet"
+        plain, patches, swaps = (
+            _pivot(getattr(files, name), str(length), keys, ids, name=f"{name}.parquet")
+            for name, keys in _LANE_KEYS.items()
         )
-        swaps = _pivot(files.swaps, str(length), _UNITS, ids, name="swaps.parquet")
         for condition in rows["condition"].unique():
             of_condition = (rows["condition"] == condition).to_numpy(dtype=bool)
             pairs = rows.loc[of_condition]
@@ -180,7 +176,8 @@ def _pivot(
     for key in keys:
         codes, names = pd.factorize(scores[key], use_na_sentinel=False)
         lane = lane * len(names) + codes
-    lane, firsts = _numbered(lane)
+    lane, _ = pd.factorize(lane)
+    firsts = np.unique(lane, return_index=True)[1]
     logp = np.full((len(firsts), len(ids), 2), np.nan)
     logp[lane, place] = scores[_SIDES].to_numpy(np.float64)
     named = [column for column in dict.fromkeys((*_UNITS, *_FACTS, "model")) if column in scores]
@@ -194,14 +191,3 @@ def _pivot(
             "run the rule localization again"
         )
     return Lanes(facts, logp)
-
-
-def _numbered(
-    codes: Int[np.ndarray, " row"],
-) -> tuple[Int[np.ndarray, " row"], Int[np.ndarray, " lane"]]:
-    """Codes as numbers from 0 in the order of their first row, and those rows."""
-    _, firsts, numbers = np.unique(codes, return_index=True, return_inverse=True)
-    order = np.argsort(firsts)
-    rank = np.empty_like(order)
-    rank[order] = np.arange(len(order))
-    return rank[numbers], firsts[order]

@@ -1,14 +1,23 @@
-"""Table `summary`: one number a question, each with the numbers that its claim requires."""
+"""Tables `positions` and `summary`: curves over layers in few numbers, and one a question."""
+
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
+from jaxtyping import Float, Int
 
 from actshift.maths.attribution import centre_of_mass, effective_number, unit_depths
-from actshift.studies.localization.settings import DIRECTIONS
-from actshift.studies.localization.tables.controls import mean_over_draws
-from actshift.studies.localization.tables.effects import Effects, Rows, Sample, blank
-from actshift.studies.localization.tables.estimate import Estimate
-from actshift.studies.localization.tables.patching import OPERATIONS, curves
-from actshift.studies.localization.tables.positions import Curve
+from actshift.studies.localization.lanes import DIRECTIONS
+from actshift.studies.localization.tables.effects import (
+    Effects,
+    Estimate,
+    Sample,
+    blank,
+    chosen_rows,
+    peak_of,
+)
+from actshift.studies.localization.tables.inputs import Rows
+from actshift.studies.localization.tables.patches import OPERATIONS, by_draw, groups
 
 _EMPTY = blank(
     *("operation", "direction", "positions", "layer"),
@@ -18,13 +27,117 @@ _EMPTY = blank(
 _BESIDE = {"genericity": "shuffled", "other_condition_share": "other_condition"}
 
 
-def summary_rows(sample: Sample) -> Rows:
-    """All statistics of a cell.
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """Effects of the plain patch over layers, for one direction and choice of positions."""
 
-    Args:
-        sample: Of a cell.
+    layers: Int[np.ndarray, " layer"]
+    effects: Effects
+
+    @cached_property
+    def top(self) -> tuple[Estimate, Int[np.ndarray, " draw"], int]:
+        """The peak, taken anew on each resample, and its rows."""
+        return peak_of(self.effects.towards)
+
+    @property
+    def place(self) -> int:
+        """Row of the peak."""
+        return self.top[2]
+
+    @property
+    def peak(self) -> Estimate:
+        """Effect at the peak's layer, towards the donor, nats.
+
+        Its interval is that of this one layer: a maximum taken anew would lie above 0 for noise.
+        """
+        return self.effects.towards.at([self.place])
+
+    @property
+    def last(self) -> Estimate:
+        """Effect at the last layer, towards the donor, nats."""
+        return self.effects.towards.at([-1])
+
+    @property
+    def last_share(self) -> float:
+        """Share of the gap at the last layer."""
+        return float(self.effects.share.value[-1])
+
+    @cached_property
+    def edge_over_peak(self) -> Estimate:
+        """E(last) / max_l E(l), the maximum taken anew on each resample."""
+        return self.over_peak(self.last)
+
+    def over_peak(self, above: Estimate) -> Estimate:
+        """One row over the peak; none where the peak is not above 0."""
+        top = self.top[0]
+        return above.over(top).known_as(bool(top.ends[0, 0] > 0))
+
+    def at_peak(self, other: Estimate) -> Estimate:
+        """Another curve at the layer of this curve's peak, which each resample has its own of."""
+        _, places, place = self.top
+        return chosen_rows(other, places, place)
+
+
+def curves_of(sample: Sample) -> dict[tuple[str, str], Curve]:
+    """The curve of every direction and choice of positions."""
+    curves = {}
+    for direction, positions, lanes in groups(sample.cell.patches.where(experiment="patch")):
+        by_layer = lanes.by_layer()
+        effects = sample.effects(by_layer.logp, direction)
+        curves[direction, positions] = Curve(by_layer.layers, effects)
+    return curves
+
+
+def position_rows(sample: Sample) -> Rows:
+    """One row a direction and choice of positions: the peak, the last layer, how they compare."""
+    rows: Rows = []
+    curves = curves_of(sample)
+    for (direction, positions), curve in curves.items():
+        everywhere = curves.get((direction, "all"))
+        facts: dict[str, object] = {
+            "direction": direction,
+            "positions": positions,
+            **_facts(curve, decided=sample.decided),
+        }
+        of_all = [blank("of_all", "of_all_low", "of_all_high")]
+        if everywhere is not None:
+            of_all = curve.last.over(everywhere.last).columns("of_all")
+        rows += sample.rows(
+            [facts],
+            curve.peak.columns("peak"),
+            curve.last.columns("last_layer"),
+            curve.edge_over_peak.columns("edge_over_peak"),
+            of_all,
+        )
+    return rows
+
+
+def _facts(curve: Curve, *, decided: bool) -> dict[str, object]:
+    if not decided:
+        return blank("peak_layer", "interior", "peak_share", "last_layer_share", "top_quarter")
+    return {
+        "peak_layer": int(curve.layers[curve.place]),
+        "interior": int(curve.place < len(curve.layers) - 1),
+        "peak_share": float(curve.effects.share.value[curve.place]),
+        "last_layer_share": curve.last_share,
+        "top_quarter": top_quarter(curve.effects.towards.value),
+    }
+
+
+def top_quarter(effects: Float[np.ndarray, " layer"]) -> float:
+    """Positive effects of the best quarter of the layers over all positive effects.
+
+    A diffuse linear ramp has .43 to .52, so it is shown and decides nothing. NaN where no effect is
+    positive. A quarter is rounded down, at least one layer.
     """
-    by_curve = {key: Curve.of(sample, *key) for key in curves(sample)}
+    kept = np.sort(np.maximum(effects, 0.0))[::-1]
+    total = float(kept.sum())
+    return float(kept[: max(1, len(kept) // 4)].sum()) / total if total > 0 else float("nan")
+
+
+def summary_rows(sample: Sample) -> Rows:
+    """All statistics of a cell, each with the numbers that its claim requires."""
+    by_curve = curves_of(sample)
     rows = [_row(sample, "gap", sample.gap)]
     for operation in OPERATIONS:
         rows += _unit_rows(sample, operation)
@@ -33,7 +146,7 @@ def summary_rows(sample: Sample) -> Rows:
             rows += _forward_rows(sample, curve, by_curve.get(("reverse", positions)), positions)
     for (direction, positions), curve in by_curve.items():
         where = {"direction": direction, "positions": positions, **_peak_columns(curve)}
-        share = curve.found.share.at([-1])
+        share = curve.effects.share.at([-1])
         rows.append(
             _row(sample, "last_layer_share", share, **{**where, "layer": int(curve.layers[-1])})
         )
@@ -82,12 +195,7 @@ def _unit_rows(sample: Sample, operation: str) -> Rows:
 def unit_effects(sample: Sample, operation: str) -> Effects | None:
     """Swaps of embeddings, every block and head, in the order of `unit_depths`.
 
-    Args:
-        sample: Of a cell.
-        operation: insert or remove.
-
-    Returns:
-        None where a kind of unit was not swapped.
+    None where a kind of unit was not swapped.
     """
     units = sample.cell.swaps.where(operation=operation)
     parts = [units.where(part=part).by_layer() for part in ("embeddings", "block", "head")]
@@ -101,7 +209,7 @@ def _forward_rows(sample: Sample, curve: Curve, reverse: Curve | None, positions
     rows = [_row(sample, "edge_over_peak", curve.edge_over_peak, **where)]
     if reverse is not None:
         # The size alone: a reverse effect away from the donor would be one too.
-        back = curve.at_peak(reverse.found.effect)
+        back = curve.at_peak(reverse.effects.effect)
         size = Estimate(np.abs(back.value), np.abs(back.draws), back.clusters)
         rows.append(_row(sample, "reverse_over_forward", curve.over_peak(size), **where))
     return rows
@@ -112,10 +220,9 @@ def _beside_rows(sample: Sample, direction: str, by_curve: dict[tuple[str, str],
     rows: Rows = []
     for statistic, control in _BESIDE.items():
         ran = sample.cell.patches.where(experiment=control, direction=direction)
-        for positions in ran.values("positions"):
-            curve = by_curve[direction, str(positions)]
-            logp = mean_over_draws(ran.where(positions=positions))
-            beside = sample.effects(logp, direction)
+        for _, positions, lanes in groups(ran):
+            curve = by_curve[direction, positions]
+            beside = sample.effects(by_draw(lanes).mean(axis=1), direction)
             value = (
                 curve.over_peak(curve.at_peak(beside.towards))
                 if statistic == "genericity"
@@ -127,7 +234,7 @@ def _beside_rows(sample: Sample, direction: str, by_curve: dict[tuple[str, str],
 
 
 def _peak_columns(curve: Curve) -> dict[str, object]:
-    known = curve.found.decided
+    known = curve.effects.decided
     return {
         "layer": int(curve.layers[curve.place]) if known else None,
         "peak": float(curve.peak.value[0]),

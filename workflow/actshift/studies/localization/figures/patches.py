@@ -1,16 +1,19 @@
-"""Figures of patched states by layer, beside controls and by source, and of exchanged weights."""
+"""Figures of patched states by layer, dose and position, their controls, and exchanged weights."""
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter, NullLocator
 
 from actshift.report.panels import legend, no_data, note
 from actshift.report.style import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, RED, SKY, Stroke
-from actshift.report.tables import first, select, values
+from actshift.report.tables import first, published_value, select, values
 from actshift.studies.localization.figures.panels import (
     BAND,
     GAP,
     POSITIONS,
+    ZERO,
     Panel,
     below,
     curve,
@@ -53,7 +56,7 @@ def _by_layer(
         gap_line(axis, rows)
         marked |= published_layer(axis, _layers(rows), published)
         for positions, stroke in _OTHER.items():
-            other = _control(beside, "other_condition", positions)
+            other = select(beside, control="other_condition", positions=positions)
             curve(axis, other, "effect", stroke, linewidth=1.2)
         for place, (positions, stroke) in enumerate(POSITIONS.items()):
             of_positions = select(rows, positions=positions)
@@ -75,13 +78,6 @@ def _apart(rows: pd.DataFrame, place: int, count: int) -> float:
     """Where a series stands beside its layer's tick, so that intervals do not hide each other."""
     # Never so far that a marker seems to belong to the next layer.
     return min(0.012 * _layers(rows), 0.3 / count) * (place - (count - 1) / 2)
-
-
-def _control(controls: pd.DataFrame, control: str, positions: str) -> pd.DataFrame:
-    """Rows of one control at some positions; none where there are no controls."""
-    if controls.empty:
-        return controls
-    return select(controls, control=control, positions=positions)
 
 
 _PATCH = Stroke(BLUE, "o", "-", "the donor's states")
@@ -106,7 +102,7 @@ def patch_controls(controls: pd.DataFrame, patching: pd.DataFrame | None) -> Fig
         gap_line(axis, rows, zero_only=panel.cell["positions"] == "last_prompt")
         curve(axis, panel.of(patching, pair), "effect", _PATCH)
         for place, (name, stroke) in enumerate(_CONTROLS.items()):
-            of_control = select(rows, control=name) if len(rows) else rows
+            of_control = select(rows, control=name)
             _control_curve(axis, of_control, name, stroke, _apart(rows, place, len(_CONTROLS)))
         layers_axis(axis, rows)
     patch = [_PATCH.line()] if patching is not None else []
@@ -149,7 +145,7 @@ def patch_sources(sources: pd.DataFrame) -> Figure:
         rows = panel.of(sources, pair)
         gap_line(axis, rows)
         for place, (source, stroke) in enumerate(_SOURCES.items()):
-            of_source = select(rows, source=source) if len(rows) else rows
+            of_source = select(rows, source=source)
             curve(axis, of_source, "effect", stroke, shift=_apart(rows, place, len(_SOURCES)))
         layers_axis(axis, rows)
     legend(figure, [*(stroke.line() for stroke in _SOURCES.values()), GAP], columns=3)
@@ -213,9 +209,158 @@ def _unit_panel(axis: Axes, rows: pd.DataFrame) -> int:
 
 def _effective(axis: Axes, summary: pd.DataFrame, units: int) -> None:
     """How many units carry the preference, in words."""
-    rows = select(summary, statistic="n_eff_over_units") if len(summary) else summary
+    rows = select(summary, statistic="n_eff_over_units")
     if len(rows):
         number, low, high = (
             f"{first(rows, column) * units:.1f}" for column in ("value", "value_low", "value_high")
         )
         note(axis, f"effective units {number} ({low} to {high}) of {units}")
+
+
+_LAYERS = (
+    Stroke(SKY, "v", "--", "first layer"),
+    Stroke(GREEN, "D", "-.", "a third up"),
+    Stroke(ORANGE, "s", ":", "two thirds up"),
+    Stroke(RED, "^", "--", "last layer"),
+)
+_MEAN = Stroke(BLACK, "o", "-", "mean over layers, with its interval")
+
+
+def patch_interpolation(table: pd.DataFrame) -> Figure:
+    """Effect against the share of the donor's states that is mixed in."""
+    ways = {way: {"direction": way} for way in ("forward", "reverse")}
+    panels = panels_by(table, ways, length="natural", positions="all")
+    figure, cells = rows_of_panels(table, panels, unit="effect (nats)")
+    for axis, panel, pair in cells:
+        rows = panel.of(table, pair)
+        gap_line(axis, rows)
+        for layer, stroke in zip(_four_layers(rows), _LAYERS, strict=False):
+            of_layer = rows[rows["layer"] == layer].sort_values("alpha")
+            axis.plot(
+                of_layer["alpha"], of_layer["effect"], **stroke.line(linewidth=1, markersize=3)
+            )
+        if len(rows):
+            curve(axis, rows[rows["layer"].isna()], "effect", _MEAN, x="alpha")
+        else:
+            no_data(axis)
+        below(axis, panel, cells, "share of the donor's states, alpha")
+    legend(figure, [_MEAN.line(), *(stroke.line() for stroke in _LAYERS), GAP], columns=3)
+    return figure
+
+
+def _four_layers(rows: pd.DataFrame) -> list[int]:
+    """First, a third up, two thirds up and last of the table's layers; fewer where it has fewer."""
+    if rows.empty:
+        return []
+    layers = np.unique(values(rows, "layer"))
+    places = np.unique(np.linspace(0, len(layers) - 1, 4).round().astype(int))
+    return [int(layers[place]) for place in places]
+
+
+_BASES = {
+    "shift": Stroke(BLUE, "o", "-", "directions of the shift"),
+    "states": Stroke(ORANGE, "s", "--", "of the tuned states (published)"),
+    "base_states": Stroke(GREEN, "D", "-.", "of the base states (control)"),
+    "random": Stroke(GREY, "x", ":", "random (control)"),
+}
+_NOISE = Stroke(PINK, "", "--", "Gaussian noise (control)")
+_RANK_FOUR = Stroke(RED, "*", "", "published, layer 9 of 16, k = 4")
+
+
+def patch_low_rank(table: pd.DataFrame, published: pd.DataFrame | None) -> Figure:
+    """Effect of rank-k patches over the full patch's, beside the variance that k holds."""
+    parts = {"rest kept": {"keep_rest": True}, "part alone": {"keep_rest": False}}
+    panels = panels_by(table, parts, direction="forward", positions="all", length="natural")
+    variance = Panel("variance held", {**panels[0].cell})
+    figure, cells = rows_of_panels(
+        table, [*panels, variance], unit="of the full patch", sharey=False
+    )
+    marks = _published_marks(published)
+    for axis, panel, pair in cells:
+        rows = panel.of(table, pair)
+        rows = rows[rows["layer"].isna()] if len(rows) else rows
+        axis.axhline(1, **{**GAP, "label": None})
+        _rank_curves(axis, rows, "share_of_variance" if panel is variance else "of_full")
+        if panel is not variance and len(rows) and len(values(rows, "noise_of_full")):
+            axis.axhline(values(rows, "noise_of_full")[0], **_NOISE.line(label=None))
+        reading = "variance" if panel is variance else str(panel.cell["keep_rest"])
+        if reading in marks:
+            axis.plot([4], [marks[reading]], **_RANK_FOUR.line(markersize=9, label=None, zorder=5))
+        below(axis, panel, cells, "directions patched, k")
+    full = {**GAP, "label": "the full patch, all variance"}
+    stars = [_RANK_FOUR.line(markersize=9)] if marks else []
+    strokes = [stroke.line() for stroke in (*_BASES.values(), _NOISE)]
+    legend(figure, [*strokes, full, *stars], columns=4)
+    return figure
+
+
+def _published_marks(published: pd.DataFrame | None) -> dict[str, float]:
+    """Published values at k = 4 by the panel they belong to; none where they are not there."""
+    part, full = (
+        published_value(published, "low_rank", f"mean_delta_logp_{name}_layer_9")
+        for name in ("rank_4", "full")
+    )
+    marks = {
+        "False": part / full,
+        "variance": published_value(published, "low_rank", "variance_ratio_rank_4"),
+    }
+    return {name: value for name, value in marks.items() if np.isfinite(value)}
+
+
+def _rank_curves(axis: Axes, rows: pd.DataFrame, value: str) -> None:
+    """A line a basis over k on a log axis."""
+    if rows.empty or not len(values(rows, value)):
+        no_data(axis, "no rows" if rows.empty else "not measured")
+        return
+    ranks = np.unique(values(rows, "rank"))
+    for name, stroke in _BASES.items():
+        curve(axis, select(rows, basis=name).dropna(subset=[value]), value, stroke, x="rank")
+    axis.set_xscale("log")
+    axis.xaxis.set_minor_locator(NullLocator())
+    axis.xaxis.set_minor_formatter(NullFormatter())
+    axis.set_xticks(ranks, [f"{rank:g}" for rank in ranks])
+    axis.set_xlim(ranks.min() / 1.3, ranks.max() * 1.3)
+
+
+_ENDS = {
+    "peak": Stroke(BLUE, "o", "", "largest layer (its number beside it)"),
+    "last_layer": Stroke(PINK, "s", "", "last layer"),
+}
+
+
+def patch_positions(table: pd.DataFrame) -> Figure:
+    """Largest and last-layer effect of each choice of positions, both directions."""
+    ways = {way: {"direction": way} for way in ("forward", "reverse")}
+    panels = panels_by(table, ways, length="natural")
+    figure, cells = rows_of_panels(table, panels, unit="", height=1.7)
+    names = list(POSITIONS)
+    for axis, panel, pair in cells:
+        rows = panel.of(table, pair)
+        axis.axvline(0, **ZERO)
+        if len(rows):
+            axis.axvline(abs(first(rows, "gap")), **{**GAP, "label": None})
+        for at, positions in enumerate(names):
+            _position_row(axis, select(rows, positions=positions), at)
+        if rows.empty:
+            no_data(axis)
+        axis.set_yticks(range(len(names)), [POSITIONS[name].label for name in names])
+        axis.set_ylim(len(names) - 0.5, -0.5)
+        axis.margins(x=0.12)
+        axis.grid(visible=False, axis="y")
+        below(axis, panel, cells, "effect towards the donor (nats)")
+    legend(figure, [*(stroke.line(markersize=5.5) for stroke in _ENDS.values()), GAP])
+    return figure
+
+
+def _position_row(axis: Axes, rows: pd.DataFrame, at: int) -> None:
+    """One choice of positions: the last layer just below the largest one."""
+    for _, row in rows.iterrows():
+        for place, (column, stroke) in enumerate(_ENDS.items()):
+            y = at - 0.14 + 0.28 * place
+            axis.hlines(y, row[f"{column}_low"], row[f"{column}_high"], color=stroke.color)
+            axis.plot(row[column], y, **stroke.line(markersize=5, label=None))
+        if np.isfinite(row["peak_layer"]):
+            axis.annotate(
+                f"{row['peak_layer']:g}", (row["peak"], at - 0.14), xytext=(0, 4), ha="center",
+                textcoords="offset points", fontsize=7, color=BLACK,
+            )  # fmt: skip
