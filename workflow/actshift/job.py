@@ -28,14 +28,11 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"
 def job(snakemake: Any, *, joint: bool = False) -> Iterator[None]:
     """Run a stage as a Snakemake job.
 
-    Output goes to the job's log. A `UserError` ends the job with its one line, printed and
-    kept in `results/<run>/status` for the report, and so does what the file system refuses;
-    anything else keeps its traceback in the log.
-    Where an input stands for a missed gate, the outputs stand for it too and the stage is not run.
-
-    Args:
-        snakemake: the object Snakemake injects into the script.
-        joint: whether the stage goes on without what missed its gate, as joint tables do.
+    Output goes to the job's log. A `UserError` ends the job with its one line, printed and kept in
+    `results/<run>/status` for the report, and so does what the file system refuses; anything else
+    keeps its traceback in the log. Where an input stands for a missed gate, the outputs stand for
+    it too and the stage is not run, unless the stage is `joint`: it goes on without what missed its
+    gate, as joint tables do.
     """
     for variable in THREAD_VARIABLES:
         os.environ[variable] = str(snakemake.threads)
@@ -78,20 +75,15 @@ def job(snakemake: Any, *, joint: bool = False) -> Iterator[None]:
 
 
 def context_of(snakemake: Any, *, staging: str) -> "JobContext":
-    """Return the circumstances of a job of one pair.
-
-    Args:
-        snakemake: the object Snakemake injects into the script.
-        staging: name of the folder of unfinished work, below the cache.
-    """
+    """Return the circumstances of a job of one pair; `staging` is a folder below the cache."""
     from actshift.engine.context import JobContext
     from actshift.paths import CACHE
 
     params = snakemake.params
     return JobContext(
-        run=params.run,
+        run=params.get("run", ""),
         pair=snakemake.wildcards.pair,
-        dtype=params.dtype,
+        dtype=params.get("dtype", "auto"),
         device=snakemake.config.get("device", "auto"),
         seed=params.seed,
         code=params.code,
@@ -102,12 +94,9 @@ def context_of(snakemake: Any, *, staging: str) -> "JobContext":
 
 @contextmanager
 def _refusals(log: Path) -> Iterator[None]:
-    """Make one line of what the file system refuses: a read-only folder, a full disk.
+    """Make a UserError of what the file system refuses: a read-only folder, a full disk.
 
     Whatever library meets it raises its own error, and none of them is about the code.
-
-    Raises:
-        UserError: In place of such an error.
     """
     try:
         yield

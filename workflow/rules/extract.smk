@@ -23,7 +23,6 @@ rule extract:
     priority: lambda wildcards: 30 if PLAN.leads(wildcards.prompt_set, wildcards.template) else 0
     conda:
         "../../envs/gpu.yaml" if GPU else "../../envs/cpu.yaml"
-    threads: 1
     resources:
         gpu=GPU,
     params:

@@ -24,9 +24,8 @@ rule zoo_behaviour:
         PATHS.timing("zoo_behaviour")
     conda:
         "../../envs/cpu.yaml"
-    threads: 1
     params:
-        code=code("stages.zoo_tables"),
+        code=code("stages.tables"),
         status=str(PATHS.status),
     script:
         "../scripts/zoo_behaviour.py"
@@ -97,7 +96,6 @@ rule report:
         PATHS.timing("report")
     conda:
         "../../envs/cpu.yaml"
-    threads: 1
     params:
         config=CONFIG.model_dump(mode="json", exclude={"device"}),
         code=code("stages.report", *PAGE_MODULES),

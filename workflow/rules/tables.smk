@@ -23,7 +23,6 @@ for _study in STUDIES.values():
             PATHS.timing(f"{_study.name}_tables")
         conda:
             "../../envs/cpu.yaml"
-        threads: 1
         params:
             **_job,
             code=code("stages.tables", module_of(_study.join)),

@@ -5,30 +5,26 @@ from collections.abc import Sequence
 import numpy as np
 
 from actshift.edits import Lane
-from actshift.engine.eos import warn_endless
-from actshift.engine.intervene import decoder_of
+from actshift.engine.intervene import decoder_of, warn_endless
 from actshift.engine.intervene_plan import Asked, InterveneSettings, plan_batches
 from actshift.hooks.lanes.generation import Continuation, generate_lanes
 from actshift.models.load import LoadedModel
 from actshift.prompts.answers import answer_lead, encode_to_answer
 from actshift.prompts.records import Prompt
+from actshift.prompts.templates import Tokenizer
 
 #: Most prompts a batch, whatever the budget.
 _PROMPTS = 256
 
 
-def encode_questions(loaded: LoadedModel, prompts: Sequence[Prompt]) -> list[Asked]:
-    """Questions in the model's chat template up to where answers begin, in the order given.
-
-    Args:
-        loaded: Whose tokenizer and template.
-        prompts: The questions.
-    """
-    lead = answer_lead(loaded.tokenizer)
-    return [
-        Asked(prompt, np.array(encode_to_answer(loaded.tokenizer, prompt.text, lead=lead).ids))
-        for prompt in prompts
-    ]
+def encode_questions(
+    loaded: LoadedModel, prompts: Sequence[Prompt], *, chat: Tokenizer | None = None
+) -> list[Asked]:
+    """Questions up to where answers begin, in the chat template of `chat` or the model's own."""
+    lead = answer_lead(loaded.tokenizer, chat_tokenizer=chat)
+    how = {"lead": lead, "chat_tokenizer": chat}
+    encoded = (encode_to_answer(loaded.tokenizer, prompt.text, **how) for prompt in prompts)
+    return [Asked(prompt, np.array(e.ids)) for prompt, e in zip(prompts, encoded, strict=True)]
 
 
 def plain_answers(
@@ -36,11 +32,7 @@ def plain_answers(
 ) -> list[Continuation]:
     """Greedy answers without an edit, in the order of the questions.
 
-    Args:
-        loaded: The model.
-        asked: The questions.
-        max_new: Longest answer, tokens.
-        token_budget: Most padded tokens a batch.
+    `token_budget` is the most padded tokens a batch, `max_new` the longest answer.
     """
     settings = InterveneSettings(
         max_new=max_new, token_budget=token_budget, prompts_a_batch=_PROMPTS

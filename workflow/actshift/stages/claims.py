@@ -25,20 +25,14 @@ def make_claims(
     pairs: Sequence[str],
     folders: Mapping[str, Mapping[str, Path]] | None = None,
 ) -> pd.DataFrame:
-    """Decide every published claim from the tables that exist.
+    """Decide every published claim from the tables that exist, and return the table of claims.
 
     Args:
         tables: CSV files, each in a folder named after its study.
-        claims: the claims files, in the order of the table.
+        claims: files of claims, in the order of the table.
         out: folder for `claims.csv` and `claims_by_pair.csv`.
         pairs: the run's pairs; one without rows reads "not measured".
         folders: study -> folder of each pair's numbers; a missed gate there is the reason why.
-
-    Returns:
-        The table of claims.
-
-    Raises:
-        UserError: a claims file is wrong, or a table is damaged.
     """
     wanted = read_claims(claims)
     rows = {(path.parent.name, path.stem): _rows(path) for path in tables}
@@ -75,11 +69,7 @@ def claims_file(study: str) -> Path:
 
 
 def read_claims(files: Sequence[Path]) -> list[Claim]:
-    """Read and check claims files.
-
-    Raises:
-        UserError: one is missing or no YAML, or a claim is wrong; names the claim and the key.
-    """
+    """Read and check claims files; a UserError names the claim and the key that are wrong."""
     claims: list[Claim] = []
     for file in files:
         origin = str(Path(*file.parts[-2:]))

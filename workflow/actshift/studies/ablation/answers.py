@@ -7,10 +7,12 @@ from actshift.report.point import (
     MIN_CLUSTERS,
     Point,
     Verdict,
+    basis_of,
     counted,
     not_measured,
+    points_of,
+    rate,
 )
-from actshift.report.refusal_rates import basis_of, points_of, rate
 from actshift.report.tables import Tables, first, select
 
 #: On-topic answers beyond the control that count, in shares of the prompts.
