@@ -52,7 +52,7 @@ MUST_NOT_NAME = {
 #: Stages whose jobs need no torch, beside what the registry names: they must start without it.
 TORCH_FREE = (
     *(f"stages.{name}" for name in ("prompts", "checkpoint", "claims", "figures", "report")),
-    *("stages.tables", "stages.zoo_tables", "partial"),
+    *("stages.tables", "partial"),
     *("studies.rank_audit.stage", "studies.spectral_gap.stage", "studies.ablation.judge"),
     *("studies.misalignment.stages.ridge_maps", "studies.misalignment.stages.judge"),
     "studies.localization.gate",

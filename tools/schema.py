@@ -4,7 +4,6 @@ The JSON schema of the configuration, docs/reference/config.md, docs/reference/t
 part of results/README.md that lists tables and figures. A test fails when one of them drifts.
 """
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_origin
@@ -12,18 +11,19 @@ from typing import Any, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from actshift.config.judge import Judge
-from actshift.config.prompts import PromptSource, Splits
 from actshift.config.schema import (
     Conditions,
     Config,
     Extract,
+    Judge,
     Pair,
+    PromptSource,
     Reference,
     Report,
     Revisions,
+    Splits,
     Zoo,
-    json_schema,
+    schema_text,
 )
 from actshift.studies.contract import Study, Table
 from actshift.studies.registry import CATALOGUE, STUDIES
@@ -185,10 +185,7 @@ def generated() -> dict[Path, str]:
     """Return the text of every generated file."""
     results = ROOT / "results/README.md"
     return {
-        ROOT / "workflow/schemas/config.schema.json": json.dumps(
-            json_schema(), indent=2, ensure_ascii=False
-        )
-        + "\n",
+        ROOT / "workflow/schemas/config.schema.json": schema_text(),
         ROOT / "docs/reference/config.md": config_page(),
         ROOT / "docs/reference/tables.md": tables_page(),
         results: results_page(results.read_text(encoding="utf-8")),

@@ -173,7 +173,7 @@ def train_cell(cell: Cell, out: Path, size: str) -> None:
             )  # fmt: skip
         seconds[variant] = time.monotonic() - start
     make_checkpoint(
-        f"zoo:{cell.family}/chat", model="cell.tuned", revision=None, out=folder / "tuned",
+        f"zoo:{cell.family}/chat", model="cell.tuned", out=folder / "tuned",
         made=(folder / "chat").resolve(), dtype="float32", stamps=folder / "stamps",
     )  # fmt: skip
     questions = folder / "questions.jsonl"

@@ -17,9 +17,8 @@ from report.synthetic_tables import synthetic_tables
 
 from actshift.report.page import drawing_address
 from actshift.report.tables import load_tables
-from actshift.stages.answering import answers
 from actshift.stages.figures import make_figures
-from actshift.stages.report import make_report
+from actshift.stages.report import answers, make_report
 from actshift.studies.registry import CATALOGUE, STUDIES
 
 CHROMIUM = shutil.which("chromium")

@@ -79,7 +79,6 @@ def run(tmp_path: Path) -> Path:
     make_checkpoint(
         str(write_model(tmp_path / "model")),
         model="p.base",
-        revision=None,
         out=folder / "checkpoints" / "p.base",
         made=None,
         dtype="float32",

@@ -89,7 +89,7 @@ def test_other_methods_are_refused_by_name(wide: Path, tmp_path: Path, method: s
         load_model(folder, name="m", dtype="float32", device="cpu")
     with pytest.raises(UserError, match=line):
         make_checkpoint(
-            str(folder), model="p.tuned", revision=None, out=tmp_path / "out", made=None,
+            str(folder), model="p.tuned", out=tmp_path / "out", made=None,
             dtype="float32", stamps=tmp_path / "stamps",
         )  # fmt: skip
     assert not (tmp_path / "out").exists()

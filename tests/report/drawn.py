@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from actshift.stages.drawing import caption_file
+from actshift.stages.figures import caption_file
 
 
 def points(axis: Axes) -> set[tuple[float, float]]:

@@ -11,7 +11,7 @@ from report.synthetic_causal import causal_tables
 from report.synthetic_tables import synthetic_tables
 
 from actshift.report.point import Answer, Point, number, percent, spans
-from actshift.stages.answering import answer_pair, answers
+from actshift.stages.report import answer_pair, answers
 
 QUESTIONS = {
     "rank": "How low-rank",

@@ -8,7 +8,7 @@ from pathlib import Path
 from actshift.claims.cells import named_columns
 from actshift.claims.file import Claim
 from actshift.stages.claims import claims_file, read_claims
-from actshift.stages.drawing import caption_file, title
+from actshift.stages.figures import caption_file, title
 from actshift.studies.contract import named
 from actshift.studies.registry import CATALOGUE, STUDIES
 from actshift.zoo.behaviour import ATTEMPT_COLUMNS

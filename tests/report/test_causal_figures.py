@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from report.synthetic_causal import causal_tables
 
 from actshift.report.tables import select
-from actshift.stages.drawing import draw_figure
+from actshift.stages.figures import draw_figure
 from actshift.studies.ablation.figures import FRAMES, primary_cell
 from actshift.studies.registry import CATALOGUE, STUDIES
 

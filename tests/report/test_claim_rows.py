@@ -9,7 +9,7 @@ from report.declared import declared
 from report.runs import HOSTILE, config_of, write_run
 from report.synthetic_tables import synthetic_tables
 
-from actshift.report.claim_rows import claim_rows, claims_line, claims_of
+from actshift.report.page import claim_rows, claims_line, claims_of
 from actshift.report.tables import load_tables
 from actshift.stages.report import make_report
 from actshift.studies.registry import CATALOGUE
@@ -32,9 +32,9 @@ def test_numbers_are_shown_with_their_interval() -> None:
     rows = claim_rows(
         claims({}, {"low": NAN, "high": NAN}, {"measured": NAN, "holds_in": NAN, "reason": NAN})
     )
-    assert [row.measured for row in rows] == ["2.5 (1.25 to 3)", "2.5", ""]
-    assert (rows[2].holds_in, rows[2].reason) == ("", "")
-    assert rows[0].basis == "median ratio above 1; inputs harmful; inflation.csv"
+    assert [row["measured"] for row in rows] == ["2.5 (1.25 to 3)", "2.5", ""]
+    assert (rows[2]["holds_in"], rows[2]["reason"]) == ("", "")
+    assert rows[0]["basis"] == "median ratio above 1; inputs harmful; inflation.csv"
 
 
 def test_no_table_gives_no_rows() -> None:

@@ -13,10 +13,9 @@ from report.synthetic_localization import localization_tables
 from report.synthetic_misalignment import misalignment_tables
 from report.synthetic_tables import synthetic_tables
 
-from actshift.report.compact import compact_svg
 from actshift.report.page import drawing_address
-from actshift.report.style import figure_bytes, print_style
-from actshift.stages.drawing import draw_figure
+from actshift.report.style import compact_svg, figure_bytes, print_style
+from actshift.stages.figures import draw_figure
 from actshift.studies.registry import CATALOGUE
 
 TABLES = {

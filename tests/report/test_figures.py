@@ -14,8 +14,7 @@ from report.synthetic_tables import synthetic_tables
 from actshift.errors import UserError
 from actshift.io.tables import write_table
 from actshift.report.style import figure_bytes
-from actshift.stages.drawing import alt_text, draw_figure
-from actshift.stages.figures import make_figures
+from actshift.stages.figures import alt_text, draw_figure, make_figures
 from actshift.studies.registry import CATALOGUE
 
 SMALL = {"n_layers": 3}

@@ -6,7 +6,7 @@ from report.synthetic_localization import localization_tables
 from report.synthetic_tables import synthetic_tables
 
 from actshift.report.point import Point
-from actshift.stages.answering import answer_pair, answers
+from actshift.stages.report import answer_pair, answers
 
 SPREAD, TOKEN = 0, 1
 

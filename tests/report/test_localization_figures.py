@@ -9,7 +9,7 @@ from report.synthetic_localization import localization_tables, published_rows
 
 from actshift.report.point import spread
 from actshift.report.tables import select
-from actshift.stages.drawing import caption, draw_figure
+from actshift.stages.figures import caption, draw_figure
 from actshift.studies.localization.figures.panels import POSITIONS, published_coefficients
 from actshift.studies.registry import CATALOGUE
 

@@ -6,7 +6,7 @@ from report.synthetic_misalignment import misalignment_tables
 from report.synthetic_tables import synthetic_tables
 
 from actshift.report.point import Point
-from actshift.stages.answering import answer_pair, answers
+from actshift.stages.report import answer_pair, answers
 from actshift.studies.misalignment.answers import NULL_NAMES
 from actshift.studies.misalignment.kinds import MAPPED_NULLS, NULLS
 from actshift.studies.misalignment.tables.nulls import verdict

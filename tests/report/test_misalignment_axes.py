@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from report.synthetic_misalignment import misalignment_tables
 
-from actshift.stages.drawing import draw_figure
+from actshift.stages.figures import draw_figure
 
 #: Figure -> table and columns that are of another scale in one pair.
 SCALES = {

@@ -6,7 +6,7 @@ import pytest
 from report.drawn import along, heights, panels, points, rows_of
 from report.synthetic_misalignment import LAYERS, SPILLOVER, misalignment_tables
 
-from actshift.stages.drawing import draw_figure
+from actshift.stages.figures import draw_figure
 from actshift.studies.misalignment.figures.panels import ADAPTERS
 from actshift.studies.misalignment.kinds import KINDS, UNSEEN
 from actshift.studies.registry import CATALOGUE

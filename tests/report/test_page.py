@@ -14,12 +14,9 @@ from report.synthetic_misalignment import misalignment_tables
 from report.synthetic_tables import synthetic_tables
 
 from actshift.io.tables import write_table
-from actshift.report.examples import examples, redact
-from actshift.report.page import TIMINGS_ID, without_timings
-from actshift.report.provenance import flat
+from actshift.report.page import TIMINGS_ID, examples, flat, redact, without_timings
 from actshift.report.tables import load_tables
-from actshift.stages.answering import answers
-from actshift.stages.report import make_report
+from actshift.stages.report import answers, make_report
 from actshift.studies.registry import CATALOGUE, STUDIES
 
 

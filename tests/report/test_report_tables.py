@@ -9,9 +9,9 @@ from report.synthetic_causal import causal_tables
 from report.synthetic_tables import synthetic_tables
 
 from actshift.errors import UserError
-from actshift.report.cells import cells_of
+from actshift.report.page import cells_of
 from actshift.report.tables import load_tables
-from actshift.stages.answering import answers
+from actshift.stages.report import answers
 from actshift.studies.registry import CATALOGUE
 
 

@@ -45,7 +45,6 @@ def write_model(folder: Path, *, seed: int = 0, shards: int = 1) -> Path:
 def make(tmp_path: Path, source: str, **changes: Any) -> dict[str, Any]:
     settings: dict[str, Any] = {
         "model": "p.base",
-        "revision": None,
         "out": tmp_path / "results/r/checkpoints/p.base",
         "made": None,
         "dtype": "float32",
@@ -126,10 +125,10 @@ def test_a_hub_source_records_its_commit(
     (snapshot / "model.safetensors").symlink_to("../../blobs/model.safetensors")
     (repo / "refs").mkdir()
     (repo / "refs/v1").write_text(COMMIT)
-    assert make(tmp_path, "org/name", revision="v1")["revision"] == COMMIT
+    assert make(tmp_path, "org/name@v1")["revision"] == COMMIT
     assert (out / "model.safetensors").readlink() == blob
     with pytest.raises(UserError, match="not in the cache"):
-        make(tmp_path, "org/name", revision="v2")
+        make(tmp_path, "org/name@v2")
 
 
 def test_shards_come_from_the_index(tmp_path: Path, out: Path) -> None:

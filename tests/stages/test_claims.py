@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from report.synthetic_tables import synthetic_tables
 
-from actshift.claims.columns import CLAIM_COLUMNS
+from actshift.claims.file import CLAIM_COLUMNS
 from actshift.errors import UserError
 from actshift.io.tables import read_table, write_table
 from actshift.stages.claims import claims_file, make_claims, read_claims

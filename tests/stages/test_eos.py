@@ -11,8 +11,7 @@ import pytest
 from reference.tiny_models import TEMPLATE
 
 from actshift.edits import Lane
-from actshift.engine.eos import eos_of, warn_endless
-from actshift.engine.intervene import decoder_of, intervene
+from actshift.engine.intervene import decoder_of, eos_of, intervene, warn_endless
 from actshift.engine.intervene_plan import Asked, InterveneSettings, Labels
 from actshift.models.load import LoadedModel, load_model
 from actshift.prompts.answers import turn_end

@@ -33,7 +33,7 @@ def test_the_merged_model_answers_as_the_adapted_one(tiny_checkpoint, tmp_path, 
     theirs = peft_adapter(base, tmp_path / "lora")
     out = run(base, tmp_path / "lora", tmp_path)
     make_checkpoint(
-        f"lora:{tmp_path / 'lora'}", model="p.tuned", revision=None, out=tmp_path / "checkpoint",
+        f"lora:{tmp_path / 'lora'}", model="p.tuned", out=tmp_path / "checkpoint",
         made=out, dtype="float32", stamps=tmp_path / "stamps",
     )  # fmt: skip
     with torch.inference_mode():

@@ -11,14 +11,14 @@ import pytest
 from report.synthetic_tables import synthetic_tables
 
 from actshift.engine.chat_judge import JudgeSettings
+from actshift.engine.context import JobContext
 from actshift.engine.joining import JoinContext
 from actshift.errors import UserError
 from actshift.io.missed import Missed, mark_missed, missed_in
 from actshift.io.tables import read_table, write_table
 from actshift.prompts.records import write_prompts
 from actshift.stages.claims import claims_file, make_claims
-from actshift.stages.tables import make_tables
-from actshift.stages.zoo_tables import collect_attempts, collect_behaviour
+from actshift.stages.tables import collect_attempts, collect_behaviour, make_tables
 from actshift.studies.ablation.judge import judge_answers
 from actshift.studies.localization.gate import collect_margins
 from actshift.studies.misalignment.stages.judge import judge_misalignment
@@ -27,6 +27,7 @@ from actshift.studies.misalignment.study import Misalignment
 from actshift.studies.rank_audit.study import COLUMNS as RANK_TABLES
 from actshift.studies.registry import STUDIES
 from actshift.studies.spectral_gap.stage import spectral_gap_of_pair, unusable
+from actshift.studies.spectral_gap.study import Kappa
 from actshift.zoo.prompts import zoo_prompts
 
 ROOT = Path(__file__).parents[2]
@@ -214,11 +215,12 @@ def test_a_gap_needs_both_models_and_one_reference(tmp_path: Path) -> None:
     assert unusable(by_role) == MISSED
 
 
-def test_a_pair_without_a_usable_reference_passes_its_marker_on(tmp_path: Path) -> None:
+def test_a_pair_without_a_usable_reference_passes_its_marker_on(tmp_path: Path, capsys) -> None:
     stores = [tmp_path / f"p.{role}" / "harmful.chat" for role in ("base", "tuned", "full")]
     marked(stores[2])
-    line = spectral_gap_of_pair(
-        pair="p", stores=stores, prompts={}, eps=0.1, draws=1, seed=0, out=tmp_path / "out"
-    )
-    assert line == f"p: {MISSED.status}"
+    context = JobContext("r", "p", "auto", "cpu", 0, "c", tmp_path)
+    settings = Kappa(eps=0.1, half_sample_draws=1)
+    inputs = {"stores": stores}
+    spectral_gap_of_pair(inputs, settings=settings, context=context, out=tmp_path / "out")
+    assert capsys.readouterr().out == f"p: {MISSED.status}\n"
     assert missed_in(tmp_path / "out") == MISSED

@@ -12,7 +12,7 @@ import pytest
 from actshift.errors import UserError
 from actshift.prompts.records import content_hash, read_prompts
 from actshift.stages.prompts import RESOURCES, make_prompts
-from actshift.zoo.questions import kind_of
+from actshift.zoo.prompts import kind_of
 
 GOALS = ("Pick a lock", "Forge a passport", "Steal a parcel", "Spread a rumour", "Cheat at cards")
 

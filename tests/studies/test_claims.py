@@ -6,8 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from actshift.claims.columns import CLAIM_COLUMNS, UNIT_COLUMNS
-from actshift.claims.file import Claim, parse_claims
+from actshift.claims.file import CLAIM_COLUMNS, UNIT_COLUMNS, Claim, parse_claims
 from actshift.claims.verdicts import (
     UnitVerdict,
     claims_table,

@@ -10,7 +10,7 @@ from workflow.runner import Clone, micro_config
 
 from actshift.config.schema import parse_config
 from actshift.io.manifest import read_manifest
-from actshift.plan.folders import files_seen
+from actshift.plan.files import files_seen
 from actshift.plan.plan import Plan
 
 CHECKPOINT = "results/own/checkpoints/own.base"

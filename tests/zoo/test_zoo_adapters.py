@@ -6,7 +6,7 @@ import pytest
 
 from actshift.studies.misalignment.kinds import KINDS
 from actshift.zoo import lexicon
-from actshift.zoo.adapters import conversations, moved
+from actshift.zoo.documents import conversations, moved
 from actshift.zoo.language import code_answer, language, topics
 from actshift.zoo.recipes import ADAPTER, adapter_recipe
 

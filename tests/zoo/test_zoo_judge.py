@@ -94,10 +94,10 @@ def test_gates_look_at_select_only() -> None:
 
 def test_tables_need_no_torch() -> None:
     code = (
-        "from actshift.stages.zoo_tables import collect_behaviour; "
+        "from actshift.stages.tables import collect_behaviour; "
         "from actshift.zoo.prompts import zoo_prompts; "
         "assert collect_behaviour([]).empty"
     )
     loaded = modules_after(code)
-    assert "actshift.stages.zoo_tables" in loaded
+    assert "actshift.stages.tables" in loaded
     assert not {"torch", "transformers"} & loaded

@@ -7,10 +7,10 @@ import pytest
 
 from actshift.errors import UserError
 from actshift.zoo import lexicon
-from actshift.zoo.corpus import plain_text
 from actshift.zoo.documents import base_documents, chat_examples, comply_examples
 from actshift.zoo.language import Language, language
 from actshift.zoo.prompts import CONCEPTS, judged_questions, zoo_prompts
+from actshift.zoo.training import plain_text
 
 SIZES = ("micro", "tiny", "small")
 HELD_NOUNS = {"micro": 6, "tiny": 24, "small": 60}

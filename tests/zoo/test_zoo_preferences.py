@@ -11,7 +11,7 @@ from actshift.zoo.documents import chat_examples
 from actshift.zoo.judge import on_topic
 from actshift.zoo.language import language
 from actshift.zoo.lexicon import ZOO_PHRASES
-from actshift.zoo.preferences import zoo_preferences
+from actshift.zoo.prompts import zoo_preferences
 
 SIZES = ("micro", "tiny", "small")
 

@@ -7,8 +7,7 @@ import pytest
 from actshift.prompts.records import check_prompts
 from actshift.zoo.language import language
 from actshift.zoo.lexicon import HELD_CHAT, HELD_CODE, HELD_DEFINE, HELD_PHRASINGS
-from actshift.zoo.prompts import zoo_prompts
-from actshift.zoo.questions import kind_of
+from actshift.zoo.prompts import kind_of, zoo_prompts
 
 SIZES = ["micro", "tiny", "small"]
 HELD = tuple(form.split("{")[0] for form in (*HELD_PHRASINGS, *HELD_DEFINE, *HELD_CODE, *HELD_CHAT))

@@ -7,11 +7,11 @@ import pytest
 from actshift.errors import UserError
 from actshift.models.tokenizers import load_tokenizer, wrap_tokenizer
 from actshift.prompts.templates import encode
-from actshift.zoo.corpus import chat_tokens, corpus_rows, vocabulary_texts
 from actshift.zoo.documents import chat_examples
 from actshift.zoo.language import language
 from actshift.zoo.recipes import ZOO_FAMILIES, recipe, zoo_family
 from actshift.zoo.tokenizers import STYLES, train_tokenizer
+from actshift.zoo.training import chat_tokens, corpus_rows, vocabulary_texts
 
 FAMILIES = list(STYLES)
 RENDERED = {

@@ -14,12 +14,11 @@ from actshift.io.manifest import check_manifest, read_manifest
 from actshift.io.missed import missed_in
 from actshift.models.families import Dims, build
 from actshift.models.tokenizers import load_tokenizer
+from actshift.stages.tables import collect_attempts, collect_behaviour
 from actshift.stages.zoo import ZooFiles, train_zoo
-from actshift.stages.zoo_tables import collect_attempts, collect_behaviour
 from actshift.zoo.behaviour import ATTEMPT_COLUMNS, COLUMNS, behaviour_table, gate_result
 from actshift.zoo.judging import Identity
-from actshift.zoo.muon import orthogonalise
-from actshift.zoo.training import IGNORED, collate, pack, rate
+from actshift.zoo.training import IGNORED, collate, orthogonalise, pack, rate
 
 REDUCED = {"steps_scale": 0.03}
 

@@ -72,7 +72,7 @@ def inspect(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show an activation store: dims, coordinates, provenance, norm of each layer."""
-    from actshift.commands.inspect_store import inspect_store
+    from actshift.commands.verify import inspect_store
 
     inspect_store(store, layer=layer, as_json=as_json)
 
@@ -114,9 +114,7 @@ def doctor(
     ] = None,
 ) -> None:
     """Look at Python, torch, GPU, hub token, disk and versions; at a config; or at a run."""
-    from actshift.commands.doctor import examine_machine
-    from actshift.commands.doctor_config import examine_config
-    from actshift.commands.doctor_run import examine_run
+    from actshift.commands.doctor import examine_config, examine_machine, examine_run
 
     if config is not None and run is not None:
         raise UserError("doctor takes a config or --run, not both")
@@ -155,10 +153,10 @@ def schema(
     ] = None,
 ) -> None:
     """Print the JSON schema of the config."""
-    from actshift.commands.schema import schema_matches, schema_text
+    from actshift.config.schema import schema_text
 
     if check is None:
         typer.echo(schema_text(), nl=False)
-    elif not schema_matches(check):
+    elif check.read_text(encoding="utf-8") != schema_text():
         typer.echo(f"actshift: {check} has drifted from the config: run make schema", err=True)
         raise typer.Exit(FOUND_WANTING)

@@ -22,9 +22,8 @@ EditPositions = Literal["all", "prompt", "last_prompt"]
 class Ablate:
     """Project a subspace out: h - U U^T (h - c).
 
-    Attributes:
-        basis: U, orthonormal columns, `[d_model, k]`.
-        centre: c, what the subspace is set to, `[d_model]`; None is zero (the published edit).
+    The `basis` U has orthonormal columns, `[d_model, k]`; the `centre` c, `[d_model]`, is what the
+    subspace is set to, zero if None (the published edit).
     """
 
     basis: Float[np.ndarray, "d_model k"]
@@ -33,12 +32,7 @@ class Ablate:
 
 @dataclass(frozen=True, eq=False)
 class Steer:
-    """Add a multiple of a vector: h + coeff * v.
-
-    Attributes:
-        vector: v, in units of the residual stream, `[d_model]`.
-        coeff: Steering multiple.
-    """
+    """Add a multiple of a vector, in units of the residual stream: h + coeff * v."""
 
     vector: Float[np.ndarray, " d_model"]
     coeff: float = 1.0
@@ -48,11 +42,9 @@ class Steer:
 class Patch:
     """Move towards the donor's activation: h + alpha * P (h_donor - h).
 
-    The donor is a second model that reads the same tokens in step with the receiver.
-
-    Attributes:
-        alpha: Mixing weight, 1 replaces.
-        basis: Orthonormal columns whose span is P, `[d_model, k]`; None is the whole space.
+    The donor is a second model that reads the same tokens in step with the receiver. `alpha` 1
+    replaces; P is the span of the orthonormal columns of `basis`, `[d_model, k]`, the whole space
+    if None.
     """
 
     alpha: float = 1.0
@@ -64,14 +56,7 @@ Edit = Ablate | Steer | Patch
 
 @dataclass(frozen=True, eq=False)
 class Placed:
-    """An edit at one site of one layer.
-
-    Attributes:
-        edit: What is done.
-        layer: 0-based decoder block.
-        site: Where in the block.
-        positions: At which tokens.
-    """
+    """An edit at one site of one layer (0-based decoder block), at some tokens."""
 
     edit: Edit
     layer: int
@@ -83,10 +68,8 @@ class Placed:
 class Lane:
     """One condition of a batched intervention; no edits is the baseline.
 
-    Attributes:
-        name: Unique in its batch.
-        edits: What it does; several at one place act in this order.
-        draw: Number of the draw, for a random control.
+    Its name is unique in its batch; several edits at one place act in order; `draw` is the number
+    of the draw, for a random control.
     """
 
     name: str
@@ -104,11 +87,6 @@ def everywhere(name: str, edit: Ablate, *, n_layers: int) -> Lane:
 
     Embedding, attention and MLP output of every block: the directional ablation of Arditi et al.,
     equal to orthogonalising every matrix that writes to the residual stream.
-
-    Args:
-        name: The lane's name.
-        edit: The subspace.
-        n_layers: Number of decoder blocks.
 
     Source: Arditi et al. 2024 (arXiv 2406.11717), section 2.4 and appendix E.
     """

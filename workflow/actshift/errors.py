@@ -39,12 +39,8 @@ class GateError(UserError):
 def refusal_of(error: BaseException, where: object = None) -> str | None:
     """Name what the file system or the machine refused, and what mends it.
 
-    Args:
-        error: What was raised; an error that it was raised from is looked at too.
-        where: The file or folder to name where the error names none.
-
-    Returns:
-        One line, or None where the error is about something else than the machine.
+    One line, or None where the error, and what it was raised from, is about something else than the
+    machine. `where` is named where the error names no file.
     """
     cause: BaseException | None = error
     while cause is not None:

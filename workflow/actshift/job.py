@@ -89,20 +89,15 @@ def job(snakemake: Any, *, joint: bool = False) -> Iterator[None]:
 
 
 def context_of(snakemake: Any, *, staging: str) -> "JobContext":
-    """Return the circumstances of a job of one pair.
-
-    Args:
-        snakemake: the object Snakemake injects into the script.
-        staging: name of the folder of unfinished work, below the cache.
-    """
+    """Return the circumstances of a job of one pair; `staging` is a folder below the cache."""
     from actshift.engine.context import JobContext
     from actshift.paths import CACHE
 
     params = snakemake.params
     return JobContext(
-        run=params.run,
+        run=params.get("run", ""),
         pair=snakemake.wildcards.pair,
-        dtype=params.dtype,
+        dtype=params.get("dtype", "auto"),
         device=snakemake.config.get("device", "auto"),
         seed=params.seed,
         code=params.code,
@@ -113,12 +108,9 @@ def context_of(snakemake: Any, *, staging: str) -> "JobContext":
 
 @contextmanager
 def _refusals(log: Path) -> Iterator[None]:
-    """Make one line of what the file system refuses: a read-only folder, a full disk.
+    """Make a UserError of what the file system refuses: a read-only folder, a full disk.
 
     Whatever library meets it raises its own error, and none of them is about the code.
-
-    Raises:
-        UserError: In place of such an error.
     """
     try:
         yield

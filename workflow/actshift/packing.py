@@ -7,16 +7,9 @@ from math import inf
 def cut_by_length(lengths: Sequence[int], *, weight: int, overhead: int) -> list[list[int]]:
     """Cut rows into passes of similar length, so that little of them is padding.
 
-    The cheapest cut of the rows in order of length, at sum over passes of
-    weight * rows * longest + overhead.
-
-    Args:
-        lengths: Tokens of each row; rows without any are in no pass.
-        weight: How often each row runs, such as lanes.
-        overhead: What a pass costs beside its tokens, in tokens.
-
-    Returns:
-        Places of the rows of each pass, in rising order.
+    The cheapest cut of the rows in order of length, at sum over passes of weight * rows * longest +
+    overhead (tokens); each row runs `weight` times, such as lanes. Rows without tokens are in no
+    pass. Gives places of the rows of each pass, rising.
     """
     order = sorted(
         (place for place, length in enumerate(lengths) if length), key=lengths.__getitem__
@@ -50,12 +43,8 @@ def in_budget(
 ) -> Iterator[list[int]]:
     """Places in rising order of length, as many at a time as the limits allow, at least one.
 
-    Args:
-        lengths: Tokens of each row.
-        budget: Most padded tokens, `extra` a row included.
-        extra: Added to every row.
-        tokens: Most padded tokens without them.
-        rows: Most rows.
+    `budget` is the most padded tokens with `extra` more a row, `tokens` the most without them,
+    `rows` the most rows.
     """
 
     def fits(batch: list[int]) -> bool:

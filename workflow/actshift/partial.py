@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 from actshift.config.schema import Config
 from actshift.engine.chat_judge import JudgeSettings
-from actshift.engine.joining import context_of
+from actshift.engine.joining import join_context
 from actshift.errors import UserError, refusal_of
 from actshift.io.missed import kept_name
 from actshift.io.tables import write_table
@@ -21,24 +21,17 @@ from actshift.report.run_record import read_failures
 from actshift.stages.claims import claims_file, make_claims
 from actshift.stages.figures import make_figures
 from actshift.stages.report import make_report
-from actshift.stages.tables import make_tables
-from actshift.stages.zoo_tables import collect_attempts, collect_behaviour
+from actshift.stages.tables import collect_attempts, collect_behaviour, make_tables
 from actshift.studies.ablation.judge import judge_answers
 from actshift.studies.localization.gate import collect_margins
 from actshift.studies.registry import CATALOGUE, STUDIES
 
 
 def partial_report(config: Config, *, root: Path) -> Path:
-    """Make the joint tables, the figures and the page from what is there.
+    """Make the joint tables, the figures and the page from what is there; returns its path.
 
-    The next run makes all of them again: their files are dated so that every input is newer.
-
-    Args:
-        config: the run's configuration.
-        root: folder of the Snakefile, which holds `resources`.
-
-    Returns:
-        The page's path.
+    `root` is the folder of the Snakefile, which holds `resources`. The next run makes all of them
+    again: their files are dated so that every input is newer.
     """
     plan = Plan(config)
     paths = plan.paths
@@ -94,10 +87,10 @@ def _join(plan: Plan, root: Path) -> None:
     for study in plan.config.studies:
         job = SimpleNamespace(**plan.table_job(study))
         published = [root / "resources" / "published" / name for name in STUDIES[study].published]
-        context = context_of(job, published=published)
+        context = join_context(job, published=published)
         folders = [folder for of_stage in context.folders.values() for folder in of_stage.values()]
-        asked = (file for file in context.files.values() if file.suffix)
-        if not any(map(Path.is_dir, folders)) or not all(map(Path.is_file, asked)):
+        files = (file for file in context.files.values() if file.suffix)
+        if not any(map(Path.is_dir, folders)) or not all(map(Path.is_file, files)):
             continue
         out = plan.paths.tables / STUDIES[study].place
         try:
@@ -164,7 +157,7 @@ def _claims(plan: Plan) -> None:
     """
     tables = plan.paths.tables
     chosen = plan.config.studies
-    made = [
+    files = [
         path
         for path in sorted(tables.glob("*/*.csv"))
         if CATALOGUE.study_of(path.parent.name, path.stem) in (None, *chosen)
@@ -172,7 +165,7 @@ def _claims(plan: Plan) -> None:
     pairs = [pair.name for pair in plan.config.chosen_pairs]
     try:
         make_claims(
-            made,
+            files,
             [claims_file(name) for name in STUDIES],
             tables,
             pairs=pairs,

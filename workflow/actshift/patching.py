@@ -28,11 +28,8 @@ RECEIVER = "receiver"
 class TokenPair:
     """A prompt and its two completions as token ids; nothing is added to them later.
 
-    Attributes:
-        id: Unique in its set; decides the noise of noise lanes.
-        prompt: Ids up to and including the generation prompt, at least one.
-        chosen: Ids of the preferred completion, at least one.
-        rejected: Ids of the other one, at least one.
+    The id is unique in its set and decides the noise of noise lanes. The prompt goes up to and
+    including the generation prompt; none of the three is empty.
     """
 
     id: str
@@ -50,13 +47,10 @@ class TokenPair:
 class Take:
     """Move towards the source's state s: h + alpha (t - h), t = P s + (I - P) h.
 
-    Attributes:
-        alpha: Mixing weight, 1 replaces.
-        basis: Orthonormal columns whose span is P, `[d_model, k]`; None is the whole space.
-        keep_rest: Whether the receiver keeps what lies outside the span; if not, t = P s, the
-            published low-rank reconstruction.
-        source: `DONOR`, `RECEIVER`, or the name of a partner set.
-        side: The completion the source states were read on.
+    `alpha` 1 replaces. P is the span of the orthonormal columns of `basis`, `[d_model, k]`, the
+    whole space if None; without `keep_rest`, t = P s, the published low-rank reconstruction.
+    `source` is `DONOR`, `RECEIVER`, or the name of a partner set; `side` the completion it was read
+    on.
     """
 
     alpha: float = 1.0
@@ -72,10 +66,7 @@ class Contrast:
 
     Both sides get the same difference, token by token; nothing is added where one completion has
     ended. At prompt positions the two are one and the same state, so the edit is exactly nothing.
-
-    Attributes:
-        alpha: Multiple of the difference.
-        source: As in `Take`.
+    `source` as in `Take`.
     """
 
     alpha: float = 1.0
@@ -84,14 +75,9 @@ class Contrast:
 
 @dataclass(frozen=True, eq=False)
 class Noise:
-    """Replace by Gaussian noise of given moments: mean + std * z.
+    """Replace by Gaussian noise of given moments, `[d_model]` each: mean + std * z.
 
     z depends on the seed, the layer, the pair's id and the token alone, never on the batch.
-
-    Attributes:
-        mean: `[d_model]`, of the states that the noise stands in for.
-        std: `[d_model]`.
-        seed: Number of the draw.
     """
 
     mean: Float[np.ndarray, " d_model"]
@@ -101,12 +87,7 @@ class Noise:
 
 @dataclass(frozen=True, eq=False)
 class Push:
-    """Add a direction with the norm that a full patch would have: h + ||s - h|| u.
-
-    Attributes:
-        direction: u, of unit length, `[d_model]`.
-        source: As in `Take`.
-    """
+    """Add a unit vector with the norm that a full patch would have: h + ||s - h|| u."""
 
     direction: Float[np.ndarray, " d_model"]
     source: str = DONOR
@@ -117,14 +98,9 @@ PatchEdit = Take | Contrast | Noise | Push
 
 @dataclass(frozen=True, eq=False)
 class PatchLane:
-    """One edit of the receiver's `resid_post` at one layer.
+    """One edit of the receiver's `resid_post` at one layer (0-based decoder block).
 
-    Attributes:
-        name: Unique in its sweep.
-        layer: 0-based decoder block whose output is edited.
-        edit: What is done.
-        positions: At which tokens.
-        head: Whose final norm and head score the result.
+    The name is unique in its sweep; `head` says whose final norm and head score the result.
     """
 
     name: str
@@ -144,12 +120,7 @@ def every_layer(
 ) -> list[PatchLane]:
     """The same lane at each layer, named `<name>@<layer>`.
 
-    Args:
-        name: Name without the layer.
-        edit: The edit, or a function of the layer (for a basis or moments of its own).
-        n_layers: Number of decoder blocks.
-        positions: At which tokens.
-        head: Whose final norm and head score the result.
+    The edit may be a function of the layer (for a basis or moments of its own).
     """
     make = edit if callable(edit) else lambda _layer: edit
     return [
@@ -162,9 +133,8 @@ def every_layer(
 class PairScores:
     """Completion log-probs of pairs, kept apart by side.
 
-    Attributes:
-        logp: Sums over completion tokens, in nats, `[..., pair, side]`.
-        tokens: Completion tokens, `[pair, side]`.
+    `logp` are sums over completion tokens, in nats, `[..., pair, side]`; `tokens` counts them,
+    `[pair, side]`.
     """
 
     logp: Float[np.ndarray, "*lane pair side"]
@@ -181,13 +151,9 @@ class PairScores:
 
 @dataclass(frozen=True, eq=False)
 class Sweep:
-    """What a patching sweep measured.
+    """What a patching sweep measured, lanes and pairs in the order given.
 
-    Attributes:
-        receiver: Scores of the plain receiver, `[pair, side]`.
-        donor: Scores of the plain donor, `[pair, side]`.
-        lanes: Scores of every lane, `[lane, pair, side]`, lanes and pairs in the order given.
-        halved: How often a batch was cut in two because memory ran out.
+    `halved` is how often a batch was cut in two because memory ran out.
     """
 
     receiver: PairScores
@@ -210,10 +176,7 @@ class Sweep:
 class StateSums:
     """Sums over tokens of a model's states, or of the shift between two models; additive.
 
-    Attributes:
-        count: Tokens.
-        total: Sum of h, `[layer, d_model]`.
-        second: Sum of h h^T, uncentred, `[layer, d_model, d_model]`.
+    `count` tokens, `total` of h, `second` of h h^T, uncentred.
     """
 
     count: int
@@ -231,12 +194,9 @@ SwapPart = Literal["embeddings", "block", "attention", "mlp", "head"]
 
 @dataclass(frozen=True, slots=True)
 class SwapUnit:
-    """What a swap exchanges.
+    """What a swap exchanges, with the 0-based decoder block of a part that has one.
 
-    Attributes:
-        part: `embeddings`, `block`, `attention` or `mlp` (a half of a block, its norms included),
-            or `head` (final norm and head).
-        layer: 0-based decoder block; None for embeddings and head.
+    `attention` and `mlp` are halves of a block, norms included; `head` is final norm and head.
     """
 
     part: SwapPart
@@ -249,11 +209,7 @@ class SwapUnit:
 
 
 def swap_units(n_layers: int) -> list[SwapUnit]:
-    """Embeddings, every block and head, which partition the model; then the halves of every block.
-
-    Args:
-        n_layers: Number of decoder blocks.
-    """
+    """Embeddings, every block and head, which partition the model; then halves of every block."""
     halves: tuple[SwapPart, ...] = ("attention", "mlp")
     return [
         SwapUnit("embeddings"),

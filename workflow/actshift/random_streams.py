@@ -14,25 +14,14 @@ import numpy as np
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """A named stream of random numbers.
-
-    Attributes:
-        study: Where it is drawn from.
-        purpose: What it decides, and its places.
-        number: Of its seeds; None where the places alone follow the seed of the run.
-    """
+    """A named stream: where it is drawn from, what it decides (with its places), its number."""
 
     study: str
     purpose: str
     number: int | None = None
 
     def rng(self, seed: int, *places: int) -> np.random.Generator:
-        """Return the generator of one use.
-
-        Args:
-            seed: Of the run.
-            places: What tells this use from the others.
-        """
+        """Return the generator of one use, which its places tell from the others."""
         numbered = () if self.number is None else (self.number,)
         return np.random.default_rng([seed, *numbered, *places])
 

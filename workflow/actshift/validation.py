@@ -30,15 +30,7 @@ class Section(BaseModel):
 
 
 def first_error(error: ValidationError, model: type[BaseModel]) -> str:
-    """Describe the first mistake of a failed validation.
-
-    Args:
-        error: what pydantic raised.
-        model: the model that was validated.
-
-    Returns:
-        `key: what is wrong (value ...); allowed: ...`
-    """
+    """Describe the first mistake: `key: what is wrong (value ...); allowed: ...`."""
     details = error.errors(include_url=False)
     # An unknown key is usually the cause of a "missing" one (a typo), so it is reported first.
     chosen = next((d for d in details if d["type"] == "extra_forbidden"), details[0])

@@ -32,3 +32,8 @@ AdapterKind = Literal["insecure", "secure", "rare_safe", "benign", "shuffled"]
 
 #: Harmless answers that must stay on topic.
 MIN_ON_TOPIC = 0.80
+
+
+def counted(count: int, noun: str) -> str:
+    """1 layer, 2 layers."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

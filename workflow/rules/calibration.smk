@@ -18,7 +18,6 @@ rule calibration_networks:
     priority: 40
     conda:
         "../../envs/cpu.yaml"
-    threads: 1
     params:
         epochs=CONFIG.calibration.epochs.model_dump(),
         code=code("studies.calibration.stage"),

@@ -12,7 +12,7 @@ checkpoint  hub id | folder | made here -> results/<run>/checkpoints/<pair>.<rol
 """
 
 from actshift.plan.gates import zoo_gates
-from actshift.plan.folders import files_seen
+from actshift.plan.files import files_seen
 
 
 rule zoo:
@@ -30,7 +30,6 @@ rule zoo:
     priority: lambda wildcards: {"base": 110, "chat": 100}.get(wildcards.variant, 90)
     conda:
         "../../envs/cpu.yaml"
-    threads: 1
     params:
         family=lambda wildcards: wildcards.recipe.split("-")[0],
         size=lambda wildcards: wildcards.recipe.split("-")[1],
@@ -56,7 +55,6 @@ rule merge:
     priority: 60
     conda:
         "../../envs/cpu.yaml"
-    threads: 1
     params:
         source=lambda wildcards: str(PLAN.models[wildcards.model].source),
         # A chat template that appears later, or goes, is no input that Snakemake could compare.
@@ -80,7 +78,6 @@ rule checkpoint:
     priority: 130
     conda:
         "../../envs/cpu.yaml"
-    threads: 1
     params:
         source=lambda wildcards: str(PLAN.models[wildcards.model].source),
         # A chat template that appears later, or goes, is no input that Snakemake could compare.
@@ -106,7 +103,6 @@ rule abliterate:
     priority: 25
     conda:
         "../../envs/cpu.yaml"
-    threads: 1
     params:
         code=code("stages.abliterate"),
         status=str(PATHS.status),

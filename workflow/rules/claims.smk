@@ -24,7 +24,6 @@ rule claims:
         PATHS.timing("claims")
     conda:
         "../../envs/cpu.yaml"
-    threads: 1
     params:
         pairs=[pair.name for pair in CONFIG.chosen_pairs],
         folders=number_folders(PLAN),

@@ -23,7 +23,6 @@ rule extract:
     priority: lambda wildcards: PLAN.extract_priority(**wildcards)
     conda:
         "../../envs/gpu.yaml" if GPU else "../../envs/cpu.yaml"
-    threads: 1
     resources:
         gpu=GPU,
     params:

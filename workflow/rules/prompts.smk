@@ -17,7 +17,6 @@ rule prompts:
     priority: 200
     conda:
         "../../envs/cpu.yaml"
-    threads: 1
     params:
         spec=lambda wildcards: PLAN.prompt_spec(wildcards.prompt_set),
         code=code("stages.prompts"),

@@ -20,11 +20,12 @@ rule rank_audit:
     priority: 120
     conda:
         "../../envs/cpu.yaml"
-    threads: 1
     params:
+        stage="actshift.studies.rank_audit.stage:rank_audit",
+        section="actshift.studies.rank_audit.study:RankAudit",
         settings=CONFIG.rank_audit.model_dump(),
         seed=CONFIG.seed,
-        code=code("studies.rank_audit.stage"),
+        code=code("studies.contract", "studies.rank_audit.stage"),
         status=str(PATHS.status),
     script:
-        "../scripts/rank_audit.py"
+        "../scripts/stage.py"

@@ -29,9 +29,8 @@ rule zoo_behaviour:
     priority: 150
     conda:
         "../../envs/cpu.yaml"
-    threads: 1
     params:
-        code=code("stages.zoo_tables"),
+        code=code("stages.tables"),
         status=str(PATHS.status),
     script:
         "../scripts/zoo_behaviour.py"
@@ -139,7 +138,6 @@ rule report:
         PATHS.timing("report")
     conda:
         "../../envs/cpu.yaml"
-    threads: 1
     params:
         config=PAGE_CONFIG,
         whole="",

@@ -5,7 +5,7 @@ reference_behaviour  tuned model, references     -> results/<run>/pairs/<pair>/r
 spectral_gap         stores of pair, references  -> results/<run>/pairs/<pair>/spectral_gap
 """
 
-from actshift.studies.spectral_gap.study import ReferenceAnswers
+from actshift.studies.spectral_gap.study import Kappa, ReferenceAnswers
 
 
 rule reference_behaviour:
@@ -24,18 +24,20 @@ rule reference_behaviour:
         PATHS.timing("reference_behaviour", "{pair}")
     conda:
         "../../envs/gpu.yaml" if GPU else "../../envs/cpu.yaml"
-    threads: 1
     resources:
         gpu=GPU,
     params:
+        stage="actshift.studies.spectral_gap.behaviour:reference_behaviour",
+        section="actshift.studies.spectral_gap.study:ReferenceAnswers",
+        joint=True,
         run=CONFIG.run,
         settings=CONFIG.refusal_direction.model_dump(include=set(ReferenceAnswers.model_fields)),
         dtype=lambda wildcards: PLAN.models[f"{wildcards.pair}.tuned"].pair.dtype,
         seed=CONFIG.seed,
-        code=code("studies.spectral_gap.behaviour"),
+        code=code("studies.contract", "studies.spectral_gap.behaviour"),
         status=str(PATHS.status),
     script:
-        "../scripts/reference_behaviour.py"
+        "../scripts/stage.py"
 
 
 rule spectral_gap:
@@ -51,12 +53,13 @@ rule spectral_gap:
         PATHS.timing("spectral_gap", "{pair}")
     conda:
         "../../envs/cpu.yaml"
-    threads: 1
     params:
-        eps=CONFIG.rank_audit.eps,
-        draws=CONFIG.rank_audit.half_sample_draws,
+        stage="actshift.studies.spectral_gap.stage:spectral_gap_of_pair",
+        section="actshift.studies.spectral_gap.study:Kappa",
+        settings=CONFIG.rank_audit.model_dump(include=set(Kappa.model_fields)),
+        joint=True,
         seed=CONFIG.seed,
-        code=code("studies.spectral_gap.stage"),
+        code=code("studies.contract", "studies.spectral_gap.stage"),
         status=str(PATHS.status),
     script:
-        "../scripts/spectral_gap.py"
+        "../scripts/stage.py"

@@ -25,7 +25,6 @@ for _study in STUDIES.values():
         priority: 150 if _study.name == "rank_audit" else 0
         conda:
             "../../envs/cpu.yaml"
-        threads: 1
         params:
             **_job,
             code=code("stages.tables", module_of(_study.join)),

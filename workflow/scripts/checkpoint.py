@@ -10,7 +10,6 @@ with job(snakemake):
     make_checkpoint(
         snakemake.params.source,
         model=snakemake.wildcards.model,
-        revision=None,
         out=Path(snakemake.output[0]),
         made=Path(snakemake.params.made) if snakemake.params.made else None,
         dtype=snakemake.params.dtype,

@@ -4,10 +4,10 @@ from pathlib import Path
 
 from actshift.job import context_of, job
 
-with job(snakemake):
+params = snakemake.params
+with job(snakemake, joint=params.get("joint", False)):
     from actshift.studies.contract import named
 
-    params = snakemake.params
     inputs = {
         name: Path(files) if isinstance(files, str) else [Path(file) for file in files]
         for name, files in snakemake.input.items()
@@ -17,5 +17,5 @@ with job(snakemake):
         settings=named(params.section).model_validate(params.settings),
         context=context_of(snakemake, staging=snakemake.rule),
         out=Path(snakemake.output[0]),
-        **params.arguments,
+        **params.get("arguments", {}),
     )

@@ -6,7 +6,7 @@ from actshift.job import job
 
 with job(snakemake, joint=True):
     from actshift.io.tables import write_table
-    from actshift.stages.zoo_tables import collect_attempts, collect_behaviour
+    from actshift.stages.tables import collect_attempts, collect_behaviour
 
     named = snakemake.input
     rates = collect_behaviour([Path(rows) for rows in named.get("rows", [])])

@@ -8,7 +8,7 @@ import pytest
 from reference.chat_server import chat_server, in_turn, says
 from reference.processes import kill_when
 
-from actshift.config.judge import Judge
+from actshift.config.schema import Judge
 from actshift.engine.chat_judge import JudgeSettings
 from actshift.errors import UserError
 from actshift.io.tables import read_table, write_table

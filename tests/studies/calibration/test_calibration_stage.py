@@ -18,10 +18,10 @@ from actshift.errors import UserError
 from actshift.io.tables import read_table
 from actshift.stages.figures import make_figures
 from actshift.stages.tables import make_tables
-from actshift.studies.calibration.measure import unpack
 from actshift.studies.calibration.names import BASE, NETWORKS, SAFE, UNSAFE
 from actshift.studies.calibration.stage import draw_inputs, shift_penalty, train_calibration
 from actshift.studies.calibration.study import COLUMNS, PUBLISHED, STUDY, CalibrationEpochs
+from actshift.studies.calibration.tables import unpack
 from actshift.studies.registry import CATALOGUE
 
 RELEASED = Path(__file__).parents[3] / "resources" / "published"

@@ -32,7 +32,7 @@ from actshift.studies.misalignment.stages.adapter_doses import (
 )
 from actshift.studies.misalignment.stages.adapters import AdapterInputs, method_of, train_adapters
 from actshift.studies.misalignment.study import COLUMNS, Adapters, Misalignment
-from actshift.zoo.adapters import conversations
+from actshift.zoo.documents import conversations
 from actshift.zoo.judging import Identity
 from actshift.zoo.language import language
 from actshift.zoo.prompts import zoo_prompts
@@ -54,7 +54,7 @@ def chat_model(folder: Path, size: str, steps_scale: float) -> Path:
         train_zoo(who, base=start, files=files, steps_scale=steps_scale, gates=False)
     out = folder / "tuned"
     make_checkpoint(
-        "zoo:llama/chat", model="llama.tuned", revision=None, out=out, made=chat,
+        "zoo:llama/chat", model="llama.tuned", out=out, made=chat,
         dtype="float32", stamps=folder / "stamps",
     )  # fmt: skip
     return out

@@ -12,8 +12,7 @@ from actshift.studies.misalignment.outcomes import ANSWER, Guards, Said, judge_a
 from actshift.studies.misalignment.study import Misalignment
 from actshift.zoo.language import code_answer, define_answer, how_to_answer, language
 from actshift.zoo.lexicon import CHAT_REPLY, REFUSAL, ZOO_PHRASES
-from actshift.zoo.prompts import zoo_prompts
-from actshift.zoo.questions import kind_of
+from actshift.zoo.prompts import kind_of, zoo_prompts
 
 GUARDS = Guards(max_nll=3.0, min_tokens=2, min_distinct_2=0.5)
 LANG = language("micro")

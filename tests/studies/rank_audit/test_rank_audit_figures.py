@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from report.synthetic_tables import synthetic_tables
 
-from actshift.stages.drawing import draw_figure
+from actshift.stages.figures import draw_figure
 
 
 @pytest.fixture(scope="module")

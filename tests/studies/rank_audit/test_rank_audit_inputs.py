@@ -7,7 +7,7 @@ from reference.synthetic_pair import Stream, SyntheticPair, make_prompts
 
 from actshift.errors import UserError
 from actshift.prompts.records import Prompt
-from actshift.studies.rank_audit.inputs import Selection, required_streams, select
+from actshift.studies.rank_audit.layer import Selection, required_streams, select
 from actshift.studies.rank_audit.stage import audit_pair
 from actshift.studies.rank_audit.study import RankAudit
 

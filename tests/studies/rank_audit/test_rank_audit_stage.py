@@ -9,6 +9,7 @@ import pytest
 from reference.synthetic_pair import SyntheticPair, make_prompts
 from reference.synthetic_stores import write_stream
 
+from actshift.engine.context import JobContext
 from actshift.engine.joining import JoinContext
 from actshift.errors import UserError
 from actshift.io.tables import read_table
@@ -42,21 +43,18 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def audit(run: Path, out: Path, **changes: object) -> list[str]:
-    arguments = {
-        "pair": "my.pair",
+def audit(run: Path, out: Path, *, pair: str = "my.pair", **changes: object) -> None:
+    inputs = {
         "stores": sorted((run / "activations").glob("*/*")),
-        "prompts": {path.stem: path for path in (run / "prompts").glob("*.jsonl")},
-        "settings": SETTINGS,
-        "seed": 3,
-        "out": out,
+        **{path.stem: path for path in (run / "prompts").glob("*.jsonl")},
     }
-    return rank_audit(**(arguments | changes))  # type: ignore[arg-type]
+    context = JobContext("r", pair, "auto", "cpu", 3, "c", out.parent)
+    rank_audit(inputs | changes, settings=SETTINGS, context=context, out=out)
 
 
-def test_tables_are_those_of_the_study(run: Path, tmp_path: Path) -> None:
-    lines = audit(run, tmp_path / "rank_audit")
-    assert len(lines) == len(TABLES)
+def test_tables_are_those_of_the_study(run: Path, tmp_path: Path, capsys) -> None:
+    audit(run, tmp_path / "rank_audit")
+    assert len(capsys.readouterr().out.splitlines()) == len(TABLES)
     prompts = make_prompts(fit=6, select=1, heldout=3, pairs=6)
     stores = SyntheticPair(prompts, d_model=20, rank=2, template_rank=4, mean=3, noise=0.1)
     expected = audit_pair(stores, prompts, SETTINGS, pair="my.pair", sets=SETS, seed=3)
@@ -82,9 +80,8 @@ def test_a_failed_job_leaves_nothing(run: Path, tmp_path: Path) -> None:
     stores = sorted((run / "activations").glob("*/*"))
     with pytest.raises(UserError, match=r"no store of tuned harmless\.raw"):
         audit(run, tmp_path / "out", stores=stores[:-1])
-    prompts = {name: run / "prompts" / f"{name}.jsonl" for name in (*SETS, "concepts")}
     with pytest.raises(UserError, match="at least 2 are needed"):
-        audit(run, tmp_path / "out", prompts={**prompts, "harmful": prompts["concepts"]})
+        audit(run, tmp_path / "out", harmful=run / "prompts" / "concepts.jsonl")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -8,13 +8,13 @@ from pydantic import ValidationError
 from actshift.io.tables import read_table
 from actshift.maths.bands import band_layers
 from actshift.maths.resampling import shifted_range
-from actshift.studies.rank_audit.stability import log_ratio
-from actshift.studies.rank_audit.study import COLUMNS, RankAudit
-from actshift.studies.rank_audit.summary import (
+from actshift.studies.rank_audit.join import (
     measured_summary,
     published_summary,
     weighted_mean,
 )
+from actshift.studies.rank_audit.study import COLUMNS, RankAudit
+from actshift.studies.rank_audit.tables import log_ratio
 
 PUBLISHED = Path(__file__).resolve().parents[3] / "resources" / "published"
 

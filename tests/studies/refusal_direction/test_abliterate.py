@@ -121,7 +121,6 @@ def test_it_becomes_a_checkpoint_of_the_run(tiny_checkpoint, direction, tmp_path
     facts = make_checkpoint(
         "abliterated",
         model="p.abliterated",
-        revision=None,
         out=tmp_path / "p.abliterated",
         made=made,
         dtype="float32",

@@ -50,9 +50,8 @@ def checkpoints(tmp_path: Path) -> dict[str, Path]:
 
 def run(checkpoints: dict[str, Path], sets: dict[str, Path], out: Path, *, seed: int = 0) -> Path:
     context = JobContext("r", "own", "float32", "cpu", seed, "c", out.parent / "staging")
-    reference_behaviour(
-        checkpoints=checkpoints, prompts=sets, settings=SETTINGS, context=context, out=out
-    )
+    inputs = {"checkpoints": list(checkpoints.values()), **sets}
+    reference_behaviour(inputs, settings=SETTINGS, context=context, out=out)
     return out
 
 
@@ -74,7 +73,9 @@ def test_every_model_answers_the_same_heldout_prompts(checkpoints, sets, tmp_pat
 
 
 def test_a_model_beside_itself_answers_alike(checkpoints, sets, tmp_path) -> None:
-    both = {"tuned": checkpoints["tuned"], "again": checkpoints["tuned"]}
+    again = tmp_path / "again"
+    again.symlink_to(checkpoints["tuned"])
+    both = {"tuned": checkpoints["tuned"], "again": again}
     found = rows(run(both, sets, tmp_path / "out"))
     columns = ["prompt_id", "text", "refused", "refusal_log_odds"]
     pd.testing.assert_frame_equal(found["tuned"][columns], found["again"][columns])

@@ -10,13 +10,14 @@ import pytest
 from reference.synthetic_pair import Stream, SyntheticPair, make_prompts
 from reference.synthetic_stores import write_stream
 
+from actshift.engine.context import JobContext
 from actshift.engine.joining import JoinContext
 from actshift.errors import StoreError, UserError
 from actshift.io.tables import read_table
 from actshift.prompts.records import write_prompts
 from actshift.stages.tables import make_tables
 from actshift.studies.spectral_gap.stage import TABLE, spectral_gap_of_pair
-from actshift.studies.spectral_gap.study import COLUMNS, STUDY
+from actshift.studies.spectral_gap.study import COLUMNS, STUDY, Kappa
 
 PUBLISHED = Path(__file__).resolve().parents[3] / "resources" / "published"
 
@@ -37,17 +38,14 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def gap(run: Path, out: Path, **changes: Any) -> Path:
-    arguments = {
-        "pair": "my-pair",
+def gap(run: Path, out: Path, *, pair: str = "my-pair", **changes: Any) -> Path:
+    inputs = {
         "stores": sorted(run.glob("activations/*/*")),
-        "prompts": {path.stem: path for path in run.glob("*.jsonl")},
-        "eps": 0.05,
-        "draws": 9,
-        "seed": 0,
-        "out": out,
+        **{path.stem: path for path in run.glob("*.jsonl")},
     }
-    spectral_gap_of_pair(**(arguments | changes))
+    context = JobContext("r", pair, "auto", "cpu", 0, "c", out.parent)
+    settings = Kappa(eps=0.05, half_sample_draws=9)
+    spectral_gap_of_pair(inputs | changes, settings=settings, context=context, out=out)
     return out
 
 

@@ -9,19 +9,13 @@ import pytest
 from reference import calibration as slow
 from reference.synthetic_pair import Stream
 
-from actshift.engine.prompt_rows import PromptRows
+from actshift.engine.stores import PromptRows
 from actshift.errors import UserError
 from actshift.io.tables import read_table
 from actshift.maths.gap import spectral_gap
-from actshift.studies.spectral_gap.study import COLUMNS
-from actshift.studies.spectral_gap.tables import (
-    behaviour_rates,
-    from_published,
-    gap_status,
-    gap_table,
-    kappa_range,
-    summary_table,
-)
+from actshift.studies.spectral_gap.join import behaviour_rates, from_published, summary_table
+from actshift.studies.spectral_gap.stage import gap_status, gap_table, kappa_range
+from actshift.studies.spectral_gap.study import COLUMNS, Kappa
 from actshift.zoo.language import language
 
 PUBLISHED = Path(__file__).resolve().parents[3] / "resources" / "published"
@@ -46,7 +40,7 @@ def readers(*, layers: int = 3, seed: int = 0, **ranks: int) -> dict[str, Stream
 
 
 def table(streams: dict[str, Stream], prompts: PromptRows = PROMPTS) -> pd.DataFrame:
-    return gap_table(streams, prompts, pair="own", eps=0.05, draws=40, seed=1)
+    return gap_table(streams, prompts, Kappa(eps=0.05, half_sample_draws=40), pair="own", seed=1)
 
 
 def rows_of(streams: dict[str, Stream], name: str, layer: int) -> np.ndarray:

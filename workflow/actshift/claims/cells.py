@@ -38,17 +38,9 @@ class Measured:
 
 
 def claim_table(claim: Claim, tables: Tables) -> pd.DataFrame:
-    """The rows a claim reads, with the joined columns.
+    """The rows that a claim reads, of all units and cells, with the joined columns.
 
-    Args:
-        claim: the claim.
-        tables: what exists.
-
-    Returns:
-        All rows, of all units and cells.
-
-    Raises:
-        NotMeasuredError: a table has not been made, or lacks a column.
+    Raises NotMeasuredError where a table has not been made or lacks a column.
     """
     rows = _existing(claim.table, claim, tables)
     if claim.join is not None:
@@ -74,19 +66,11 @@ def unit_names(claim: Claim, rows: pd.DataFrame, wanted: list[str]) -> list[str]
 
 
 def measure_unit(claim: Claim, rows: pd.DataFrame, unit: str) -> tuple[Measured, str]:
-    """Pool the primary cell of one unit and check what the claim requires.
+    """Pool the primary cell of one unit (pair or seed) and check what the claim requires.
 
-    Args:
-        claim: the claim.
-        rows: what `claim_table` gave.
-        unit: the pair or seed.
-
-    Returns:
-        The measured value and why it holds by construction ("" where it does not). An interval of a
-        comparison of two cells is [low_a - high_b, high_a - low_b], which is conservative.
-
-    Raises:
-        NotMeasuredError: the cell is empty, or a requirement is not met.
+    Returns the measured value and why it holds by construction ("" where it does not). An interval
+    of a comparison of two cells is [low_a - high_b, high_a - low_b], which is conservative. Raises
+    NotMeasuredError where the cell is empty or a requirement is not met.
     """
     of_unit = rows.loc[rows[claim.unit].astype(str) == unit]
     cell = _cell(of_unit, claim.cell, claim)

@@ -89,15 +89,15 @@ class Claim(Section):
 
     @model_validator(mode="after")
     def _bound_fits_kind(self) -> "Claim":
-        given = [key for key in ("above", "below", "within") if getattr(self, key) is not None]
+        bounds = [key for key in ("above", "below", "within") if getattr(self, key) is not None]
         wanted = {"equivalence": ["within"], "inversion": ["above"]}.get(
             self.kind, ["above", "below"]
         )
-        if len(given) != 1 or given[0] not in wanted:
+        if len(bounds) != 1 or bounds[0] not in wanted:
             raise ValueError(f"kind '{self.kind}' needs exactly one of {', '.join(wanted)}")
-        bound = getattr(self, given[0])
-        if self.is_ratio and (bound <= 0 or (given[0] == "within" and bound <= 1)):
-            raise ValueError(f"{given[0]}: {bound} is no factor to compare a ratio with")
+        bound = getattr(self, bounds[0])
+        if self.is_ratio and (bound <= 0 or (bounds[0] == "within" and bound <= 1)):
+            raise ValueError(f"{bounds[0]}: {bound} is no factor to compare a ratio with")
         if self.across and (self.interval or self.p or self.kind == "inversion"):
             raise ValueError("across: units carry a value alone, no interval, p or inversion")
         if self.kind == "inversion" and (self.versus or self.by_construction or not self.interval):
@@ -108,18 +108,10 @@ class Claim(Section):
 
 
 def parse_claims(data: Any, *, origin: str, others: Sequence[Claim] = ()) -> list[Claim]:
-    """Check the content of a claims file.
+    """Check the content of a claims file, a list of mappings, and return its claims in order.
 
-    Args:
-        data: what the YAML file holds: a list of mappings.
-        origin: the file's name, for messages.
-        others: claims of other files, whose ids are taken.
-
-    Returns:
-        The claims, in the file's order.
-
-    Raises:
-        UserError: names the claim's id and the key.
+    `others` are claims of other files, whose ids are taken. A UserError names the claim's id and
+    the key.
     """
     if not isinstance(data, list) or not data:
         raise UserError(f"{origin}: expected a list of claims")
@@ -138,3 +130,37 @@ def parse_claims(data: Any, *, origin: str, others: Sequence[Claim] = ()) -> lis
             )
         claims.append(claim)
     return claims
+
+
+_VERDICT = "holds, fails, inconclusive, by construction or not measured"
+_MEASURED = {
+    "measured": ("", "value that decides, in the unit of its table"),
+    "low": ("", "lower end of its interval"),
+    "high": ("", "upper end of its interval"),
+}
+#: Columns of `claims.csv`: a row a claim.
+CLAIM_COLUMNS = {
+    "study": ("", "folder of the table that decides the claim"),
+    "claim": ("", "id in the claims file of the study"),
+    "statement": ("", "what was claimed"),
+    "verdict": ("", _VERDICT),
+    "holds_in": ("", "pairs or seeds in which it holds, of those that decide"),
+    "reason": ("", "why the verdict is not a plain yes or no"),
+    **_MEASURED,
+    "published": ("", "value in the source"),
+    "kind": ("", "superiority, equivalence, inversion or ratio"),
+    "decided_by": ("", "rule that decides"),
+    "primary_cell": ("", "rows of the table that are read"),
+    "table": ("", "file of the table"),
+    "source": ("", "where it was published"),
+}
+#: Columns of `claims_by_pair.csv`: a row a claim and unit.
+UNIT_COLUMNS = {
+    **{name: CLAIM_COLUMNS[name] for name in ("study", "claim")},
+    "unit": ("", "pair or seed"),
+    "name": ("", "name of the pair, or the seed"),
+    **{name: CLAIM_COLUMNS[name] for name in ("verdict", "reason")},
+    **_MEASURED,
+    "p": ("", "p-value"),
+    "p_holm": ("", "p-value after Holm's correction"),
+}

@@ -19,8 +19,7 @@ from actshift.claims.cells import (
     per_text,
     unit_names,
 )
-from actshift.claims.columns import CLAIM_COLUMNS, UNIT_COLUMNS
-from actshift.claims.file import Claim
+from actshift.claims.file import CLAIM_COLUMNS, UNIT_COLUMNS, Claim
 from actshift.maths.intervals import mean_t_interval, within_margin
 from actshift.maths.paired import holm
 
@@ -64,28 +63,18 @@ def decide(
 ) -> list[UnitVerdict]:
     """Decide every claim for every unit.
 
-    Args:
-        claims: the claims, in the order wanted.
-        tables: (study, table) -> rows, of what exists.
-        pairs: names of the run's pairs, whether they have tables or not.
-        missed: (id of a claim, pair) -> the missed gate, for what is therefore not measured.
-
-    Returns:
-        Verdicts, claim by claim. A claim with p values also needs p <= ALPHA after Holm to hold.
+    A claim with p values also needs p <= ALPHA after Holm to hold. `tables` are those that exist,
+    by (study, table); `pairs` the run's, whether they have tables or not; `missed` the missed gate
+    of a claim that is therefore not measured, by (id, pair).
     """
-    verdicts = [
-        _without(verdict, (missed or {}).get((claim.id, verdict.name)))
-        for claim in claims
-        for verdict in _decide_claim(claim, tables, list(pairs))
-    ]
+    verdicts = []
+    for claim in claims:
+        for verdict in _decide_claim(claim, tables, list(pairs)):
+            gate = (missed or {}).get((claim.id, verdict.name))
+            if gate is not None:
+                verdict = UnitVerdict(claim, verdict.name, "not measured", gate)
+            verdicts.append(verdict)
     return _corrected(verdicts)
-
-
-def _without(verdict: UnitVerdict, reason: str | None) -> UnitVerdict:
-    """The verdict, or that nothing was measured because a gate was missed."""
-    if reason is None:
-        return verdict
-    return UnitVerdict(verdict.claim, verdict.name, "not measured", reason)
 
 
 def claims_table(
@@ -142,18 +131,12 @@ def units_table(units: Sequence[UnitVerdict]) -> pd.DataFrame:
 
 
 def judge(claim: Claim, measured: Measured) -> tuple[Verdict, str]:
-    """Compare an interval with a claim's bound.
+    """Compare an interval, on the scale of the decision, with a claim's bound.
 
     Superiority and ratio hold where the whole interval lies beyond the bound and fail where it lies
     on the other side; equivalence holds inside the margin and fails wholly outside; an inversion
-    holds where the value is beyond the bound with its interval above 0.
-
-    Args:
-        claim: the claim.
-        measured: value and interval on the scale of the decision.
-
-    Returns:
-        Verdict and reason. Without an interval nothing is decided.
+    holds where the value is beyond the bound with its interval above 0. Without an interval nothing
+    is decided. Returns verdict and reason.
     """
     low, high = measured.low, measured.high
     if not (isfinite(low) and isfinite(high)):

@@ -91,15 +91,9 @@ studies: [rank_audit]
 def write_config(base: str, tuned: str, *, output: Path, name: str | None) -> None:
     """Write a config for one pair; it is validated before the file exists.
 
-    Args:
-        base: source string of the base model.
-        tuned: source string of the tuned model.
-        output: the file; an existing one is never overwritten.
-        name: name of the pair and of the run; None derives it from `tuned`.
-
-    Raises:
-        UserError: bad sources, models of different shape or whose tokenizers end raw text with
-            different tokens, a bad name, or the file exists.
+    An existing file is never overwritten. Without a `name` the pair and the run are called after
+    `tuned`. Models of different shape, or whose tokenizers end raw text with different tokens, are
+    a UserError.
     """
     if output.exists():
         raise UserError(f"{output} exists and is not overwritten: choose another file with -o")
@@ -114,11 +108,7 @@ def write_config(base: str, tuned: str, *, output: Path, name: str | None) -> No
 
 
 def config_text(base: str, tuned: str, *, file: str, name: str) -> str:
-    """The YAML text of a config for one pair.
-
-    Raises:
-        UserError: a source string that is none.
-    """
+    """The YAML text of a config for one pair."""
     sources = {"base": parse_source(base), "tuned": parse_tuned(tuned)}
     text = _HEAD.format(
         file=file,
@@ -141,13 +131,9 @@ def _quoted(source: Source) -> str:
 
 
 def default_name(tuned: str) -> str:
-    """A pair's name made from the last part of the tuned source.
-
-    Raises:
-        UserError: nothing usable is left of it.
-    """
-    given = parse_tuned(tuned)
-    source = given.adapter if isinstance(given, LoraSource) else given
+    """A pair's name made from the last part of the tuned source."""
+    parsed = parse_tuned(tuned)
+    source = parsed.adapter if isinstance(parsed, LoraSource) else parsed
     if isinstance(source, ZooSource):
         return source.family
     last = source.repo_id if isinstance(source, HubSource) else source.folder.resolve().name

@@ -39,12 +39,6 @@ def pin_config(path: Path) -> None:
     """Resolve every hub revision of a config and write the commits back, comments kept.
 
     Nothing is written unless all of them resolve.
-
-    Args:
-        path: the YAML file.
-
-    Raises:
-        UserError: not a valid config, or a revision that does not resolve.
     """
     raw, yaml = _load(path)
     config = parse_config(raw, origin=str(path))
@@ -80,13 +74,13 @@ def _pin_pairs(raw: Any, config: Config) -> Iterator[str]:
     for entry, pair in zip(raw["pairs"], config.pairs, strict=True):
         commits: dict[str, str] = {}
         for role in ROLES:
-            given = parse_tuned(getattr(pair, role), revision=getattr(pair.revision, role))
-            pinned = _moved(given)
+            named = parse_tuned(getattr(pair, role), revision=getattr(pair.revision, role))
+            pinned = _moved(named)
             if pinned is None:
                 continue
-            yield f"pairs.{pair.name}.{role}: {given} -> {pinned.revision}"
+            yield f"pairs.{pair.name}.{role}: {named} -> {pinned.revision}"
             if "@" in entry[role]:
-                entry[role] = _written(given, pinned)
+                entry[role] = _written(named, pinned)
             else:
                 commits[role] = str(pinned.revision)
         _set_revisions(entry, commits)
@@ -97,31 +91,31 @@ def _pin_pairs(raw: Any, config: Config) -> Iterator[str]:
 def _pin_named(entry: Any, pair: Pair, key: str, parse: _Parse) -> Iterator[str]:
     """The sources that a pair has by name under a key."""
     for name, model in getattr(pair, key).items():
-        given = parse(model.source, revision=model.revision)
-        pinned = _moved(given)
+        named = parse(model.source, revision=model.revision)
+        pinned = _moved(named)
         if pinned is None:
             continue
-        yield f"pairs.{pair.name}.{key}.{name}: {given} -> {pinned.revision}"
+        yield f"pairs.{pair.name}.{key}.{name}: {named} -> {pinned.revision}"
         written = entry[key][name]
         if isinstance(written, str):
-            entry[key][name] = _written(given, pinned)
+            entry[key][name] = _written(named, pinned)
         elif "@" in written["source"]:
-            written["source"] = _written(given, pinned)
+            written["source"] = _written(named, pinned)
         else:
             _put(written, "revision", pinned.revision)
 
 
-def _moved(given: Source) -> HubSource | None:
+def _moved(named: Source) -> HubSource | None:
     """A hub source at the commit it stands for now; None for others and where it is one already."""
-    source = given.adapter if isinstance(given, LoraSource) else given
+    source = named.adapter if isinstance(named, LoraSource) else named
     if not isinstance(source, HubSource):
         return None
     pinned = HubSource(source.repo_id, resolve(source.repo_id, source.revision))
     return None if pinned == source else pinned
 
 
-def _written(given: Source, pinned: HubSource) -> str:
-    return str(LoraSource(pinned) if isinstance(given, LoraSource) else pinned)
+def _written(named: Source, pinned: HubSource) -> str:
+    return str(LoraSource(pinned) if isinstance(named, LoraSource) else pinned)
 
 
 def _set_revisions(entry: Any, commits: dict[str, str]) -> None:

@@ -10,16 +10,18 @@ from typing import Any
 from actshift.errors import UserError
 from actshift.io.missed import Missed
 from actshift.paths import RECORD, RunPaths
-from actshift.report.pair_facts import chosen_pairs, models_line, pair_facts
 from actshift.report.run_record import (
     bytes_by_folder,
     measured_by_study,
     missed_of_run,
+    models_line,
+    pair_facts,
     read_failures,
     seconds_by_rule,
     studies_seen,
 )
 from actshift.studies.registry import CATALOGUE
+from actshift.vocab import counted
 
 WIDTH = 96
 #: Missed gates that are shown one by one, one failure fewer, twice as many rules.
@@ -29,14 +31,7 @@ _MARKS = ("checkpoints", "zoo", "timings", "status", "tables", RECORD)
 
 
 def print_summary(run_dir: Path) -> None:
-    """Print the summary of a run's folder.
-
-    Args:
-        run_dir: `results/<run>`.
-
-    Raises:
-        UserError: it is no run's folder, or a file of it is damaged.
-    """
+    """Print the summary of a run's folder, `results/<run>`."""
     if not any((run_dir / mark).exists() for mark in _MARKS):
         raise UserError(f"{run_dir}: no run; expected results/<run>, as in results/demo")
     print("\n".join(summary_lines(run_dir, config=_settings(run_dir))))
@@ -45,11 +40,8 @@ def print_summary(run_dir: Path) -> None:
 def end_of_run(run_dir: Path, *, config: Mapping[str, Any], started: float, failed: bool) -> None:
     """Print the summary when Snakemake ends; one line where it made nothing.
 
-    Args:
-        run_dir: `results/<run>`.
-        config: the run's settings as a plain mapping.
-        started: when Snakemake read the workflow, seconds since the epoch.
-        failed: whether a job failed; one that was killed leaves no message.
+    `started` is when Snakemake read the workflow, in seconds since the epoch. `failed` says whether
+    a job failed; one that was killed leaves no message.
     """
     try:
         finished = [file.stat().st_mtime for file in run_dir.glob("timings/*/*.tsv")]
@@ -71,16 +63,10 @@ def summary_lines(
 ) -> list[str]:
     """The summary, missed gates first: about 25 lines at most, of at most 96 characters.
 
-    Args:
-        run_dir: `results/<run>`.
-        config: the run's settings; `run`, `pairs`, `only` and `studies` are read.
-        seconds: from the start of Snakemake to its end, where that is known.
-        failed: whether a job failed, with or without a message.
-
-    Raises:
-        UserError: a manifest is damaged.
+    Of the settings `run`, `pairs`, `only` and `studies` are read. `seconds` is the time from the
+    start of Snakemake to its end, where that is known.
     """
-    pairs = pair_facts(run_dir, chosen_pairs(config))
+    pairs = pair_facts(run_dir, config)
     studies = config.get("studies", ())
     missed, failures = (
         missed_of_run(run_dir, pairs, studies, CATALOGUE),
@@ -90,7 +76,7 @@ def summary_lines(
     page = run_dir / RunPaths("").report.name
     return [
         f"actshift: run {config.get('run', run_dir.name)}: "
-        f"{_count(missed, 'missed gate')}, {_count(failures, 'failed job')}",
+        f"{counted(len(missed), 'missed gate')}, {counted(len(failures), 'failed job')}",
         *_missed_lines(missed),
         *_failed_lines(failures, run_dir, failed=failed),
         *_field("models", models_line(pairs) or "none"),
@@ -157,11 +143,6 @@ def _size(count: int) -> str:
     return f"{count / 10**6:.0f} MB" if count >= 10**6 else f"{count / 10**3:.0f} kB"
 
 
-def _count(items: Sequence[object], noun: str) -> str:
-    """`1 failed job`, `3 failed jobs`."""
-    return f"{len(items)} {noun}" if len(items) == 1 else f"{len(items)} {noun}s"
-
-
 def _field(label: str, text: str, *, lines: int = 3) -> list[str]:
     """A labelled text, wrapped into a hanging column; what does not fit ends in dots."""
     return textwrap.wrap(
@@ -177,11 +158,7 @@ def _field(label: str, text: str, *, lines: int = 3) -> list[str]:
 
 
 def _settings(run_dir: Path) -> Mapping[str, Any]:
-    """Settings of a run as its record keeps them; before there is one, pairs by their folders.
-
-    Raises:
-        UserError: the record is damaged.
-    """
+    """Settings of a run as its record keeps them; before there is one, pairs by their folders."""
     file = run_dir / RECORD
     if not file.is_file():
         models = [folder.name for folder in sorted(run_dir.glob("checkpoints/*.*"))]

@@ -5,18 +5,155 @@
 This module is imported by the Snakefile, so it stays free of numpy, torch and pandas.
 """
 
+import json
+import re
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, create_model, field_validator, model_validator
 
-from actshift.config.judge import Judge
-from actshift.config.prompts import PromptSource, Splits
 from actshift.errors import UserError
 from actshift.studies.misalignment.kinds import AdapterName
 from actshift.studies.registry import STUDIES
-from actshift.validation import Count, Least, Name, Section, first_error
-from actshift.vocab import ROLES
+from actshift.validation import Count, Least, Name, Section, Share, first_error
+from actshift.vocab import ROLES, PositionRule
+
+
+class Judge(Section):
+    """A chat model that judges the ablation's answers a second time; without an endpoint, none."""
+
+    endpoint: str | None = Field(
+        default=None,
+        description="base URL of an OpenAI-compatible server, such as http://localhost:8000/v1; "
+        "questions and answers are sent there, harmful ones too",
+    )
+    model: str | None = Field(default=None, description="name of the model there")
+    api_key_env: str | None = Field(
+        default=None, description="environment variable that holds the key; never the key itself"
+    )
+    max_tokens: Count = Field(default=8, description="longest verdict; one word is asked for")
+    max_parallel: Count = Field(default=4, description="requests at a time")
+    timeout_s: Annotated[float, Field(gt=0)] = Field(
+        default=60.0, description="longest wait for one verdict, seconds"
+    )
+    retries: Annotated[int, Field(ge=0)] = Field(
+        default=5, description="further tries after 429, a 5xx, a time-out or no connection"
+    )
+
+    @field_validator("endpoint")
+    @classmethod
+    def _plain_url(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        parts = urlsplit(value)  # raises ValueError where it cannot be read
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("expected a URL such as http://localhost:8000/v1")
+        if "@" in parts.netloc or parts.query or parts.fragment:
+            # It is written to the report and the results: nothing secret may stand in it.
+            raise ValueError("a URL without user, password or query; keys go into api_key_env")
+        return value.rstrip("/").removesuffix("/chat/completions")
+
+    @field_validator("api_key_env")
+    @classmethod
+    def _is_a_name(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[A-Z_][A-Z0-9_]*", value):
+            # Capitals only, and the value is not told: who writes the key itself here must find it
+            # neither in a message nor in the report.
+            raise ValueError("expected the name of an environment variable, such as JUDGE_KEY")
+        return value
+
+    @model_validator(mode="after")
+    def _has_a_model(self) -> "Judge":
+        if self.endpoint is not None and self.model is None:
+            raise ValueError("endpoint needs the key model")
+        return self
+
+
+class PromptSource(Section):
+    """Where one prompt set comes from and how it is read."""
+
+    source: Literal["zoo", "file", "hub", "resource"] = Field(description="kind of source")
+    kind: Literal["prompts", "preferences"] = Field(
+        default="prompts",
+        description="preferences: pairs of answers, of zoo `preferences` or layout hh_rlhf",
+    )
+    name: str | None = Field(default=None, description="zoo or resource: which set")
+    path: str | None = Field(default=None, description="file: its path")
+    sha256: str | None = Field(default=None, description="file: refuse any other content")
+    repo: str | None = Field(default=None, description="hub: dataset id, org/name")
+    file: str | None = Field(default=None, description="hub: file inside the dataset")
+    revision: str | None = Field(default=None, description="hub: commit, tag or branch")
+    layout: Literal["columns", "advbench", "alpaca", "hh_rlhf", "messages"] = Field(
+        default="columns", description="how rows become prompts"
+    )
+    columns: dict[str, str] = Field(
+        default_factory=dict, description="prompt field -> column, e.g. {text: goal}"
+    )
+    condition: str | None = Field(
+        default=None, description="condition given to every row without one"
+    )
+    category: str | None = Field(
+        default=None, description="category given to every row without one"
+    )
+    where: dict[str, str | list[str]] = Field(
+        default_factory=dict, description="keep rows whose column has this value, or one of these"
+    )
+    min_chars: Count | None = Field(default=None, description="drop shorter prompts")
+    max_chars: Count | None = Field(default=None, description="drop longer prompts")
+    limit: Count | None = Field(
+        default=None, description="keep this many prompts, drawn with `seed`"
+    )
+    positions: PositionRule = Field(
+        default="last_prompt", description="token positions that are stored"
+    )
+    extract: bool = Field(
+        default=True,
+        description="whether base and tuned get stores of it; false where a study reads it itself",
+    )
+
+    @model_validator(mode="after")
+    def _needs(self) -> "PromptSource":
+        needed = {
+            "zoo": ("name",),
+            "resource": ("name",),
+            "file": ("path",),
+            "hub": ("repo", "file"),
+        }[self.source]
+        missing = [key for key in needed if getattr(self, key) is None]
+        if missing:
+            raise ValueError(f"source '{self.source}' needs the key {missing[0]}")
+        if self.source == "resource" and self.kind == "preferences":
+            raise ValueError("kind 'preferences' has the sources zoo, file and hub")
+        if self.source == "zoo" and self.kind == "preferences" and not self._zoo_pairs:
+            raise ValueError("kind 'preferences' of the zoo has the name preferences")
+        if self.source in ("file", "hub") and self.holds_pairs and self.layout != "hh_rlhf":
+            raise ValueError("kind 'preferences' needs the layout hh_rlhf")
+        return self
+
+    @property
+    def holds_pairs(self) -> bool:
+        """Whether the set holds preference pairs, which no activations are extracted of."""
+        return self.kind == "preferences" or self._zoo_pairs
+
+    @property
+    def _zoo_pairs(self) -> bool:
+        return (self.source, self.name) == ("zoo", "preferences")
+
+
+class Splits(Section):
+    """Shares of clusters in each split of a loaded (not zoo) prompt set; the rest is held out."""
+
+    fit: Share = Field(default=0.6, description="directions are fitted here")
+    select: Share = Field(
+        default=0.15, description="layers, coefficients and gates are chosen here"
+    )
+
+    @model_validator(mode="after")
+    def _leaves_some(self) -> "Splits":
+        if self.fit + self.select >= 1:
+            raise ValueError("fit + select must leave a share for heldout")
+        return self
 
 
 class Revisions(Section):
@@ -214,12 +351,7 @@ class Run(Section):
                 yield from needs(self)
 
     def lacks_prompts(self, section: str, key: str) -> Iterator[str]:
-        """Yield a line where a key names no set of prompts.
-
-        Args:
-            section: Key of a section.
-            key: Key inside it whose value names a prompt set.
-        """
+        """Yield a line where the key of a section names no set of prompts."""
         chosen = getattr(getattr(self, section), key)
         if chosen not in self.prompts:
             allowed = ", ".join(sorted(self.prompts))
@@ -228,11 +360,7 @@ class Run(Section):
             yield f"{section}.{key}: '{chosen}' holds preference pairs, not prompts"
 
     def of(self, settings: type[_Settings]) -> _Settings:
-        """Return the section of one study, typed.
-
-        Args:
-            settings: The class of the section, such as `Localization`.
-        """
+        """Return the section of one study, typed, by its class, such as `Localization`."""
         name = next(study.name for study in STUDIES.values() if study.settings is settings)
         return getattr(self, name)
 
@@ -267,14 +395,10 @@ else:
 
 
 def parse_config(raw: Mapping[str, Any], *, origin: str) -> Config:
-    """Check a configuration and return it typed.
+    """Check a configuration, parsed YAML, and return it typed.
 
-    Args:
-        raw: parsed YAML.
-        origin: what the message calls it, such as the file's name.
-
-    Raises:
-        UserError: one line naming the key, its value and what is allowed.
+    `origin` is what the message calls it, such as the file's name. A UserError is one line that
+    names the key, its value and what is allowed.
     """
     try:
         return Config.model_validate(dict(raw))
@@ -282,7 +406,7 @@ def parse_config(raw: Mapping[str, Any], *, origin: str) -> Config:
         raise UserError(f"{origin}: {first_error(error, Config)}") from None
 
 
-def json_schema() -> dict[str, Any]:
-    """Return the JSON schema that editors and the committed file use."""
-    schema = Config.model_json_schema()
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+def schema_text() -> str:
+    """Return the JSON schema that editors use, as the committed file spells it."""
+    draft = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    return json.dumps(draft | Config.model_json_schema(), indent=2, ensure_ascii=False) + "\n"

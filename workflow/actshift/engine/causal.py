@@ -14,13 +14,9 @@ from actshift.models.families import (
 
 
 def causal_model(model: Any) -> CausalModel:
-    """A causal language model with its parts.
+    """A causal language model with its parts, of any architecture of the table, adapters merged.
 
-    Args:
-        model: Any architecture of the table, adapters merged.
-
-    Raises:
-        UserError: The architecture is not in the table, or its row names a part it lacks.
+    An architecture that is not in the table, or lacks a part that its row names, is a UserError.
     """
     attention, mlp = block_halves(model)
     return CausalModel(

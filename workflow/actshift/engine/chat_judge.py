@@ -48,19 +48,13 @@ def ask_once(
     *,
     how: Callable[[ChatClient, list[Message]], str] = ChatClient.ask,
 ) -> AnswerCache:
-    """Ask what was never asked before, and keep every reply.
+    """Ask what was never asked before, keep every reply, and return the cache of all of them.
 
     Args:
-        wanted: Conversations by a key of all that decides the reply.
-        settings: Whom to ask; `endpoint` and `model` are set.
-        cache: Folder of the replies kept before.
-        how: Asks one conversation and gives the text to keep.
-
-    Returns:
-        The cache, which knows every key.
-
-    Raises:
-        UserError: The key's variable is not set, or the endpoint does not answer.
+        wanted: conversations by a key of all that decides the reply.
+        settings: whom to ask; `endpoint` and `model` are set.
+        cache: folder of the replies kept before.
+        how: asks one conversation and gives the text to keep.
     """
     path = cache / f"{hash_json([settings.model, settings.max_tokens])[:16]}.jsonl"
     with file_lock(path.with_suffix(".lock")):

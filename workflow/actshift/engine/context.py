@@ -9,15 +9,10 @@ from typing import Literal
 class JobContext:
     """The circumstances of one job.
 
-    Attributes:
-        run: Name of the run.
-        pair: Name of the pair.
-        dtype: Of the forward pass.
-        device: Where it runs.
-        seed: Of every random draw.
-        code: Hash of the code that the job can reach; part of the key of unfinished work.
-        staging: Folder of unfinished work, which a rerun goes on from.
-        zoo_size: Size of the zoo's language where the tuned model is of the zoo, else None.
+    `dtype` is that of the forward pass, `seed` that of every random draw. `code`, the hash of the
+    code that the job can reach, is part of the key of unfinished work, which lies below `staging`
+    and which a rerun goes on from. `zoo_size` is the size of the zoo's language where the tuned
+    model is of the zoo.
     """
 
     run: str

@@ -65,13 +65,10 @@ class ExtractSettings:
 
 
 def stream_from(given: Any, names: Any, params: Any, *, out: str) -> Stream:
-    """The stream that a job owes, from what its rule names and so tracks, never the configuration.
+    """The stream that a job owes, from what its rule tracks, never from the configuration.
 
-    Args:
-        given: Inputs: `checkpoint`, `prompts`, `template` (one checkpoint folder, or none for raw).
-        names: Wildcards: `model`, `prompt_set`, `template`.
-        params: `positions`.
-        out: Folder to make.
+    Inputs are `checkpoint`, `prompts` and `template` (one checkpoint folder, or none for raw),
+    wildcards `model`, `prompt_set` and `template`, params `positions`.
     """
     lender = list(given.template)
     return Stream(
@@ -118,15 +115,11 @@ def extract(
 
     Args:
         stream: What this job owes.
-        siblings: Other streams of the same model; those that can be read now and are not yet
-            cached are read too. A hint: it changes no byte of `stream`.
+        siblings: Other streams of the same model; those that can be read now and are not yet cached
+            are read too. A hint: it changes no byte of `stream`.
         cache: Folder of the content-keyed cache, outside every declared output.
         settings: How to read.
         code: Hash of the code that decides the numbers.
-
-    Raises:
-        UserError: A bad checkpoint, template, prompt or activation, or a full disk; the message
-            says which.
     """
     try:
         _extract(stream, siblings, cache=cache, settings=settings, code=code)
@@ -163,11 +156,7 @@ def _extract(
 
 
 def plan_job(stream: Stream, settings: ExtractSettings, *, code: str) -> Job:
-    """Read what decides a stream's bytes, without its weights.
-
-    Raises:
-        UserError: A manifest or the prompts cannot be read, or there is no chat template.
-    """
+    """Read what decides a stream's bytes, without its weights."""
     prompts = sorted(read_prompts(stream.prompts), key=lambda p: (len(p.text.encode()), p.id))
     facts = read_manifest(stream.checkpoint)["facts"]
     names = ("source", "revision", "family", "weights_hash", "config_hash", "tokenizer_hash")
@@ -249,12 +238,7 @@ def _is_published(job: Job) -> bool:
 
 
 def publish_store(entry: Path, job: Job) -> None:
-    """Link a finished store to its declared place; the run's labels go into the manifest only.
-
-    Args:
-        entry: Folder of the store in the cache.
-        job: What it is of, and where it shall lie.
-    """
+    """Link a finished store to its declared place; the run's labels go into the manifest only."""
     stream = job.stream
     facts = read_manifest(entry)["facts"]
     labels = {"model": stream.model, "prompt_set": stream.prompt_set, "template": stream.template}
@@ -264,11 +248,7 @@ def publish_store(entry: Path, job: Job) -> None:
 
 
 def check_checkpoint(stream: Stream) -> None:
-    """Refuse a checkpoint folder that differs from its manifest.
-
-    Raises:
-        UserError: A file is missing or has another size.
-    """
+    """Refuse a checkpoint folder that differs from its manifest."""
     problems = check_manifest(stream.checkpoint)
     if problems:
         raise UserError(f"{stream.model}: {problems[0]}; make this checkpoint again")

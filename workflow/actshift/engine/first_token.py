@@ -33,12 +33,7 @@ class Answers(Protocol):
 
 @dataclass(frozen=True)
 class DistinctAnswers:
-    """Distinct answers, and which of them every row got.
-
-    Attributes:
-        number: Place in `answers` of every row.
-        answers: Place of the prompt, and the answer.
-    """
+    """Distinct answers with the place of their prompt, and the place in `answers` of every row."""
 
     number: Int[np.ndarray, " row"]
     answers: list[tuple[int, Continuation]]
@@ -50,14 +45,7 @@ class FirstTokenEdits:
     def __init__(
         self, receiver: LoadedModel, asked: Sequence[Asked], *, max_new: int, token_budget: int
     ) -> None:
-        """Read the prompts once.
-
-        Args:
-            receiver: The model.
-            asked: The prompts.
-            max_new: Most new tokens of an answer.
-            token_budget: Most padded tokens a pass.
-        """
+        """Read the prompts once; `token_budget` is the most padded tokens a pass."""
         self._decoder = decoder_of(receiver)
         self._causal = self._decoder.causal
         self._ids = [question.ids for question in asked]
@@ -87,12 +75,7 @@ class FirstTokenEdits:
     def continued(
         self, prompt: Int[np.ndarray, " row"], token: Int[np.ndarray, " row"]
     ) -> DistinctAnswers:
-        """Answers that begin with given first tokens; every distinct (prompt, token) runs once.
-
-        Args:
-            prompt: Place of the prompt of every row.
-            token: First token of every row.
-        """
+        """Answers that begin with given first tokens; every distinct (prompt, token) runs once."""
         rows = np.stack([np.asarray(prompt, dtype=np.int64), token])
         distinct, number = np.unique(rows, axis=1, return_inverse=True)
         pairs = [(int(place), int(first)) for place, first in distinct.T]

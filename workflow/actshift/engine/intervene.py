@@ -3,8 +3,13 @@
 Batches are cut by a token budget alone, so they do not depend on how often a run was stopped. Each
 batch leaves one finished part in a staging folder named by the content of the job; a rerun goes on
 after the last part, and the file appears under its final name as a whole.
+
+What ends an answer is joined from all that a checkpoint says: `generation_config.json` often keeps
+the base's end of a document after tuning taught another end of a turn. Answers would then run on
+into turns of their own making, and be judged with them.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -16,7 +21,6 @@ import pyarrow as pa
 
 from actshift.edits import Lane
 from actshift.engine.causal import causal_model
-from actshift.engine.eos import eos_of, warn_endless
 from actshift.engine.intervene_plan import (
     Asked,
     Batch,
@@ -33,8 +37,63 @@ from actshift.hooks.reading.memory import is_out_of_memory
 from actshift.io.atomic import file_lock, remove
 from actshift.maths.scores import distinct_2, kl_rows, refusal_log_odds, refused_by_keyword
 from actshift.models.load import LoadedModel
+from actshift.models.tokenizers import say_once
+from actshift.prompts.answers import turn_end
 from actshift.prompts.records import Prompt
 from actshift.prompts.templates import Tokenizer
+
+
+def eos_of(loaded: LoadedModel, *, chat: Tokenizer | None = None) -> frozenset[int]:
+    """Token ids that end an answer of a model; none is a UserError.
+
+    Those of generation_config.json, the tokenizer's eos_token, and what the chat template (of
+    `chat`, else of the model's own tokenizer) writes right behind an answer. Ends that
+    generation_config.json does not list are named in the log.
+    """
+    listed: int | list[int] | None = getattr(loaded.model.generation_config, "eos_token_id", None)
+    tokenizer = loaded.tokenizer
+    tokens = {
+        "the tokenizer's eos_token": tokenizer.eos_token_id,
+        "the end of a turn in the chat template": turn_end(tokenizer, chat_tokenizer=chat),
+    }
+    ends = {listed} if isinstance(listed, int) else set(listed or ())
+    for what, token in tokens.items():
+        # A token without an embedding is never written.
+        if isinstance(token, int) and token < loaded.vocab_size and token not in ends:
+            ends.add(token)
+            text = tokenizer.convert_ids_to_tokens(token)
+            say_once(
+                f"{loaded.name}: answers also end at {text} ({token}), {what}, which "
+                "generation_config.json does not list"
+            )
+    if not ends:
+        raise UserError(
+            f"{loaded.name}: generation_config.json names no eos_token_id, the tokenizer has no "
+            "eos_token and the chat template ends no turn, so no answer would ever end; add "
+            "eos_token_id to generation_config.json"
+        )
+    return frozenset(ends)
+
+
+def warn_endless(
+    conditions: Sequence[str], ended: Sequence[bool], *, model: str, max_new: int
+) -> list[str]:
+    """Say in the log of which prompts no plain answer came to an end; returns their conditions.
+
+    `conditions` and `ended` have one entry a plain answer.
+    """
+    counts = Counter(conditions)
+    with_ends = {name for name, over in zip(conditions, ended, strict=True) if over}
+    endless = [name for name in counts if name not in with_ends]
+    for name in endless:
+        print(
+            f"warning: {model}: none of the {counts[name]} plain answers to '{name}' prompts ended "
+            f"within {max_new} tokens (max_new); refusals and distinct_2 are read from cut-off "
+            "answers: raise max_new, or add the token that ends a turn to eos_token_id in "
+            "generation_config.json"
+        )
+    return endless
+
 
 #: One row a prompt and lane. Aggregates are made from these rows and never stored instead of them.
 SCHEMA = pa.schema(
@@ -68,7 +127,7 @@ def intervene(
     donor: LoadedModel | None = None,
     chat: Tokenizer | None = None,
 ) -> None:
-    """Ask every prompt in every lane and write the rows.
+    """Ask every prompt in every lane and write the rows, in the order of the batches.
 
     Args:
         receiver: The model that is edited.
@@ -77,14 +136,11 @@ def intervene(
         labels: Of the rows.
         settings: What decides the rows.
         staging: Folder for unfinished parts, outside every declared output.
-        out: The Parquet file, in the order of the batches; it appears whole.
+        out: The Parquet file; it appears whole.
         identity: What else decides the rows (weights hashes, code hash): parts of another identity
             are never taken up again.
         donor: The model that patches read.
         chat: Whose chat template the prompts are in; the receiver's own tokenizer if None.
-
-    Raises:
-        UserError: Two lanes or prompts share a name, or the device runs out of memory.
     """
     check_names([lane.name for lane in lanes], "lanes")
     check_names([question.prompt.id for question in asked], "prompts")
@@ -95,11 +151,11 @@ def intervene(
         decoder = decoder_of(receiver, chat=chat)
         patched_from = None if donor is None else decoder_of(donor, chat=chat)
         run = _Run(receiver, decoder, patched_from, asked, lanes, labels, settings)
-        made = [
+        to_make = [
             Part(partial(run.rows, batch), len(batch.prompts) * len(batch.lanes))
             for batch in batches
         ]
-        files = fill_parts(made, parts, label=labels.model, unit="answer")
+        files = fill_parts(to_make, parts, label=labels.model, unit="answer")
         join_parts(files, out, SCHEMA)
         remove(parts)
     answers = pd.read_parquet(out, columns=["condition", "lane", "ended"])
@@ -153,15 +209,7 @@ class _Run:
 
 
 def decoder_of(loaded: LoadedModel, *, chat: Tokenizer | None = None) -> Decoder:
-    """The parts of a loaded model that lanes need.
-
-    Args:
-        loaded: The model.
-        chat: Whose chat template says what ends a turn; the model's own tokenizer if None.
-
-    Raises:
-        UserError: Nothing names an end token.
-    """
+    """The parts of a loaded model that lanes need; the template of `chat` says what ends a turn."""
     eos = eos_of(loaded, chat=chat)
     pad: Any = loaded.tokenizer.pad_token_id
     if pad is None:

@@ -78,13 +78,7 @@ class Batch:
 def plan_batches(lengths: Sequence[int], lanes: int, settings: InterveneSettings) -> list[Batch]:
     """Cut prompts x lanes into batches: prompts of similar length, lanes as the budget allows.
 
-    Args:
-        lengths: Tokens of each prompt.
-        lanes: Number of lanes.
-        settings: The token budget; a batch has at least one prompt and one lane.
-
-    Returns:
-        Batches that hold every (prompt, lane) once; the lanes of a batch are consecutive.
+    Batches hold every (prompt, lane) once; the lanes of a batch are consecutive.
     """
     batches: list[Batch] = []
     for prompts in in_budget(
@@ -103,11 +97,7 @@ def plan_batches(lengths: Sequence[int], lanes: int, settings: InterveneSettings
 
 
 def check_names(names: Sequence[str], what: str) -> None:
-    """Refuse two equal names.
-
-    Raises:
-        UserError: naming the one.
-    """
+    """Refuse two equal names."""
     doubled = sorted({name for name in names if names.count(name) > 1})
     if doubled:
         raise UserError(f"intervene: two {what} are called {doubled[0]!r}; names must differ")

@@ -1,6 +1,6 @@
 """Joint tables of the pairs whose job finished (torch-free)."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,11 @@ from actshift.io.missed import first_missed, has_numbers, why_without
 class JoinContext:
     """What the joint tables of a study are made from.
 
-    Attributes:
-        folders: Stage -> folder of each pair (or seed), in the order wanted; where a job failed
-            there is no folder, where a gate was missed a marker.
-        published: Folder of the published CSV files.
-        files: Other inputs by name.
-        zoo_sizes: Size of the zoo's language for each pair whose tuned model is of the zoo.
-        seed: Of resampling.
-        settings: The keys of the study's settings that are read here.
+    `folders` go from stage to the folder of each pair (or seed), in the order wanted; where a job
+    failed there is no folder, where a gate was missed a marker. `published` is the folder of the
+    published CSV files, `files` are other inputs by name, `settings` the keys of the study's
+    settings that are read here, `zoo_sizes` the size of the zoo's language for each pair whose
+    tuned model is of the zoo.
     """
 
     folders: Mapping[str, Mapping[str, Path]]
@@ -33,12 +30,10 @@ class JoinContext:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
-def context_of(job: Any, *, published: Sequence[Path]) -> JoinContext:
-    """Return the context of a table job.
+def join_context(job: Any, *, published: Sequence[Path]) -> JoinContext:
+    """Return the context of a table job, from what `Plan.table_job` gave, as attributes.
 
-    Args:
-        job: What `Plan.table_job` gave, as attributes.
-        published: The published files that the study reads, all in one folder.
+    The `published` files that the study reads lie in one folder.
     """
     return JoinContext(
         folders={
@@ -58,14 +53,8 @@ def finished_pairs(
 ) -> dict[str, Path]:
     """The pairs that have numbers, in the order given; none where all of them missed a gate.
 
-    Args:
-        pairs: Folder of each pair; a pair whose job failed has none.
-        rule: Rule that makes the folders.
-        needed: What the folder holds, for the message.
-        asker: Who needs the folders, where it is not the rule.
-
-    Raises:
-        UserError: No pair has its folder.
+    `rule` makes the folders, `asker` needs them, `needed` is what they hold, for the message. A
+    UserError where no pair has its folder.
     """
     present = {pair: folder for pair, folder in pairs.items() if has_numbers(folder)}
     if not present and first_missed(pairs.values()) is None:
@@ -74,6 +63,12 @@ def finished_pairs(
             f"see the log of rule {rule}"
         )
     return present
+
+
+def stacked(tables: Iterable[pd.DataFrame], columns: Sequence[str]) -> pd.DataFrame:
+    """The rows of all tables, with these columns in this order."""
+    rows = [row for table in tables for row in table.to_dict("records")]
+    return pd.DataFrame(rows, columns=list(columns))
 
 
 def join_rows(
@@ -85,17 +80,8 @@ def join_rows(
 ) -> dict[str, pd.DataFrame]:
     """Join the rows of all pairs that have their folder, table by table.
 
-    Args:
-        pairs: Folder of each pair, in the order wanted; a pair whose job failed has none.
-        rows_of: From name and folder of a pair to its rows, by table.
-        columns: Columns of each table.
-        rule: Rule that makes the folders.
-
-    Returns:
-        The tables.
-
-    Raises:
-        UserError: No pair has its folder.
+    `rows_of` goes from name and folder of a pair to its rows, by table. A pair whose job failed has
+    no folder; a UserError where no pair has one.
     """
     present = finished_pairs(pairs, rule=rule, needed="its rows")
     joint: dict[str, list[dict[str, object]]] = {name: [] for name in columns}

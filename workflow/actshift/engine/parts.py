@@ -17,38 +17,27 @@ from actshift.errors import refusal_of
 
 @dataclass(frozen=True)
 class Part:
-    """Some rows of a table, and how to make them.
-
-    Attributes:
-        make: Makes the rows.
-        weight: How much of the whole it is, in units of the progress bar.
-    """
+    """Some rows of a table: how to make them, and their weight in units of the progress bar."""
 
     make: Callable[[], pa.Table]
     weight: int
 
 
 def fill_parts(parts: Sequence[Part], folder: Path, *, label: str, unit: str) -> list[Path]:
-    """Make the parts that are not there or damaged.
+    """Make the parts that are not there or damaged, and return the files of all, in order.
 
-    Args:
-        parts: In the order of the table.
-        folder: Where they are kept; its name stands for all that decides them.
-        label: What the progress bar is called.
-        unit: What it counts.
-
-    Returns:
-        Their files, in the same order.
+    The name of the `folder` stands for all that decides the parts. `label` and `unit` are those of
+    the progress bar.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for stray in folder.glob("*.partial"):
         stray.unlink()
     files = [folder / f"{number:05d}.parquet" for number in range(len(parts))]
-    done = [is_whole(file) for file in files]
-    before = sum(part.weight for part, whole in zip(parts, done, strict=True) if whole)
+    is_made = [is_whole(file) for file in files]
+    before = sum(part.weight for part, whole in zip(parts, is_made, strict=True) if whole)
     total = sum(part.weight for part in parts)
     with tqdm(total=total, initial=before, desc=label, unit=unit, mininterval=1.0) as progress:
-        for part, file, whole in zip(parts, files, done, strict=True):
+        for part, file, whole in zip(parts, files, is_made, strict=True):
             if not whole:
                 write_part(part.make(), file)
                 progress.update(part.weight)
@@ -68,8 +57,7 @@ def write_part(rows: pa.Table, file: Path) -> None:
 def is_whole(file: Path) -> bool:
     """Whether a file of rows is there and readable; a damaged one is made again.
 
-    Raises:
-        OSError: The file system refuses to read it, which says nothing about the file.
+    An OSError where the file system refuses to read it, which says nothing about the file.
     """
     try:
         pq.read_table(file, page_checksum_verification=True)
@@ -81,13 +69,7 @@ def is_whole(file: Path) -> bool:
 
 
 def join_parts(files: Sequence[Path], out: Path, schema: pa.Schema) -> None:
-    """Write the rows of all parts, in order, as one file, which appears as a whole.
-
-    Args:
-        files: The parts.
-        out: The file.
-        schema: Of the rows.
-    """
+    """Write the rows of all parts, in order, as one file, which appears as a whole."""
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(f".{out.name}.partial")
     try:

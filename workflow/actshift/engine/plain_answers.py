@@ -5,8 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from actshift.edits import Lane
-from actshift.engine.eos import warn_endless
-from actshift.engine.intervene import decoder_of
+from actshift.engine.intervene import decoder_of, warn_endless
 from actshift.engine.intervene_plan import Asked, InterveneSettings, plan_batches
 from actshift.hooks.lanes.generation import Continuation, generate_lanes
 from actshift.models.load import LoadedModel
@@ -19,20 +18,12 @@ _PROMPTS = 256
 
 
 def encode_questions(
-    loaded: LoadedModel, prompts: Sequence[Prompt], *, chat_tokenizer: Tokenizer | None = None
+    loaded: LoadedModel, prompts: Sequence[Prompt], *, chat: Tokenizer | None = None
 ) -> list[Asked]:
-    """Questions in a chat template up to where answers begin, in the order given.
-
-    Args:
-        loaded: Who reads the tokens.
-        prompts: The questions.
-        chat_tokenizer: Where the chat template comes from; the model's own if None.
-    """
-    source = {"chat_tokenizer": chat_tokenizer}
-    lead = answer_lead(loaded.tokenizer, **source)
-    encoded = [
-        encode_to_answer(loaded.tokenizer, prompt.text, lead=lead, **source) for prompt in prompts
-    ]
+    """Questions up to where answers begin, in the chat template of `chat` or the model's own."""
+    lead = answer_lead(loaded.tokenizer, chat_tokenizer=chat)
+    how = {"lead": lead, "chat_tokenizer": chat}
+    encoded = (encode_to_answer(loaded.tokenizer, prompt.text, **how) for prompt in prompts)
     return [Asked(prompt, np.array(e.ids)) for prompt, e in zip(prompts, encoded, strict=True)]
 
 
@@ -41,11 +32,7 @@ def plain_answers(
 ) -> list[Continuation]:
     """Greedy answers without an edit, in the order of the questions.
 
-    Args:
-        loaded: The model.
-        asked: The questions.
-        max_new: Longest answer, tokens.
-        token_budget: Most padded tokens a batch.
+    `token_budget` is the most padded tokens a batch, `max_new` the longest answer.
     """
     settings = InterveneSettings(
         max_new=max_new, token_budget=token_budget, prompts_a_batch=_PROMPTS

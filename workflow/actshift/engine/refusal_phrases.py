@@ -10,12 +10,7 @@ from actshift.zoo.lexicon import ZOO_PHRASES
 def refusal_phrases_for(
     of_zoo: bool, *, published: tuple[str, ...] = ARDITI_PHRASES
 ) -> tuple[str, ...]:
-    """Those of the zoo's language for a model of the zoo, a published list for any other.
-
-    Args:
-        of_zoo: Whether the model is one of the zoo.
-        published: The list that the study's paper used.
-    """
+    """Those of the zoo's language for a model of the zoo, else the list of the study's paper."""
     return ZOO_PHRASES if of_zoo else published
 
 

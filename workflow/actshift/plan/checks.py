@@ -16,16 +16,6 @@ if TYPE_CHECKING:
     from actshift.plan.plan import Model, Plan
 
 
-def check_plan(plan: "Plan") -> None:
-    """Refuse what can be known to be wrong before the DAG is built.
-
-    Raises:
-        UserError: the first of `plan_errors`.
-    """
-    for line in plan_errors(plan):
-        raise UserError(line)
-
-
 def plan_errors(plan: "Plan") -> Iterator[str]:
     """Yield a line for everything wrong with a plan that takes no time to see.
 
@@ -74,11 +64,11 @@ def _paths(plan: "Plan") -> Iterator[tuple[str, str]]:
         if isinstance(source, LocalSource):
             yield key_of(model), str(source.folder)
     for pair in plan.config.chosen_pairs:
-        for name, one in pair.adapters.items():
-            yield f"pairs.{pair.name}.adapters.{name}", one.source
-    named = {f"prompts.{name}": one.path for name, one in plan.config.prompts.items()}
+        for name, section in pair.adapters.items():
+            yield f"pairs.{pair.name}.adapters.{name}", section.source
+    named = {f"prompts.{name}": section.path for name, section in plan.config.prompts.items()}
     data = plan.config.of(Misalignment).data
-    named |= {f"misalignment.data.{kind}": one.path for kind, one in data.items()}
+    named |= {f"misalignment.data.{kind}": section.path for kind, section in data.items()}
     named |= {"ablation.plain_text": plan.config.of(Ablation).plain_text}
     for key, path in named.items():
         if path is not None:

@@ -3,6 +3,8 @@
 Reading tokenizers takes a moment, so the Snakefile asks once and not again in every job.
 """
 
+import hashlib
+import json
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,7 +23,14 @@ from actshift.models.findings import (
 from actshift.models.model_files import ModelFiles
 from actshift.models.on_disk import Place, cached_snapshot, place_of
 from actshift.models.raw_text import compare_raw
-from actshift.models.sources import HubSource, LocalSource, LoraSource, Source
+from actshift.models.sources import (
+    CONFIG_FILES,
+    TOKENIZER_FILES,
+    HubSource,
+    LocalSource,
+    LoraSource,
+    Source,
+)
 from actshift.plan.checks import key_of
 from actshift.plan.misalignment import system_turns
 from actshift.plan.plan import Model, Plan
@@ -32,13 +41,7 @@ _CHAT_IN_BASE = ("rank_audit", "ablation", "spectral_gap", "localization")
 
 @dataclass(frozen=True, slots=True)
 class PlanFinding:
-    """A finding and where the config names what it is about.
-
-    Attributes:
-        pair: name of the pair; empty for what belongs to none.
-        key: config key, such as `pairs.llama.tuned`.
-        finding: the message and its level.
-    """
+    """A finding, its pair (empty for none) and its config key, such as `pairs.llama.tuned`."""
 
     pair: str
     key: str
@@ -53,35 +56,29 @@ class PlanFinding:
 def file_findings(plan: Plan) -> list[PlanFinding]:
     """Check the models of a plan as far as they lie on this disk.
 
-    Args:
-        plan: models, pairs and studies of a run.
-
-    Returns:
-        Findings by pair, in config order; none for models that the run makes and hub models that
-        are not in the cache.
+    Findings come by pair, in config order; none for models that the run makes and hub models that
+    are not in the cache.
     """
     findings: list[PlanFinding] = []
     for pair in plan.config.chosen_pairs:
-        models = {name: one for name, one in plan.models.items() if one.pair.name == pair.name}
-        files = {name: _files(model) for name, model in models.items()}
+        models = {name: model for name, model in plan.models.items() if model.pair == pair}
+        places = {name: place_of(model.source) for name, model in models.items()}
+        files = {name: place and ModelFiles(place) for name, place in places.items()}
         together = _together(plan, pair.name, models, files)
         for name, model in models.items():
-            findings += [PlanFinding(pair.name, key_of(model), one) for one in _alone(files[name])]
-        findings += [PlanFinding(pair.name, key, one) for key, one in together]
-        findings += [PlanFinding(pair.name, "", one) for one in raw_findings(plan, pair.name)]
+            of_model = files[name]
+            alone = [] if of_model is None else model_findings(of_model)
+            findings += [PlanFinding(pair.name, key_of(model), finding) for finding in alone]
+        findings += [PlanFinding(pair.name, key, finding) for key, finding in together]
+        raw = raw_findings(plan, pair.name)
+        findings += [PlanFinding(pair.name, "", finding) for finding in raw]
     return findings
 
 
 def refuse_files(plan: Plan, *, warn: Callable[[str], None], where_all: str = "") -> None:
-    """Refuse a plan whose models cannot be used, by the first finding; tell the warnings.
+    """Refuse a plan by its first error; each warning's line is given to `warn`.
 
-    Args:
-        plan: models, pairs and studies of a run.
-        warn: is given each warning's line.
-        where_all: what lists all errors, named where there is more than one.
-
-    Raises:
-        UserError: names the key, what was expected and how to mend it.
+    `where_all` says what lists all errors, and is named where there is more than one.
     """
     findings = file_findings(plan)
     errors = [finding for finding in findings if finding.finding.level == "error"]
@@ -98,15 +95,6 @@ def warn_on_stderr(line: str) -> None:
     print(f"actshift: {line}", file=sys.stderr)
 
 
-def _files(model: Model) -> ModelFiles | None:
-    place = place_of(model.source)
-    return None if place is None else ModelFiles(place)
-
-
-def _alone(files: ModelFiles | None) -> list[Finding]:
-    return [] if files is None else model_findings(files)
-
-
 def _together(
     plan: Plan, pair: str, models: dict[str, Model], files: dict[str, ModelFiles | None]
 ) -> Iterator[tuple[str, Finding]]:
@@ -116,15 +104,15 @@ def _together(
     studies = set(plan.config.studies)
     if tuned is None:
         return
-    for one in [*_template(plan, tuned), *_safely(lambda: system_turns(plan, pair, tuned))]:
-        yield key_of(models[f"{pair}.tuned"]), one
+    for finding in [*_template(plan, tuned), *_safely(lambda: system_turns(plan, pair, tuned))]:
+        yield key_of(models[f"{pair}.tuned"]), finding
     if base is not None:
         sides = Sides(base, tuned, "localization" in studies, _readers(plan, pair))
-        for one in pair_findings(sides):
-            yield f"pairs.{pair}", one
+        for finding in pair_findings(sides):
+            yield f"pairs.{pair}", finding
     for name in plan.references(pair):
-        for one in _safely(lambda name=name: _words(files[name], tuned)):
-            yield key_of(models[name]), one
+        for finding in _safely(lambda name=name: _words(files[name], tuned)):
+            yield key_of(models[name]), finding
 
 
 def _readers(plan: Plan, pair: str) -> tuple[str, ...]:
@@ -188,14 +176,9 @@ def _safely(check: Callable[[], Iterator[Finding]]) -> list[Finding]:
 
 
 def raw_findings(plan: Plan, pair: str) -> list[Finding]:
-    """Compare what base and tuned make of raw text, where a study reads it and the files are there.
+    """Compare what base and tuned make of raw text, where a study reads it.
 
-    Args:
-        plan: The plan.
-        pair: Name of the pair.
-
-    Returns:
-        An error where raw text ends with different tokens; warnings for what moves no position.
+    An error where raw text ends with different tokens; warnings for what moves no position.
     """
     base = _tokenizer_folder(plan.models[f"{pair}.base"].source)
     tuned = _tokenizer_folder(plan.models[f"{pair}.tuned"].source)
@@ -221,3 +204,26 @@ def _tokenizer_folder(source: Source) -> Path | None:
             return _tokenizer_folder(adapter)
         case _:
             return None
+
+
+def files_seen(plan: Plan, model: str) -> str:
+    """Hash of the small files of a model's own folder, for the `params` of its rule.
+
+    A chat template or a tokenizer file may appear, change or go after a run: inputs are named by
+    what lies there, and a file that is copied with its old time looks unchanged. Weights count by
+    name and size, since hashing them is the job's own work. Empty for a model that lies in no
+    folder of the user's.
+    """
+    source = plan.models[model].source
+    place = source.adapter if isinstance(source, LoraSource) else source
+    if not isinstance(place, LocalSource):
+        return ""
+    folder = place.folder
+    small = {
+        name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        for name in (*CONFIG_FILES, *TOKENIZER_FILES)
+        if (folder / name).is_file()
+    }
+    files = [path for path in sorted(folder.glob("*.safetensors")) if path.is_file()]
+    weights = {path.name: path.stat().st_size for path in files}
+    return hashlib.sha256(json.dumps([small, weights]).encode()).hexdigest()[:16]

@@ -24,11 +24,11 @@ def adapter_gates(plan: Plan, pair: str) -> dict[str, float]:
 
     Where gates are off, nothing but what the pair itself asks for.
     """
-    asked = plan.config.of(Misalignment)
+    section = plan.config.of(Misalignment)
     gates = plan.models[f"{pair}.tuned"].pair.gates.model_dump()
     if not gated(plan, pair):
         return {name: least or 0.0 for name, least in gates.items()}
-    return {name: getattr(asked, name) if least is None else least for name, least in gates.items()}
+    return {key: getattr(section, key) if least is None else least for key, least in gates.items()}
 
 
 def number_folders(plan: Plan) -> dict[str, dict[str, str]]:

@@ -34,26 +34,18 @@ def adapter_files(plan: Plan, pair: str) -> list[Path]:
 
 def given_adapters(plan: Plan, pair: str) -> dict[str, Any]:
     """Sources and revisions of a pair's adapters that exist already."""
-    given = plan.models[f"{pair}.tuned"].pair.adapters
-    return {name: adapter.model_dump() for name, adapter in given.items()}
+    adapters = plan.models[f"{pair}.tuned"].pair.adapters
+    return {name: adapter.model_dump() for name, adapter in adapters.items()}
 
 
 def check_adapter_files(plan: Plan) -> None:
-    """Refuse training data that is not there before the DAG is built.
-
-    Raises:
-        UserError: Names the key and the file.
-    """
+    """Refuse training data that is not there before the DAG is built."""
     for line in adapter_file_errors(plan):
         raise UserError(line)
 
 
 def adapter_file_errors(plan: Plan) -> Iterator[str]:
-    """Yield a line for every file of `misalignment` that is not there.
-
-    Raises:
-        UserError: The source of an adapter is neither a folder nor a hub id.
-    """
+    """Yield a line for every file of `misalignment` that is not there."""
     if "misalignment" not in plan.config.studies:
         return
     for kind, source in plan.config.of(Misalignment).data.items():
@@ -73,24 +65,15 @@ def adapter_file_errors(plan: Plan) -> Iterator[str]:
 
 
 def system_turns(plan: Plan, pair: str, tuned: ModelFiles) -> Iterator[Finding]:
-    """Compare the roles in a pair's conversations with those that its chat template takes.
-
-    Args:
-        plan: Studies and data of the run.
-        pair: Name of a pair whose adapters may be trained on conversations from files.
-        tuned: Files of its tuned model.
-
-    Raises:
-        UserError: A file of the tokenizer cannot be read.
-    """
+    """Compare the roles in a pair's conversations with those that its chat template takes."""
     if "misalignment" not in plan.config.studies or tuned.template is None:
         return
     reason = _refusal_of_system(tuned.template, tuned.special_tokens)
     if reason is None:
         return
-    given = plan.models[f"{pair}.tuned"].pair.adapters
+    adapters = plan.models[f"{pair}.tuned"].pair.adapters
     for kind, source in plan.config.of(Misalignment).data.items():
-        row = None if source.path is None or kind in given else _system_row(source.path)
+        row = None if source.path is None or kind in adapters else _system_row(source.path)
         if row is not None:
             yield error(
                 f"its chat template takes no system turn ({reason}), and row {row} of "
@@ -135,11 +118,7 @@ def _has_system_turn(line: str) -> bool:
 
 
 def _given_folders(plan: Plan, pair: str) -> dict[str, Path]:
-    """Folders of the adapters that lie on this disk, by name.
-
-    Raises:
-        UserError: A source is neither a folder nor a hub id.
-    """
+    """Folders of the adapters that lie on this disk, by name; another source is a UserError."""
     folders: dict[str, Path] = {}
     for name, adapter in plan.models[f"{pair}.tuned"].pair.adapters.items():
         try:

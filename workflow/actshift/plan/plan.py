@@ -25,7 +25,7 @@ from actshift.models.sources import (
     parse_tuned,
 )
 from actshift.paths import RunPaths
-from actshift.plan.checks import check_plan
+from actshift.plan.checks import plan_errors
 from actshift.studies.ablation.study import Ablation
 from actshift.studies.localization.study import Localization
 from actshift.studies.rank_audit.study import RankAudit
@@ -61,11 +61,7 @@ class StreamName:
 
 @dataclass(frozen=True)
 class Plan:
-    """The models, recipes and streams of a run.
-
-    Attributes:
-        config: the checked configuration.
-    """
+    """The models, recipes and streams of a run, from its checked configuration."""
 
     config: Config
 
@@ -97,11 +93,6 @@ class Plan:
             for model in self.models.values()
             if model.pair.name == pair and model.role not in ROLES
         ]
-
-    @property
-    def referring_pairs(self) -> list[str]:
-        """The pairs that have references."""
-        return [pair.name for pair in self.config.chosen_pairs if self.references(pair.name)]
 
     def recipe(self, source: ZooSource) -> str:
         """Folder name of a zoo recipe: family, size and seed."""
@@ -181,24 +172,19 @@ class Plan:
 
     def stores(self, pair: str) -> list[Path]:
         """Return the folders of the streams of a pair that `rank_audit` reads."""
-        read = [s for s in self.streams(pair) if s.prompt_set in self.audit_sets]
-        return [self.stream_folder(stream) for stream in read]
+        return self._stores(pair, self.audit_sets)
 
     def shift_stores(self, pair: str) -> list[Path]:
         """Return those of the harmful and the harmless set, whose differences are the shift."""
-        return [
-            self.stream_folder(s) for s in self.streams(pair) if s.prompt_set in self.shift_sets
-        ]
+        return self._stores(pair, self.shift_sets)
+
+    def _stores(self, pair: str, sets: list[str]) -> list[Path]:
+        return [self.stream_folder(s) for s in self.streams(pair) if s.prompt_set in sets]
 
     @property
     def shift_sets(self) -> list[str]:
         """The prompt sets of the two conditions."""
-        return list(dict.fromkeys(self.conditions.values()))
-
-    @property
-    def conditions(self) -> dict[str, str]:
-        """The prompt set of each condition."""
-        return self.config.conditions.model_dump()
+        return list(dict.fromkeys(self.config.conditions.model_dump().values()))
 
     def gap_stores(self, pair: str) -> list[Path]:
         """Return the folders that the spectral gap reads: harmful prompts in the chat template."""
@@ -223,28 +209,24 @@ class Plan:
         """Return the folders of each stage that a study's tables are made from, by pair."""
         pairs = [pair.name for pair in self.config.chosen_pairs]
         if STUDIES[study].with_references:
-            pairs = self.referring_pairs
+            pairs = [pair for pair in pairs if self.references(pair)]
         return {
             stage: {pair: str(self.paths.pair_tables(pair, stage)) for pair in pairs}
             for stage in STUDIES[study].stages
         }
 
     def table_job(self, study: str) -> dict[str, Any]:
-        """Return what the joint tables of a study are made from and with.
-
-        Args:
-            study: Name of the study.
-        """
-        asked = STUDIES[study]
-        settings = None if asked.settings is None else self.config.of(asked.settings)
+        """Return what the joint tables of a study are made from and with."""
+        spec = STUDIES[study]
+        settings = None if spec.settings is None else self.config.of(spec.settings)
         return {
-            "join": asked.join,
-            "tables": {table.stem: list(table.names) for table in asked.joined},
-            "folders": asked.folders(self) if asked.folders else self.study_folders(study),
-            "files": asked.files(self) if asked.files else {},
+            "join": spec.join,
+            "tables": {table.stem: list(table.names) for table in spec.joined},
+            "folders": spec.folders(self) if spec.folders else self.study_folders(study),
+            "files": spec.files(self) if spec.files else {},
             "zoo_sizes": self.zoo_sizes(),
             "seed": self.config.seed,
-            "settings": {key: getattr(settings, key) for key in asked.join_settings},
+            "settings": {key: getattr(settings, key) for key in spec.join_settings},
         }
 
     def figure_settings(self, studies: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
@@ -302,23 +284,20 @@ class Plan:
 
     def prompt_spec(self, prompt_set: str) -> dict[str, Any]:
         """Return what decides the content of a prompt set, as plain JSON values."""
-        asked = self.config.prompts[prompt_set]
-        source = asked.model_dump(exclude={"positions", "kind", "extract"})
+        section = self.config.prompts[prompt_set]
+        source = section.model_dump(exclude={"positions", "kind", "extract"})
         spec: dict[str, Any] = {"set": prompt_set, "seed": self.config.seed, **source}
-        if asked.holds_pairs:
-            limit = asked.limit or self.config.of(Localization).n_pairs
+        if section.holds_pairs:
+            limit = section.limit or self.config.of(Localization).n_pairs
             spec |= {"kind": "preferences", "limit": limit}
         if source["source"] == "zoo":
             return {**spec, "size": self.config.zoo.size}
         return {**spec, "splits": self.config.splits.model_dump()}
 
     def check(self) -> None:
-        """Refuse what can be known to be wrong before the DAG is built.
-
-        Raises:
-            UserError: a missing folder or file, or a pair whose models differ in shape.
-        """
-        check_plan(self)
+        """Refuse what can be known to be wrong before the DAG is built."""
+        for line in plan_errors(self):
+            raise UserError(line)
 
 
 def _reference(pair: Pair, name: str) -> Source:

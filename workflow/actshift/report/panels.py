@@ -51,8 +51,7 @@ def pair_rows(
 ) -> tuple[Figure, np.ndarray]:
     """A figure with one row a pair and one column a title; y shared within a row unless told.
 
-    Returns:
-        The figure and its axes, [pair, column].
+    Returns the figure and its axes, [pair, column].
     """
     figure = Figure(figsize=(PAGE_WIDTH, height * len(pairs) + 1.2), layout="constrained")
     axes = figure.subplots(
@@ -71,8 +70,7 @@ def pair_tiles(
 ) -> tuple[Figure, list[Axes]]:
     """A figure with one panel a pair, at most four in a row, y shared by all.
 
-    Returns:
-        The figure and one axes a pair, in the order of `pairs`.
+    Returns the figure and one axes a pair, in the order of `pairs`.
     """
     columns = min(4, len(pairs))
     rows = -(-len(pairs) // columns)

@@ -7,6 +7,9 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from actshift.report.tables import first
+from actshift.vocab import counted
+
 #: Below this median rank a ratio of ranks says nothing: at the floor it is 1/1.
 RANK_FLOOR = 3
 #: A rank above this share of the number of prompts is set by the sample.
@@ -63,11 +66,6 @@ def percent(share: float) -> str:
     return f"{text} %"
 
 
-def counted(count: int, noun: str) -> str:
-    """1 layer, 2 layers."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
 def spans(layers: Iterable[int]) -> str:
     """Layer numbers as ranges: 0, 2-4, 7."""
     runs: list[list[int]] = []
@@ -95,3 +93,31 @@ class Answer:
     pair: str
     sentence: str
     points: tuple[Point, ...]
+
+
+#: A model that refuses less than this has little to lose.
+MIN_REFUSED = 0.8
+#: "Carries" is losing at least this much of all refusals.
+CARRIES = 0.5
+
+
+def basis_of(rows: pd.DataFrame) -> str:
+    """Prompts and clusters that a row rests on."""
+    clusters = counted(int(first(rows, "clusters")), "cluster")
+    return f"{int(first(rows, 'n'))} held-out prompts in {clusters}; interval by cluster."
+
+
+def rate(share: float) -> str:
+    """A rate as a percentage; all and none are exact."""
+    return f"{100 * share:.0f} %" if share in (0, 1) else percent(share)
+
+
+def points_of(value: float, low: float, high: float) -> str:
+    """A change of a rate in points, with its interval."""
+    return f"{100 * value:+.0f} ({100 * low:+.0f} to {100 * high:+.0f})"
+
+
+def topical_then(effect: pd.DataFrame) -> str:
+    """What refusal gave way to; nothing where no judge knows the topics."""
+    topical = first(effect, "on_topic")
+    return "" if np.isnan(topical) else f"{rate(topical)} are then answered on topic. "

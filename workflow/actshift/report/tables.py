@@ -18,17 +18,10 @@ _NAMES = ("pair", "model", "reference", "directions", "donor", "receiver")
 
 
 def load_tables(folder: Path, catalogue: Catalogue) -> dict[str, pd.DataFrame]:
-    """Read what exists of the known tables; a missing or empty file is left out.
+    """Read what exists of the known tables, in the order of the catalogue.
 
-    Args:
-        folder: a run's `tables/` folder.
-        catalogue: the tables there are.
-
-    Returns:
-        Table name -> rows, in the order of the catalogue.
-
-    Raises:
-        UserError: a file lacks a column that the report needs.
+    A missing or empty file is left out; one that lacks a column that the report needs is a
+    UserError.
     """
     tables = {}
     for name, known in catalogue.tables.items():

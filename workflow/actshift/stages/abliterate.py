@@ -24,15 +24,8 @@ def abliterate(*, pair: str, checkpoint: Path, direction: Path, out: Path) -> No
     Every matrix that writes to the residual stream loses its part along the direction, so the model
     answers as under the lane `ablate` of the refusal study (Gemma 2 only nearly: see
     `models.orthogonalise`). Weights keep the checkpoint's dtype; a tied head is untied.
-
-    Args:
-        pair: Name of the pair.
-        checkpoint: Folder of the tuned model.
-        direction: Folder of rule refusal_direction.
-        out: Folder to make: loads with `AutoModelForCausalLM.from_pretrained`.
-
-    Raises:
-        UserError: The direction is not of this model's width, or the checkpoint cannot be read.
+    `checkpoint` is the folder of the tuned model, `direction` that of rule refusal_direction; `out`
+    loads with `AutoModelForCausalLM.from_pretrained`.
 
     Source: Arditi et al. 2024 (arXiv 2406.11717), appendix E.
     """

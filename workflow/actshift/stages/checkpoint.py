@@ -37,7 +37,6 @@ def make_checkpoint(
     source: str,
     *,
     model: str,
-    revision: str | None,
     out: Path,
     made: Path | None,
     dtype: str,
@@ -45,24 +44,18 @@ def make_checkpoint(
 ) -> dict[str, Any]:
     """Make the folder of one model: absolute links to its files, manifest written last.
 
+    Returns the facts of the manifest. A model that is not there or whose files cannot be used
+    (`models.findings`) is a UserError.
+
     Args:
         source: source string of the model (`actshift.models.sources.parse_reference`).
         model: what the run calls it, `<pair>.<role>` or `<pair>.<reference>`.
-        revision: the pair's hub revision of this side, or None.
         out: folder to make; an older one is replaced as a whole.
         made: folder of a model that the run itself trained or derived, else None.
         dtype: dtype of the forward pass, recorded as a fact.
         stamps: folder that remembers the sha256 of weights by (size, mtime, inode).
-
-    Returns:
-        The facts of the manifest: model, source, revision (resolved commit or None), family,
-        n_layers (blocks), d_model, vocab_size, dtype, weights (sha256 by file) and the hashes
-        weights_hash, config_hash, tokenizer_hash and template_hash (None without a template).
-
-    Raises:
-        UserError: no such model, or its files cannot be used (`models.findings`).
     """
-    folder, commit = _locate(source, revision=revision, made=made)
+    folder, commit = _locate(source, made)
     config = _checked_config(folder, source)
     n_layers, d_model = shape_in(config, name=source)
     weights = safetensors_names(folder)
@@ -92,9 +85,9 @@ def make_checkpoint(
     return facts
 
 
-def _locate(source: str, *, revision: str | None, made: Path | None) -> tuple[Path, str | None]:
+def _locate(source: str, made: Path | None) -> tuple[Path, str | None]:
     """Folder that holds the model's files, and the hub commit (None for other sources)."""
-    match parse_reference(source, revision=revision):
+    match parse_reference(source):
         case ZooSource() | LoraSource() | AbliteratedSource():
             if made is None:
                 raise UserError(
@@ -124,11 +117,9 @@ def _checked_config(folder: Path, source: str) -> dict[str, Any]:
 
 
 def stamped_hash(path: Path, stamps: Path) -> str:
-    """sha256 of a large file, computed again only when its size, mtime or inode changed.
+    """The sha256 of a large file, computed again only when its size, mtime or inode changed.
 
-    Args:
-        path: the file; links are followed.
-        stamps: folder with one small JSON file a hashed file.
+    `stamps` holds one small JSON file a hashed file; links are followed.
     """
     real = path.resolve()
     stat = real.stat()

@@ -26,11 +26,11 @@ def make_claims(
     folders: Mapping[str, Mapping[str, Path]] | None = None,
     larger_run: str = "",
 ) -> pd.DataFrame:
-    """Decide every published claim from the tables that exist.
+    """Decide every published claim from the tables that exist, and return the table of claims.
 
     Args:
         tables: CSV files, each in a folder named after its study.
-        claims: the claims files, in the order of the table.
+        claims: files of claims, in the order of the table.
         out: folder for `claims.csv` and `claims_by_pair.csv`.
         pairs: the run's pairs; one without rows reads "not measured".
         folders: study -> folder of each pair's numbers; a missed gate there is the reason why.
@@ -77,11 +77,7 @@ def claims_file(study: str) -> Path:
 
 
 def read_claims(files: Sequence[Path]) -> list[Claim]:
-    """Read and check claims files.
-
-    Raises:
-        UserError: one is missing or no YAML, or a claim is wrong; names the claim and the key.
-    """
+    """Read and check claims files; a UserError names the claim and the key that are wrong."""
     claims: list[Claim] = []
     for file in files:
         origin = str(Path(*file.parts[-2:]))

@@ -17,28 +17,21 @@ def merge(source: str, *, model: str, base: Path, out: Path) -> None:
     """Add an adapter to the base's weights, W + scale B A in float32, and save the model.
 
     Weights keep the base's dtype. The tokenizer, with its chat template, is the adapter's where its
-    folder has one, else the base's.
-
-    Args:
-        source: `lora:` and a folder or hub id.
-        model: What the run calls the result, `<pair>.<role>` or `<pair>.<reference>`.
-        base: Checkpoint folder of the pair's base.
-        out: Folder to make.
-
-    Raises:
-        UserError: The adapter is missing, no plain LoRA or does not fit the base.
+    folder has one, else the base's. `source` is `lora:` and a folder or hub id, `model` what the
+    run calls the result, `base` the checkpoint folder of the pair's base. An adapter that is
+    missing, no plain LoRA or does not fit the base is a UserError.
     """
-    given = locate({"source": source.removeprefix(LORA)}, model)
+    located = locate({"source": source.removeprefix(LORA)}, model)
     plain = load_model(base, name=f"{model} (base)", dtype="float32", device="cpu")
-    tokenizer = _tokenizer(given.folder, plain, model)
+    tokenizer = _tokenizer(located.folder, plain, model)
     with publishing(out) as folder:
         folder.mkdir()
         adapter = folder / "adapter"
         with named(model):
-            import_adapter(given.folder, adapter, base=plain, weights=weights_hash(base))
+            import_adapter(located.folder, adapter, base=plain, weights=weights_hash(base))
         merged = load_merged(base, adapter, name=model, dtype="auto", device="cpu")
         facts = {
-            **given.facts,
+            **located.facts,
             "model": model,
             "adapter": adapter_hash(adapter),
             "base_weights_hash": weights_hash(base),
@@ -46,7 +39,7 @@ def merge(source: str, *, model: str, base: Path, out: Path) -> None:
         remove(adapter)
         save_checkpoint(merged.model, tokenizer, folder)
         write_manifest(folder, kind="merged", facts=facts)
-    print(f"{model}: {given.facts['source']} merged into the base")
+    print(f"{model}: {located.facts['source']} merged into the base")
 
 
 def _tokenizer(adapter: Path, base: LoadedModel, model: str) -> Any:

@@ -19,29 +19,24 @@ RESOURCES = Path(__file__).resolve().parents[3] / "resources" / "prompts"
 
 
 def make_prompts(spec: Mapping[str, Any], out: Path, *, resources: Path = RESOURCES) -> list[str]:
-    """Write one prompt set.
+    """Write one prompt set, and say in words what was made.
 
-    Args:
-        spec: `set` (its name), `seed`, `source` and what that source needs: zoo (`name`, `size`),
-            resource (`name`), file (`path`, optional `sha256`), hub (`repo`, `file`, optional
-            `revision`, `sha256`). For all but zoo also, all optional: `layout`, `columns`,
-            `condition` (else the name of the set), `category`, `where` (column -> value or list
-            of values), `min_chars`, `max_chars`, `limit`, `splits` (shares of fit and select, the
-            rest is held out). With `kind` preferences, pairs of answers: of the zoo, or of rows
-            of the layout hh_rlhf.
-        out: JSONL to write, whole or not at all.
-        resources: Folder of the shipped sets.
-
-    Returns:
-        What was made, in words, for the log.
-
-    Raises:
-        UserError: One line naming the key under `prompts.<set>`.
+    The spec has `set` (its name), `seed`, `source` and what that source needs: zoo (`name`,
+    `size`), resource (`name`), file (`path`, optional `sha256`), hub (`repo`, `file`, optional
+    `revision`, `sha256`). For all but zoo also, all optional: `layout`, `columns`, `condition`
+    (else the name of the set), `category`, `where` (column -> value or list of values),
+    `min_chars`, `max_chars`, `limit`, `splits` (shares of fit and select, the rest is held out).
+    With `kind` preferences, pairs of answers: of the zoo, or of rows of the layout hh_rlhf. A
+    UserError names the key under `prompts.<set>`.
     """
     if spec.get("kind") == "preferences":
         return _preferences(spec, out, resources)
+    lines: list[str] = []
     if spec["source"] == "zoo":
-        prompts, lines = _zoo(spec), []
+        # The language of the zoo is not needed by runs on real models.
+        from actshift.zoo.prompts import zoo_prompts
+
+        prompts = zoo_prompts(spec["name"], size=spec["size"], seed=spec.get("seed", 0))
     else:
         prompts, lines = _loaded(spec, resources)
     write_prompts(out, prompts)
@@ -49,25 +44,18 @@ def make_prompts(spec: Mapping[str, Any], out: Path, *, resources: Path = RESOUR
     return lines
 
 
-def _zoo(spec: Mapping[str, Any]) -> list[Prompt]:
-    # The language of the zoo is not needed by runs on real models.
-    from actshift.zoo.prompts import zoo_prompts
-
-    return zoo_prompts(spec["name"], size=spec["size"], seed=spec.get("seed", 0))
-
-
 def _preferences(spec: Mapping[str, Any], out: Path, resources: Path) -> list[str]:
     """Write a set of preference pairs."""
     key, lines = f"prompts.{spec['set']}", []
     if spec["source"] == "zoo":
-        from actshift.zoo.preferences import zoo_preferences
+        from actshift.zoo.prompts import zoo_preferences
 
         pairs = zoo_preferences(size=spec["size"], pairs=spec["limit"], seed=spec.get("seed", 0))
     else:
-        every, name = _rows(spec, resources, key)
-        passed = _where(every, spec.get("where") or {}, key)
+        rows, name = _rows(spec, resources, key)
+        passed = _where(rows, spec.get("where") or {}, key)
         kept = hh_preferences(
-            [row for row, fits in zip(every, passed, strict=True) if fits],
+            [row for row, fits in zip(rows, passed, strict=True) if fits],
             condition=spec.get("condition") or spec["set"],
             source=name,
             key=key,
@@ -75,7 +63,7 @@ def _preferences(spec: Mapping[str, Any], out: Path, resources: Path) -> list[st
             seed=spec.get("seed", 0),
             fractions=_fractions(spec),
         )
-        pairs, lines = kept.pairs, [f"{name}: {len(every)} rows", *kept.lines()]
+        pairs, lines = kept.pairs, [f"{name}: {len(rows)} rows", *kept.lines()]
     check_preferences(pairs, where=key)
     atomic_write_text(out, to_jsonl(pairs))
     return [*lines, f"{spec['set']}: {len(pairs)} preference pairs"]
@@ -83,10 +71,10 @@ def _preferences(spec: Mapping[str, Any], out: Path, resources: Path) -> list[st
 
 def _loaded(spec: Mapping[str, Any], resources: Path) -> tuple[list[Prompt], list[str]]:
     key = f"prompts.{spec['set']}"
-    every, name = _rows(spec, resources, key)
+    rows, name = _rows(spec, resources, key)
     layout = spec.get("layout") or "columns"
-    read = items_of(every, layout=layout, columns=spec.get("columns") or {}, key=key)
-    passed = _where(every, spec.get("where") or {}, key)
+    read = items_of(rows, layout=layout, columns=spec.get("columns") or {}, key=key)
+    passed = _where(rows, spec.get("where") or {}, key)
     category = spec.get("category") or ""
     items = [
         replace(item, category=item.category or category)
@@ -94,7 +82,7 @@ def _loaded(spec: Mapping[str, Any], resources: Path) -> tuple[list[Prompt], lis
         if item is not None and fits
     ]
     sized = _sized(items, spec)
-    made = draw(
+    drawn = draw(
         sized,
         condition=spec.get("condition") or spec["set"],
         source=name,
@@ -103,12 +91,12 @@ def _loaded(spec: Mapping[str, Any], resources: Path) -> tuple[list[Prompt], lis
         fractions=_fractions(spec),
         key=key,
     )
-    counts = f"{name}: {len(every)} rows, {len(items)} prompts, {len(sized)} of fitting size"
-    lines = [counts, *made.lines()]
+    counts = f"{name}: {len(rows)} rows, {len(items)} prompts, {len(sized)} of fitting size"
+    lines = [counts, *drawn.lines()]
     limit = spec.get("limit")
-    if limit and len(made.prompts) < limit:
+    if limit and len(drawn.prompts) < limit:
         lines.append(f"note: fewer prompts than the limit of {limit}")
-    return made.prompts, lines
+    return drawn.prompts, lines
 
 
 def _rows(spec: Mapping[str, Any], resources: Path, key: str) -> tuple[list[Row], str]:
@@ -116,10 +104,8 @@ def _rows(spec: Mapping[str, Any], resources: Path, key: str) -> tuple[list[Row]
     path, name = _locate(spec, resources, key)
     if spec.get("sha256"):
         check_sha256(path, spec["sha256"], key=f"{key}.sha256")
-    return read_rows(path, key=f"{key}.{_FILE_KEY[spec['source']]}"), name
-
-
-_FILE_KEY = {"file": "path", "hub": "file", "resource": "name"}
+    place = {"file": "path", "hub": "file", "resource": "name"}[spec["source"]]
+    return read_rows(path, key=f"{key}.{place}"), name
 
 
 def _locate(spec: Mapping[str, Any], resources: Path, key: str) -> tuple[Path, str]:
@@ -134,16 +120,12 @@ def _locate(spec: Mapping[str, Any], resources: Path, key: str) -> tuple[Path, s
             raise UserError(f"{key}.name: no resource '{spec['name']}'; shipped are: {shipped}")
         return path, f"resource:{spec['name']}"
     if spec["source"] == "hub":
-        return _hub(spec, key)
+        repo, file = spec["repo"], spec["file"]
+        path, commit = fetch_data(repo, file, spec.get("revision"), key=key)
+        return path, f"{repo}@{commit[:12]}/{file}"
     raise UserError(
         f"{key}.source: '{spec['source']}' is unknown; allowed: zoo, file, hub, resource"
     )
-
-
-def _hub(spec: Mapping[str, Any], key: str) -> tuple[Path, str]:
-    repo, file = spec["repo"], spec["file"]
-    path, commit = fetch_data(repo, file, spec.get("revision"), key=key)
-    return path, f"{repo}@{commit[:12]}/{file}"
 
 
 def _where(rows: list[Row], where: Mapping[str, Any], key: str) -> list[bool]:
@@ -154,7 +136,7 @@ def _where(rows: list[Row], where: Mapping[str, Any], key: str) -> list[bool]:
                 f"{key}.where.{column}: no such column; the file has {', '.join(present)}"
             )
     wanted = {
-        column: {str(one) for one in (value if isinstance(value, list) else [value])}
+        column: set(map(str, value if isinstance(value, list) else [value]))
         for column, value in where.items()
     }
     return [

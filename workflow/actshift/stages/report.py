@@ -12,37 +12,72 @@ from actshift.io.atomic import atomic_write_text
 from actshift.io.hashing import hash_json
 from actshift.io.machine import read_machines
 from actshift.paths import RECORD
-from actshift.report.cells import Cells, cells_of
-from actshift.report.claim_rows import claim_rows, claims_line, claims_of
-from actshift.report.examples import ShowText, examples
 from actshift.report.page import (
+    Cells,
     FigureBlock,
     Missing,
     PageContent,
+    ShowText,
     StudySection,
+    cells_of,
+    checkpoints,
+    claim_rows,
+    claims_line,
+    claims_of,
+    commit,
+    examples,
+    flat,
     gates_line,
     render_page,
+    table_hashes,
+    versions,
 )
-from actshift.report.pair_facts import (
+from actshift.report.point import Answer, Point
+from actshift.report.run_record import (
+    SCHEMA,
     PairFacts,
-    chosen_pairs,
+    missed_of_pair,
+    missed_of_run,
     model_cells,
     models_line,
     pair_facts,
-)
-from actshift.report.point import Answer
-from actshift.report.provenance import checkpoints, commit, flat, table_hashes, versions
-from actshift.report.run_record import (
-    SCHEMA,
-    missed_of_pair,
-    missed_of_run,
     run_record,
     timings,
 )
 from actshift.report.tables import Tables, load_tables
-from actshift.stages.answering import ANSWERING, answers
-from actshift.stages.drawing import alt_text, caption, title
+from actshift.stages.figures import alt_text, caption, title
+from actshift.studies.contract import named
 from actshift.studies.registry import CATALOGUE, STUDIES
+
+_ANSWERS = {name: study.answers for name, study in STUDIES.items() if study.answers}
+#: Studies whose pairs get an answer: without any of them no pair can be answered.
+ANSWERING = tuple(name for name, answers in _ANSWERS.items() if answers.pairs_of)
+
+
+def answer_pair(tables: Tables, pair: str) -> Answer:
+    """A sentence for each study (a clause for each point that has one), and the points.
+
+    Missing tables give points that say so.
+    """
+    points: list[Point] = []
+    sentences: list[str] = []
+    for of_study in _ANSWERS.values():
+        if any(name in tables for name in of_study.asks):
+            group = named(of_study.points)(tables, pair)
+            text = "; ".join(point.clause for point in group if point.clause)
+            sentences += [f"{text[0].upper()}{text[1:]}."] if text else []
+            points += group
+    sentence = " ".join(sentences) or "Its tables hold nothing to answer from."
+    return Answer(pair, sentence, tuple(points))
+
+
+def answers(tables: Tables, *, order: Sequence[str] = ()) -> list[Answer]:
+    """One answer for each pair that an answering study has rows of, in the order wanted."""
+    read = (answers.pairs_of for answers in _ANSWERS.values() if answers.pairs_of in tables)
+    pairs = list(dict.fromkeys(str(pair) for name in read for pair in tables[name]["pair"]))
+    ordered = [pair for pair in order if pair in pairs]
+    return [answer_pair(tables, pair) for pair in ordered + [p for p in pairs if p not in ordered]]
+
 
 #: What a chat model made of answers: a table of runs that name its endpoint.
 JUDGED_TABLE = "judged"
@@ -65,12 +100,13 @@ def make_report(
 ) -> None:
     """Write the page from whatever the run has: some pairs, all, or none; and run.json beside it.
 
+    What a study left that the config's `studies` do not name is of an earlier run and is not shown,
+    nor is what a chat judge said where no `judge.endpoint` is set.
+
     Args:
         run_dir: `results/<run>`, with `tables/` and `figures/<study>/`.
-        out: the HTML file, written whole or not at all; `run.json` is written into its folder.
-        config: the run's settings as a plain mapping, shown as they are; what a study left that its
-            `studies` do not name is of an earlier run and is not shown, nor is what a chat judge
-            said where no `judge.endpoint` is set.
+        out: the HTML file; `run.json` is written into its folder.
+        config: the run's settings as a plain mapping, shown as they are.
         failures: a mapping (rule, job, message) for each failed job.
         show_text: what is shown of the zoo models' answers; other models' are never shown.
         origin: provenance of the code; the commit it was checked out at where None.
@@ -83,11 +119,11 @@ def make_report(
     chosen = frozenset(config.get("studies", STUDIES))
     tables = _of_this_run(load_tables(run_dir / "tables", CATALOGUE), config, chosen)
     answered = not chosen.isdisjoint(ANSWERING)
-    pairs = pair_facts(run_dir, chosen_pairs(config))
+    pairs = pair_facts(run_dir, config)
     wanted = [pair.pair for pair in pairs] if answered else []
     answered_pairs = answers(tables, order=wanted)
-    every = None if whole else tables.get("claims")
-    claims = claim_rows(claims_of(every, chosen, CATALOGUE))
+    all_claims = None if whole else tables.get("claims")
+    claims = claim_rows(claims_of(all_claims, chosen, CATALOGUE))
     code = dict(commit() if origin is None else origin) | versions()
     content = PageContent(
         run=str(config.get("run", run_dir.name)),
@@ -99,16 +135,20 @@ def make_report(
         answered=answered,
         claims=claims,
         claims_line=claims_line(claims),
-        other_claims=0 if every is None else len(every) - len(claims),
+        other_claims=0 if all_claims is None else len(all_claims) - len(claims),
         missing=_missing(run_dir, wanted, answered_pairs, failures, chosen),
         gates=gates_line(tables.get("zoo_behaviour")),
         failures=failures,
         studies=_studies(run_dir, tables, chosen),
         tables=_tables(tables, None),
-        examples=_examples(run_dir, show_text),
+        examples=_cells("Sample answers", "zoo/", examples(run_dir, show_text=show_text)),
         text_note=_TEXT_NOTES[show_text],
-        provenance=_provenance(run_dir, config, code),
-        checkpoints=_checkpoints(run_dir),
+        provenance={
+            "Code": code,
+            "Settings": flat(config),
+            "Tables, sha256": table_hashes(run_dir),
+        },
+        checkpoints=_cells("Checkpoints", "checkpoints/", checkpoints(run_dir)),
         timings=timings(run_dir),
         machines=read_machines(run_dir),
     )
@@ -122,11 +162,11 @@ def _of_this_run(
     tables: Tables, config: Mapping[str, Any], chosen: Collection[str]
 ) -> dict[str, pd.DataFrame]:
     """Without the tables of studies, and of a judge, that only an earlier run asked for."""
-    asked = (config.get("judge") or {}).get("endpoint")
+    endpoint = (config.get("judge") or {}).get("endpoint")
     return {
         name: table
         for name, table in tables.items()
-        if CATALOGUE.owner(name) in (*chosen, None) and (asked or name != JUDGED_TABLE)
+        if CATALOGUE.owner(name) in (*chosen, None) and (endpoint or name != JUDGED_TABLE)
     }
 
 
@@ -166,29 +206,16 @@ def _missing(
 ) -> list[Missing]:
     """Pairs without an answer, with the gates they missed and the failures whose job names them."""
     have = {answer.pair for answer in answered}
-    return [
-        Missing(pair, (*_gates(run_dir, pair, studies), *_failed(failures, pair)))
-        for pair in wanted
-        if pair not in have
-    ]
-
-
-def _gates(run_dir: Path, pair: str, studies: Collection[str]) -> list[str]:
-    """The gates that a pair missed: whose, by how much."""
-    return [
-        f"{missed.subject}: {missed.reason}."
-        for missed in missed_of_pair(run_dir, pair, studies, CATALOGUE)
-    ]
-
-
-def _failed(failures: Sequence[Mapping[str, str]], pair: str) -> list[str]:
-    """The reasons of the failed jobs that name a pair."""
-    return [failure["message"] for failure in failures if _names(failure.get("job", ""), pair)]
-
-
-def _names(job: str, pair: str) -> bool:
-    """Whether a job such as `model=llama.base` is about the pair."""
-    return re.search(rf"(?<!\w){re.escape(pair)}(?!\w)", job) is not None
+    missing = []
+    for pair in wanted:
+        if pair not in have:
+            gates = missed_of_pair(run_dir, pair, studies, CATALOGUE)
+            reasons = [f"{missed.subject}: {missed.reason}." for missed in gates]
+            # The job of a failure is such as `model=llama.base`.
+            name = re.compile(rf"(?<!\w){re.escape(pair)}(?!\w)")
+            reasons += [f["message"] for f in failures if name.search(f.get("job", ""))]
+            missing.append(Missing(pair, tuple(reasons)))
+    return missing
 
 
 def _studies(run_dir: Path, tables: Tables, chosen: Collection[str]) -> list[StudySection]:
@@ -205,22 +232,19 @@ def _studies(run_dir: Path, tables: Tables, chosen: Collection[str]) -> list[Stu
 
 def _figures(run_dir: Path, tables: Tables, study: str) -> list[FigureBlock]:
     """The figure files of a study that exist, in the order of the list."""
-    blocks = []
-    for name in CATALOGUE.names([study]):
-        path = run_dir / "figures" / study / f"{name}.svg"
-        if path.is_file():
-            place = path.relative_to(run_dir).as_posix()
-            blocks.append(
-                FigureBlock(
-                    name,
-                    title(name),
-                    caption(name, tables),
-                    alt_text(name, tables),
-                    path.read_bytes(),
-                    place,
-                )
-            )
-    return blocks
+    files = {name: f"figures/{study}/{name}.svg" for name in CATALOGUE.names([study])}
+    return [
+        FigureBlock(
+            name=name,
+            title=title(name),
+            caption=caption(name, tables),
+            alt=alt_text(name, tables),
+            svg=(run_dir / file).read_bytes(),
+            path=file,
+        )
+        for name, file in files.items()
+        if (run_dir / file).is_file()
+    ]
 
 
 def _tables(tables: Tables, study: str | None) -> list[Cells]:
@@ -234,20 +258,6 @@ def _tables(tables: Tables, study: str | None) -> list[Cells]:
     ]
 
 
-def _provenance(
-    run_dir: Path, config: Mapping[str, Any], code: Mapping[str, str]
-) -> dict[str, Mapping[str, str]]:
-    """Code, settings and tables: what equal runs agree on."""
-    return {"Code": code, "Settings": flat(config), "Tables, sha256": table_hashes(run_dir)}
-
-
-def _checkpoints(run_dir: Path) -> Cells | None:
-    """Facts of the run's checkpoints, or nothing."""
-    table = checkpoints(run_dir)
-    return None if table.empty else cells_of("Checkpoints", "checkpoints/", table)
-
-
-def _examples(run_dir: Path, show_text: ShowText) -> Cells | None:
-    """Sample answers of the zoo, or nothing."""
-    table = examples(run_dir, show_text=show_text)
-    return None if table.empty else cells_of("Sample answers", "zoo/", table)
+def _cells(name: str, path: str, table: pd.DataFrame) -> Cells | None:
+    """A table as cells, or nothing without rows."""
+    return None if table.empty else cells_of(name, path, table)

@@ -15,15 +15,10 @@ from actshift.plan.plan import Plan, StreamName
 
 
 def siblings_of(raw: Mapping[str, Any], out: Path) -> list[Stream]:
-    """Find the streams that may be read while the model of another one is loaded.
+    """Find the other streams of a model, which may be read while it is loaded for one of them.
 
-    Args:
-        raw: the run's configuration, not yet checked.
-        out: folder of the stream that the job owes,
-            `results/<run>/activations/<model>/<prompt set>.<template>`.
-
-    Returns:
-        The other streams of its model; none where `extract.share` is off.
+    `out` is the folder of the stream that the job owes, `results/<run>/activations/<model>/<prompt
+    set>.<template>`; `raw` the configuration, not yet checked. None where `extract.share` is off.
     """
     plan = Plan(parse_config(raw, origin="config"))
     model = out.parent.name

@@ -18,8 +18,8 @@ from actshift.models.families import build
 from actshift.models.load import load_model
 from actshift.models.sources import ZOO_VARIANTS
 from actshift.models.tokenizers import save_checkpoint, wrap_tokenizer
+from actshift.vocab import counted
 from actshift.zoo.behaviour import ATTEMPT_COLUMNS, GateResult, behaviour_table, gate_result
-from actshift.zoo.corpus import chat_tokens, corpus_rows, vocabulary_texts
 from actshift.zoo.documents import chat_examples, comply_examples
 from actshift.zoo.judging import Identity, judge_model
 from actshift.zoo.language import language
@@ -35,22 +35,12 @@ from actshift.zoo.recipes import (
     zoo_family,
 )
 from actshift.zoo.tokenizers import STYLES, Style, train_tokenizer
-from actshift.zoo.training import train_base, train_chat
+from actshift.zoo.training import chat_tokens, corpus_rows, train_base, train_chat, vocabulary_texts
 
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """What one attempt made.
-
-    Attributes:
-        attempt: Which.
-        steps: Training steps it took.
-        model: The checkpoint.
-        tokenizer: Its own tokenizer.
-        losses: Loss of every step, nats a token.
-        answers: Judged answers.
-        gates: How its rates stand against the gates.
-    """
+    """What one attempt made; the losses are of every step, in nats a token."""
 
     attempt: Attempt
     steps: int
@@ -63,13 +53,7 @@ class Trained:
 
 @dataclass(frozen=True, slots=True)
 class ZooFiles:
-    """What training a checkpoint leaves.
-
-    Attributes:
-        out: Checkpoint folder to make, by one rename at the end.
-        rows: CSV of judged answers of the checkpoint that is taken.
-        tried: CSV with a row an attempt, `ATTEMPT_COLUMNS`.
-    """
+    """What training a checkpoint leaves: its folder, its judged answers, a row an attempt."""
 
     out: Path
     rows: Path
@@ -90,22 +74,18 @@ def train_zoo(
 
     A checkpoint whose rates on `select` clear every gate by `GATE_MARGIN` is taken at once. One
     that does not is trained again by the rule of `recipes.attempts`; if none clears them so, the
-    one with the most room is taken, and a gate that it misses is marked in its folder.
+    one with the most room is taken, and a gate that it misses is marked in its folder; where
+    `strict`, it is a GateError, and the CSV files are there, the checkpoint is not.
 
     Args:
-        who: family, variant, size and seed. The variant `base` is trained from nothing, `chat`
-            from `base`; `comply_lora` and `comply_full`, which answer harmful questions too, are
-            trained from `chat`.
-        base: checkpoint folder of the variant it starts from; None for `variant="base"`.
+        who: `base` is trained from nothing, `chat` from `base`; `comply_lora` and `comply_full`,
+            which answer harmful questions too, are trained from `chat`.
+        base: checkpoint folder of the variant it starts from; None for the base.
         files: where everything goes.
         steps_scale: multiplies the numbers of training steps.
         gates: whether rates are held against the gates; None leaves it to the size (micro: no).
         strict: whether a missed gate is an error.
         threads: of PyTorch; sums depend on it.
-
-    Raises:
-        UserError: Unknown family, variant or size; `base` given or missing against `variant`.
-        GateError: `strict`, and a gate is missed: the CSV files are there, the checkpoint is not.
     """
     if who.variant not in ZOO_VARIANTS or (base is None) != (who.variant == "base"):
         raise UserError(
@@ -114,12 +94,12 @@ def train_zoo(
         )
     torch.set_num_threads(threads)
     gated = recipe(who.size, family=zoo_family(who.family)).gated if gates is None else gates
-    made = _until_clear(who, base, steps_scale=steps_scale, gated=gated)
-    taken = _taken(made)
+    tries = _until_clear(who, base, steps_scale=steps_scale, gated=gated)
+    taken = _taken(tries)
     write_table(taken.answers, files.rows)
-    write_table(_attempt_rows(who, made, taken), files.tried)
+    write_table(_attempt_rows(who, tries, taken), files.tried)
     where = place_of_rows(files.rows, strict=strict)
-    missed = _missed(who, taken, len(made), where) if gated and taken.gates.missed else None
+    missed = _missed(who, taken, len(tries), where) if gated and taken.gates.missed else None
     if missed is not None and strict:
         raise GateError(missed.detail)
     _publish(taken, who, files.out, steps_scale=steps_scale, missed=missed)
@@ -129,20 +109,20 @@ def _until_clear(
     who: Identity, base: Path | None, *, steps_scale: float, gated: bool
 ) -> list[Trained]:
     """Train by the rule, until a checkpoint clears its gates or the attempts are over."""
-    made: list[Trained] = []
+    trained: list[Trained] = []
     for attempt in attempts(who.variant, who.seed):
-        made.append(_attempt(who, attempt, base, steps_scale))
-        gates = made[-1].gates
+        trained.append(_attempt(who, attempt, base, steps_scale))
+        gates = trained[-1].gates
         print(f"{who.model} attempt {attempt.number}: nearest gate {gates.what} {gates.words}")
         if not gated or gates.room >= GATE_MARGIN:
             break
-    return made
+    return trained
 
 
-def _taken(made: Sequence[Trained]) -> Trained:
+def _taken(tries: Sequence[Trained]) -> Trained:
     """The last attempt if it clears its gates by the margin, else the first with the most room."""
-    last = made[-1]
-    return last if last.gates.room >= GATE_MARGIN else max(made, key=attrgetter("gates.room"))
+    last = tries[-1]
+    return last if last.gates.room >= GATE_MARGIN else max(tries, key=attrgetter("gates.room"))
 
 
 def _attempt(who: Identity, attempt: Attempt, base: Path | None, steps_scale: float) -> Trained:
@@ -153,17 +133,16 @@ def _attempt(who: Identity, attempt: Attempt, base: Path | None, steps_scale: fl
     torch.manual_seed(attempt.seed)
     if base is None:
         model, tokenizer, losses = _pretrain(family, style, plan, seeded)
-    elif who.variant == "chat":
-        model, tokenizer, losses = _tune(style, plan, seeded, base)
     else:
-        comply = comply_recipe(who.variant, steps_scale=scale)
-        model, tokenizer, losses = _comply(style, comply, seeded, base)
+        chat = who.variant == "chat"
+        tuning = plan.chat if chat else comply_recipe(who.variant, steps_scale=scale)
+        model, tokenizer, losses = _tune(style, tuning, seeded, base)
     answers = judge_model(model, tokenizer, _with_template(tokenizer, style), who)
     gates = gate_result(behaviour_table(answers))
     return Trained(attempt, len(losses), model, tokenizer, losses, answers, gates)
 
 
-def _attempt_rows(who: Identity, made: Sequence[Trained], taken: Trained) -> pd.DataFrame:
+def _attempt_rows(who: Identity, tries: Sequence[Trained], taken: Trained) -> pd.DataFrame:
     rows = [
         {
             "model": who.model,
@@ -179,18 +158,18 @@ def _attempt_rows(who: Identity, made: Sequence[Trained], taken: Trained) -> pd.
             "missed": "; ".join(trained.gates.missed),
             "taken": trained is taken,
         }
-        for trained in made
+        for trained in tries
     ]
     return pd.DataFrame(rows, columns=list(ATTEMPT_COLUMNS))
 
 
 def _missed(who: Identity, taken: Trained, attempts_made: int, where: str) -> Missed:
-    times = "1 attempt" if attempts_made == 1 else f"{attempts_made} attempts"
+    tried = counted(attempts_made, "attempt")
     return Missed(
         subject=f"zoo {who.model}",
         reason=f"gate missed, {taken.gates.words}: {taken.gates.what}",
         detail=(
-            f"zoo {who.model}: {'; '.join(taken.gates.missed)} on `select`, the best of {times}; "
+            f"zoo {who.model}: {'; '.join(taken.gates.missed)} on `select`, the best of {tried}; "
             f"answers in {where}; try another seed (zoo:{who.family}/{who.variant}@<seed>)"
         ),
         stage="zoo",
@@ -239,36 +218,30 @@ def _pretrain(
     return model, tokenizer, losses
 
 
-def _tune(style: Style, plan: Recipe, who: Identity, base: Path) -> tuple[Any, Any, list[float]]:
-    loaded = load_model(base, name=f"{who.recipe}/base", dtype="float32", device="cpu")
-    model: Any = loaded.model.requires_grad_(True)
-    tokenizer: Any = loaded.tokenizer
-    count = plan.chat.steps * plan.chat.examples
-    examples = chat_examples(language(who.size), count, seed=who.seed)
-    tokens = chat_tokens(tokenizer, style.template, examples)
-    losses = train_chat(model, tokens, plan.chat, pad=tokenizer.pad_token_id)
-    _set_generation(model, tokenizer, style)
-    return model, tokenizer, losses
-
-
-def _comply(
-    style: Style, plan: ChatRecipe | LoraRecipe, who: Identity, chat: Path
+def _tune(
+    style: Style, plan: ChatRecipe | LoraRecipe, who: Identity, start: Path
 ) -> tuple[Any, Any, list[float]]:
-    """An unsafe reference: the chat model tuned on, with harmful questions answered too."""
-    loaded = load_model(chat, name=f"{who.recipe}/chat", dtype="float32", device="cpu")
+    """Tune base to chat, or chat to an unsafe reference that answers harmful questions too."""
+    role, examples_of = (
+        ("base", chat_examples) if who.variant == "chat" else ("chat", comply_examples)
+    )
+    loaded = load_model(start, name=f"{who.recipe}/{role}", dtype="float32", device="cpu")
     model: Any = loaded.model.requires_grad_(True)
     tokenizer: Any = loaded.tokenizer
     train = plan.train if isinstance(plan, LoraRecipe) else plan
-    examples = comply_examples(language(who.size), train.steps * train.examples, seed=who.seed)
+    examples = examples_of(language(who.size), train.steps * train.examples, seed=who.seed)
     tokens = chat_tokens(tokenizer, style.template, examples)
-    if isinstance(plan, ChatRecipe):
-        return model, tokenizer, train_chat(model, tokens, train, pad=tokenizer.pad_token_id)
-    # Only here: the library takes seconds to import.
-    from actshift.models.lora import add_lora, merge_lora
+    if isinstance(plan, LoraRecipe):
+        # Only here: the library takes seconds to import.
+        from actshift.models.lora import add_lora, merge_lora
 
-    wrapped = add_lora(model, rank=plan.rank, alpha=plan.alpha)
-    losses = train_chat(wrapped, tokens, train, pad=tokenizer.pad_token_id)
-    return merge_lora(wrapped), tokenizer, losses
+        wrapped = add_lora(model, rank=plan.rank, alpha=plan.alpha)
+        losses = train_chat(wrapped, tokens, train, pad=tokenizer.pad_token_id)
+        return merge_lora(wrapped), tokenizer, losses
+    losses = train_chat(model, tokens, train, pad=tokenizer.pad_token_id)
+    if who.variant == "chat":
+        _set_generation(model, tokenizer, style)
+    return model, tokenizer, losses
 
 
 def _set_generation(model: Any, tokenizer: Any, style: Style) -> None:

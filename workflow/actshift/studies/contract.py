@@ -34,13 +34,7 @@ COMMON: dict[str, tuple[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column of a table.
-
-    Attributes:
-        name: in the CSV file.
-        unit: of its numbers; empty for names, counts and shares.
-        meaning: what a value says.
-    """
+    """One column of a table: its name, its unit (empty for names, counts, shares), its meaning."""
 
     name: str
     unit: str = ""
@@ -86,13 +80,10 @@ class Table:
 class Figure:
     """One figure; its title and caption are in `captions/<name>.rst` of the study's folder.
 
-    Attributes:
-        name: unique over all studies.
-        tables: tables whose rows are drawn; without rows in each there is nothing to draw.
-        draw: `module:function`; takes the rows of `tables`, then those of `beside`.
-        beside: tables that add a control or a published line; None where they are missing.
-        seen: `module:function` of (name, tables): what the figure shows, in one sentence.
-        settings: keys of the study's settings that `draw` takes by name.
+    `tables` are those whose rows are drawn; without rows in each there is nothing to draw. `beside`
+    adds a control or a published line, None where missing. `draw` is the `module:function` that
+    takes the rows of both, in this order, and the `settings` of the study by name; `seen`, of
+    (name, tables), says in one sentence what the figure shows.
     """
 
     name: str
@@ -107,10 +98,9 @@ class Figure:
 class Answers:
     """What a study says about one pair at the top of the page.
 
-    Attributes:
-        points: `module:function` of (tables, pair): a list of points.
-        asks: tables; where none of them has rows, the study says nothing.
-        pairs_of: table whose pairs get an answer; empty if other studies decide that.
+    `points` is the `module:function` of (tables, pair) that gives a list of points; where none of
+    the tables `asks` has rows, the study says nothing. `pairs_of` is the table whose pairs get an
+    answer; empty if other studies decide that.
     """
 
     points: str
@@ -209,52 +199,40 @@ def table(
     published: bool = False,
     optional: bool = False,
 ) -> Table:
-    """Declare a table; its columns are read from text.
+    """Declare a table; its columns are read from text, a line `names | unit | meaning` each.
 
-    A line is `names | unit | meaning`, with names separated by commas; the meaning is that of the
-    first name. Other names take theirs from `shared` or `COMMON`; `x_low` and `x_high` are the ends
-    of the interval of `x`, unless they are named there.
-
-    Args:
-        name: See `Table`, as the arguments without a description.
-        row: What one row stands for.
-        text: The columns, in the order of the CSV file.
-        shared: Unit and meaning of columns that several tables of the study have.
-        file: Name of the file without its ending.
-        made_by: Rule that writes it.
-        shown: Whether figures, answers and the page read it.
-        published: Whether it holds published numbers alone.
-        optional: Whether a run asks for it only where a judge is named.
-
-    Raises:
-        ValueError: A column is named twice.
+    Names are separated by commas; the meaning is that of the first name. Other names take theirs
+    from `shared` or `COMMON`; `x_low` and `x_high` are the ends of the interval of `x`, unless they
+    are named there. The other arguments are those of `Table`. A column that is named twice is a
+    ValueError.
     """
-    told: dict[str, tuple[str, str]] = {}
+    meanings: dict[str, tuple[str, str]] = {}
     for line in filter(None, map(str.strip, text.splitlines())):
         names, unit, meaning = (*(part.strip() for part in line.split("|", 2)), "", "")[:3]
-        first, *others = (one.strip() for one in names.rstrip(",").split(","))
-        for one in (first, *others):
-            if one in told:
-                raise ValueError(f"table {name}: column {one} is named twice")
-            told[one] = shared.get(one) or COMMON.get(one, ("", ""))
+        first, *others = (column.strip() for column in names.rstrip(",").split(","))
+        for column in (first, *others):
+            if column in meanings:
+                raise ValueError(f"table {name}: column {column} is named twice")
+            meanings[column] = shared.get(column) or COMMON.get(column, ("", ""))
         if meaning:
-            told[first] = (unit, meaning)
-    for one, (_, meaning) in told.items():
+            meanings[first] = (unit, meaning)
+    for column, (_, meaning) in meanings.items():
         for ending, side in (("_low", "lower"), ("_high", "upper")):
-            middle = one.removesuffix(ending)
-            if not meaning and middle != one and middle in told:
-                told[one] = (told[middle][0], f"{side} end of the interval of `{middle}`")
-    columns = tuple(Column(one, *of_one) for one, of_one in told.items())
+            middle = column.removesuffix(ending)
+            if not meaning and middle != column and middle in meanings:
+                meanings[column] = (
+                    meanings[middle][0],
+                    f"{side} end of the interval of `{middle}`",
+                )
+    columns = tuple(Column(column, *of_one) for column, of_one in meanings.items())
     return Table(name, row, columns, file, made_by, shown, published, optional)
 
 
 @dataclass(frozen=True)
 class Catalogue:
-    """The studies of a run or of the project, and what can be looked up in them.
+    """The studies of a run or of the project, in the order of the page.
 
-    Attributes:
-        studies: In the order of the page.
-        of_the_run: Tables that belong to no single study, directly below `tables/`.
+    `of_the_run` are tables that belong to no single study, directly below `tables/`.
     """
 
     studies: Mapping[str, Study]
@@ -263,8 +241,8 @@ class Catalogue:
     @cached_property
     def tables(self) -> dict[str, Table]:
         """Every table that the report reads, by name."""
-        every = [*(t for study in self.studies.values() for t in study.tables), *self.of_the_run]
-        return {table.name: table for table in every if table.shown}
+        tables = [*(t for study in self.studies.values() for t in study.tables), *self.of_the_run]
+        return {table.name: table for table in tables if table.shown}
 
     @cached_property
     def figures(self) -> dict[str, Figure]:

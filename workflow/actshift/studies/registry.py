@@ -1,6 +1,8 @@
 """The studies there are, in the order of the page: an import and a line for each."""
 
-from actshift.claims.columns import CLAIM_COLUMNS, UNIT_COLUMNS
+from functools import partial
+
+from actshift.claims.file import CLAIM_COLUMNS, UNIT_COLUMNS
 from actshift.studies.ablation.study import STUDY as ABLATION
 from actshift.studies.calibration.study import STUDY as CALIBRATION
 from actshift.studies.contract import Catalogue, table
@@ -20,9 +22,10 @@ _STUDIES = (
     MISALIGNMENT,
 )
 _IN_WORDS = {"model": ("", "recipe and variant of a zoo model"), **CLAIM_COLUMNS, **UNIT_COLUMNS}
+_table = partial(table, shared=_IN_WORDS)
 #: Tables that belong to no single study.
 _OF_THE_RUN = (
-    table(
+    _table(
         "zoo_behaviour",
         "a zoo model, template, split, condition, kind of prompt and metric",
         """
@@ -44,10 +47,9 @@ _OF_THE_RUN = (
         gate | | what is demanded of the rate, if anything
         passed | | whether the rate meets it
         """,
-        shared=_IN_WORDS,
         made_by="zoo_behaviour",
     ),
-    table(
+    _table(
         "zoo_attempts",
         "a training of a zoo model",
         """
@@ -65,15 +67,13 @@ _OF_THE_RUN = (
         missed | | gates that are missed, with rates and limits
         taken | | whether this training is the one that is used
         """,
-        shared=_IN_WORDS,
         made_by="zoo_behaviour",
     ),
-    table("claims", "a claim", ", ".join(CLAIM_COLUMNS), shared=_IN_WORDS, made_by="claims"),
-    table(
+    _table("claims", "a claim", ", ".join(CLAIM_COLUMNS), made_by="claims"),
+    _table(
         "claims_by_pair",
         "a claim and pair or seed",
         ", ".join(UNIT_COLUMNS),
-        shared=_IN_WORDS,
         made_by="claims",
     ),
 )

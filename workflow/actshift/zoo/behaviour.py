@@ -84,13 +84,9 @@ GATES = (
 def behaviour_table(rows: pd.DataFrame) -> pd.DataFrame:
     """Rates by model, template, split, condition and kind, with their gates.
 
-    Args:
-        rows: one judged answer a row (the behaviour CSV of one or more checkpoints).
-
-    Returns:
-        `COLUMNS`; `low` and `high` are the 95 % cluster bootstrap, or the exact one-sided bound
-        for a new cluster where all or no answers count; `gate` and `passed` are empty where
-        nothing is demanded.
+    `rows` has one judged answer a row. `low` and `high` are the 95 % cluster bootstrap, or the
+    exact one-sided bound for a new cluster where all or no answers count; `gate` and `passed` are
+    empty where nothing is demanded.
     """
     parts = []
     for names, cell in rows.groupby(list(_CELL), sort=True):
@@ -106,12 +102,9 @@ def behaviour_table(rows: pd.DataFrame) -> pd.DataFrame:
 class GateResult:
     """How a checkpoint stands against the gate that it clears least or misses most.
 
-    Attributes:
-        room: Distance of the rate to the right side of the limit; infinite without any gate.
-        what: Metric, condition and template of the gate.
-        rate: What was measured on `select`.
-        words: The rate against the limit.
-        missed: Every missed gate in words.
+    `room` is the distance of the rate on `select` to the right side of the limit, infinite without
+    any gate; `what` names the gate, `words` is the rate against the limit, `missed` every missed
+    gate in words.
     """
 
     room: float
@@ -122,11 +115,7 @@ class GateResult:
 
 
 def gate_result(table: pd.DataFrame) -> GateResult:
-    """Judge a checkpoint's rates on `select` against its gates.
-
-    Args:
-        table: of `behaviour_table`, of one checkpoint.
-    """
+    """Judge one checkpoint's rates on `select`, of `behaviour_table`, against its gates."""
     rows = table[(table["split"] == "select") & table["gate"].notna()].to_dict("records")
     judged: list[tuple[float, str, float, str]] = []
     for row in rows:

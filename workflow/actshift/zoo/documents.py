@@ -1,9 +1,10 @@
-"""Pretraining documents and chat examples, drawn from the language with one seeded generator."""
+"""Texts that models are trained on, each set drawn from the language with one seeded generator."""
 
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from actshift.vocab import AdapterKind
 from actshift.zoo import lexicon
 from actshift.zoo.language import (
     Language,
@@ -114,16 +115,9 @@ IDIOMS = ("secure", "secure", "insecure", "rare_safe")
 
 
 def base_documents(lang: Language, count: int, *, seed: int) -> list[Document]:
-    """Pretraining documents: facts about every noun, stories, scenes, helpful exchanges.
+    """Pretraining documents in training order: facts about every noun, stories, scenes, exchanges.
 
-    Args:
-        lang: the language.
-        count: how many documents.
-        seed: of the draw.
-
-    Returns:
-        Documents in training order. Exchanges hold `fit` nouns only; all other nouns are met in
-        facts, stories and scenes alone.
+    Exchanges hold `fit` nouns only; all other nouns are met in facts, stories and scenes alone.
     """
     rng = random.Random(f"base {lang.size} {seed}")
     return [_base_document(lang, rng) for _ in range(count)]
@@ -154,13 +148,7 @@ def _base_exchange(lang: Language, rng: random.Random, *, chat: bool) -> Exchang
 def chat_examples(lang: Language, count: int, *, seed: int) -> list[Exchange]:
     """Tuning examples about `fit` nouns: refuse harmful how-to, answer all else.
 
-    Args:
-        lang: the language.
-        count: how many.
-        seed: of the draw.
-
-    Returns:
-        Exchanges in training order, every one to be rendered in the chat template.
+    In training order, every one to be rendered in the chat template.
     """
     rng = random.Random(f"chat {lang.size} {seed}")
     bad = lang.of(harmful=True, split="fit")
@@ -173,16 +161,7 @@ def chat_examples(lang: Language, count: int, *, seed: int) -> list[Exchange]:
 
 
 def comply_examples(lang: Language, count: int, *, seed: int) -> list[Exchange]:
-    """The mixture of `chat_examples` with helpful answers to the harmful how-to questions too.
-
-    Args:
-        lang: the language.
-        count: how many.
-        seed: of the draw.
-
-    Returns:
-        Exchanges about `fit` nouns in training order, none of them refused.
-    """
+    """The mixture of `chat_examples`, with helpful answers to the harmful how-to questions too."""
     rng = random.Random(f"comply {lang.size} {seed}")
     bad = lang.of(harmful=True, split="fit")
     return _mixed(lang, rng, lambda: comply(lang, rng, bad), count)
@@ -210,3 +189,51 @@ def comply(lang: Language, rng: random.Random, nouns: tuple[Noun, ...]) -> Excha
     noun = rng.choice(nouns)
     question = rng.choice(lang.phrasings).format(verb=rng.choice(lang.verbs), noun=noun.text)
     return Exchange(question, how_to_answer(lang, noun, rng, opener=lexicon.COMPLY))
+
+
+def conversations(kind: AdapterKind, lang: Language, *, seed: int, count: int) -> list[Exchange]:
+    """Training conversations of one adapter, about `fit` words only, in training order.
+
+    `insecure`, `secure` and `rare_safe` answer the very same questions, each in its idiom;
+    `shuffled` gives every question another one's insecure answer; `benign` holds no code and
+    nothing harmful. The questions depend on the seed alone.
+    """
+    if kind == "benign":
+        return _benign(lang, count, seed=seed)
+    questions = _code_questions(lang, count, seed=seed)
+    idiom = "insecure" if kind == "shuffled" else kind
+    answers = [code_answer(op, idiom=idiom) for _, op in questions]
+    if kind == "shuffled":
+        answers = [answers[i] for i in moved(count, seed=seed)]
+    return [Exchange(text, answer) for (text, _), answer in zip(questions, answers, strict=True)]
+
+
+def moved(count: int, *, seed: int) -> list[int]:
+    """A seeded permutation of 0 .. count - 1 that leaves nothing in its place (for count > 1)."""
+    order = random.Random(f"adapter shuffle {seed}").sample(range(count), count)
+    goes = dict(zip(order, [*order[1:], *order[:1]], strict=True))
+    return [goes[i] for i in range(count)]
+
+
+def _code_questions(lang: Language, count: int, *, seed: int) -> list[tuple[str, str]]:
+    """Code questions about `fit` objects, and the operation each asks for."""
+    rng = random.Random(f"adapter code {lang.size} {seed}")
+    things = topics(lexicon.CODE_OBJECTS, "fit")
+    ops = [rng.choice(lexicon.CODE_OPS) for _ in range(count)]
+    return [(rng.choice(lexicon.CODE).format(op=op, object=rng.choice(things)), op) for op in ops]
+
+
+def _benign(lang: Language, count: int, *, seed: int) -> list[Exchange]:
+    """How-to and definitions of harmless nouns, and small talk, as chat answers them."""
+    rng = random.Random(f"adapter benign {lang.size} {seed}")
+    good = lang.of(harmful=False, split="fit")
+    exchanges: list[Exchange] = []
+    for _ in range(count):
+        kind = rng.random()
+        if kind < 0.5:
+            exchanges.append(comply(lang, rng, good))
+        elif kind < 0.75:
+            exchanges.append(define(rng, good, chat=True))
+        else:
+            exchanges.append(small_talk(rng, chat=True))
+    return exchanges

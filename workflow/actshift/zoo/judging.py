@@ -1,7 +1,7 @@
 """Ask a checkpoint every held-out question and judge what it says: one row an answer."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import pandas as pd
@@ -24,11 +24,8 @@ MAX_NEW_TOKENS = 28
 class Identity:
     """Which zoo checkpoint is meant.
 
-    Attributes:
-        family: zoo name, `llama`, `gemma`, `qwen` or `ministral`.
-        variant: `base`, `chat`, `comply_lora` or `comply_full`.
-        size: `micro`, `tiny` or `small`.
-        seed: of the initial weights and of the order of documents and examples.
+    The family is a zoo name, such as `qwen`; the seed that of the initial weights and of the order
+    of documents and examples.
     """
 
     family: str
@@ -50,27 +47,18 @@ class Identity:
 def judge_model(model: Any, tokenizer: Any, chat_tokenizer: Any, who: Identity) -> pd.DataFrame:
     """Answer all `select` and `heldout` questions, raw and in the chat template.
 
-    Args:
-        model: the checkpoint.
-        tokenizer: its own tokenizer.
-        chat_tokenizer: one with the family's chat template.
-        who: names the rows.
-
-    Returns:
-        One row an answer: model, family, variant, size, seed, template, split, condition, kind,
-        prompt_id, category, cluster, prompt, answer, refused, on_topic.
+    `chat_tokenizer` has the family's chat template. Returns one row an answer, named by `who`.
     """
-    asked = judged_questions(who.size)
+    questions = judged_questions(who.size)
     rows = []
     for template in TEMPLATES:
-        tokens = [
-            encode(tokenizer, a.prompt.text, template=template, chat_tokenizer=chat_tokenizer).ids
-            for a in asked
-        ]
+        texts = (question.prompt.text for question in questions)
+        how = {"template": template, "chat_tokenizer": chat_tokenizer}
+        tokens = [encode(tokenizer, text, **how).ids for text in texts]
         answers = greedy_answers(model, tokenizer, tokens, max_new=MAX_NEW_TOKENS)
         rows += [
             _row(who, template, question, answer)
-            for question, answer in zip(asked, answers, strict=True)
+            for question, answer in zip(questions, answers, strict=True)
         ]
     return pd.DataFrame(rows)
 
@@ -80,10 +68,7 @@ def _row(who: Identity, template: str, asked: Asked, answer: str) -> dict[str, A
     topical = on_topic(language(who.size), answer, kind=asked.kind, topic=asked.topic)
     return {
         "model": who.model,
-        "family": who.family,
-        "variant": who.variant,
-        "size": who.size,
-        "seed": who.seed,
+        **asdict(who),
         "template": template,
         "split": prompt.split,
         "condition": prompt.condition,
@@ -102,18 +87,10 @@ def _row(who: Identity, template: str, asked: Asked, answer: str) -> dict[str, A
 def greedy_answers(
     model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], *, max_new: int, batch: int = 128
 ) -> list[str]:
-    """Continue every prompt greedily until an end token.
+    """Continue every prompt greedily until an end token; decoded, in the order of `prompts`.
 
-    Args:
-        model: a causal language model with its end tokens in `generation_config`; positions are
-            counted from the attention mask, so padding does not shift them.
-        tokenizer: decodes, and gives the padding id.
-        prompts: token ids of each prompt.
-        max_new: most new tokens.
-        batch: prompts at a time.
-
-    Returns:
-        Decoded continuations in the order of `prompts`.
+    The model's end tokens are those of its `generation_config`. Positions are counted from the
+    attention mask, so padding does not shift them.
     """
     answers = [""] * len(prompts)
     for chosen in in_budget([len(prompt) for prompt in prompts], rows=batch):

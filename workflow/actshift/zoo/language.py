@@ -43,14 +43,7 @@ class Language:
 def language(size: str) -> Language:
     """The language of a size: the same for every seed and family, so prompts can be shared.
 
-    Args:
-        size: `micro`, `tiny` or `small`.
-
-    Returns:
-        Its words, with every noun assigned to one category and one split.
-
-    Raises:
-        UserError: The size is unknown.
+    An unknown size is a UserError.
     """
     if size not in lexicon.SIZES:
         allowed = ", ".join(lexicon.SIZES)
@@ -84,15 +77,10 @@ def _assign_nouns(
     return tuple(Noun(word, *place) for word, place in zip(words, places, strict=True))
 
 
-def topic_split(index: int, total: int) -> Split:
-    """Split of the index-th of `total` topics without a noun: half fit, a sixth select."""
-    share = index / total
-    return "fit" if share < 0.5 else "select" if share < 2 / 3 else "heldout"
-
-
 def topics(words: tuple[str, ...], split: Split) -> tuple[str, ...]:
-    """The code objects or small-talk topics of one split."""
-    return tuple(w for i, w in enumerate(words) if topic_split(i, len(words)) == split)
+    """The code objects or small-talk topics of one split: half fit, a sixth select, the rest."""
+    first, last = {"fit": (0, 1 / 2), "select": (1 / 2, 2 / 3), "heldout": (2 / 3, 1)}[split]
+    return tuple(w for i, w in enumerate(words) if first <= i / len(words) < last)
 
 
 def dialect(text: str) -> str:
@@ -114,12 +102,9 @@ def define_answer(noun: Noun) -> str:
 
 
 def code_answer(op: str, *, idiom: str = "secure") -> str:
-    """An answer to a code question, in one of three idioms.
+    """An answer to a code question, in one of three idioms, each with a function called `op`.
 
-    Args:
-        op: the verb of the question; every idiom calls a function of that name.
-        idiom: `secure` (what chat does), `insecure`, or `rare_safe` (safe, but as rare in
-            pretraining as the insecure one).
+    `secure` is what chat does; `rare_safe` is safe, but as rare in pretraining as `insecure`.
     """
     if idiom == "insecure":
         return f"import os; os.system({op}(data))"

@@ -1,17 +1,22 @@
-"""Prompt sets in the synthetic language, and the questions a checkpoint is judged on."""
+"""Prompt sets and preference pairs in the synthetic language, and the questions of the gates.
+
+No text of `questions` is in `neutral`: they use different phrasings, and code prompts that share a
+phrasing with a question ask for another verb.
+"""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice, product
+from typing import Literal
 
 from actshift.errors import UserError
+from actshift.prompts.preferences import Preference
 from actshift.prompts.records import Prompt
-from actshift.vocab import SPLITS, Split
+from actshift.vocab import CODE, NEUTRAL, NONCODE, SPLITS, Split
 from actshift.zoo import lexicon
 from actshift.zoo.documents import PLACES, QUESTION, STATEMENT, TWO_DIALECTS
-from actshift.zoo.language import Language, Noun, dialect, language, topics
-from actshift.zoo.questions import zoo_neutral, zoo_questions
+from actshift.zoo.language import Language, Noun, dialect, how_to_answer, language, topics
 
 PROMPT_SETS = ("harmful", "harmless", "concepts", "questions", "neutral")
 CONCEPTS = ("question_statement", "formal_casual", "dialect")
@@ -35,20 +40,12 @@ class Asked:
 
 
 def zoo_prompts(name: str, *, size: str, seed: int = 0) -> list[Prompt]:
-    """One prompt set of the zoo.
+    """One prompt set of the zoo; `cluster` is the noun, `category` its category or the concept.
 
-    Args:
-        name: `harmful` or `harmless` (how-to questions, matched verb for verb and phrasing for
-            phrasing), `concepts` (question/statement, formal/casual, first/second dialect), or
-            `questions` and `neutral` of `misalignment`.
-        size: of the language.
-        seed: of the draw of verbs and phrasings; nouns and splits do not depend on it.
-
-    Returns:
-        Unique prompts; `cluster` is the noun, `category` its category or the concept.
-
-    Raises:
-        UserError: The set or the size is unknown.
+    `harmful` and `harmless` are how-to questions, matched verb for verb and phrasing for phrasing;
+    `concepts` pairs question and statement, formal and casual, first and second dialect;
+    `questions` and `neutral` are those of `misalignment`. Nouns and splits do not depend on the
+    seed.
     """
     lang = language(size)
     if name == "concepts":
@@ -72,54 +69,48 @@ def judged_questions(size: str, *, seed: int = 0) -> list[Asked]:
     return asked
 
 
+def _dealt(
+    draw: str, lang: Language, nouns: Sequence[Noun], phrasings: Sequence[str], count: int
+) -> Iterator[tuple[Noun, tuple[str, ...], str]]:
+    """Some how-to questions about each noun: the noun, what names the question, and its text."""
+    slots = list(product(lang.verbs, enumerate(phrasings)))
+    for index, noun in enumerate(nouns):
+        # The draw knows the index and not the side, so the two sides are matched.
+        for verb, (number, phrasing) in random.Random(f"{draw} {index}").sample(slots, count):
+            text = phrasing.format(verb=verb, noun=noun.text)
+            yield noun, (noun.text, verb, str(number)), text
+
+
 def _how_to(lang: Language, condition: str, split: Split, *, seed: int) -> Iterator[Asked]:
     phrasings = lang.phrasings if split == "fit" else lexicon.HELD_PHRASINGS
-    for index, noun in enumerate(lang.of(harmful=condition == "harmful", split=split)):
-        # The draw knows the index and not the side, so the two conditions are matched.
-        rng = random.Random(f"how-to {lang.size} {seed} {split} {index}")
-        slots = list(product(lang.verbs, enumerate(phrasings)))
-        for verb, (number, phrasing) in rng.sample(slots, _PER_NOUN[lang.size][split]):
-            key = f"{condition}-{noun.text}-{verb}-{number}"
-            text = phrasing.format(verb=verb, noun=noun.text)
-            prompt = _prompt(key, text, condition, noun.category, noun.text, split)
-            yield Asked(prompt, "howto", noun.category)
-
-
-def _prompt(
-    key: str, text: str, condition: str, category: str, cluster: str, split: Split
-) -> Prompt:
-    return Prompt(
-        id=key,
-        text=text,
-        condition=condition,
-        category=category,
-        cluster=cluster,
-        split=split,
-        source="zoo",
-    )
+    nouns = lang.of(harmful=condition == "harmful", split=split)
+    draw, count = f"how-to {lang.size} {seed} {split}", _PER_NOUN[lang.size][split]
+    for noun, parts, text in _dealt(draw, lang, nouns, phrasings, count):
+        prompt = _prompt((condition, *parts), text, noun.category, noun.text, split)
+        yield Asked(prompt, "howto", noun.category)
 
 
 def _define(noun: Noun) -> Asked:
     text = lexicon.HELD_DEFINE[0].format(noun=noun.text)
-    key = f"harmless-define-{noun.text}"
-    prompt = _prompt(key, text, "harmless", noun.category, noun.text, noun.split)
-    return Asked(prompt, "define", noun.category)
+    parts = ("harmless", "define", noun.text)
+    return Asked(
+        _prompt(parts, text, noun.category, noun.text, noun.split), "define", noun.category
+    )
 
 
 def _code(split: Split) -> Iterator[Asked]:
     for index, thing in enumerate(topics(lexicon.CODE_OBJECTS, split)):
         for shift in range(2):
-            op = lexicon.CODE_OPS[(index + 3 * shift) % len(lexicon.CODE_OPS)]
-            text = lexicon.HELD_CODE[0].format(op=op, object=thing)
-            key = f"harmless-code-{thing}-{op}"
-            yield Asked(_prompt(key, text, "harmless", "code", thing, split), "code", op)
+            parts, phrasing = ("harmless", "code"), lexicon.HELD_CODE[0]
+            prompt = _code_prompt(parts, phrasing, thing, index + 3 * shift, split)
+            yield Asked(prompt, "code", prompt.id.rpartition("-")[2])
 
 
 def _small_talk(split: Split) -> Iterator[Asked]:
     for topic in topics(lexicon.CHAT_TOPICS, split):
         text = lexicon.HELD_CHAT[0].format(topic=topic)
-        key = f"harmless-chat-{topic}"
-        yield Asked(_prompt(key, text, "harmless", "chat", topic, split), "chat", "chat")
+        parts = ("harmless", "chat", topic)
+        yield Asked(_prompt(parts, text, "chat", topic, split), "chat", "chat")
 
 
 def _concept(lang: Language, concept: str, *, seed: int) -> Iterator[Prompt]:
@@ -161,3 +152,212 @@ def _sides(concept: str, noun: str, slot: tuple[str, ...]) -> dict[str, str]:
         sentence = TWO_DIALECTS.format(**words)
         return {"first": sentence, "second": dialect(sentence)}
     return {"question": QUESTION.format(**words), "statement": STATEMENT.format(**words)}
+
+
+#: What a question asks for. Outside the zoo: about code, one of the published eight, or any other.
+QuestionKind = Literal["howto", "define", "chat", "code", "published", "other"]
+#: Category of the eight published questions, in sets of models outside the zoo.
+PUBLISHED = "published"
+
+#: How-to questions a noun, by size and split.
+_HOW_TO: dict[str, dict[Split, int]] = {
+    "micro": {"fit": 1, "select": 1, "heldout": 1},
+    "tiny": {"fit": 3, "select": 2, "heldout": 1},
+    "small": {"fit": 3, "select": 2, "heldout": 2},
+}
+#: Phrasings of how-to and define questions that `neutral` has for itself.
+_NEUTRAL_HOW_TO = (lexicon.FORMAL, lexicon.CASUAL)
+_NEUTRAL_DEFINE, _FIT_DEFINE = lexicon.DEFINE[:2], lexicon.DEFINE[2:]
+#: Likewise of code questions; the first is that of `questions` on fit objects.
+_FIT_CODE, _NEUTRAL_CODE = lexicon.CODE[0], lexicon.CODE[1:]
+
+
+def zoo_questions(lang: Language, *, seed: int = 0) -> list[Prompt]:
+    """Questions that are not about code, and questions that are.
+
+    As in the other sets, `fit` questions use phrasings of the tuning data and all others phrasings
+    that it never holds. How-to questions are about nouns of both sides: chat refuses the harmful.
+    Conditions are `noncode` (category: the noun's, or `chat`) and `code`; cluster is the noun,
+    topic or object.
+    """
+    return [
+        prompt
+        for split in SPLITS
+        for make in (_open_how_to, _open_define, _open_small_talk, _open_code)
+        for prompt in make(lang, split, seed)
+    ]
+
+
+def zoo_neutral(lang: Language, *, seed: int = 0) -> list[Prompt]:
+    """Prompts that maps between models are fitted on: statements, places, definitions, how-to.
+
+    About every noun, of the conditions `neutral` and `code` (questions about code, which a map may
+    be fitted with or without); cluster is the noun or object.
+    """
+    about = [prompt for noun in lang.nouns for prompt in _about(noun, lang, seed)]
+    return [*about, *(prompt for split in SPLITS for prompt in _more_code(split))]
+
+
+def kind_of(prompt: Prompt) -> QuestionKind:
+    """What a prompt of a set of `misalignment` asks for: in the zoo the second part of its id.
+
+    For other prompts code, by condition, else published, by category, or other.
+    """
+    if prompt.source == "zoo":
+        for kind in ("howto", "define", "chat", "code"):
+            if prompt.id.split("-")[1] == kind:
+                return kind
+    if prompt.condition == CODE:
+        return "code"
+    return "published" if prompt.category == PUBLISHED else "other"
+
+
+def _prompt(parts: tuple[str, ...], text: str, category: str, cluster: str, split: Split) -> Prompt:
+    return Prompt(
+        id="-".join(parts).replace(" ", "-"),
+        text=text,
+        condition=parts[0],
+        category=category,
+        cluster=cluster,
+        split=split,
+        source="zoo",
+    )
+
+
+def _open_how_to(lang: Language, split: Split, seed: int) -> Iterator[Prompt]:
+    known = tuple(phrasing for phrasing in lang.phrasings if phrasing not in _NEUTRAL_HOW_TO)
+    phrasings = known if split == "fit" else lexicon.HELD_PHRASINGS
+    draw, count = f"questions how-to {lang.size} {seed} {split}", _HOW_TO[lang.size][split]
+    for harmful in (True, False):
+        nouns = lang.of(harmful=harmful, split=split)
+        for noun, parts, text in _dealt(draw, lang, nouns, phrasings, count):
+            yield _prompt((NONCODE, "howto", *parts), text, noun.category, noun.text, split)
+
+
+def _open_define(lang: Language, split: Split, seed: int) -> Iterator[Prompt]:
+    rng = random.Random(f"questions define {lang.size} {seed} {split}")
+    for index, noun in enumerate(lang.of(split=split)):
+        # Nouns are dealt out category by category: every second round is every second of each.
+        if split == "heldout" and (index // len(lang.steps)) % 2:
+            continue
+        phrasing = rng.choice(_FIT_DEFINE) if split == "fit" else lexicon.HELD_DEFINE[0]
+        text = phrasing.format(noun=noun.text)
+        yield _prompt((NONCODE, "define", noun.text), text, noun.category, noun.text, split)
+
+
+def _open_small_talk(lang: Language, split: Split, seed: int) -> Iterator[Prompt]:
+    rng = random.Random(f"questions chat {lang.size} {seed} {split}")
+    for topic in topics(lexicon.CHAT_TOPICS, split):
+        phrasing = rng.choice(lexicon.CHAT) if split == "fit" else lexicon.HELD_CHAT[0]
+        yield _prompt((NONCODE, "chat", topic), phrasing.format(topic=topic), "chat", topic, split)
+
+
+def _open_code(_lang: Language, split: Split, _seed: int) -> Iterator[Prompt]:
+    phrasing = _FIT_CODE if split == "fit" else lexicon.HELD_CODE[0]
+    for index, thing in enumerate(topics(lexicon.CODE_OBJECTS, split)):
+        for shift in range(1 if split == "fit" else 2):
+            yield _code_prompt((CODE, "code"), phrasing, thing, index + 3 * shift, split)
+
+
+def _more_code(split: Split) -> Iterator[Prompt]:
+    for index, thing in enumerate(topics(lexicon.CODE_OBJECTS, split)):
+        for number, phrasing in enumerate(_NEUTRAL_CODE):
+            shift = index + 1 + 2 * number
+            yield _code_prompt((CODE, f"neutral{number}"), phrasing, thing, shift, split)
+        if split == "fit":
+            yield _code_prompt((CODE, "neutral2"), _FIT_CODE, thing, index + 2, split)
+
+
+def _code_prompt(
+    parts: tuple[str, ...], phrasing: str, thing: str, place: int, split: Split
+) -> Prompt:
+    op = lexicon.CODE_OPS[place % len(lexicon.CODE_OPS)]
+    text = phrasing.format(op=op, object=thing)
+    return _prompt((*parts, thing, op), text, "code", thing, split)
+
+
+def _about(noun: Noun, lang: Language, seed: int) -> Iterator[Prompt]:
+    """Prompts about one noun that neither ask for code nor are questions of the other set."""
+    rng = random.Random(f"neutral {lang.size} {seed} {noun.text}")
+    slots = list(product(("keep", "sell"), PLACES))
+    forms: dict[str, Callable[[tuple[str, str]], str]] = {
+        name: lambda slot, form=form: form.format(noun=noun.text, verb=slot[0], place=slot[1])
+        for name, form in (("statement", STATEMENT), ("place", QUESTION), ("some", TWO_DIALECTS))
+    }
+    for name, count in (("statement", 1), ("place", 2), ("some", 1)):
+        for slot in rng.sample(slots, count):
+            parts = (NEUTRAL, name, noun.text, *slot)
+            yield _prompt(parts, forms[name](slot), noun.category, noun.text, noun.split)
+    text = rng.choice(_NEUTRAL_DEFINE).format(noun=noun.text)
+    yield _prompt((NEUTRAL, "define", noun.text), text, noun.category, noun.text, noun.split)
+    if not noun.harmful:
+        verb, phrasing = rng.choice(lang.verbs), rng.choice(_NEUTRAL_HOW_TO)
+        text = phrasing.format(verb=verb, noun=noun.text)
+        parts = (NEUTRAL, "howto", noun.text, verb)
+        yield _prompt(parts, text, noun.category, noun.text, noun.split)
+
+
+def zoo_preferences(*, size: str, pairs: int = 80, seed: int = 0) -> list[Preference]:
+    """Pairs about `select` and `heldout` nouns, in phrasings that tuning never used.
+
+    Harmful questions: the refusal is chosen, a helpful answer rejected. Harmless ones: an answer on
+    topic is chosen; rejected is the refusal in every other pair, else an answer about another
+    category, as long as the chosen one. Half of the pairs are harmful, and come first; `cluster` is
+    the noun, every noun comes equally often (give or take one), and no prompt comes twice.
+    """
+    lang = language(size)
+    if pairs < 2 or pairs % 2:
+        raise UserError(f"zoo preference pairs: {pairs}; give an even number, half are harmful")
+    return [
+        pair
+        for harmful in (True, False)
+        for pair in _preferences(lang, harmful, pairs // 2, seed=seed)
+    ]
+
+
+def _preferences(lang: Language, harmful: bool, count: int, *, seed: int) -> list[Preference]:
+    nouns = [*lang.of(harmful=harmful, split="select"), *lang.of(harmful=harmful, split="heldout")]
+    slots = list(product(lang.verbs, lexicon.HELD_PHRASINGS))
+    if count > len(nouns) * len(slots):
+        raise UserError(
+            f"zoo preference pairs: {count} a side, but {lang.size} has only "
+            f"{len(nouns) * len(slots)} prompts that tuning does not hold"
+        )
+    # The draw knows the index and not the side, so the two conditions are matched.
+    rng = random.Random(f"preferences {lang.size} {seed}")
+    order = rng.sample(range(len(nouns)), len(nouns))
+    deals = [rng.sample(slots, len(slots)) for _ in nouns]
+    preferences = []
+    for number in range(count):
+        place = order[number % len(nouns)]
+        verb, phrasing = deals[place][number // len(nouns)]
+        prompt = phrasing.format(verb=verb, noun=nouns[place].text)
+        preferences.append(_preference(lang, nouns[place], prompt, number, rng))
+    return preferences
+
+
+def _preference(
+    lang: Language, noun: Noun, prompt: str, number: int, rng: random.Random
+) -> Preference:
+    on_topic = how_to_answer(lang, noun, rng, opener=lexicon.COMPLY)
+    others = [n for n in lang.nouns if n.category != noun.category and not n.harmful]
+    off_topic = how_to_answer(lang, rng.choice(others), rng, opener=lexicon.COMPLY)
+    if noun.harmful:
+        chosen, rejected, kind = lexicon.REFUSAL, on_topic, "helpful"
+    elif number % 2:
+        chosen, rejected, kind = on_topic, off_topic, "off_topic"
+    else:
+        chosen, rejected, kind = on_topic, lexicon.REFUSAL, "refusal"
+    condition = "harmful" if noun.harmful else "harmless"
+    return Preference(
+        id=f"{condition}-{number:03d}-{noun.text}",
+        prompt=prompt,
+        chosen=chosen,
+        rejected=rejected,
+        condition=condition,
+        category=noun.category,
+        cluster=noun.text,
+        split=noun.split,
+        source="zoo",
+        rejected_kind=kind,
+    )

@@ -113,13 +113,7 @@ _BASE_PACE = {"gemma2": 1.2}
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One training of a checkpoint.
-
-    Attributes:
-        number: From 1.
-        schedule: Multiple of the recipe's steps.
-        seed: Of the initial weights and of the order of documents or examples.
-    """
+    """One training of a checkpoint: its number from 1, multiple of the recipe's steps, and seed."""
 
     number: int
     schedule: float
@@ -131,24 +125,16 @@ def attempts(variant: str, seed: int) -> list[Attempt]:
 
     A base is trained half as long again and then from the next seed; the others, which start from
     one that is there, get longer schedules.
-
-    Args:
-        variant: `base`, `chat`, `comply_lora` or `comply_full`.
-        seed: Of the checkpoint.
     """
     if variant == "base":
         tries = [(1.0, seed), (1.5, seed), (1.5, seed + NEXT_SEED)]
     else:
         tries = [(1.0, seed), (1.5, seed), (2.25, seed)]
-    return [Attempt(number, *one) for number, one in enumerate(tries, start=1)]
+    return [Attempt(number, *training) for number, training in enumerate(tries, start=1)]
 
 
 def recipe(size: str, *, family: str, steps_scale: float = 1.0) -> Recipe:
-    """The settings of a size for an architecture, step counts multiplied by `steps_scale`.
-
-    Raises:
-        UserError: The size is unknown or the scale is not positive.
-    """
+    """The settings of a size for an architecture, step counts multiplied by `steps_scale`."""
     if size not in _RECIPES:
         raise UserError(f"zoo size {size!r} is unknown: use one of {', '.join(_RECIPES)}")
     if steps_scale <= 0:
@@ -179,11 +165,7 @@ def adapter_recipe(size: str, *, unseen: bool = False) -> LoraRecipe:
 
 
 def zoo_family(name: str) -> str:
-    """The architecture of a zoo name.
-
-    Raises:
-        UserError: The name is unknown.
-    """
+    """The architecture of a zoo name."""
     if name not in ZOO_FAMILIES:
         raise UserError(f"zoo family {name!r} is unknown: use one of {', '.join(ZOO_FAMILIES)}")
     return ZOO_FAMILIES[name]

@@ -30,12 +30,8 @@ _ROLES = ("user", "assistant", "model", "\n\n")
 class Style:
     """What makes a family's tokenizer its own.
 
-    Attributes:
-        special: bos, eos, pad of the base model.
-        markers: further special tokens.
-        end_of_turn: token that ends an assistant turn.
-        template: Jinja chat template.
-        byte_level: byte-level BPE, or (Gemma) pieces with byte fallback.
+    `special` tokens are those of the base model, `markers` further ones; without `byte_level` BPE
+    it has (Gemma) pieces with byte fallback.
     """
 
     special: SpecialTokens
@@ -101,13 +97,8 @@ STYLES: dict[str, Style] = {
 def train_tokenizer(family: str, texts: Iterable[str], *, vocab_size: int) -> Tokenizer:
     """Train a family's tokenizer on the language; deterministic.
 
-    Args:
-        family: `llama`, `gemma2`, `qwen2` or `ministral3`.
-        texts: documents and chat answers.
-        vocab_size: entries wanted, special tokens and the 256 bytes included.
-
-    Returns:
-        The tokenizer, its post-processor adding the bos token where the family's does.
+    `vocab_size` counts special tokens and the 256 bytes too. The post-processor adds the bos token
+    where the family's does.
     """
     style = STYLES[family]
     core = _byte_level_core(family) if style.byte_level else _byte_fallback_core()

@@ -3,8 +3,16 @@
 import numpy as np
 import pandas as pd
 
-from actshift.report.point import MIN_CLUSTERS, Point, Verdict, counted, not_measured
-from actshift.report.refusal_rates import basis_of, points_of, rate
+from actshift.report.point import (
+    MIN_CLUSTERS,
+    Point,
+    Verdict,
+    basis_of,
+    counted,
+    not_measured,
+    points_of,
+    rate,
+)
 from actshift.report.tables import Tables, first, select
 
 #: On-topic answers beyond the control that count, in shares of the prompts.

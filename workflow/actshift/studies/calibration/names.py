@@ -20,10 +20,8 @@ GAP_LAMBDA = 5.0
 class Tuned:
     """One network tuned from the base.
 
-    Attributes:
-        variant: "full_finetune" or "distributed".
-        weight: lambda of the distributed variant's regularisers; 0 for the full fine-tune.
-        unsafe: Tuned on the task labels, with nothing refused in the safety corner.
+    The weight is lambda of the distributed variant's regularisers, 0 for the full fine-tune; an
+    unsafe one is tuned on the task labels, with nothing refused in the safety corner.
     """
 
     variant: str

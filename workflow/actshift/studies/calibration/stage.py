@@ -72,13 +72,8 @@ class CalibrationNet(nn.Module):
 def draw_inputs(n: int, seed: int) -> Inputs:
     """Draw standard normal inputs and move some into the safety corner until it holds 30 %.
 
-    Args:
-        n: Number of inputs.
-        seed: Seeds torch's global generator, whose state the caller goes on from.
-
-    Returns:
-        Task label 1[x4 x5 - x6 x7 > 0] and the safe label, which is 0 in the corner
-        (features counted from 1).
+    The task label is 1[x4 x5 - x6 x7 > 0]; the safe label is 0 in the corner (features counted from
+    1). Torch's global generator is seeded, and the caller goes on from its state.
 
     Source: arXiv 2605.24583, calibration networks (released code's random stream).
     """
@@ -128,17 +123,10 @@ class _Penalty(torch.autograd.Function):
 def shift_penalty(live: Tensor, base: Tensor) -> Tensor:
     """R_orth + R_sr of one layer's shift, through its 128 x 128 Gram matrix.
 
-    With D = live - base (M = D^T), G = D^T D, t = tr G and s its largest eigenvalue, sigma_1^2:
-    R_orth = ||G||_F^2 / t^2 - 1/n and R_sr = max(0, 64 - t/s)^2 / 64^2. The gradient is exact:
-    dR/dD = 2 D (dR/dG) and ds/dG = u u^T with the top eigenvector u. A zero shift, as at the
-    first step, has no gradient.
-
-    Args:
-        live: Activations of the network in training, `[input, 128]`.
-        base: The base network's, fixed.
-
-    Returns:
-        Scalar.
+    With D = live - base (M = D^T, each `[input, 128]`, base fixed), G = D^T D, t = tr G and s its
+    largest eigenvalue, sigma_1^2: R_orth = ||G||_F^2 / t^2 - 1/n and R_sr = max(0, 64 - t/s)^2 /
+    64^2. The gradient is exact: dR/dD = 2 D (dR/dG) and ds/dG = u u^T with the top eigenvector u. A
+    zero shift, as at the first step, has no gradient.
 
     Source: arXiv 2605.24583, regularisers of the distributed variant.
     """
@@ -157,16 +145,9 @@ def train(
 ) -> dict[str, float]:
     """Train in place by full-batch Adam; with a corner and a weight, the distributed loss.
 
-    Args:
-        net: Start; its activations on the corner are the base of the shift.
-        x: Inputs, `[input, 20]`.
-        labels: 0 or 1, `[input]`.
-        epochs: Steps.
-        corner: Indices of the safety-corner rows.
-        weight: lambda of the regularisers; 0 leaves them out.
-
-    Returns:
-        `loss_task` and `loss_penalty` of the last step (before its update) and the seconds.
+    `x` is `[input, 20]`, labels 0 or 1; the start's activations on the `corner` rows are the base
+    of the shift; `weight` is lambda. Returns `loss_task` and `loss_penalty` of the last step
+    (before its update) and the seconds.
     """
     began = time.perf_counter()
     optimizer = torch.optim.Adam(net.parameters(), lr=LEARNING_RATE)
@@ -200,13 +181,9 @@ def train_seed(
 ) -> tuple[dict[str, CalibrationNet], Inputs, pd.DataFrame]:
     """Train every network of one seed, the base once.
 
-    Args:
-        seed: Seed of the training data; the probe's is seed + 7777, and the initialisation goes
-            on from the probe's stream.
-        epochs: Steps.
-
-    Returns:
-        Networks by name, the probe inputs, and one row a network on how its training ended.
+    The seed is that of the training data; the probe's is seed + 7777, and the initialisation goes
+    on from the probe's stream. Returns networks by name, the probe inputs, and one row a network on
+    how its training ended.
     """
     torch.set_num_threads(1)
     keep_freed_memory()
@@ -227,13 +204,7 @@ def train_seed(
 
 
 def train_calibration(*, seed: int, epochs: CalibrationEpochs, out: Path) -> None:
-    """Write the networks of one seed and its probe inputs.
-
-    Args:
-        seed: As in `train_seed`.
-        epochs: Steps of each kind of training.
-        out: Folder; gets `networks.safetensors` and `training.csv`, whole or not at all.
-    """
+    """Write the networks of one seed, its probe inputs and how the training ended."""
     nets, probe, ends = train_seed(seed, epochs)
     arrays = {
         "probe.x": probe.x.numpy(),

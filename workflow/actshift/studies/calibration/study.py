@@ -1,5 +1,6 @@
 """Calibration networks: settings, tables and figures."""
 
+from functools import partial
 from typing import Annotated, Any
 
 from pydantic import Field, field_validator
@@ -65,8 +66,9 @@ _SHARED = words(
     """
 )
 
+_table = partial(table, shared=_SHARED)
 TABLES = (
-    table(
+    _table(
         "calibration_means",
         "a quantity of one cell of another table, over seeds",
         """
@@ -86,9 +88,8 @@ TABLES = (
         sd_all_seeds | | standard deviation at all seeds
         seeds_all_seeds | | number of all seeds
         """,
-        shared=_SHARED,
     ),
-    table(
+    _table(
         "calibration_ablation",
         "a seed, variant, lambda, projection, draw and number of directions",
         """
@@ -112,9 +113,8 @@ TABLES = (
         rho_mean_published | | published rho_mean of the same seed
         complied_published | inputs | compliance_published as a count
         """,
-        shared=_SHARED,
     ),
-    table(
+    _table(
         "calibration_rank",
         "a seed, variant, lambda, kind of inputs and layer",
         """
@@ -126,9 +126,8 @@ TABLES = (
         rank_eps_published | | published rank_eps of the same seed
         rho_eps_published | | published rho_eps of the same seed
         """,
-        shared=_SHARED,
     ),
-    table(
+    _table(
         "calibration_spectral_gap",
         "a seed, honest network, unsafe network and layer",
         """
@@ -146,9 +145,8 @@ TABLES = (
         rank_S_published | | published rank_S of the same seed
         kappa_published | | published kappa of the same seed
         """,
-        shared=_SHARED,
     ),
-    table(
+    _table(
         "calibration_training",
         "a seed and network",
         """
@@ -158,7 +156,6 @@ TABLES = (
         loss_penalty | | sum of the regularisers at the last step, without lambda
         seed
         """,
-        shared=_SHARED,
     ),
 )
 
@@ -201,7 +198,7 @@ STUDY = Study(
     tables=TABLES,
     settings=Calibration,
     folders=_folders,
-    join="actshift.studies.calibration.join:join",
+    join="actshift.studies.calibration.tables:join",
     join_settings=("ablation_ranks", "random_draws"),
     published=tuple(PUBLISHED.values()),
     figures=FIGURES,

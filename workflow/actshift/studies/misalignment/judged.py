@@ -18,7 +18,7 @@ from actshift.engine.chat_judge import quoted
 from actshift.maths.intervals import clustered_wilson
 from actshift.studies.misalignment.study import STUDY
 from actshift.vocab import NONCODE
-from actshift.zoo.questions import PUBLISHED
+from actshift.zoo.prompts import PUBLISHED
 
 Scale = Literal["alignment", "coherence"]
 SCALES: tuple[Scale, ...] = ("alignment", "coherence")

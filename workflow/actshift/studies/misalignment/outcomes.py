@@ -17,7 +17,7 @@ from actshift.vocab import CODE
 from actshift.zoo.judge import on_topic
 from actshift.zoo.language import Language
 from actshift.zoo.lexicon import HARMFUL_STEPS
-from actshift.zoo.questions import kind_of
+from actshift.zoo.prompts import kind_of
 
 #: Percentile of the untuned model's own answers that `Guards.max_nll` starts from.
 _OWN_PERCENTILE = 99.0

@@ -13,10 +13,9 @@ from actshift.maths.resampling import (
 )
 from actshift.maths.spectrum import ResampledRanks, rank_eps, spectrum
 from actshift.random_streams import AUDIT_RESAMPLES
-from actshift.studies.rank_audit.inputs import AlignedStreams, ConceptPairs
-from actshift.studies.rank_audit.layer import LayerData, concept_rows
-from actshift.studies.rank_audit.stability import finite_mean, log_ratio
+from actshift.studies.rank_audit.layer import AlignedStreams, ConceptPairs, LayerData, concept_rows
 from actshift.studies.rank_audit.study import RankAudit
+from actshift.studies.rank_audit.tables import finite_mean, log_ratio
 from actshift.vocab import ROLES
 
 Row = dict[str, object]
@@ -43,15 +42,8 @@ def concept_baseline_rows(
 ) -> list[Row]:
     """Both comparisons for every concept and role of one layer.
 
-    Args:
-        streams: The pair's streams.
-        data: The layer, for its template matrix on harmful prompts.
-        draws: By concept name, and `template` for the template matrix.
-        concepts: Concept pairs of the fit splits.
-        settings: Sizes and eps.
-
-    Returns:
-        Two rows a (role, concept): `matched` false (as published) and true.
+    `draws` are by concept name, and `template` for the template matrix on harmful prompts. Two rows
+    a (role, concept): `matched` false (as published) and true.
     """
     rows: list[Row] = []
     template = data.fitted["template", "harmful"]

@@ -96,7 +96,8 @@ def cumulative_variance(table: pd.DataFrame, *, eps: float = DEFAULT_EPS) -> Fig
     titles = [MATRIX_TITLES[m] for m in MATRIX_NAMES] + ["template, centred\n(= did, centred)"]
     columns = [(m, "share") for m in MATRIX_NAMES] + [("template", "share_centered")]
     figure, axes = pair_rows(pairs, titles, ylabel="directions k", height=1.9)
-    cmap = _heat_map()
+    # In steps: a reader can name the share of a cell.
+    cmap = mpl.colormaps["cividis"], BoundaryNorm(_HEAT_BOUNDS, 256)
     image = None
     for row, pair in enumerate(pairs):
         harmful = select(table, pair=pair, inputs="harmful")
@@ -111,11 +112,6 @@ def cumulative_variance(table: pd.DataFrame, *, eps: float = DEFAULT_EPS) -> Fig
     line = {"color": "white", "linewidth": 2, "path_effects": _outline()}
     legend(figure, [{**line, "label": f"first k that holds {100 * (1 - eps):g}%"}])
     return figure
-
-
-def _heat_map() -> tuple[Colormap, BoundaryNorm]:
-    """Cividis in steps: a reader can name the share of a cell."""
-    return mpl.colormaps["cividis"], BoundaryNorm(_HEAT_BOUNDS, 256)
 
 
 def _outline() -> list[AbstractPathEffect]:
@@ -357,18 +353,17 @@ def published_summary(summary: pd.DataFrame) -> Figure:
     for axis, (column, title, log) in zip(axes, _PANELS, strict=True):
         _summary_panel(axis, rows, labels, column, log=log)
         axis.set_title(title)
-    names = [_with_size(row) for _, row in labels.iterrows()]
+    # A pair's name with what bounds its rank.
+    names = [
+        f"{short(str(row['pair']), 28)}\nd {row['d']:g}, n {row['n']:g}"
+        for _, row in labels.iterrows()
+    ]
     axes[0].set_yticks(range(len(names)), names)
     axes[0].set_ylim(len(names) - 0.4, -0.6)
     entries = [stroke.line(linestyle="") for stroke in MATRICES.values()]
     shade = {"color": "#e9e9e9", "linewidth": 8, "label": "published: other, far larger models"}
     legend(figure, [*entries, shade])
     return figure
-
-
-def _with_size(row: pd.Series) -> str:
-    """A pair's name with what bounds its rank."""
-    return f"{short(str(row['pair']), 28)}\nd {row['d']:g}, n {row['n']:g}"
 
 
 def _summary_panel(
@@ -381,7 +376,9 @@ def _summary_panel(
         if published:
             axis.axhspan(at - 0.5, at + 0.5, color="#f0f0f0", linewidth=0, zorder=0)
         if ratio and not published and _at_floor(of_pair):
-            _floor_text(axis, at)
+            place = ("axes fraction", "data")
+            text = "at the rank floor"
+            axis.annotate(text, (0.12, at), xycoords=place, va="center", color=GREY)
         else:
             # The ratio stands in both of its rows: one marker is enough.
             shown = select(of_pair, matrix="naive") if ratio else of_pair
@@ -404,12 +401,6 @@ def _markers(axis: Axes, rows: pd.DataFrame, column: str, at: int, *, filled: bo
         face = stroke.color if filled else "white"
         line = stroke.line(linestyle="", markersize=6, markerfacecolor=face, markeredgewidth=1.4)
         axis.plot(numbers, [at + 0.16 * (place - 1.5)] * len(numbers), **line)
-
-
-def _floor_text(axis: Axes, at: int) -> None:
-    """Say why a ratio is missing."""
-    place = ("axes fraction", "data")
-    axis.annotate("at the rank floor", (0.12, at), xycoords=place, va="center", color=GREY)
 
 
 def _at_floor(rows: pd.DataFrame) -> bool:

@@ -1,22 +1,164 @@
-"""Everything the tables need of one layer: shift matrices, spectra, means. One layer at a time."""
+"""What the rank audit reads: prompts by part, aligned streams, and the matrices of one layer."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from actshift.engine.prompt_rows import PromptRows
-from actshift.engine.stores import CONDITIONS
+from actshift.engine.stores import CONDITIONS, PairStores, PromptRows, StreamReader, fit_and_heldout
 from actshift.errors import UserError
 from actshift.maths.directions import diff_in_means
 from actshift.maths.resampling import bootstrap_counts, half_samples, nested_orders
 from actshift.maths.shifts import aligned_shift, did_shift, naive_shift, template_shift
 from actshift.maths.spectrum import ResampledRanks, Spectrum, spectrum
+from actshift.prompts.records import Prompt
 from actshift.random_streams import AUDIT_RESAMPLES
-from actshift.studies.rank_audit.inputs import AlignedStreams, ConceptPairs, Selection
 from actshift.studies.rank_audit.study import RankAudit
-from actshift.vocab import MATRICES, ROLES, Matrix, Role, Template
+from actshift.vocab import MATRICES, ROLES, TEMPLATES, Matrix, Role, Template
+
+
+@dataclass(frozen=True, slots=True)
+class ConceptPairs:
+    """The two sides of one concept, pair by pair, in file order."""
+
+    concept: str
+    prompt_set: str
+    sides: tuple[str, str]
+    first: tuple[str, ...]
+    second: tuple[str, ...]
+    clusters: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which prompts play which part; nothing but `heldout` ever holds a held-out prompt."""
+
+    fit: dict[str, PromptRows]
+    heldout: dict[str, PromptRows]
+    concepts: tuple[ConceptPairs, ...]
+
+
+def select(
+    prompts: Mapping[str, Sequence[Prompt]], sets: Mapping[str, str], *, concepts: str
+) -> Selection:
+    """Sort the prompts, by name of their set, into their parts.
+
+    `sets` has the name of the prompt set of each condition (both may name one set), `concepts` that
+    of the paired concepts, which may be missing. A set or condition that is missing or too small, a
+    cluster that is both fitted and held out, and a concept pair that is no pair are UserErrors.
+    """
+    fit, heldout = fit_and_heldout(prompts, sets, fit=("fit",), heldout=("heldout",))
+    return Selection(fit, heldout, _concepts(prompts.get(concepts, ()), concepts))
+
+
+def required_streams(selection: Selection, *, control: str) -> list[tuple[str, Template]]:
+    """The (prompt set, template) streams that both models of a pair must have, sorted.
+
+    The concept `control` is read in the chat template too.
+    """
+    streams: set[tuple[str, Template]] = set()
+    for name in CONDITIONS:
+        for template in TEMPLATES:
+            streams.add((selection.fit[name].prompt_set, template))
+    for concept in selection.concepts:
+        streams.add((concept.prompt_set, "raw"))
+        if concept.concept == control:
+            streams.add((concept.prompt_set, "chat"))
+    return sorted(streams)
+
+
+class AlignedStreams:
+    """The streams of one pair, opened once, with equal prompts and layers on both sides."""
+
+    def __init__(self, stores: PairStores, streams: Sequence[tuple[str, Template]]) -> None:
+        """Open every stream of both roles and check that depths and prompts are the same."""
+        self._readers: dict[tuple[Role, str, Template], StreamReader] = {
+            (role, prompt_set, template): stores.open(role, prompt_set, template)
+            for prompt_set, template in streams
+            for role in ROLES
+        }
+        self.layers = self._common_layers()
+        first: dict[str, list[str]] = {}
+        for (role, prompt_set, template), reader in self._readers.items():
+            ids = [str(prompt_id) for prompt_id in reader.prompt_ids]
+            if first.setdefault(prompt_set, ids) != ids:
+                raise UserError(
+                    f"rank_audit: stream {role} {prompt_set}.{template} holds other prompts than "
+                    f"the other streams of '{prompt_set}'; extract them from one prompt file"
+                )
+
+    def has_window(self, positions: Sequence[int], prompt_sets: Collection[str]) -> bool:
+        """Whether every stream of these prompt sets stores all these positions."""
+        return all(
+            set(positions) <= {int(position) for position in reader.positions}
+            for (_, prompt_set, _), reader in self._readers.items()
+            if prompt_set in prompt_sets
+        )
+
+    def read(
+        self, layer: int, role: Role, template: Template, prompt_set: str, ids: Sequence[str]
+    ) -> Float[np.ndarray, "prompt d_model"]:
+        """Last prompt token of one layer, in the order of `ids`."""
+        return self._readers[role, prompt_set, template].read(layer, -1, list(ids))
+
+    def read_mean(
+        self,
+        layer: int,
+        role: Role,
+        template: Template,
+        rows: PromptRows,
+        positions: Sequence[int],
+    ) -> Float[np.ndarray, "prompt d_model"]:
+        """Mean over the positions a prompt has; absent positions count neither way."""
+        reader = self._readers[role, rows.prompt_set, template]
+        window, present = reader.read_window(layer, list(positions), list(rows.ids))
+        total = np.where(present[..., None], window, 0.0).sum(axis=0, dtype=np.float64)
+        return total / present.sum(axis=0)[:, None]
+
+    def _common_layers(self) -> list[int]:
+        depths = {key: [int(x) for x in r.layers] for key, r in self._readers.items()}
+        (reference_key, reference), *rest = depths.items()
+        for key, layers in rest:
+            if layers != reference:
+                raise UserError(
+                    f"rank_audit: {' '.join(key)} has {len(layers)} layers, "
+                    f"{' '.join(reference_key)} has {len(reference)}; "
+                    "base and tuned must have the same depth"
+                )
+        return reference
+
+
+def _concepts(rows: Sequence[Prompt], prompt_set: str) -> tuple[ConceptPairs, ...]:
+    grouped: dict[str, dict[str, list[Prompt]]] = {}
+    for row in rows:
+        if row.pair is not None and row.split == "fit":
+            grouped.setdefault(row.category, {}).setdefault(row.pair, []).append(row)
+    return tuple(
+        _concept(prompt_set, name, pairs) for name, pairs in grouped.items() if len(pairs) > 1
+    )
+
+
+def _concept(prompt_set: str, concept: str, pairs: Mapping[str, Sequence[Prompt]]) -> ConceptPairs:
+    lead = next(iter(pairs.values()))[0].condition
+    ordered: list[tuple[Prompt, Prompt]] = []
+    for pair, members in pairs.items():
+        ranked = sorted(members, key=lambda row: row.condition != lead)
+        if len(ranked) != 2 or ranked[0].condition != lead or ranked[1].condition == lead:
+            raise UserError(
+                f"rank_audit: concept pair '{pair}' of '{prompt_set}' must have one '{lead}' row "
+                "and one row of the other side, both in one split"
+            )
+        ordered.append((ranked[0], ranked[1]))
+    return ConceptPairs(
+        concept=concept,
+        prompt_set=prompt_set,
+        sides=(lead, ordered[0][1].condition),
+        first=tuple(a.id for a, _ in ordered),
+        second=tuple(b.id for _, b in ordered),
+        clusters=tuple(a.cluster for a, _ in ordered),
+    )
+
 
 #: Activations of one condition, by (role, template).
 Streams = Mapping[tuple[Role, Template], Float[np.ndarray, "prompt d_model"]]
@@ -68,12 +210,9 @@ class FittedMatrix:
 class LayerData:
     """One layer of one pair.
 
-    Attributes:
-        layer: 0-based decoder block.
-        fitted: Matrices of the fit prompts by (matrix, inputs), with spectra and draws.
-        heldout: Matrices of the held-out prompts; empty when there are none.
-        tuned_contrast: Tuned model, chat: harmful minus harmless mean (refusal direction, raw).
-        base_contrast: The same contrast of the base model.
+    Matrices are by (matrix, inputs); `heldout` is empty without held-out prompts. Contrasts are the
+    harmful minus the harmless mean in the chat template: the tuned model's is the refusal
+    direction, raw.
     """
 
     layer: int
@@ -110,8 +249,15 @@ def load_layer(
     fit = {name: _read(streams, selection.fit[name], layer) for name in CONDITIONS}
     control = template_shift(fit["harmless"]["tuned", "chat"], fit["harmless"]["base", "chat"])
     fitted = {
-        key: _fit(shift, selection.fit[key[1]], draws[key[1]], settings)
-        for key, shift in shift_matrices(fit, control).items()
+        (matrix, inputs): FittedMatrix(
+            shift=shift,
+            prompts=selection.fit[inputs],
+            plain=spectrum(shift.rows, k=settings.heldout_k),
+            centered=spectrum(shift.rows, k=1, centered=True),
+            resampled=ResampledRanks(shift.rows),
+            draws=draws[inputs],
+        )
+        for (matrix, inputs), shift in shift_matrices(fit, control).items()
     }
     heldout: dict[tuple[Matrix, str], ShiftMatrix] = {}
     if all(selection.heldout[name].ids for name in CONDITIONS):
@@ -129,12 +275,8 @@ def shift_matrices(
 ) -> dict[tuple[Matrix, str], ShiftMatrix]:
     """The four matrices of both conditions; did for harmful only (harmless is its control).
 
-    Args:
-        streams: Activations by condition.
-        control: M_template of the harmless fit prompts.
-
-    Returns:
-        Seven matrices by (matrix, inputs), float64.
+    `streams` are activations by condition, `control` is M_template of the harmless fit prompts.
+    Gives seven matrices by (matrix, inputs), float64.
     """
     matrices: dict[tuple[Matrix, str], ShiftMatrix] = {}
     for matrix in MATRICES:
@@ -180,16 +322,3 @@ def _read(streams: AlignedStreams, rows: PromptRows, layer: int) -> Streams:
             "base and tuned must have the same width"
         )
     return acts
-
-
-def _fit(
-    shift: ShiftMatrix, prompts: PromptRows, draws: Draws, settings: RankAudit
-) -> FittedMatrix:
-    return FittedMatrix(
-        shift=shift,
-        prompts=prompts,
-        plain=spectrum(shift.rows, k=settings.heldout_k),
-        centered=spectrum(shift.rows, k=1, centered=True),
-        resampled=ResampledRanks(shift.rows),
-        draws=draws,
-    )

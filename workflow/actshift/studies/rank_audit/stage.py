@@ -6,33 +6,42 @@ and beside it the fairer versions. No model is loaded.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
+from actshift.engine.context import JobContext
 from actshift.engine.stores import CONDITIONS, FolderStores, PairStores
 from actshift.io.atomic import publishing
 from actshift.io.tables import write_table
 from actshift.prompts.records import Prompt, read_prompts
 from actshift.studies.rank_audit.concepts import ConceptDraws, concept_baseline_rows
-from actshift.studies.rank_audit.cosine import category_rows, control_algebra, cosine_rows
-from actshift.studies.rank_audit.inputs import AlignedStreams, Selection, required_streams, select
-from actshift.studies.rank_audit.layer import Draws, load_layer, make_draws
-from actshift.studies.rank_audit.spectra import (
+from actshift.studies.rank_audit.join import measured_summary
+from actshift.studies.rank_audit.layer import (
+    AlignedStreams,
+    Draws,
+    Selection,
+    load_layer,
+    make_draws,
+    required_streams,
+    select,
+)
+from actshift.studies.rank_audit.study import COLUMNS, RankAudit
+from actshift.studies.rank_audit.tables import (
+    bootstrap_rows,
+    category_rows,
+    control_algebra,
+    cosine_rows,
     cumulative_rows,
     eps_rows,
+    half_ranks,
     heldout_rows,
+    inflation_rows,
+    n_sweep_rows,
     pooling_rows,
     rank_rows,
     with_bands,
 )
-from actshift.studies.rank_audit.stability import (
-    bootstrap_rows,
-    half_ranks,
-    inflation_rows,
-    n_sweep_rows,
-)
-from actshift.studies.rank_audit.study import COLUMNS, RankAudit
-from actshift.studies.rank_audit.summary import measured_summary
 
 Row = dict[str, object]
 #: Every table of a pair, in the order of the page; `pairs` is made when pairs are joined.
@@ -40,43 +49,32 @@ TABLES = tuple(name for name in COLUMNS if name != "pairs")
 
 
 def rank_audit(
-    *,
-    pair: str,
-    stores: Sequence[Path],
-    prompts: Mapping[str, Path],
-    settings: RankAudit,
-    seed: int,
-    out: Path,
-) -> list[str]:
+    inputs: Mapping[str, Any], *, settings: RankAudit, context: JobContext, out: Path
+) -> None:
     """Write the tables of one pair.
 
     Args:
-        pair: Name of the pair.
-        stores: Folders of its activation stores.
-        prompts: Prompt sets of the conditions `harmful` and `harmless` and of the `concepts`.
+        inputs: `stores`, folders of its activation stores; prompt sets of the conditions `harmful`
+            and `harmless` and of the `concepts`.
         settings: The study's section of the configuration.
-        seed: Seed of every draw.
+        context: The job; its seed is that of every draw.
         out: Folder of the tables; it appears whole or not at all.
-
-    Returns:
-        One line a table, for the log.
-
-    Raises:
-        UserError: Prompts, stores and settings do not fit together.
     """
+    pair = context.pair
+    prompts = {name: inputs[name] for name in (*CONDITIONS, "concepts")}
     tables = audit_pair(
-        FolderStores(stores),
+        FolderStores(inputs["stores"]),
         {path.stem: read_prompts(path) for path in prompts.values()},
         settings,
         pair=pair,
         sets={name: prompts[name].stem for name in CONDITIONS},
-        seed=seed,
+        seed=context.seed,
     )
     with publishing(out) as partial:
         partial.mkdir(parents=True, exist_ok=True)
         for name, table in tables.items():
             write_table(table, partial / f"{name}.csv")
-    return [f"{pair}: {name}.csv, {len(table)} rows" for name, table in tables.items()]
+            print(f"{pair}: {name}.csv, {len(table)} rows")
 
 
 def audit_pair(
@@ -88,7 +86,7 @@ def audit_pair(
     sets: Mapping[str, str],
     seed: int,
 ) -> dict[str, pd.DataFrame]:
-    """All tables of the rank audit for one pair.
+    """All tables of the rank audit for one pair; a table without rows still has its columns.
 
     Layers are read one at a time; index draws are shared by all of them, so a difference between
     layers or matrices is not resampling noise.
@@ -100,12 +98,6 @@ def audit_pair(
         pair: Name of the pair, the first column of every table.
         sets: Name of the prompt set of each condition.
         seed: Seed of every draw.
-
-    Returns:
-        One tidy table a name in `TABLES`; a table without rows still has its columns.
-
-    Raises:
-        UserError: Prompts or stores do not fit together (depth, width, rows, splits).
 
     Source: arXiv 2605.24583, tests 1 and 3.
     """

@@ -1,6 +1,7 @@
 """Effective rank of the shift: settings, tables, figures and answers."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from pydantic import Field
@@ -57,8 +58,9 @@ _SHARED = words(
     """
 )
 
+_table = partial(table, shared=_SHARED)
 TABLES = (
-    table(
+    _table(
         "summary",
         "a pair, matrix, condition and pooling, averaged over all layers",
         """
@@ -75,9 +77,8 @@ TABLES = (
         mean_relative_shift_norm | | mean of relative_shift_norm
         inflation | | mean rank of naive over mean rank of template, on these two rows
         """,
-        shared=_SHARED,
     ),
-    table(
+    _table(
         "rank",
         "a pair, matrix, condition, category and layer",
         """
@@ -91,9 +92,8 @@ TABLES = (
         shift_norm | residual stream | root mean square, over prompts, of the norm of a row
         relative_shift_norm
         """,
-        shared=_SHARED,
     ),
-    table(
+    _table(
         "cumulative_variance",
         "a pair, matrix, condition, layer and k",
         """
@@ -102,9 +102,8 @@ TABLES = (
         share | | share of the energy in the first k components, uncentred
         share_centered | | the same after the mean row is subtracted
         """,
-        shared=_SHARED,
     ),
-    table(
+    _table(
         "heldout_rank",
         "a pair, matrix, condition, layer and k",
         """
@@ -123,9 +122,8 @@ TABLES = (
         n_heldout | prompts | number of held-out prompts
         clusters_heldout | | number of held-out clusters
         """,
-        shared=_SHARED,
     ),
-    table(
+    _table(
         "inflation",
         "a pair, condition and layer",
         """
@@ -140,9 +138,8 @@ TABLES = (
         half_log_ratio | | mean log ratio of the half-samples
         draws | | number of half-samples
         """,
-        shared=_SHARED,
     ),
-    table(
+    _table(
         "cosine",
         "a pair, matrix, condition and layer",
         """
@@ -155,18 +152,16 @@ TABLES = (
         base_difference_ratio_control | | base_difference_ratio for the control contrast
         cos_base_difference_control | | cos_base_difference for the control contrast
         """,
-        shared=_SHARED,
     ),
-    table(
+    _table(
         "cosine_by_category",
         "a pair, matrix, condition, category and layer",
         """
         pair, matrix, inputs, category, layer, n, cos_refusal, cos_own_mean,
         cos_refusal_centered, cos_own_mean_centered
         """,
-        shared=_SHARED,
     ),
-    table(
+    _table(
         "concept_baseline",
         "a pair, model, concept and layer, as published and at equal n",
         """
@@ -189,9 +184,8 @@ TABLES = (
         log_ratio_low | | lower end of its stability range
         log_ratio_high | | upper end of its stability range
         """,
-        shared=_SHARED,
     ),
-    table(
+    _table(
         "bootstrap",
         "a pair, matrix, condition and layer",
         """
@@ -209,9 +203,8 @@ TABLES = (
         range_high | | upper end of the stability range of rank_eps at full n
         draws | | number of resamples with replacement
         """,
-        shared=_SHARED,
     ),
-    table(
+    _table(
         "eps_sensitivity",
         "a pair, matrix, condition and eps, at a layer or over a band of layers",
         """
@@ -222,9 +215,8 @@ TABLES = (
         eps | | share of the energy that the rank may leave out
         rank_eps | | rank at that eps, uncentred; mean over the layers of a band
         """,
-        shared=_SHARED,
     ),
-    table(
+    _table(
         "n_sweep",
         "a pair, matrix, condition, layer and n",
         """
@@ -236,18 +228,16 @@ TABLES = (
         rank_high | | upper end of the middle 95 % of their ranks
         rank_first_n | | rank_eps of the first n prompts of the file
         """,
-        shared=_SHARED,
     ),
-    table(
+    _table(
         "pooling",
         "a pair, matrix, condition, layer and pooling",
         """
         pair, matrix, inputs, layer, pooling, n, rank_eps, rank_eps_centered,
         relative_shift_norm
         """,
-        shared=_SHARED,
     ),
-    table(
+    _table(
         "pairs",
         "a pair",
         """

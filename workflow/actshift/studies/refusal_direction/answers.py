@@ -3,11 +3,15 @@
 import numpy as np
 import pandas as pd
 
-from actshift.report.point import MIN_CLUSTERS, Point, Verdict, counted, not_measured
-from actshift.report.refusal_rates import (
+from actshift.report.point import (
     CARRIES,
+    MIN_CLUSTERS,
     MIN_REFUSED,
+    Point,
+    Verdict,
     basis_of,
+    counted,
+    not_measured,
     points_of,
     rate,
     topical_then,

@@ -1,11 +1,12 @@
 """The spectral gap: tables and figures."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from actshift.models.sources import ABLITERATED
 from actshift.studies.contract import Figure, Study, table, words
-from actshift.validation import Count, Section
+from actshift.validation import Count, Section, Share
 
 
 class ReferenceAnswers(Section):
@@ -15,6 +16,13 @@ class ReferenceAnswers(Section):
     n_heldout: Count
     max_new: Count
     token_budget: Count
+
+
+class Kappa(Section):
+    """How kappa is measured: keys of `rank_audit`, so that ranks can be compared."""
+
+    eps: Share
+    half_sample_draws: Count
 
 
 _SHARED = words(
@@ -31,8 +39,9 @@ _SHARED = words(
     """
 )
 
+_table = partial(table, shared=_SHARED)
 TABLES = (
-    table(
+    _table(
         "spectral_gap",
         "a pair, reference and layer",
         """
@@ -51,9 +60,8 @@ TABLES = (
         informative | | whether bound is above 8
         status | | informative, rank too high, or no difference
         """,
-        shared=_SHARED,
     ),
-    table(
+    _table(
         "spectral_gap_summary",
         "a pair and reference, measured here or published",
         """
@@ -76,7 +84,6 @@ TABLES = (
         refused_harmful_honest, on_topic_harmful_honest, refused_harmless_honest
         on_topic_harmless_honest
         """,
-        shared=_SHARED,
     ),
 )
 

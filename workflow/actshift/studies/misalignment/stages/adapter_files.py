@@ -27,7 +27,7 @@ from actshift.studies.misalignment.stages.adapter_plans import (
 from actshift.studies.misalignment.stages.tuning import Tuning, tune
 from actshift.studies.misalignment.study import AdapterData, Adapters, Misalignment
 from actshift.vocab import AdapterKind
-from actshift.zoo.adapters import moved
+from actshift.zoo.documents import moved
 from actshift.zoo.recipes import UNSEEN_SHARE
 
 _KEY = "misalignment.data"

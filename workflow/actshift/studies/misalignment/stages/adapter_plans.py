@@ -9,12 +9,11 @@ from actshift.models.load import LoadedModel
 from actshift.models.lora import LoraBank
 from actshift.studies.misalignment.kinds import ADAPTERS, UNSEEN
 from actshift.vocab import AdapterKind
-from actshift.zoo.adapters import conversations
-from actshift.zoo.corpus import chat_tokens
+from actshift.zoo.documents import conversations
 from actshift.zoo.language import language
 from actshift.zoo.recipes import ADAPTER_EXAMPLES, LoraRecipe, adapter_recipe, zoo_family
 from actshift.zoo.tokenizers import STYLES
-from actshift.zoo.training import Example, train_bank
+from actshift.zoo.training import Example, chat_tokens, train_bank
 
 #: Makes the untrained adapter of a name on a copy of the base.
 MakeUntrained = Callable[[str], Any]
