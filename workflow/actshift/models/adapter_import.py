@@ -2,6 +2,8 @@
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +28,46 @@ from actshift.models.adapter_format import (
     write_settings,
 )
 from actshift.models.load import LoadedModel
+from actshift.models.sources import LocalSource, parse_adapter
 
 #: What models that also see call their language model, before its blocks.
 _WRAPPING = re.compile(r"(?:model\.)?language_model\.(?:model\.)?")
 #: How peft ends the name of the embeddings or head that it saves whole beside the matrices.
 _WHOLE = re.compile(r"(?:\.base_layer)?\.weight$")
+
+
+@dataclass(frozen=True)
+class GivenAdapter:
+    """An adapter that exists, and what identifies it without a path of this machine."""
+
+    folder: Path
+    facts: dict[str, Any]
+
+
+@contextmanager
+def named(key: str) -> Iterator[None]:
+    """Put the config key in front of an error."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{key}: {error}") from None
+
+
+def locate(source: str, revision: str | None, *, key: str) -> GivenAdapter:
+    """Find an adapter on this disk or bring it here from the hub.
+
+    Raises:
+        UserError: Neither a folder nor a hub id, or the hub does not give it; names the config key.
+    """
+    with named(key):
+        place = parse_adapter(source, revision=revision)
+        if isinstance(place, LocalSource):
+            return GivenAdapter(place.folder, {"source": place.folder.name, "revision": None})
+        # Only here: the hub library costs a second that local folders need not pay.
+        from actshift.models.hub import fetch
+
+        folder, commit = fetch(place.repo_id, place.revision)
+        return GivenAdapter(folder, {"source": place.repo_id, "revision": commit})
 
 
 def import_adapter(source: Path, folder: Path, *, base: LoadedModel, weights: str) -> None:

@@ -50,9 +50,9 @@ def load_tables(folder: Path, catalogue: Catalogue) -> dict[str, pd.DataFrame]:
 
 
 def select(table: pd.DataFrame | None, **equal: str | int | bool) -> pd.DataFrame:
-    """Rows where every named column has the given value; no table gives no rows."""
-    if table is None:
-        return pd.DataFrame()
+    """Rows where every named column has the given value; no table and no rows give no rows."""
+    if table is None or table.empty:
+        return pd.DataFrame() if table is None else table
     keep = pd.Series(True, index=table.index)
     for column, value in equal.items():
         keep &= table[column] == value

@@ -5,13 +5,12 @@ from typing import Any
 
 from actshift.io.atomic import publishing, remove
 from actshift.io.manifest import weights_hash, write_manifest
-from actshift.models.adapter_import import import_adapter
+from actshift.models.adapter_import import import_adapter, locate, named
 from actshift.models.adapters import adapter_hash, load_merged
 from actshift.models.chat_template import chat_template_of
 from actshift.models.load import LoadedModel, load_model, open_tokenizer
 from actshift.models.sources import LORA
 from actshift.models.tokenizers import save_checkpoint
-from actshift.studies.misalignment.stages.adapter_folders import locate, named
 
 
 def merge(source: str, *, model: str, base: Path, out: Path) -> None:
@@ -29,7 +28,7 @@ def merge(source: str, *, model: str, base: Path, out: Path) -> None:
     Raises:
         UserError: The adapter is missing, no plain LoRA or does not fit the base.
     """
-    given = locate({"source": source.removeprefix(LORA)}, model)
+    given = locate(source.removeprefix(LORA), None, key=model)
     plain = load_model(base, name=f"{model} (base)", dtype="float32", device="cpu")
     tokenizer = _tokenizer(given.folder, plain, model)
     with publishing(out) as folder:
