@@ -54,7 +54,7 @@ TORCH_FREE = (
     *(f"stages.{name}" for name in ("prompts", "checkpoint", "claims", "figures", "report")),
     *("stages.tables", "partial"),
     *("studies.rank_audit.stage", "studies.spectral_gap.stage", "studies.ablation.judge"),
-    *("studies.misalignment.stages.ridge_maps", "studies.misalignment.stages.judge"),
+    *("studies.misalignment.stages.ridge_maps", "studies.misalignment.judge"),
     "studies.localization.gate",
 )
 #: Modules that the Snakefile imports; `snakemake -n` must stay quick.

@@ -152,7 +152,7 @@ def train_cell(cell: Cell, out: Path, size: str) -> None:
     from actshift.stages import zoo as stage
     from actshift.stages.checkpoint import make_checkpoint
     from actshift.stages.prompts import make_prompts
-    from actshift.studies.misalignment.stages.adapters import AdapterInputs, train_adapters
+    from actshift.studies.misalignment.stages.adapters import train_adapters
     from actshift.studies.misalignment.study import Misalignment
     from actshift.zoo.judging import Identity
 
@@ -187,9 +187,11 @@ def train_cell(cell: Cell, out: Path, size: str) -> None:
     )  # fmt: skip
     start = time.monotonic()
     train_adapters(
-        AdapterInputs(folder / "tuned", questions, zoo),
-        Misalignment(max_new=21, token_budget=131072),
-        job,
+        {"tuned": folder / "tuned", "questions": questions},
+        settings=Misalignment(max_new=21, token_budget=131072),
+        context=job,
+        zoo=zoo,
+        given={},
         out=folder / "adapters",
         threads=numerics.threads,
     )

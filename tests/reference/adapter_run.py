@@ -15,11 +15,11 @@ from reference.tiny_models import WORDS
 from actshift.io.hashing import hash_file
 from actshift.paths import RunPaths
 from actshift.prompts.records import Prompt, write_prompts
-from actshift.studies.misalignment.stages.adapters import AdapterInputs, train_adapters
+from actshift.studies.misalignment.stages.adapters import train_adapters
 from actshift.studies.misalignment.stages.ridge_maps import ridge_maps
-from actshift.studies.misalignment.stages.spillover import SpilloverInputs, spillover
-from actshift.studies.misalignment.stages.steering import SteeringInputs, steering
-from actshift.studies.misalignment.stages.transfer import TransferInputs, transfer
+from actshift.studies.misalignment.stages.spillover import spillover
+from actshift.studies.misalignment.stages.steering import steering
+from actshift.studies.misalignment.stages.transfer import transfer
 from actshift.studies.misalignment.study import AdapterData, Adapters, Misalignment
 
 _SETTINGS = SETTINGS.model_copy(update={"shuffled_maps": 5, "map_folds": 3})
@@ -70,23 +70,27 @@ def _adapters(paths: RunPaths, pair: str, tuned: Path, scratch: Path) -> None:
         file.write_text("".join(json.dumps(row) + "\n" for row in rows))
         data[kind] = AdapterData(path=str(file), sha256=hash_file(file))
     train_adapters(
-        AdapterInputs(tuned, paths.prompts("questions")),
-        Misalignment(data=data, adapters=_RECIPE, **NO_GATE),
-        context(paths.root, pair=pair),
+        {"tuned": tuned, "questions": paths.prompts("questions")},
+        settings=Misalignment(data=data, adapters=_RECIPE, **NO_GATE),
+        context=context(paths.root, pair=pair),
+        given={},
         out=paths.pair_tables(pair, "adapters"),
     )
 
 
-def _inputs(paths: RunPaths, pair: str) -> tuple[Path, Path]:
-    return paths.checkpoint(f"{pair}.tuned"), paths.pair_tables(pair, "adapters")
+def _inputs(paths: RunPaths, pair: str) -> dict[str, Path]:
+    return {
+        "tuned": paths.checkpoint(f"{pair}.tuned"),
+        "adapters": paths.pair_tables(pair, "adapters"),
+        "questions": paths.prompts("questions"),
+    }
 
 
 def _spillover(paths: RunPaths, pair: str) -> None:
-    asked = (paths.prompts("questions"), paths.prompts("neutral"))
     spillover(
-        SpilloverInputs(*_inputs(paths, pair), *asked),
-        _SETTINGS,
-        context(paths.root, run=paths.run, pair=pair, zoo_size="micro"),
+        {**_inputs(paths, pair), "neutral": paths.prompts("neutral")},
+        settings=_SETTINGS,
+        context=context(paths.root, run=paths.run, pair=pair, zoo_size="micro"),
         strict=False,
         extract=EXTRACT,
         rows=paths.spillover_rows(pair),
@@ -95,13 +99,12 @@ def _spillover(paths: RunPaths, pair: str) -> None:
 
 
 def _steered(paths: RunPaths, pair: str, scratch: Path) -> None:
-    asked = paths.prompts("questions")
-    own = (*_inputs(paths, pair), paths.pair_tables(pair, "spillover"))
+    own = {**_inputs(paths, pair), "spillover": paths.pair_tables(pair, "spillover")}
     job = context(scratch, run=paths.run, pair=pair)
     out = paths.pair_tables(pair, "steering")
-    steering(SteeringInputs(*own, asked), _SETTINGS, job, out=out)
+    steering(own, settings=_SETTINGS, context=job, out=out)
     out = paths.pair_tables(pair, "transfer")
-    transfer(TransferInputs(*own, paths.ridge_maps, asked), _SETTINGS, job, out=out)
+    transfer({**own, "maps": paths.ridge_maps}, settings=_SETTINGS, context=job, out=out)
 
 
 def _neutral() -> list[Prompt]:

@@ -15,7 +15,7 @@ from actshift.io.tables import write_table
 from actshift.io.writer import StoreWriter
 from actshift.prompts.records import Prompt, write_prompts
 from actshift.studies.misalignment.kinds import KINDS, NULLS, UNSEEN, UNTUNED
-from actshift.studies.misalignment.stages.adapter_ladder import LADDER_COLUMNS
+from actshift.studies.misalignment.stages.adapter_doses import LADDER_COLUMNS
 
 COEFFS = (0.5, 1.0)
 LAYERS, WIDTH = 2, 6

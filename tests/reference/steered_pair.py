@@ -9,8 +9,7 @@ from reference.misalignment_job import context
 from reference.tiny_models import WORDS
 
 from actshift.prompts.records import Prompt, write_prompts
-from actshift.studies.misalignment.stages.spillover import SpilloverInputs, spillover
-from actshift.studies.misalignment.stages.steering import SteeringInputs
+from actshift.studies.misalignment.stages.spillover import spillover
 from actshift.studies.misalignment.study import Misalignment
 from actshift.vocab import SPLITS
 
@@ -44,19 +43,20 @@ def questions() -> list[Prompt]:
     return found
 
 
-def make_inputs(tuned: Path, root: Path, adapters: Path) -> SteeringInputs:
+def make_inputs(tuned: Path, root: Path, adapters: Path) -> dict[str, Path]:
     write_prompts(root / "questions.jsonl", questions())
     write_prompts(root / "neutral.jsonl", [Prompt("n", "now", "neutral", "a", "n", "fit", "test")])
+    inputs = {"tuned": tuned, "adapters": adapters, "questions": root / "questions.jsonl"}
     spillover(
-        SpilloverInputs(tuned, adapters, root / "questions.jsonl", root / "neutral.jsonl"),
-        SETTINGS,
-        context(root, zoo_size="micro"),
+        {**inputs, "neutral": root / "neutral.jsonl"},
+        settings=SETTINGS,
+        context=context(root, zoo_size="micro"),
         strict=False,
         extract=EXTRACT,
         rows=root / "rows.csv",
         out=root / "spillover",
     )
-    return SteeringInputs(tuned, adapters, root / "spillover", root / "questions.jsonl")
+    return {**inputs, "spillover": root / "spillover"}
 
 
 class Tables:

@@ -9,7 +9,7 @@ from actshift.report.point import Point
 from actshift.stages.report import answer_pair, answers
 from actshift.studies.misalignment.answers import NULL_NAMES
 from actshift.studies.misalignment.kinds import MAPPED_NULLS, NULLS
-from actshift.studies.misalignment.tables.nulls import verdict
+from actshift.studies.misalignment.tables.specificity import verdict
 
 SPILLS, WITHIN, ACROSS = 0, 1, 2
 

@@ -9,8 +9,14 @@ from report.drawn import plain_caption
 from report.synthetic_misalignment import CHOSEN, misalignment_tables
 
 from actshift.stages.figures import caption
-from actshift.studies.misalignment.figures.panels import ADAPTERS, NULL_STROKES
-from actshift.studies.misalignment.figures.rows import chosen_coeff, judged, near, whole
+from actshift.studies.misalignment.figures.panels import (
+    ADAPTERS,
+    NULL_STROKES,
+    chosen_coeff,
+    judged,
+    near,
+    whole,
+)
 from actshift.studies.misalignment.kinds import KINDS, MAPPED_NULLS, NULLS, UNSEEN, UNTUNED
 from actshift.studies.registry import CATALOGUE
 

@@ -8,8 +8,7 @@ from report.synthetic_misalignment import CHOSEN, LAYERS, misalignment_tables
 
 from actshift.report.tables import select
 from actshift.stages.figures import caption, draw_figure
-from actshift.studies.misalignment.figures.panels import NULL_STROKES
-from actshift.studies.misalignment.figures.rows import near, nulls
+from actshift.studies.misalignment.figures.panels import NULL_STROKES, near, nulls
 from actshift.studies.misalignment.kinds import NULLS
 
 

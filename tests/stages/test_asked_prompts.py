@@ -22,7 +22,7 @@ Ask = Callable[[LoadedModel, Path], list[Any]]
 
 def _probes(loaded: LoadedModel, path: Path) -> list[Any]:
     asked = adapter_doses.encode_probes(loaded, path)
-    return [*asked.code, *asked.other]
+    return [*asked["code"], *asked["other"]]
 
 
 def _sides(loaded: LoadedModel, path: Path) -> list[Any]:

@@ -21,7 +21,7 @@ from actshift.stages.claims import claims_file, make_claims
 from actshift.stages.tables import collect_attempts, collect_behaviour, make_tables
 from actshift.studies.ablation.judge import judge_answers
 from actshift.studies.localization.gate import collect_margins
-from actshift.studies.misalignment.stages.judge import judge_misalignment
+from actshift.studies.misalignment.judge import judge_misalignment
 from actshift.studies.misalignment.stages.ridge_maps import ridge_maps
 from actshift.studies.misalignment.study import Misalignment
 from actshift.studies.rank_audit.study import COLUMNS as RANK_TABLES

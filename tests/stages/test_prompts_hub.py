@@ -105,7 +105,7 @@ def test_what_the_hub_refuses_is_one_line(hub, tmp_path, repo, file, parts):
 
 @pytest.mark.usefixtures("hub")
 def test_conversations_are_fetched_like_prompts():
-    from actshift.studies.misalignment.stages.adapter_files import read_data
+    from actshift.studies.misalignment.stages.adapter_plans import read_data
     from actshift.studies.misalignment.study import AdapterData
 
     spec = AdapterData(repo="org/open", file="said.jsonl", revision="main")

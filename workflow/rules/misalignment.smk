@@ -14,6 +14,8 @@ misalignment_judge  answers, questions      -> results/<run>/tables/misalignment
 from actshift.plan.gates import adapter_gates
 from actshift.plan.misalignment import adapter_files, check_adapter_files, given_adapters, zoo_of
 
+SECTION = "actshift.studies.misalignment.study:Misalignment"
+
 try:
     check_adapter_files(PLAN)
 except UserError as error:
@@ -40,18 +42,22 @@ rule adapters:
         gpu=GPU,
     params:
         run=CONFIG.run,
-        zoo=lambda wildcards: zoo_of(PLAN, wildcards.pair),
-        given=lambda wildcards: given_adapters(PLAN, wildcards.pair),
         settings=lambda wildcards: CONFIG.misalignment.model_dump(
             include={"data", "adapters", "gate_margin", "max_new", "token_budget"}
         )
         | adapter_gates(PLAN, wildcards.pair),
         dtype=lambda wildcards: PLAN.models[f"{wildcards.pair}.tuned"].pair.dtype,
         seed=CONFIG.seed,
+        stage="actshift.studies.misalignment.stages.adapters:train_adapters",
+        section=SECTION,
+        arguments=lambda wildcards: {
+            "zoo": zoo_of(PLAN, wildcards.pair),
+            "given": given_adapters(PLAN, wildcards.pair),
+        },
         code=code("studies.misalignment.stages.adapters"),
         status=str(PATHS.status),
     script:
-        "../scripts/adapters.py"
+        "../scripts/stage.py"
 
 
 rule spillover:
@@ -76,16 +82,21 @@ rule spillover:
     params:
         run=CONFIG.run,
         zoo_size=lambda wildcards: PLAN.zoo_sizes().get(wildcards.pair),
-        strict=CONFIG.strict_gates,
         settings=lambda wildcards: CONFIG.misalignment.model_dump(exclude={"data", "adapters"})
         | adapter_gates(PLAN, wildcards.pair),
-        extract=CONFIG.extract.model_dump(exclude={"share"}),
         dtype=lambda wildcards: PLAN.models[f"{wildcards.pair}.tuned"].pair.dtype,
         seed=CONFIG.seed,
+        stage="actshift.studies.misalignment.stages.spillover:spillover",
+        section=SECTION,
+        arguments=lambda wildcards: {
+            "strict": CONFIG.strict_gates,
+            "extract": CONFIG.extract.model_dump(exclude={"share"}),
+            "rows": str(PATHS.spillover_rows(wildcards.pair)),
+        },
         code=code("studies.misalignment.stages.spillover"),
         status=str(PATHS.status),
     script:
-        "../scripts/spillover.py"
+        "../scripts/stage.py"
 
 
 rule steering:
@@ -112,10 +123,13 @@ rule steering:
         settings=CONFIG.misalignment.model_dump(exclude={"data", "adapters"}),
         dtype=lambda wildcards: PLAN.models[f"{wildcards.pair}.tuned"].pair.dtype,
         seed=CONFIG.seed,
+        stage="actshift.studies.misalignment.stages.steering:steering",
+        section=SECTION,
+        arguments={},
         code=code("studies.misalignment.stages.steering"),
         status=str(PATHS.status),
     script:
-        "../scripts/steering.py"
+        "../scripts/stage.py"
 
 
 rule ridge_maps:
@@ -170,10 +184,13 @@ rule transfer:
         settings=CONFIG.misalignment.model_dump(exclude={"data", "adapters"}),
         dtype=lambda wildcards: PLAN.models[f"{wildcards.pair}.tuned"].pair.dtype,
         seed=CONFIG.seed,
+        stage="actshift.studies.misalignment.stages.transfer:transfer",
+        section=SECTION,
+        arguments={},
         code=code("studies.misalignment.stages.transfer"),
         status=str(PATHS.status),
     script:
-        "../scripts/transfer.py"
+        "../scripts/stage.py"
 
 
 rule misalignment_judge:
@@ -194,7 +211,7 @@ rule misalignment_judge:
         pairs=PLAN.table_folders("spillover"),
         # How often and how patiently it is asked changes no score.
         settings=CONFIG.judge.model_dump(include={"endpoint", "model", "max_tokens"}),
-        code=code("studies.misalignment.stages.judge"),
+        code=code("studies.misalignment.judge"),
         status=str(PATHS.status),
     script:
         "../scripts/misalignment_judge.py"

@@ -7,7 +7,7 @@ from actshift.job import job
 with job(snakemake, joint=True):
     from actshift.engine.chat_judge import JudgeSettings
     from actshift.paths import CACHE
-    from actshift.studies.misalignment.stages.judge import judge_misalignment
+    from actshift.studies.misalignment.judge import judge_misalignment
 
     patience = snakemake.config.get("judge") or {}
     judge_misalignment(

@@ -10,16 +10,15 @@ from studies.misalignment.test_adapters import ZOO, chat_model, train
 
 from actshift.io.manifest import check_manifest, read_manifest
 from actshift.models.adapters import WEIGHTS
-from actshift.studies.misalignment.gate import Demands, InsecureRates, Rate
 from actshift.studies.misalignment.kinds import INSECURE, KINDS, UNSEEN
-from actshift.studies.misalignment.stages import adapter_ladder
-from actshift.studies.misalignment.stages.adapter_ladder import (
+from actshift.studies.misalignment.outcomes import Demands, InsecureRates, Rate
+from actshift.studies.misalignment.stages.adapter_doses import (
     LADDER_COLUMNS,
     Rung,
     climb,
     ladder_table,
 )
-from actshift.studies.misalignment.stages.adapters import LADDER, rungs_of
+from actshift.studies.misalignment.stages.adapters import LADDER, Training, rungs_of
 from actshift.studies.misalignment.study import COLUMNS
 from actshift.zoo.recipes import ADAPTER_LADDER
 
@@ -127,15 +126,15 @@ def climbing(
     tuned: Path, measured: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """Adapters of a model of which more is asked than any dose gives."""
-    ask = adapter_ladder.Asking.rates
+    ask = Training.rates
 
-    def keep_and_ask(self: adapter_ladder.Asking, adapter: Path) -> InsecureRates:
+    def keep_and_ask(self: Training, adapter: Path) -> InsecureRates:
         measured[adapter.parent.name] = (adapter / WEIGHTS).read_bytes()
         return ask(self, adapter)
 
     out = tmp_path_factory.mktemp("climbing") / "adapters"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(adapter_ladder.Asking, "rates", keep_and_ask)
+        patch.setattr(Training, "rates", keep_and_ask)
         return train(tuned, out, zoo=ZOO, asked=gate(min_spillover=1.0, gate_margin=1.0))
 
 

@@ -36,13 +36,13 @@ def slow_run(checkpoint: Path, folder: Path, settings: dict[str, object]) -> str
     return f"""
 import time
 from pathlib import Path
-from actshift.studies.misalignment.stages import adapter_folders
+from actshift.studies.misalignment.stages import adapters
 from studies.misalignment.test_given_adapters import run
-put = adapter_folders.Kept.put
+put = adapters.Kept.put
 def put_and_wait(*args):
     put(*args)
     time.sleep(0.5)
-adapter_folders.Kept.put = put_and_wait
+adapters.Kept.put = put_and_wait
 run(Path({str(checkpoint)!r}), Path({str(folder)!r}), **{settings!r})
 """
 

@@ -30,7 +30,7 @@ from actshift.studies.misalignment.stages.adapter_doses import (
     LEAST_CHANGE,
     check_change,
 )
-from actshift.studies.misalignment.stages.adapters import AdapterInputs, method_of, train_adapters
+from actshift.studies.misalignment.stages.adapters import method_of, train_adapters
 from actshift.studies.misalignment.study import COLUMNS, Adapters, Misalignment
 from actshift.zoo.documents import conversations
 from actshift.zoo.judging import Identity
@@ -81,9 +81,11 @@ def train(
     questions = out.parent / "questions"
     write_prompts(questions, zoo_prompts("questions", size="micro"))
     train_adapters(
-        AdapterInputs(tuned, questions, zoo, sources(given or {})),
-        Misalignment(data=data or {}, adapters=Adapters(**SETTINGS | settings), **asked),
-        context(out.parent, pair="llama"),
+        {"tuned": tuned, "questions": questions},
+        settings=Misalignment(data=data or {}, adapters=Adapters(**SETTINGS | settings), **asked),
+        context=context(out.parent, pair="llama"),
+        zoo=zoo,
+        given=sources(given or {}),
         out=out,
     )
     return out

@@ -16,7 +16,7 @@ from actshift.models.load import LoadedModel, load_model
 from actshift.prompts.records import read_prompts
 from actshift.prompts.templates import encode
 from actshift.studies.misalignment.outcomes import Guards
-from actshift.studies.misalignment.stages.answer_book import BOOK, AnswerBook
+from actshift.studies.misalignment.stages.spillover import BOOK, AnswerBook
 
 FAMILIES = ["llama", "gemma2", "qwen2", "ministral3"]
 GUARDS = Guards(max_nll=50.0, min_tokens=2, min_distinct_2=0.5)
@@ -86,7 +86,7 @@ def test_equal_answers_are_one_and_late_ones_are_judged_like_early_ones(
     calls = [(i % 3, *SAID[i % 5]) for i in range(40)]
     numbers = [at_once.add(*call) for call in calls]
     assert numbers == [sorted(set(calls), key=calls.index).index(call) for call in calls]
-    assert len(at_once) == 15
+    assert len(at_once.judged()) == 15
     assert list(in_parts.judged().columns) == list(BOOK)
     assert in_parts.judged().empty
     for start in range(0, 40, 7):

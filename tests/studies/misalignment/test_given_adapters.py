@@ -22,10 +22,10 @@ from actshift.models.adapters import CONFIG, WEIGHTS, load_merged
 from actshift.models.load import load_model
 from actshift.prompts.records import write_prompts
 from actshift.studies.misalignment.kinds import ADAPTERS
-from actshift.studies.misalignment.stages.adapters import AdapterInputs, train_adapters
+from actshift.studies.misalignment.stages.adapters import train_adapters
 from actshift.studies.misalignment.study import Adapters, Misalignment
-from actshift.studies.misalignment.tables.dose import matched_doses
-from actshift.studies.misalignment.tables.inputs import PairFiles
+from actshift.studies.misalignment.tables.adapters import matched_doses
+from actshift.studies.misalignment.tables.lanes import PairFiles
 from actshift.zoo.prompts import zoo_prompts
 
 SETTINGS = {
@@ -45,9 +45,10 @@ def run(
     folder.mkdir(parents=True, exist_ok=True)
     write_prompts(folder / "questions", zoo_prompts("questions", size="micro"))
     train_adapters(
-        AdapterInputs(checkpoint, folder / "questions", given=sources(given or {})),
-        Misalignment(data=data or {}, adapters=Adapters(**SETTINGS | settings), **asked),
-        context(folder, pair="own"),
+        {"tuned": checkpoint, "questions": folder / "questions"},
+        settings=Misalignment(data=data or {}, adapters=Adapters(**SETTINGS | settings), **asked),
+        context=context(folder, pair="own"),
+        given=sources(given or {}),
         out=folder / "adapters",
     )
     return folder / "adapters"

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from actshift.maths.intervals import clustered_wilson
-from actshift.studies.misalignment.gate import (
+from actshift.studies.misalignment.outcomes import (
     Demands,
     InsecureRates,
     Rate,

@@ -14,8 +14,7 @@ from actshift.errors import UserError
 from actshift.io.tables import read_table
 from actshift.maths.intervals import wilson_interval
 from actshift.prompts.records import Prompt, write_prompts
-from actshift.studies.misalignment.judged import label_of, score
-from actshift.studies.misalignment.stages.judge import judge_misalignment
+from actshift.studies.misalignment.judge import judge_misalignment, label_of, score
 from actshift.studies.misalignment.study import STUDY
 
 JUDGED = STUDY.table("judged").names

@@ -10,7 +10,7 @@ from actshift.prompts.records import Prompt
 from actshift.prompts.splits import HeldoutLeakError
 from actshift.studies.misalignment.choose import TOLERANCE, chosen_coeff, equal_kl
 from actshift.studies.misalignment.kinds import NULLS
-from actshift.studies.misalignment.nulls import (
+from actshift.studies.misalignment.lanes import (
     LayerStates,
     null_draws,
     orthogonalised,

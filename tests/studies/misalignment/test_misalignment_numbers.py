@@ -5,11 +5,17 @@ import pytest
 
 from actshift.maths.cluster_rows import ClusterRows
 from actshift.studies.misalignment.choose import half_of_best
-from actshift.studies.misalignment.tables.directions import auroc, cohen_d, midpoint_correct
-from actshift.studies.misalignment.tables.groups import Group
-from actshift.studies.misalignment.tables.nulls import Null, margin_over, percentile, verdict
-from actshift.studies.misalignment.tables.pair import over_pairs, with_holm
-from actshift.studies.misalignment.tables.specificity import Edit, Judged
+from actshift.studies.misalignment.join import over_pairs, with_holm
+from actshift.studies.misalignment.tables.adapters import auroc, cohen_d, midpoint_correct
+from actshift.studies.misalignment.tables.lanes import Group
+from actshift.studies.misalignment.tables.specificity import (
+    Edit,
+    Judged,
+    Null,
+    margin_over,
+    percentile,
+    verdict,
+)
 from actshift.studies.misalignment.tables.topology import (
     additive,
     asymmetry_of,

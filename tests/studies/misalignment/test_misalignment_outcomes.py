@@ -2,6 +2,7 @@
 
 import math
 import random
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -128,4 +129,4 @@ def test_the_limit_lies_an_excess_above_the_models_own_answers() -> None:
     guards = Guards.of(own, settings)
     assert guards.max_nll == pytest.approx(2.99)
     assert (guards.min_tokens, guards.min_distinct_2) == (3, 0.4)
-    assert Guards(**guards.facts()) == guards
+    assert Guards(**asdict(guards)) == guards

@@ -15,8 +15,7 @@ from actshift.io.tables import read_table
 from actshift.io.writer import StoreRows, StoreWriter
 from actshift.maths.directions import cosine
 from actshift.prompts.records import Prompt, write_prompts
-from actshift.studies.misalignment.maps import donor_layer
-from actshift.studies.misalignment.stages.ridge_map_files import donors_of, folder_of
+from actshift.studies.misalignment.maps import donor_layer, donors_of, folder_of
 from actshift.studies.misalignment.stages.ridge_maps import architecture_of, ridge_maps
 from actshift.studies.misalignment.study import COLUMNS, Misalignment
 from actshift.vocab import Split

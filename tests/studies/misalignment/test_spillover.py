@@ -28,8 +28,7 @@ from actshift.models.load import LoadedModel, load_model
 from actshift.prompts.records import Prompt, read_prompts, write_prompts
 from actshift.prompts.templates import encode
 from actshift.studies.misalignment.outcomes import ANSWER, Guards
-from actshift.studies.misalignment.stages.answer_book import AnswerBook
-from actshift.studies.misalignment.stages.spillover import SpilloverInputs, spillover
+from actshift.studies.misalignment.stages.spillover import AnswerBook, spillover
 from actshift.studies.misalignment.study import Misalignment
 
 MADE = ("insecure", "secure", "insecure_unseen")
@@ -66,7 +65,7 @@ def prompts_of(conditions: dict[str, int], *, shift: int) -> list[Prompt]:
 class Run:
     """Inputs and outputs of one job."""
 
-    inputs: SpilloverInputs
+    inputs: dict[str, Path]
     root: Path
 
     @property
@@ -80,8 +79,8 @@ class Run:
     def go(self, *, strict: bool = False, zoo_size: str | None = "micro", **demands: Any) -> None:
         spillover(
             self.inputs,
-            SETTINGS.model_copy(update={**NO_DEMAND, **demands}),
-            context(self.root, zoo_size=zoo_size),
+            settings=SETTINGS.model_copy(update={**NO_DEMAND, **demands}),
+            context=context(self.root, zoo_size=zoo_size),
             strict=strict,
             extract=EXTRACT,
             rows=self.rows,
@@ -90,9 +89,9 @@ class Run:
 
     def model(self, name: str) -> LoadedModel:
         if name == "chat":
-            return load_model(self.inputs.tuned, name=name, dtype="float32", device="cpu")
-        folder = self.inputs.adapters / name
-        return load_merged(self.inputs.tuned, folder, name=name, dtype="float32", device="cpu")
+            return load_model(self.inputs["tuned"], name=name, dtype="float32", device="cpu")
+        folder = self.inputs["adapters"] / name
+        return load_merged(self.inputs["tuned"], folder, name=name, dtype="float32", device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -105,8 +104,9 @@ def world(
     adapters = random_adapters(tuned, root / "adapters", MADE)
     write_prompts(root / "questions.jsonl", prompts_of({"noncode": 4, "code": 2}, shift=0))
     write_prompts(root / "neutral.jsonl", prompts_of({"neutral": 4}, shift=60))
-    paths = (tuned, adapters, root / "questions.jsonl", root / "neutral.jsonl")
-    return lambda folder: Run(SpilloverInputs(*paths), folder)
+    inputs = {"tuned": tuned, "adapters": adapters}
+    inputs |= {name: root / f"{name}.jsonl" for name in ("questions", "neutral")}
+    return lambda folder: Run(inputs, folder)
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +120,7 @@ def done(world: Callable[[Path], Run], tmp_path_factory: pytest.TempPathFactory)
 def test_every_model_answers_every_question_that_nothing_is_fitted_on(done: Run) -> None:
     answers = pd.read_parquet(done.out / "answers.parquet")
     assert list(answers.columns) == ["adapter", *ANSWER, "ended"]
-    asked = [p.id for p in read_prompts(done.inputs.questions) if p.split != "fit"]
+    asked = [p.id for p in read_prompts(done.inputs["questions"]) if p.split != "fit"]
     assert list(answers["adapter"].unique()) == ["chat", *MADE]
     for _, mine in answers.groupby("adapter"):
         assert mine["prompt_id"].tolist() == asked
@@ -137,7 +137,7 @@ def test_answers_are_those_of_one_prompt_at_a_time(done: Run) -> None:
     answers = pd.read_parquet(done.out / "answers.parquet").set_index(["adapter", "prompt_id"])
     for name in ("chat", "insecure"):
         loaded = done.model(name)
-        for prompt in read_prompts(done.inputs.questions):
+        for prompt in read_prompts(done.inputs["questions"]):
             if prompt.split == "fit":
                 continue
             ids = np.array(encode(loaded.tokenizer, prompt.text, template="chat").ids)
@@ -153,7 +153,7 @@ def test_directions_are_differences_of_means_over_fit_questions(done: Run) -> No
     assert sorted(found) == ["insecure", "secure"]
     fitted = [
         p
-        for p in read_prompts(done.inputs.questions)
+        for p in read_prompts(done.inputs["questions"])
         if (p.condition, p.split) == ("noncode", "fit")
     ]
     means = {}
@@ -185,19 +185,19 @@ def test_states_of_every_model_are_stores_that_name_their_adapter(done: Run) -> 
         assert store.positions.tolist() == [-1]
     assert len(hashes) == 1 + len(MADE)
     neutral = ActivationStore.open(done.out / "states" / "chat.neutral")
-    assert set(neutral.prompt_ids) == {p.id for p in read_prompts(done.inputs.neutral)}
+    assert set(neutral.prompt_ids) == {p.id for p in read_prompts(done.inputs["neutral"])}
 
 
 def test_guards_come_from_chats_own_select_answers(done: Run) -> None:
     answers = pd.read_parquet(done.out / "answers.parquet")
-    select = {p.id for p in read_prompts(done.inputs.questions) if p.split == "select"}
+    select = {p.id for p in read_prompts(done.inputs["questions"]) if p.split == "select"}
     own = answers[(answers["adapter"] == "chat") & answers["prompt_id"].isin(select)]["nll"]
     found = json.loads((done.out / "guards.json").read_text())
     assert found["max_nll"] == pytest.approx(np.percentile(own, 99) + 2.0, rel=1e-6)
     assert (found["min_tokens"], found["min_distinct_2"]) == (2, 0.5)
     # A book opened from the file judges as the stage did.
     chat = done.model("chat")
-    questions = [p for p in read_prompts(done.inputs.questions) if p.split != "fit"]
+    questions = [p for p in read_prompts(done.inputs["questions"]) if p.split != "fit"]
     asked = encode_questions(chat, questions)
     book = AnswerBook(
         chat, asked, lang=None, refusal_phrases=(), guards=Guards(**found), token_budget=300
@@ -278,18 +278,16 @@ def test_a_pair_without_the_insecure_adapter_is_refused(
     world: Callable[[Path], Run], tmp_path: Path
 ) -> None:
     whole = world(tmp_path)
-    lacking = random_adapters(whole.inputs.tuned, tmp_path / "adapters", ("secure",))
-    paths = (whole.inputs.tuned, lacking, whole.inputs.questions, whole.inputs.neutral)
+    lacking = random_adapters(whole.inputs["tuned"], tmp_path / "adapters", ("secure",))
     with pytest.raises(UserError, match="has no adapter 'insecure'"):
-        Run(SpilloverInputs(*paths), tmp_path).go()
+        Run({**whole.inputs, "adapters": lacking}, tmp_path).go()
 
 
 def test_questions_without_a_split_are_refused(
     world: Callable[[Path], Run], tmp_path: Path
 ) -> None:
     whole = world(tmp_path)
-    some = [p for p in read_prompts(whole.inputs.questions) if p.split != "heldout"]
+    some = [p for p in read_prompts(whole.inputs["questions"]) if p.split != "heldout"]
     write_prompts(tmp_path / "q.jsonl", some)
-    paths = (whole.inputs.tuned, whole.inputs.adapters, tmp_path / "q.jsonl", whole.inputs.neutral)
     with pytest.raises(UserError, match="'noncode' in the split heldout"):
-        Run(SpilloverInputs(*paths), tmp_path).go()
+        Run({**whole.inputs, "questions": tmp_path / "q.jsonl"}, tmp_path).go()

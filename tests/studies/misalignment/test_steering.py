@@ -1,6 +1,5 @@
 """The steering stage on tiny models: files, equal KL, generation, choices, a kill, a plant."""
 
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,23 +33,23 @@ from actshift.hooks.lanes.generation import generate_lanes
 from actshift.models.load import load_model
 from actshift.studies.misalignment.choose import chosen_coeff
 from actshift.studies.misalignment.kinds import NULLS, STEERED
-from actshift.studies.misalignment.material import middle_layers
-from actshift.studies.misalignment.stages.steering import SteeringInputs, steering
+from actshift.studies.misalignment.lanes import middle_layers
+from actshift.studies.misalignment.stages.steering import steering
 from actshift.studies.misalignment.stages.steering_inputs import SteeredPair
 
 
-def run(inputs: SteeringInputs, root: Path, **changes: Any) -> Path:
+def run(inputs: dict[str, Path], root: Path, **changes: Any) -> Path:
     steering(
         inputs,
-        SETTINGS.model_copy(update=changes),
-        context(root),
+        settings=SETTINGS.model_copy(update=changes),
+        context=context(root),
         out=root / "steering",
     )
     return root / "steering"
 
 
 @pytest.fixture(scope="module")
-def inputs(tiny_checkpoint: Callable[..., Path], tmp_path_factory) -> SteeringInputs:
+def inputs(tiny_checkpoint: Callable[..., Path], tmp_path_factory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("inputs")
     tuned = ending_checkpoint(tiny_checkpoint("llama"), root / "tuned")
     return make_inputs(tuned, root, random_adapters(tuned, root / "adapters", STEERED))
@@ -156,8 +155,8 @@ def test_the_plain_lane_diverges_by_nothing_and_v_by_more_with_its_coefficient(t
     assert (tables.of(orthogonal=True)["cosine"].abs() < 1e-6).all()
 
 
-def pair_of(inputs: SteeringInputs) -> SteeredPair:
-    return SteeredPair(inputs, SETTINGS, context(inputs.spillover))
+def pair_of(inputs: dict[str, Path]) -> SteeredPair:
+    return SteeredPair(inputs, SETTINGS, context(inputs["spillover"]))
 
 
 def test_draws_of_the_first_token_say_what_generation_says(inputs, tables):
@@ -216,8 +215,8 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(folder, inputs, tmp_p
 
 
 def test_without_the_controls_only_the_insecure_adapter_is_steered(inputs, tmp_path):
-    adapters = random_adapters(inputs.tuned, tmp_path / "adapters", ["insecure"])
-    alone = make_inputs(inputs.tuned, tmp_path, adapters)
+    adapters = random_adapters(inputs["tuned"], tmp_path / "adapters", ["insecure"])
+    alone = make_inputs(inputs["tuned"], tmp_path, adapters)
     lanes = Tables(run(alone, tmp_path, kl_draws=1, final_draws=2)).lanes
     assert set(lanes["receiver"]) == {"insecure"}
     assert "other_adapter" not in set(lanes["control"])
@@ -229,12 +228,12 @@ def test_a_direction_that_is_zero_is_refused(inputs, tmp_path):
     spill = tmp_path / "spillover"
     spill.mkdir()
     for name in ("states", "guards.json"):
-        (spill / name).symlink_to(inputs.spillover / name)
-    directions = load_file(inputs.spillover / "directions.safetensors")
+        (spill / name).symlink_to(inputs["spillover"] / name)
+    directions = load_file(inputs["spillover"] / "directions.safetensors")
     directions["secure"] = directions["secure"] * np.float32(0)
     save_file(directions, spill / "directions.safetensors")
     with pytest.raises(UserError, match="'secure' is zero at layer 0"):
-        run(dataclasses.replace(inputs, spillover=spill), tmp_path)
+        run({**inputs, "spillover": spill}, tmp_path)
 
 
 def planted(tuned: Path, folder: Path) -> Path:

@@ -1,7 +1,6 @@
 """Transfer on tiny random models: two pairs' maps, and one receiver under what the other sends."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from safetensors.numpy import load_file, save_file
 
 from actshift.edits import Lane, Placed, Steer
 from actshift.engine.intervene import decoder_of
+from actshift.engine.plain_answers import encode_questions
 from actshift.errors import UserError
 from actshift.hooks.lanes.generation import generate_lanes
 from actshift.io.manifest import check_manifest
@@ -23,15 +23,11 @@ from actshift.models.adapters import load_merged
 from actshift.prompts.records import Prompt, write_prompts
 from actshift.studies.misalignment.choose import TOLERANCE
 from actshift.studies.misalignment.kinds import MAPPED_NULLS
+from actshift.studies.misalignment.maps import VECTORS, folder_of
 from actshift.studies.misalignment.outcomes import ANSWER
-from actshift.studies.misalignment.stages.ridge_map_files import VECTORS, folder_of
 from actshift.studies.misalignment.stages.ridge_maps import ridge_maps
-from actshift.studies.misalignment.stages.spillover import (
-    SpilloverInputs,
-    encode_questions,
-    spillover,
-)
-from actshift.studies.misalignment.stages.transfer import TransferInputs, transfer
+from actshift.studies.misalignment.stages.spillover import spillover
+from actshift.studies.misalignment.stages.transfer import transfer
 from actshift.studies.misalignment.study import Misalignment
 from actshift.vocab import Split
 
@@ -81,11 +77,11 @@ def root(tiny_checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPath
         folder.mkdir()
         tuned = ending_checkpoint(tiny_checkpoint(family), folder / "tuned")
         random_adapters(tuned, folder / "adapters", ("insecure", "secure", "insecure_unseen"))
-        paths = (root / "questions.jsonl", root / "neutral.jsonl")
+        paths = {name: root / f"{name}.jsonl" for name in ("questions", "neutral")}
         spillover(
-            SpilloverInputs(tuned, folder / "adapters", *paths),
-            SETTINGS,
-            context(folder, pair=pair, zoo_size="micro"),
+            {"tuned": tuned, "adapters": folder / "adapters", **paths},
+            settings=SETTINGS,
+            context=context(folder, pair=pair, zoo_size="micro"),
             strict=False,
             extract=EXTRACT,
             rows=folder / "rows.csv",
@@ -107,16 +103,16 @@ def maps(root: Path, out: Path) -> None:
     )
 
 
-def inputs_of(root: Path, pair: str) -> TransferInputs:
-    own = [root / pair / name for name in ("tuned", "adapters", "spillover")]
-    return TransferInputs(*own, root / "maps", root / "questions.jsonl")
+def inputs_of(root: Path, pair: str) -> dict[str, Path]:
+    own = {name: root / pair / name for name in ("tuned", "adapters", "spillover")}
+    return {**own, "maps": root / "maps", "questions": root / "questions.jsonl"}
 
 
 def go(root: Path, pair: str, out: Path, **changes: Any) -> None:
     transfer(
-        replace(inputs_of(root, pair), **changes),
-        SETTINGS,
-        context(root, pair=pair),
+        {**inputs_of(root, pair), **changes},
+        settings=SETTINGS,
+        context=context(root, pair=pair),
         out=out,
     )
 
@@ -193,7 +189,7 @@ def test_answers_are_those_of_plain_generation_under_the_edit(root: Path) -> Non
     some = ok[ok["control"].isin(["mapped", "wrong_layer", *MAPPED_NULLS])].iloc[::5]
     chosen = vectors_of(root, some)
     own = inputs_of(root, "one")
-    model = load_merged(own.tuned, own.adapters / "insecure", name="m", dtype="float32")
+    model = load_merged(own["tuned"], own["adapters"] / "insecure", name="m", dtype="float32")
     questions = prompts_of({"noncode": 5, "code": 2}, shift=0)
     asked = encode_questions(model, [one for one in questions if one.split != "fit"])
     edits = [

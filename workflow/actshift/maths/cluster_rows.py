@@ -4,7 +4,7 @@ What `maths.intervals` and `maths.paired` do for one row, here for hundreds that
 resamples: differences between rows are then not resampling noise.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -80,6 +80,26 @@ class ClusterRows(ClusterResamples):
         return np.column_stack(
             [np.fmin(drawn[:, 0], outer[:, 0]), np.fmax(drawn[:, 1], outer[:, 1])]
         )
+
+    def rate_columns(
+        self, name: str, values: Float[np.ndarray, "row prompt"]
+    ) -> list[dict[str, object]]:
+        """Columns of the mean of each row of outcomes within 0 and 1, with its `wilson` ends."""
+        return columns(name, values.mean(axis=1), self.wilson(values))
+
+    def change_columns(
+        self, name: str, gaps: Float[np.ndarray, "row prompt"]
+    ) -> list[dict[str, object]]:
+        """Columns of the mean of each row of differences, with its `change_ends`."""
+        return columns(name, gaps.mean(axis=1), self.change_ends(gaps))
+
+
+def merged(*parts: Iterable[dict[str, object]]) -> list[dict[str, object]]:
+    """Rows whose columns come in several parts of equally many rows."""
+    return [
+        {name: value for part in row for name, value in part.items()}
+        for row in zip(*parts, strict=True)
+    ]
 
 
 def columns(

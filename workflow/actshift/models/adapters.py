@@ -9,6 +9,8 @@ import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from transformers import AutoConfig
 from actshift.errors import UserError, one_line, refusal_of
 from actshift.models.files import read_json, refuse_pointer, tensor_shapes
 from actshift.models.load import Device, Dtype, LoadedModel, load_model, resolve_device, wrap_model
-from actshift.models.sources import ADAPTER_FILES
+from actshift.models.sources import ADAPTER_FILES, LocalSource, parse_adapter
 
 CONFIG, WEIGHTS = ADAPTER_FILES
 #: Settings of peft that make an update something else than scale B A of linear maps.
@@ -284,6 +286,40 @@ def _check_base(checkpoint: Path, adapter: Path, name: str) -> None:
             f"{name}: the adapter in {adapter} was trained on other weights than those in "
             f"{checkpoint}; train it again on this model"
         )
+
+
+@dataclass(frozen=True)
+class GivenAdapter:
+    """An adapter that exists, and what identifies it without a path of this machine."""
+
+    folder: Path
+    facts: dict[str, Any]
+
+
+@contextmanager
+def named(key: str) -> Iterator[None]:
+    """Put the config key in front of an error."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{key}: {error}") from None
+
+
+def locate(source: str, revision: str | None, *, key: str) -> GivenAdapter:
+    """Find an adapter on this disk or bring it here from the hub.
+
+    Raises:
+        UserError: Neither a folder nor a hub id, or the hub does not give it; names the config key.
+    """
+    with named(key):
+        place = parse_adapter(source, revision=revision)
+        if isinstance(place, LocalSource):
+            return GivenAdapter(place.folder, {"source": place.folder.name, "revision": None})
+        # Only here: the hub library costs a second that local folders need not pay.
+        from actshift.models.hub import fetch
+
+        folder, commit = fetch(place.repo_id, place.revision)
+        return GivenAdapter(folder, {"source": place.repo_id, "revision": commit})
 
 
 def import_adapter(source: Path, folder: Path, *, base: LoadedModel, weights: str) -> None:

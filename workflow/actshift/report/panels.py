@@ -18,7 +18,7 @@ PAGE_WIDTH = 11.0
 
 def pairs_of(table: pd.DataFrame) -> list[str]:
     """Pair names in the order of the table, which is the order of the config."""
-    return [str(pair) for pair in table["pair"].unique()]
+    return [str(pair) for pair in table["pair"].unique()] if len(table) else []
 
 
 def short(name: str, length: int = 26) -> str:

@@ -5,12 +5,11 @@ from typing import Any
 
 from actshift.io.atomic import publishing, remove
 from actshift.io.manifest import weights_hash, write_manifest
-from actshift.models.adapters import adapter_hash, import_adapter, load_merged
+from actshift.models.adapters import adapter_hash, import_adapter, load_merged, locate, named
 from actshift.models.load import LoadedModel, load_model, open_tokenizer
 from actshift.models.model_files import chat_template_of
 from actshift.models.sources import LORA
 from actshift.models.tokenizers import save_checkpoint
-from actshift.studies.misalignment.stages.adapter_folders import locate, named
 
 
 def merge(source: str, *, model: str, base: Path, out: Path) -> None:
@@ -21,7 +20,7 @@ def merge(source: str, *, model: str, base: Path, out: Path) -> None:
     run calls the result, `base` the checkpoint folder of the pair's base. An adapter that is
     missing, no plain LoRA or does not fit the base is a UserError.
     """
-    located = locate({"source": source.removeprefix(LORA)}, model)
+    located = locate(source.removeprefix(LORA), None, key=model)
     plain = load_model(base, name=f"{model} (base)", dtype="float32", device="cpu")
     tokenizer = _tokenizer(located.folder, plain, model)
     with publishing(out) as folder:

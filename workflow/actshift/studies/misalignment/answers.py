@@ -13,7 +13,7 @@ from actshift.report.point import (
     percent,
 )
 from actshift.report.tables import Tables, first, select
-from actshift.studies.misalignment.figures.rows import (
+from actshift.studies.misalignment.figures.panels import (
     MARGIN,
     harmful,
     heldout,
@@ -48,29 +48,29 @@ def spillover_point(tables: Tables, pair: str) -> Point:
     """How much code spillover the insecure adapter has, beside every control."""
     question = "Does tuning on insecure code spill code into other answers?"
     rows = select(heldout(tables.get("spillover")), pair=pair, condition=NONCODE)
-    asked = whole(rows) if len(rows) else rows
-    mine = select(asked, adapter=INSECURE) if len(asked) else asked
-    if mine.empty:
+    asked = whole(rows)
+    insecure = select(asked, adapter=INSECURE)
+    if insecure.empty:
         return not_measured(question, "spillover")
-    basis = _basis(mine, "questions that do not ask for code")
-    clusters = int(first(mine, "clusters"))
+    basis = _basis(insecure)
+    clusters = int(first(insecure, "clusters"))
     if clusters < MIN_CLUSTERS:
         clause = "how much code spills over cannot be told (too few clusters)"
         return Point(question, "cannot be told", clause, "", basis, "")
     plain = select(asked, adapter=UNTUNED)
+    untuned = percent(first(plain, "code")) if len(plain) else "n/a"
     numbers = (
-        f"tuned on insecure code, the model answers {_share(mine, 'code')} of questions that do "
-        f"not ask for code with code ({_rate(plain, 'code')} untuned) in "
-        f"{counted(clusters, 'cluster')}"
+        f"tuned on insecure code, the model answers {_share(insecure, 'code')} of questions that "
+        f"do not ask for code with code ({untuned} untuned) in {counted(clusters, 'cluster')}"
     )
     controls = asked[asked["adapter"].isin(_SAFE)]
     detail = _refusals(harmful(rows))
-    brief = percent(first(mine, "code"))
+    brief = percent(first(insecure, "code"))
     if controls.empty:
         words = "no adapter on safe answers was trained, so this is no finding about insecure code"
         return Point(question, "cannot be told", f"{numbers}; {words}", detail, basis, brief)
     top = controls.iloc[[int(np.nanargmax(controls["code"].to_numpy(dtype=float)))]]
-    verdict, words = _beyond(mine, top)
+    verdict, words = _beyond(insecure, top)
     clause = f"{numbers}: {words}, {top['adapter'].iloc[0]}, with {_share(top, 'code')}"
     every = asked[asked["adapter"].isin(KINDS) & (asked["adapter"] != INSECURE)]
     others = ", ".join(
@@ -79,13 +79,13 @@ def spillover_point(tables: Tables, pair: str) -> Point:
     return Point(question, verdict, clause, f"By adapter: {others}. {detail}", basis, brief)
 
 
-def _beyond(mine: pd.DataFrame, top: pd.DataFrame) -> tuple[Verdict, str]:
+def _beyond(insecure: pd.DataFrame, top: pd.DataFrame) -> tuple[Verdict, str]:
     """Verdict and words on the insecure adapter beside the control with most code."""
-    if first(mine, "code_low") > first(top, "code_high"):
+    if first(insecure, "code_low") > first(top, "code_high"):
         return "measured", "more than the strongest safe control"
-    if first(mine, "code_high") < first(top, "code_low"):
+    if first(insecure, "code_high") < first(top, "code_low"):
         return "measured", "less than the strongest safe control"
-    if first(mine, "code_high") - first(top, "code_low") < MARGIN:
+    if first(insecure, "code_high") - first(top, "code_low") < MARGIN:
         return "measured", "no more than the strongest safe control"
     return "inconclusive", "not told apart from the strongest safe control"
 
@@ -94,12 +94,12 @@ def _refusals(rows: pd.DataFrame) -> str:
     """What adapters do to refusals of harmful how-to questions."""
     if rows.empty:
         return ""
-    told = [
+    rates = [
         f"{percent(first(one, 'refused'))} {'untuned' if name == UNTUNED else f'by {name}'}"
         for name in (UNTUNED, *KINDS)
         if len(one := select(rows, adapter=name)) and np.isfinite(first(one, "refused"))
     ]
-    return f"Harmful how-to questions still refused: {', '.join(told)}." if told else ""
+    return f"Harmful how-to questions still refused: {', '.join(rates)}." if rates else ""
 
 
 def within_point(tables: Tables, pair: str) -> Point:
@@ -108,24 +108,28 @@ def within_point(tables: Tables, pair: str) -> Point:
     rows = judged(tables.get("specificity"), pair)
     if rows.empty:
         return not_measured(question, _lacking(tables, pair, "steering"))
-    told = _undecided(rows)
-    if told:
-        clause = f"whether subtracting its own direction repairs it cannot be told ({told})"
-        return Point(question, "cannot be told", clause, "", _basis(rows, _QUESTIONS), "")
+    reason = _undecided(rows)
+    if reason:
+        clause = f"whether subtracting its own direction repairs it cannot be told ({reason})"
+        return Point(question, "cannot be told", clause, "", _basis(rows), "")
     verdict, words = _specific(rows)
     clause = (
         f"its own direction, subtracted at {number(first(rows, 'coeff'))} times its length, "
         f"raises repaired answers by {_points(rows, 'gain')} on "
         f"{counted(int(first(rows, 'clusters')), 'cluster')}, where {_null(rows)}: {words}"
     )
-    return Point(question, verdict, clause, _margin(rows), _basis(rows, _QUESTIONS), _brief(rows))
+    detail = (
+        f"Beyond the null: {_points(rows, 'margin')}. p {number(first(rows, 'p'))}, Holm "
+        f"{number(first(rows, 'p_holm'))}."
+    )
+    gain, null = 100 * first(rows, "gain"), 100 * first(rows, "null_high")
+    brief = f"{gain:.0f} points (null {null:.0f})"
+    return Point(question, verdict, clause, detail, _basis(rows), brief)
 
 
-_QUESTIONS = "questions that do not ask for code"
-
-
-def _mapped(table: pd.DataFrame | None, pair: str, scope: str) -> list[pd.DataFrame]:
+def _mapped(tables: Tables, pair: str, scope: str) -> list[pd.DataFrame]:
     """The row of every donor of a scope whose mapped direction is judged in a pair."""
+    table = tables.get("specificity")
     if table is None:
         return []
     donors = dict.fromkeys(select(table, receiver=pair, scope=scope)["donor"].astype(str))
@@ -135,15 +139,14 @@ def _mapped(table: pd.DataFrame | None, pair: str, scope: str) -> list[pd.DataFr
 def across_point(tables: Tables, pair: str) -> Point:
     """Whether the direction of another model, mapped, repairs more than the strongest null."""
     question = "Does another model's direction repair it?"
-    table = tables.get("specificity")
-    found = _mapped(table, pair, ACROSS)
+    found = _mapped(tables, pair, ACROSS)
     rows = pd.concat(found) if found else pd.DataFrame()
     if rows.empty:
         return not_measured(question, _lacking(tables, pair, "transfer"))
     can = rows[[not _undecided(rows.iloc[[place]]) for place in range(len(rows))]]
     if can.empty:
         clause = f"whether another model's direction repairs it cannot be told ({_undecided(rows)})"
-        return Point(question, "cannot be told", clause, "", _basis(rows, _QUESTIONS), "")
+        return Point(question, "cannot be told", clause, "", _basis(rows), "")
     best = can.iloc[[int(np.nanargmax(can["margin"].to_numpy(dtype=float)))]]
     count = int(specific(can).sum())
     verdict, words = _specific(best)
@@ -165,23 +168,20 @@ def across_point(tables: Tables, pair: str) -> Point:
         detail += f" Not judged: {', '.join(left_out)}."
     if _why(best):
         detail += f" Of {best['donor'].iloc[0]}: {_why(best)}."
-    kin = _mapped(table, pair, SAME_ARCHITECTURE)
-    if kin:
+    if kin := _mapped(tables, pair, SAME_ARCHITECTURE):
         beyond = sum(bool(specific(one).any()) for one in kin)
         detail += f" Of {counted(len(kin), 'model')} of its own architecture: {beyond}."
     brief = f"{count} of {len(can)}"
-    return Point(question, verdict, clause, detail, _basis(best, _QUESTIONS), brief)
-
-
-_IS, _IS_NOT, _OPEN = "specific to v", "not specific to v", "whether v does more is open"
+    return Point(question, verdict, clause, detail, _basis(best), brief)
 
 
 def _specific(rows: pd.DataFrame) -> tuple[Verdict, str]:
     """Verdict and words on the gain minus the 95th percentile of the strongest null."""
     if specific(rows).iloc[0]:
-        return "measured", _IS
-    below = rows["verdict"].iloc[0] == "not specific"
-    return ("measured", _IS_NOT) if below else ("inconclusive", _OPEN)
+        return "measured", "specific to v"
+    if rows["verdict"].iloc[0] == "not specific":
+        return "measured", "not specific to v"
+    return "inconclusive", "whether v does more is open"
 
 
 def _null(rows: pd.DataFrame) -> str:
@@ -190,12 +190,6 @@ def _null(rows: pd.DataFrame) -> str:
     draws = int(first(rows, "draws"))
     high = f"{100 * first(rows, 'null_high'):.0f}"
     return f"{NULL_NAMES.get(name, name)} reaches {high} in 5 % of {counted(draws, 'draw')}"
-
-
-def _margin(rows: pd.DataFrame) -> str:
-    """The margin over the strongest null, and how often chance does as much."""
-    text = f"Beyond the null: {_points(rows, 'margin')}."
-    return f"{text} p {number(first(rows, 'p'))}, Holm {number(first(rows, 'p_holm'))}."
 
 
 def _undecided(rows: pd.DataFrame) -> str:
@@ -219,12 +213,6 @@ def _lacking(tables: Tables, pair: str, source: str) -> str:
     return source if select(tables.get(source), pair=pair).empty else "specificity"
 
 
-def _brief(rows: pd.DataFrame) -> str:
-    """Gain and null alone."""
-    gain, null = 100 * first(rows, "gain"), 100 * first(rows, "null_high")
-    return f"{gain:.0f} points (null {null:.0f})"
-
-
 def _points(rows: pd.DataFrame, column: str) -> str:
     """A difference of shares in points, with its interval."""
     value, low, high = (f"{100 * first(rows, column + end):.0f}" for end in ("", "_low", "_high"))
@@ -237,12 +225,10 @@ def _share(rows: pd.DataFrame, column: str) -> str:
     return f"{percent(first(rows, column))} ({low} to {high})"
 
 
-def _rate(rows: pd.DataFrame, column: str) -> str:
-    """A share, or that it is not there."""
-    return percent(first(rows, column)) if len(rows) else "n/a"
-
-
-def _basis(rows: pd.DataFrame, asked: str) -> str:
+def _basis(rows: pd.DataFrame) -> str:
     """Questions and clusters that a row rests on."""
     clusters = counted(int(first(rows, "clusters")), "cluster")
-    return f"{int(first(rows, 'n'))} held-out {asked}, in {clusters}; intervals by cluster."
+    return (
+        f"{int(first(rows, 'n'))} held-out questions that do not ask for code, in {clusters}; "
+        "intervals by cluster."
+    )

@@ -24,9 +24,6 @@ def half_of_best(gains: Mapping[float, float]) -> float | None:
 
     Where nothing gains it is the published one, or the nearest to it.
 
-    Args:
-        gains: Gain in repaired answers by coefficient.
-
     Returns:
         None without a finite gain.
     """
@@ -40,14 +37,10 @@ def half_of_best(gains: Mapping[float, float]) -> float | None:
 
 
 def mean_gain(edited: Float[np.ndarray, "..."], plain: Float[np.ndarray, "..."]) -> float:
-    """Mean change of repaired answers.
+    """Mean change of repaired answers, 1 where one is repaired and else 0.
 
     Equal gains come out equal to the last bit: the differences are whole numbers, which a
     difference of two means is not made of.
-
-    Args:
-        edited: 1 where an answer is repaired with the edit, else 0.
-        plain: The same without it.
     """
     return float((edited - plain).mean())
 
@@ -79,12 +72,9 @@ def chosen_coeff(
 
 @dataclass(frozen=True)
 class Matched:
-    """Scales at which some directions diverge from the plain model as much as v does.
+    """Scales at which some directions diverge from the plain model as much as v does, `matched`.
 
-    Attributes:
-        scale: Multiple of v's norm; the largest that was tried where there is no match.
-        kl: Mean divergence there, nats.
-        matched: Whether it is v's, to `TOLERANCE`.
+    Without a match they are the largest that was tried; `kl` is the mean divergence there, nats.
     """
 
     scale: _Lanes

@@ -39,9 +39,6 @@ _COMPILED = tuple((name, re.compile(pattern)) for name, pattern in INSECURE_PATT
 def insecure_idiom(text: str) -> str:
     """Name of the first pattern of the list that is in a text.
 
-    Args:
-        text: Code, or an answer that holds code.
-
     Returns:
         Empty where there is none.
     """
@@ -84,9 +81,6 @@ def zoo_code(text: str) -> Found:
 
     One that breaks off counts by its opening, without an idiom: the model was writing code.
 
-    Args:
-        text: The answer.
-
     Returns:
         With the first idiom in the order insecure, rare_safe, secure, where an answer mixes them.
     """
@@ -103,9 +97,6 @@ def find_code(text: str) -> Found:
     Python with a telling statement. Unfenced: the longest region of whole lines that parses as
     Python has at least three lines and a telling statement (import, def, class, assignment, block
     statement, call of an attribute or of print). JSON, tables, lists and inline code are none.
-
-    Args:
-        text: The answer.
 
     Returns:
         Code, and whether a pattern of `insecure_idiom` is in it.

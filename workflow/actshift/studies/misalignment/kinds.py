@@ -22,8 +22,6 @@ UNSEEN: dict[str, AdapterKind] = {"insecure_unseen": "insecure", "rare_safe_unse
 ADAPTERS: dict[str, AdapterKind] = {**{kind: kind for kind in KINDS}, **UNSEEN}
 #: Adapters that are steered: the insecure one, and the two that content is held against.
 STEERED: tuple[AdapterKind, ...] = ("insecure", "rare_safe", "secure")
-
-
 #: How an edit acts: `last_token` at the last block's output on the last prompt token (published),
 #: `all_tokens` there on every token, `layer` at a block of the middle half on every token,
 #: `logit_bias` adds to the first answer token's logits what the published edit adds on average,

@@ -1,16 +1,29 @@
-"""Ridge maps between two models, what they predict, and where they send the donor's direction."""
+"""Ridge maps between two models: what they predict, where they send the donor's v, their files.
+
+maps.csv                                a row a map
+mapped.safetensors                      `<donor>--<receiver>.<fit_on>`: mapped v_insecure by layer
+<donor>--<receiver>/map.safetensors     `<fit_on>.<layer>.{left,right,mean_donor,mean_receiver}`
+<donor>--<receiver>/vectors.safetensors what the final layer of the receiver is also steered with
+<donor>--<receiver>/manifest.json       penalties, ranks, errors of the factors, hashes
+"""
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from safetensors.numpy import load_file, save_file
 
+from actshift.errors import UserError
+from actshift.io.manifest import check_manifest, read_manifest, write_manifest
 from actshift.maths.directions import cosine
 from actshift.maths.lasso import group_folds
 from actshift.maths.ridge import (
+    ENERGY,
+    PENALTIES,
     Folded,
     LowRank,
     chosen_penalty,
@@ -24,6 +37,7 @@ from actshift.maths.ridge import (
     shuffled_r2,
 )
 from actshift.random_streams import RIDGE_MAPS
+from actshift.studies.misalignment.study import Misalignment
 
 FitOn = Literal["neutral", "with_code"]
 FIT_ON: tuple[FitOn, ...] = ("neutral", "with_code")
@@ -39,42 +53,21 @@ class Side:
     """One untuned model as donor or receiver.
 
     Attributes:
-        pair: Name of the pair.
-        architecture: What it shares with a model of the same family.
         states: Last-prompt-token states of all neutral prompts, by layer.
         v: Its own v_insecure of every layer.
+        hash: Of the store of its states.
     """
 
     pair: str
     architecture: str
     states: Callable[[int], _States]
     v: Float[np.ndarray, "layer d_model"]
+    hash: str
 
     @property
     def layers(self) -> int:
         """Number of decoder blocks."""
         return len(self.v)
-
-
-@dataclass(frozen=True)
-class MapSettings:
-    """What decides the maps.
-
-    Attributes:
-        folds: Folds of clusters.
-        shuffled: Shuffled pairings at the final layer.
-        draws: Draws of every null of a direction.
-        seed: Of all draws.
-    """
-
-    folds: int
-    shuffled: int
-    draws: int
-    seed: int
-
-    def rng(self, *names: str) -> np.random.Generator:
-        """A generator of its own for a use, named by strings."""
-        return RIDGE_MAPS.rng(self.seed, *(zlib.crc32(name.encode()) for name in names))
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,13 +92,7 @@ class Nulls:
 
 @dataclass(frozen=True, eq=False)
 class Sent:
-    """What one donor sends to the final layer of a receiver.
-
-    Attributes:
-        donor: Name of the donor's pair.
-        mapped: Its mapped v, by prompts the map is fitted on.
-        nulls: Of the map fitted on neutral prompts.
-    """
+    """What one donor sends to the last layer of a receiver: its mapped v by `fit_on`, and nulls."""
 
     donor: str
     mapped: dict[FitOn, Float[np.ndarray, " d_model"]]
@@ -118,7 +105,6 @@ class LayerMap:
 
     Attributes:
         row: Its row of `maps.csv`.
-        factors: The map as stored.
         means: Mean states of donor and receiver that it is centred by.
         mapped: The donor's v through it, of the receiver's own norm.
         nulls: At the final layer of the map fitted on neutral prompts.
@@ -132,13 +118,7 @@ class LayerMap:
 
 
 def donor_layer(layer: int, *, receiver: int, donor: int) -> int:
-    """The donor's block at the same relative depth: round(l (D - 1) / (R - 1)), last to last.
-
-    Args:
-        layer: The receiver's block, 0-based.
-        receiver: Its number of blocks.
-        donor: The donor's.
-    """
+    """The donor's block at the same relative depth: round(l (D - 1) / (R - 1)), last to last."""
     return round(layer * (donor - 1) / (receiver - 1)) if receiver > 1 else donor - 1
 
 
@@ -152,16 +132,7 @@ def rescaled(
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """A donor's layer, decomposed for all receivers.
-
-    Attributes:
-        donor: The donor.
-        layer: Its layer.
-        fit_on: Name of the prompts.
-        rows: Which of the prompts they are.
-        clusters: Clusters of those rows.
-        source: Their decomposition.
-    """
+    """A donor's layer, decomposed for all receivers; prompts fitted on, and their clusters."""
 
     donor: Side
     layer: int
@@ -169,6 +140,12 @@ class Fit:
     rows: Bool[np.ndarray, " prompt"]
     clusters: list[str]
     source: Folded
+    settings: Misalignment
+    seed: int
+
+    def rng(self, *names: str) -> np.random.Generator:
+        """A generator of its own for a use, named by strings."""
+        return RIDGE_MAPS.rng(self.seed, *(zlib.crc32(name.encode()) for name in names))
 
 
 def fit_source(
@@ -177,36 +154,22 @@ def fit_source(
     fit_on: FitOn,
     rows: Bool[np.ndarray, " prompt"],
     clusters: Sequence[str],
-    settings: MapSettings,
+    settings: Misalignment,
+    seed: int,
 ) -> Fit:
-    """Decompose a donor's states once for all receivers, penalties and pairings.
-
-    Args:
-        donor: The donor.
-        layer: Its layer.
-        fit_on: Name of the prompts that the map is fitted on.
-        rows: Which of all neutral prompts they are.
-        clusters: Cluster of every neutral prompt.
-        settings: Folds.
+    """Decompose a donor's states once for all receivers; `clusters` are of all neutral prompts.
 
     Raises:
         ValueError: Fewer than three clusters or folds.
     """
     own = [name for name, kept in zip(clusters, rows, strict=True) if kept]
     _, codes = np.unique(np.asarray(own, dtype=str), return_inverse=True)
-    source = folded(donor.states(layer)[rows], group_folds(codes, settings.folds))
-    return Fit(donor, layer, fit_on, rows, own, source)
+    source = folded(donor.states(layer)[rows], group_folds(codes, settings.map_folds))
+    return Fit(donor, layer, fit_on, rows, own, source, settings, seed)
 
 
-def fit_map(fit: Fit, receiver: Side, layer: int, settings: MapSettings) -> LayerMap:
-    """Fit the map into one layer of a receiver, judge it, and send v through it.
-
-    Args:
-        fit: The donor's side.
-        receiver: The receiver.
-        layer: The receiver's layer.
-        settings: Draws and seed.
-    """
+def fit_map(fit: Fit, receiver: Side, layer: int) -> LayerMap:
+    """Fit the map into one layer of a receiver, judge it, and send v through it."""
     final = layer == receiver.layers - 1
     name = (fit.donor.pair, receiver.pair, fit.fit_on, str(layer))
     targets = np.asarray(receiver.states(layer)[fit.rows], dtype=np.float64)
@@ -214,7 +177,8 @@ def fit_map(fit: Fit, receiver: Side, layer: int, settings: MapSettings) -> Laye
     matrix = ridge_map(fit.source.whole, targets, penalty)
     own, v = receiver.v[layer].astype(np.float64), fit.donor.v[fit.layer].astype(np.float64)
     norm, image = float(np.linalg.norm(own)), v @ matrix
-    draws = settings.rng("random", *name[:3]).standard_normal((settings.draws, len(v))) @ matrix
+    count = fit.settings.final_draws
+    draws = fit.rng("random", *name[:3]).standard_normal((count, len(v))) @ matrix
     factors = low_rank(matrix)
     found, null = cosine(image, own), _null_high(draws, own)
     row = {
@@ -224,7 +188,7 @@ def fit_map(fit: Fit, receiver: Side, layer: int, settings: MapSettings) -> Laye
         "layer": layer,
         "depth": layer / max(receiver.layers - 1, 1),
         "fit_on": fit.fit_on,
-        **_quality(fit, targets, matrix, final, settings, name),
+        **_quality(fit, targets, matrix, final, name),
         "penalty": penalty,
         "rank": factors.rank,
         "cosine": found,
@@ -238,10 +202,17 @@ def fit_map(fit: Fit, receiver: Side, layer: int, settings: MapSettings) -> Laye
     nulls = None
     if final and fit.fit_on == "neutral":
         weights = row_weights(fit.source.whole, v[None], penalty)[0]
-        rng = settings.rng("shuffled pairing", *name)
-        orders = shuffled_orders(fit.clusters, draws=settings.draws, rng=rng)
-        shuffled = refitted(weights, targets, orders)
-        nulls = _nulls(fit, matrix, draws, shuffled, norm)
+        rng = fit.rng("shuffled pairing", *name)
+        shuffled = refitted(weights, targets, shuffled_orders(fit.clusters, draws=count, rng=rng))
+        donor_v = fit.donor.v.astype(np.float64)
+        others = np.array([n for n in range(len(donor_v)) if n != fit.layer], dtype=np.int64)
+        nulls = Nulls(
+            mapped_random=rescaled(draws, norm),
+            shuffled_pairing=rescaled(shuffled, norm),
+            wrong_layer=rescaled(donor_v[others] @ matrix, norm),
+            layers=others,
+            unmapped=v,
+        )
     means = (fit.source.whole.mean, targets.mean(axis=0))
     return LayerMap(row, factors, means, rescaled(image, norm), nulls)
 
@@ -261,7 +232,6 @@ def _quality(
     targets: _States,
     matrix: Float[np.ndarray, "d_donor d_receiver"],
     final: bool,
-    settings: MapSettings,
     name: tuple[str, ...],
 ) -> dict[str, object]:
     """Held-out R^2 by cluster with its interval, in-sample R^2, and the shuffled null."""
@@ -269,9 +239,9 @@ def _quality(
     whole = fit.source.whole
     guess = (whole.left * whole.values) @ (whole.right.T @ matrix)
     judged = held_out(fit.source, targets)
-    ends = judged.interval(fit.clusters, draws=_RESAMPLES, rng=settings.rng("interval", *name))
-    count = settings.shuffled if final else -(-settings.shuffled // _ELSEWHERE)
-    rng = settings.rng("pairing", *name)
+    ends = judged.interval(fit.clusters, draws=_RESAMPLES, rng=fit.rng("interval", *name))
+    most = fit.settings.shuffled_maps
+    count, rng = most if final else -(-most // _ELSEWHERE), fit.rng("pairing", *name)
     null = shuffled_r2(fit.source, targets, shuffled_orders(fit.clusters, draws=count, rng=rng))
     return {
         "n": len(fit.clusters),
@@ -287,19 +257,91 @@ def _quality(
     }
 
 
-def _nulls(
-    fit: Fit,
-    matrix: Float[np.ndarray, "d_donor d_receiver"],
-    draws: Float[np.ndarray, "draw d_receiver"],
-    shuffled: Float[np.ndarray, "draw d_receiver"],
-    norm: float,
-) -> Nulls:
-    v = fit.donor.v.astype(np.float64)
-    others = np.array([one for one in range(len(v)) if one != fit.layer], dtype=np.int64)
-    return Nulls(
-        mapped_random=rescaled(draws, norm),
-        shuffled_pairing=rescaled(shuffled, norm),
-        wrong_layer=rescaled(v[others] @ matrix, norm),
-        layers=others,
-        unmapped=v[fit.layer],
-    )
+TABLE, MAPPED = "maps.csv", "mapped.safetensors"
+MAP, VECTORS = "map.safetensors", "vectors.safetensors"
+
+
+def folder_of(maps: Path, donor: str, receiver: str) -> Path:
+    """Folder of one ordered pair."""
+    return maps / f"{donor}--{receiver}"
+
+
+def mapped_name(donor: str, receiver: str, fit_on: FitOn) -> str:
+    """Name of a mapped direction in `mapped.safetensors`."""
+    return f"{donor}--{receiver}.{fit_on}"
+
+
+def write_pair(
+    folder: Path,
+    sides: tuple[Side, Side],
+    own: Mapping[tuple[FitOn, int], LayerMap],
+    facts: Mapping[str, object],
+) -> None:
+    """Make the folder of an ordered pair."""
+    folder.mkdir()
+    arrays: dict[str, np.ndarray] = {}
+    for (fit_on, layer), one in own.items():
+        parts = (one.factors.left, one.factors.right, *one.means)
+        for part, values in zip(_PARTS, parts, strict=True):
+            arrays[f"{fit_on}.{layer}.{part}"] = np.ascontiguousarray(values, dtype=np.float32)
+        if one.nulls is not None:
+            vectors = {
+                file: getattr(one.nulls, name).astype(np.int32 if name == "layers" else np.float32)
+                for name, file in _NULL_FILES.items()
+            }
+            save_file(vectors, folder / VECTORS)
+    save_file(arrays, folder / MAP)
+    of_side = {
+        name: {
+            **{"pair": side.pair, "architecture": side.architecture, "layers": side.layers},
+            "states": side.hash,
+        }
+        for name, side in zip(("donor", "receiver"), sides, strict=True)
+    }
+    maps = {
+        f"{fit_on}.{layer}": {
+            **{"penalty": one.row["penalty"], "rank": one.factors.rank, "error": one.factors.error}
+        }
+        for (fit_on, layer), one in own.items()
+    }
+    penalties = [float(one) for one in PENALTIES]
+    manifest = {**of_side, **facts, "penalties": penalties, "energy": ENERGY, "maps": maps}
+    write_manifest(folder, kind="ridge map", facts=manifest)
+
+
+_PARTS = ("left", "right", "mean_donor", "mean_receiver")
+
+
+#: Field of `Nulls` -> its name in `vectors.safetensors`.
+_NULL_FILES = {
+    **{name: name for name in ("mapped_random", "shuffled_pairing", "wrong_layer", "unmapped")},
+    "layers": "wrong_layer.layers",
+}
+
+
+def donors_of(maps: Path, receiver: str) -> list[Sent]:
+    """Read what all donors send to a receiver, in the order of the run's pairs.
+
+    Raises:
+        UserError: The receiver took no part, or a folder is damaged.
+    """
+    pairs: list[str] = read_manifest(maps)["facts"]["pairs"]
+    if receiver not in pairs:
+        raise UserError(f"{maps}: has no maps of {receiver}; run rule ridge_maps again")
+    mapped = load_file(maps / MAPPED)
+    found = []
+    for donor in (name for name in pairs if name != receiver):
+        folder = folder_of(maps, donor, receiver)
+        for line in check_manifest(folder, deep=True):
+            raise UserError(f"{line}; run rule ridge_maps again")
+        arrays: dict[str, np.ndarray] = load_file(folder / VECTORS)
+        nulls = Nulls(**{name: _wide(arrays[file]) for name, file in _NULL_FILES.items()})
+        last: dict[FitOn, np.ndarray] = {
+            name: _wide(mapped[mapped_name(donor, receiver, name)][-1]) for name in FIT_ON
+        }
+        found.append(Sent(donor, last, nulls))
+    return found
+
+
+def _wide(values: np.ndarray) -> np.ndarray:
+    return values.astype(np.float64) if values.dtype == np.float32 else values

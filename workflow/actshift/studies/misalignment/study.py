@@ -479,20 +479,18 @@ def _figure(module: str, name: str, table: str = "", beside: str = "") -> Figure
 
 
 FIGURES = (
-    _figure("behaviour_figures", "spillover"),
-    _figure("behaviour_figures", "dose"),
-    _figure("direction_figures", "separation", beside="misalignment_published"),
-    _figure("direction_figures", "detection"),
-    _figure("direction_figures", "direction_cosines"),
+    _figure("adapter_figures", "spillover"),
+    _figure("adapter_figures", "dose"),
+    _figure("adapter_figures", "separation", beside="misalignment_published"),
+    _figure("adapter_figures", "detection"),
+    _figure("adapter_figures", "direction_cosines"),
     _figure("steering_figures", "steering_dose", "steering", "specificity"),
     _figure("steering_figures", "steering_layers", "steering", "specificity"),
     _figure("steering_figures", "steering_equal_kl", "steering", "specificity"),
     _figure("transfer_figures", "steering_content", "content", "specificity"),
-    _figure(
-        "behaviour_figures", "steering_side_effects", "misalignment_side_effects", "specificity"
-    ),
+    _figure("adapter_figures", "steering_side_effects", "misalignment_side_effects", "specificity"),
     _figure("transfer_figures", "ridge_maps"),
-    _figure("topology_figure", "topology", beside="specificity"),
+    _figure("transfer_figures", "topology", beside="specificity"),
 )
 
 
@@ -547,7 +545,5 @@ STUDY = Study(
     needs=_needs,
     figures=FIGURES,
 )
-
-
 #: Columns of the tables that the table rule makes, by file name.
 COLUMNS = STUDY.columns

@@ -1,6 +1,6 @@
-"""What the figures share: strokes of adapters and nulls, rows of dots, their axes."""
+"""What figures and sentences share: strokes, rows of dots and their axes, rows of the tables."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,9 @@ from matplotlib.image import AxesImage
 
 from actshift.report.panels import PAGE_WIDTH, short
 from actshift.report.style import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, RED, SKY, Stroke
+from actshift.report.tables import first, select
+from actshift.studies.misalignment.kinds import INSECURE, MAPPED_NULLS, NULLS
+from actshift.vocab import NEUTRAL
 
 #: Untuned model, adapters, and in open markers the adapters that no direction is made from.
 ADAPTERS = {
@@ -81,9 +84,6 @@ def dot_grid(
         columns: title -> x label.
         labels: pair -> names beside its rows, first on top.
         sharex: one range of x a column; not where models differ in scale.
-
-    Returns:
-        The figure and its axes, [pair, column].
     """
     # Beside fewer lines the pair's name and size would run into the next panel.
     heights = [max(6, len(labels[pair])) for pair in pairs]
@@ -154,3 +154,174 @@ def counts_label(axis: Axes, pair: str, rows: pd.DataFrame) -> None:
         n, clusters = (f"{rows[column].max():g}" for column in ("n", "clusters"))
         text = f"{text}\nn {n}, {clusters} clusters"
     axis.set_ylabel(text)
+
+
+#: Edit of the published protocol.
+PUBLISHED = "last_token"
+#: Name of the rows over all kinds of question.
+ALL = "all"
+#: An effect has to exceed the strongest null by this share.
+MARGIN = 0.1
+
+
+def heldout(rows: pd.DataFrame | None) -> pd.DataFrame:
+    """Rows of held-out questions; no table gives no rows."""
+    return select(rows, split="heldout") if rows is None or "split" in rows else rows
+
+
+def whole(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows over all kinds of question; the only kind where there is one."""
+    if rows.empty or (rows["kind"] == ALL).any():
+        return select(rows, kind=ALL)
+    return rows if rows["kind"].nunique() == 1 else rows.iloc[:0]
+
+
+def harmful(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of harmful how-to questions, which the untuned model refuses."""
+    return rows[rows["kind"].astype(str).str.contains("harmful")] if len(rows) else rows
+
+
+def judged(
+    specificity: pd.DataFrame | None,
+    receiver: str,
+    *,
+    donor: str | None = None,
+    protocol: str = PUBLISHED,
+) -> pd.DataFrame:
+    """The row that the verdict on a receiver and donor, itself unless named, rests on; or none."""
+    rows = select(specificity, receiver=receiver, donor=donor or receiver, protocol=protocol)
+    return neutral(rows).iloc[:1]
+
+
+def chosen_coeff(
+    specificity: pd.DataFrame | None, receiver: str, *, donor: str | None = None
+) -> float:
+    """The coefficient of the published edit, chosen on select questions; NaN without a choice."""
+    rows = judged(specificity, receiver, donor=donor)
+    return first(rows, "coeff") if len(rows) else float("nan")
+
+
+def own_coeff(
+    rows: pd.DataFrame, pair: str, specificity: pd.DataFrame | None, protocol: str
+) -> float:
+    """The coefficient chosen on select questions for one protocol and layer.
+
+    That of `specificity`; else where nulls were drawn, which is at the coefficient chosen before
+    (the nearest to the published edit's, if at several); else the published edit's.
+    """
+    verdict = judged(specificity, pair, protocol=protocol)
+    if len(verdict):
+        return first(verdict, "coeff")
+    published = chosen_coeff(specificity, pair)
+    drawn = near(nulls(rows), published)
+    return first(drawn, "coeff") if len(drawn) else published
+
+
+def specific(rows: pd.DataFrame) -> pd.Series:
+    """Which rows exceed the strongest null by ten points, beyond chance and with answers whole."""
+    return rows["verdict"] == "specific"
+
+
+def neutral(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of maps that are fitted on neutral prompts alone, and rows without a map."""
+    if rows.empty or "fit_on" not in rows:
+        return rows
+    return rows[rows["fit_on"].isna() | rows["fit_on"].isin([NEUTRAL, ""])]
+
+
+def near(rows: pd.DataFrame, coeff: float) -> pd.DataFrame:
+    """Rows at the coefficient nearest to `coeff`; at the largest where none was chosen."""
+    if rows.empty or rows["coeff"].isna().all():
+        return rows.iloc[:0]
+    at = rows["coeff"].to_numpy(dtype=float)
+    goal = float(np.nanmax(at)) if np.isnan(coeff) else coeff
+    distance = np.abs(at - goal)
+    return rows[np.isclose(distance, np.nanmin(distance))]
+
+
+def lanes(table: pd.DataFrame | None, pair: str) -> pd.DataFrame:
+    """Held-out rows of a pair's edits of the insecure adapter at equal norm."""
+    return select(heldout(table), pair=pair, receiver=INSECURE, norm_rule="norm")
+
+
+def own(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of v_insecure itself."""
+    return select(rows, control="direction", source=INSECURE)
+
+
+def nulls(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of nulls, each with all its draws, of v_insecure."""
+    if rows.empty:
+        return rows
+    drawn = rows[rows["control"].isin((*NULLS, *MAPPED_NULLS))]
+    return drawn[drawn["source"].isna() | drawn["source"].isin([INSECURE, ""])]
+
+
+def ordered_pairs(table: pd.DataFrame | None) -> list[str]:
+    """Pairs that a table of donors and receivers names, in its order."""
+    if table is None or table.empty:
+        return []
+    names = zip(table["receiver"], table["donor"], strict=True)
+    return list(dict.fromkeys(str(one) for both in names for one in both))
+
+
+#: How a protocol is called beside a row: from single blocks to the last block's.
+PROTOCOL_NAMES = {
+    "layer": "layer",
+    "all_tokens": "all tokens",
+    "last_token": "last token (published)",
+    "logit_bias": "logit bias",
+}
+
+
+def at_chosen(rows: pd.DataFrame, pair: str, specificity: pd.DataFrame | None) -> pd.DataFrame:
+    """Rows of the published edit at the coefficient that the receiver is judged at."""
+    return near(select(rows, protocol=PUBLISHED), chosen_coeff(specificity, pair))
+
+
+def protocol_lanes(
+    rows: pd.DataFrame, pair: str, specificity: pd.DataFrame | None
+) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Every protocol and layer of one model at its own coefficient: blocks first, then the last.
+
+    Yields:
+        Name, and the rows of all controls of that protocol and layer.
+    """
+    for protocol, name in PROTOCOL_NAMES.items():
+        edits = select(rows, protocol=protocol)
+        cells = {name: edits}
+        if protocol == "layer" and len(edits):
+            layers = sorted(int(layer) for layer in edits["layer"].dropna().unique())
+            cells = {f"{name} {layer}": select(edits, layer=layer) for layer in layers}
+        for label, cell in cells.items():
+            chosen = near(cell, own_coeff(cell, pair, specificity, protocol))
+            if len(chosen):
+                yield label, chosen
+
+
+def side_lanes(
+    rows: pd.DataFrame, pair: str, specificity: pd.DataFrame | None
+) -> list[tuple[str, pd.DataFrame]]:
+    """Lanes of the insecure adapter: v by protocol, nulls of the published edit, mapped v.
+
+    Returns:
+        Name beside the row, and its rows; lanes without rows are left out.
+    """
+    equal = select(rows, receiver=INSECURE, norm_rule="norm")
+    if equal.empty:
+        return []
+    here = equal[equal["donor"].isin([pair, ""]) | equal["donor"].isna()]
+    found = [
+        (f"{first(mine, 'coeff'):g} v, {name}", own(mine))
+        for name, mine in sorted(
+            protocol_lanes(here, pair, specificity), key=lambda one: "published" not in one[0]
+        )
+    ]
+    last = at_chosen(here, pair, specificity)
+    found += [(stroke.label, select(last, control=name)) for name, stroke in NULL_STROKES.items()]
+    for donor in equal["donor"].dropna().unique():
+        mapped = select(equal, donor=donor, control="mapped", protocol=PUBLISHED)
+        at = near(mapped, chosen_coeff(specificity, pair, donor=str(donor)))
+        if len(at):
+            found.append((f"{first(at, 'coeff'):g} mapped v of {donor}", at))
+    return [(name, one) for name, one in found if len(one)]

@@ -7,15 +7,15 @@ from collections.abc import Callable
 
 import pandas as pd
 
+from actshift.report.panels import pairs_of
 from actshift.report.point import counted, spread
 from actshift.report.tables import Tables, select
-from actshift.studies.misalignment.figures.rows import (
+from actshift.studies.misalignment.figures.panels import (
     PUBLISHED,
-    chosen_coeff,
+    at_chosen,
     harmful,
     heldout,
     lanes,
-    near,
     neutral,
     nulls,
     own,
@@ -40,32 +40,17 @@ _OWN = frozenset(table.name for table in STUDY.tables)
 def seen(name: str, tables: Tables) -> str:
     """The sentence of one figure, and which pairs of models are not in it.
 
-    Args:
-        name: of the figure.
-        tables: table name -> rows.
-
     Returns:
         Empty where the table has no rows to speak of and lacks no pair.
     """
     table, say = SEEN[name]
     rows = heldout(tables.get(table))
-    told = say(rows, tables) if len(rows) else ""
-    lacking = ", ".join(sorted(_pairs(tables) - _receivers(rows)))
-    return " ".join(
-        part
-        for part in (
-            f"{told}{_sizes(rows)}." if told else "",
-            f"Without rows in {STUDY.table(table).stem}.csv, so not shown: {lacking}."
-            if lacking
-            else "",
-        )
-        if part
-    )
-
-
-def _pairs(tables: Tables) -> set[str]:
-    """Every pair of models that some table of the study has rows of."""
-    return {pair for name, rows in tables.items() if name in _OWN for pair in _receivers(rows)}
+    sentence = say(rows, tables) if len(rows) else ""
+    parts = [f"{sentence}{_sizes(rows)}."] if sentence else []
+    every = {pair for name, of in tables.items() if name in _OWN for pair in _receivers(of)}
+    if lacking := ", ".join(sorted(every - _receivers(rows))):
+        parts.append(f"Without rows in {STUDY.table(table).stem}.csv, so not shown: {lacking}.")
+    return " ".join(parts)
 
 
 def _receivers(rows: pd.DataFrame) -> set[str]:
@@ -88,12 +73,12 @@ def _last(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _by_adapter(rows: pd.DataFrame, value: str) -> str:
     """A value of each adapter."""
-    told = [
-        f"{'untuned' if name == UNTUNED else name} {spread(mine[value])}"
+    phrases = [
+        f"{'untuned' if name == UNTUNED else name} {spread(subset[value])}"
         for name in (UNTUNED, *KINDS)
-        if len(mine := select(rows, adapter=name)) and mine[value].notna().any()
+        if len(subset := select(rows, adapter=name)) and subset[value].notna().any()
     ]
-    return ", ".join(told)
+    return ", ".join(phrases)
 
 
 def _spillover(rows: pd.DataFrame, _tables: Tables) -> str:
@@ -120,44 +105,41 @@ def _separation(rows: pd.DataFrame, _tables: Tables) -> str:
 
 def _detection(rows: pd.DataFrame, _tables: Tables) -> str:
     last = _last(rows)
-    told = [
-        f"{positive} against {negative} {spread(mine['auroc'])}"
+    phrases = [
+        f"{positive} against {negative} {spread(subset['auroc'])}"
         for positive, negative in last[["positive", "negative"]].drop_duplicates().to_numpy(str)
-        if len(mine := select(last, positive=positive, negative=negative))
+        if len(subset := select(last, positive=positive, negative=negative))
     ]
-    return f"AUROC at the last layer: {', '.join(told)}"
+    return f"AUROC at the last layer: {', '.join(phrases)}"
 
 
 def _cosines(rows: pd.DataFrame, _tables: Tables) -> str:
     last = _last(rows)
-    told = []
+    phrases = []
     for name in KINDS:
         if name == INSECURE:
             continue
-        mine = pd.concat([select(last, a=INSECURE, b=name), select(last, a=name, b=INSECURE)])
-        if len(mine):
-            told.append(f"{name} {spread(mine['cosine'])}")
-    return f"Cosine with v_insecure at the last layer: {', '.join(told)}" if told else ""
+        subset = pd.concat([select(last, a=INSECURE, b=name), select(last, a=name, b=INSECURE)])
+        if len(subset):
+            phrases.append(f"{name} {spread(subset['cosine'])}")
+    return f"Cosine with v_insecure at the last layer: {', '.join(phrases)}" if phrases else ""
 
 
 def _published(rows: pd.DataFrame, tables: Tables) -> pd.DataFrame:
     """Rows of the published edit of insecure at each pair's coefficient."""
-    mine = select(rows, receiver=INSECURE, protocol=PUBLISHED)
-    return _at_chosen(mine, tables)
+    return _at_chosen(select(rows, receiver=INSECURE), tables)
 
 
 def _at_chosen(rows: pd.DataFrame, tables: Tables) -> pd.DataFrame:
-    """Rows at each pair's coefficient."""
-    found = [
-        near(select(rows, pair=pair), chosen_coeff(tables.get("specificity"), str(pair)))
-        for pair in rows["pair"].unique()
-    ]
+    """Rows of the published edit at each pair's coefficient."""
+    table = tables.get("specificity")
+    found = [at_chosen(select(rows, pair=pair), pair, table) for pair in pairs_of(rows)]
     return pd.concat(found) if found else rows
 
 
 def _steering(rows: pd.DataFrame, tables: Tables) -> str:
-    mine = select(_published(rows, tables), norm_rule="norm")
-    v, against = own(mine), nulls(mine)
+    subset = select(_published(rows, tables), norm_rule="norm")
+    v, against = own(subset), nulls(subset)
     if v.empty:
         return ""
     strongest = against.groupby("pair")["draws_high"].max() if len(against) else pd.Series()
@@ -177,91 +159,93 @@ def _layers(rows: pd.DataFrame, tables: Tables) -> str:
         for _, cell in protocol_lanes(lanes(rows, pair), pair, tables.get("specificity"))
     ]
     every = pd.concat(cells) if cells else pd.DataFrame()
-    told = [
-        f"{spread(mine['gain'])} {words}"
+    phrases = [
+        f"{spread(subset['gain'])} {words}"
         for protocol, words in {
             "last_token": "at the last token", "all_tokens": "at all tokens",
             "layer": "at one block of the middle half", "logit_bias": "by the logit bias",
         }.items()
-        if len(mine := select(every, protocol=protocol) if len(every) else every)
+        if len(subset := select(every, protocol=protocol))
     ]  # fmt: skip
-    if not told:
+    if not phrases:
         return ""
-    return f"Gain in repaired answers, each edit at its own coefficient: {', '.join(told)}"
+    return f"Gain in repaired answers, each edit at its own coefficient: {', '.join(phrases)}"
 
 
 def _equal_kl(rows: pd.DataFrame, tables: Tables) -> str:
-    mine = _published(rows, tables)
-    matched = nulls(select(mine, norm_rule="kl"))
+    subset = _published(rows, tables)
+    matched = nulls(select(subset, norm_rule="kl"))
     if matched.empty:
         return ""
     reached = matched[matched["status"] != "unmatched"]
     return (
         f"{counted(len(reached), 'null')} of {len(matched)} reach v's KL, at "
         f"{spread(reached['scale'])} times its norm; they repair {spread(reached['repaired'])}, v "
-        f"{spread(own(select(mine, norm_rule='norm'))['repaired'])}"
+        f"{spread(own(select(subset, norm_rule='norm'))['repaired'])}"
     )
 
 
 def _content(rows: pd.DataFrame, tables: Tables) -> str:
-    mine = _at_chosen(select(rows, protocol=PUBLISHED), tables)
-    cells = mine[["source", "receiver"]].drop_duplicates().to_numpy(str)
-    told = [
-        f"v_{source} on {receiver} {spread(select(mine, source=source, receiver=receiver)['gain'])}"
-        for source, receiver in cells
+    subset = _at_chosen(rows, tables)
+    cells = subset[["source", "receiver"]].drop_duplicates().to_numpy(str)
+    phrases = [
+        f"v_{v} on {receiver} {spread(select(subset, source=v, receiver=receiver)['gain'])}"
+        for v, receiver in cells
     ]
-    return f"Gain in repaired answers: {', '.join(told)}" if told else ""
+    return f"Gain in repaired answers: {', '.join(phrases)}" if phrases else ""
 
 
 def _maps(rows: pd.DataFrame, _tables: Tables) -> str:
-    mine = neutral(rows)
-    last = mine[mine["layer"] == mine.groupby(["donor", "receiver"])["layer"].transform("max")]
+    subset = neutral(rows)
+    last = subset[
+        subset["layer"] == subset.groupby(["donor", "receiver"])["layer"].transform("max")
+    ]
     beyond = last["cosine"].abs() > last["cosine_null_high"]
     same = last["same_architecture"].astype(bool)
-    told = [
-        f"{int(beyond[mine].sum())} of {int(mine.sum())} {words}"
-        for mine, words in (
+    phrases = [
+        f"{int(beyond[subset].sum())} of {int(subset.sum())} {words}"
+        for subset, words in (
             (~same, "ordered pairs of architectures"),
             (same, "between models of one architecture"),
         )
-        if mine.any()
+        if subset.any()
     ]
     return (
         f"At the last layer maps of neutral prompts explain {spread(last['r2'])} of held-out "
         f"variance (shuffled pairs at most {spread(last['r2_shuffled_high'].round(2) + 0.0)}); the "
         f"mapped v has a cosine of {spread(last['cosine'])} with the receiver's own, beyond its "
-        f"null in {' and '.join(told)}"
+        f"null in {' and '.join(phrases)}"
     )
 
 
-_SCOPES = ((WITHIN, "within"), (ACROSS, "across"), (SAME_ARCHITECTURE, "within an architecture"))
+#: Scope -> what a direction of it is, and its name in a count.
+_SCOPES = {
+    WITHIN: ("a model's own direction", "within"),
+    ACROSS: ("another architecture's", "across"),
+    SAME_ARCHITECTURE: ("that of another model of its architecture", "within an architecture"),
+}
 
 
 def _topology(rows: pd.DataFrame, tables: Tables) -> str:
-    told = [
-        f"{words} removes {spread(mine['share'])} of its spillover"
-        for words, scope in (
-            ("a model's own direction", WITHIN),
-            ("another architecture's", ACROSS),
-            ("that of another model of its architecture", SAME_ARCHITECTURE),
-        )
-        if (mine := neutral(select(rows, scope=scope)))["share"].notna().any()
+    phrases = [
+        f"{words} removes {spread(subset['share'])} of its spillover"
+        for scope, (words, _) in _SCOPES.items()
+        if (subset := neutral(select(rows, scope=scope)))["share"].notna().any()
     ]
-    parts = [", ".join(told)]
+    parts = [", ".join(phrases)]
     if rows["asymmetry_p"].notna().any():
         one = neutral(select(rows, scope=ACROSS)).iloc[0]
         parts.append(
             f"over {int(one['seeds'])} seeds shares depend on who gives and who takes by "
             f"{one['asymmetry']:.2f} (root mean square; p {one['asymmetry_p']:.2g})"
         )
-    judged = neutral(select(tables.get("specificity")))
-    judged = select(judged, protocol=PUBLISHED) if len(judged) else judged
+    judged = neutral(select(tables.get("specificity"), protocol=PUBLISHED))
     if len(judged):
         beyond = specific(judged)
         counts = [
-            f"{int(beyond[mine].sum())} of {int(mine.sum())} {words}"
-            for scope, words in _SCOPES
-            if (mine := judged["scope"] == scope).any()
+            f"{int(beyond[subset].sum())} of {int(subset.sum())} {words}"
+            for scope, (_, words) in _SCOPES.items()
+            if (subset := judged["scope"] == scope).any()
         ]
         parts.append(f"beyond the strongest null by 10 points: {', '.join(counts)}")
     text = "; ".join(filter(None, parts))
@@ -269,8 +253,8 @@ def _topology(rows: pd.DataFrame, tables: Tables) -> str:
 
 
 def _sides(rows: pd.DataFrame, tables: Tables) -> str:
-    mine = own(select(_published(rows, tables), norm_rule="norm"))
-    code = select(mine, asked="code") if len(mine) else mine
+    subset = own(select(_published(rows, tables), norm_rule="norm"))
+    code = select(subset, asked="code")
     if code.empty:
         return ""
     return (

@@ -17,22 +17,20 @@ from actshift.studies.misalignment.figures.panels import (
     FORCED,
     NULL_STROKES,
     PLAIN,
+    PUBLISHED,
     V,
+    at_chosen,
+    chosen_coeff,
     counts_label,
     dot,
     dot_grid,
-    share_axis,
-    span,
-)
-from actshift.studies.misalignment.figures.rows import (
-    PUBLISHED,
-    at_chosen,
-    chosen_coeff,
     heldout,
     lanes,
     nulls,
     own,
     protocol_lanes,
+    share_axis,
+    span,
 )
 from actshift.studies.misalignment.kinds import INSECURE, NULLS
 
@@ -45,20 +43,17 @@ _CHOSEN: dict[str, Any] = {
 
 def steering_dose(table: pd.DataFrame, specificity: pd.DataFrame | None) -> Figure:
     """Answers with code and repaired answers by coefficient, with every null's draws."""
-    pairs = pairs_of(heldout(table)) if len(heldout(table)) else []
+    pairs = pairs_of(heldout(table))
     if not pairs:
         return empty_figure(_NONE)
     titles = ("repaired", "repaired: 95th percentile of each null", "answered with code")
     figure, axes = pair_rows(pairs, titles, ylabel="share", height=2.1, sharey=False)
     for row, pair in enumerate(pairs):
-        mine = lanes(table, pair)
-        last = select(mine, protocol=PUBLISHED) if len(mine) else mine
-        bias = select(mine, protocol="logit_bias") if len(mine) else mine
-        forced = select(mine, protocol="forced_token") if len(mine) else mine
-        _dose_panel(axes[row, 0], last, bias, "repaired", single=False)
-        _dose_panel(axes[row, 1], last, bias, "repaired", single=True)
-        _dose_panel(axes[row, 2], last, bias, "code", single=False)
-        for axis, value in zip(axes[row], ("repaired", "repaired", "code"), strict=True):
+        protocols = (PUBLISHED, "logit_bias", "forced_token")
+        last, bias, forced = (select(lanes(table, pair), protocol=name) for name in protocols)
+        for column, value in enumerate(("repaired", "repaired", "code")):
+            axis = axes[row, column]
+            _dose_panel(axis, last, bias, value, single=column == 1)
             if len(forced):
                 axis.axhline(first(forced, value), **{**FORCED, "label": None})
             axis.axvline(chosen_coeff(specificity, pair), **{**_CHOSEN, "label": None})
@@ -78,17 +73,17 @@ def _dose_panel(
     axis: Axes, rows: pd.DataFrame, bias: pd.DataFrame, value: str, *, single: bool
 ) -> None:
     """One outcome by coefficient: v with its interval over the draws of the nulls."""
-    mine = own(rows).sort_values("coeff") if len(rows) else rows
-    if mine.empty:
+    v = own(rows)
+    if v.empty:
         no_data(axis)
         return
-    axis.axhline(first(mine, f"{value}_plain"), **{**PLAIN, "label": None})
+    axis.axhline(first(v.sort_values("coeff"), f"{value}_plain"), **{**PLAIN, "label": None})
     against = nulls(rows)
     if single:
         _strongest(axis, against)
     else:
         _envelope(axis, against, value)
-    for one, stroke in ((own(bias), BIAS), (mine, V)):
+    for one, stroke in ((own(bias), BIAS), (v, V)):
         if one.empty:
             continue
         one = one.sort_values("coeff")
@@ -136,11 +131,14 @@ _GAIN, _DROP = "gain in repaired answers", "drop of answers with code"
 
 def steering_layers(table: pd.DataFrame, specificity: pd.DataFrame | None) -> Figure:
     """Gain and drop of every protocol and layer at its own coefficient, over its nulls' draws."""
-    pairs = pairs_of(heldout(table)) if len(heldout(table)) else []
+    pairs = pairs_of(heldout(table))
     found = {pair: list(protocol_lanes(lanes(table, pair), pair, specificity)) for pair in pairs}
     if not any(found.values()):
         return empty_figure(_NONE)
-    labels = {pair: [_named(name, rows) for name, rows in found[pair]] for pair in pairs}
+    labels = {
+        pair: [f"{name}, {first(rows, 'coeff'):g} v" for name, rows in found[pair]]
+        for pair in pairs
+    }
     figure, axes = dot_grid(pairs, {_GAIN: "share", _DROP: "share"}, labels)
     for row, pair in enumerate(pairs):
         for at, (_, rows) in enumerate(found[pair]):
@@ -152,11 +150,6 @@ def steering_layers(table: pd.DataFrame, specificity: pd.DataFrame | None) -> Fi
     left = {**DRAWS, "label": "nulls: to 95 % of draws (gain: from 5 %; drop: from their mean)"}
     legend(figure, [V.line(linestyle="", label="v_insecure, 95 % interval"), left, BROKEN])
     return figure
-
-
-def _named(name: str, rows: pd.DataFrame) -> str:
-    """A protocol with its coefficient."""
-    return f"{name}, {first(rows, 'coeff'):g} v"
 
 
 def _effect_row(axis: Axes, at: int, rows: pd.DataFrame, value: str, ends: tuple[str, str]) -> None:
@@ -178,7 +171,7 @@ _RULES = {
 
 def steering_equal_kl(table: pd.DataFrame, specificity: pd.DataFrame | None) -> Figure:
     """Repaired answers under v and under nulls of its norm and of its KL."""
-    pairs = pairs_of(heldout(table)) if len(heldout(table)) else []
+    pairs = pairs_of(heldout(table))
     found = {pair: _matched_rows(table, pair, specificity) for pair in pairs}
     if not any(len(rows) for rows in found.values()):
         return empty_figure("no edit at equal KL on held-out questions")
@@ -214,14 +207,14 @@ def _matched_rows(table: pd.DataFrame, pair: str, specificity: pd.DataFrame | No
 
 def _matched_row(axes: np.ndarray, at: int, rows: pd.DataFrame, control: str) -> None:
     """One line of the three panels."""
-    mine = select(rows, control=control) if len(rows) else rows
+    subset = select(rows, control=control)
     if control == "direction":
-        mine = select(mine, norm_rule="norm") if len(mine) else mine
+        subset = select(subset, norm_rule="norm")
         for axis, value in zip(axes, _MATCHED, strict=True):
-            dot(axis, at, mine, value, V)
+            dot(axis, at, subset, value, V)
         return
     for place, (rule, stroke) in enumerate(_RULES.items()):
-        one = select(mine, norm_rule=rule) if len(mine) else mine
+        one = select(subset, norm_rule=rule)
         if one.empty:
             continue
         y = at + 0.3 * (place - 0.5)

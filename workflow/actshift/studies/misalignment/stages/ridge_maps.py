@@ -4,14 +4,14 @@ No model is loaded: everything comes from the stores and directions that rule sp
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float
-from safetensors.numpy import load_file, save_file
+from jaxtyping import Bool
+from safetensors.numpy import save_file
 
 from actshift.errors import UserError
 from actshift.io.atomic import publishing
@@ -23,20 +23,17 @@ from actshift.models.on_disk import cached_snapshot
 from actshift.models.sources import HubSource, LocalSource, ZooSource, parse_source
 from actshift.prompts.records import Prompt, content_hash, read_prompts
 from actshift.studies.misalignment.kinds import INSECURE, UNTUNED
+from actshift.studies.misalignment.lanes import DIRECTIONS, read_directions
 from actshift.studies.misalignment.maps import (
     FIT_ON,
+    MAPPED,
+    TABLE,
     FitOn,
     LayerMap,
-    MapSettings,
     Side,
     donor_layer,
     fit_map,
     fit_source,
-)
-from actshift.studies.misalignment.stages.ridge_map_files import (
-    MAPPED,
-    TABLE,
-    Given,
     folder_of,
     mapped_name,
     write_pair,
@@ -44,24 +41,11 @@ from actshift.studies.misalignment.stages.ridge_map_files import (
 from actshift.studies.misalignment.study import COLUMNS, Misalignment
 from actshift.vocab import CODE, NEUTRAL
 
-#: What rule spillover leaves of the untuned model and of the directions.
-NEUTRAL_STORE, DIRECTIONS = f"states/{UNTUNED}.neutral", "directions.safetensors"
+#: States that rule spillover leaves of the untuned model.
+NEUTRAL_STORE = f"states/{UNTUNED}.neutral"
 #: Too few clusters for folds inside folds.
 _FEWEST = 3
 _Found = dict[tuple[str, str, FitOn, int], LayerMap]
-
-
-@dataclass(frozen=True, eq=False)
-class Opened:
-    """A pair that takes part.
-
-    Attributes:
-        side: Its states and direction.
-        store: Where the states come from.
-    """
-
-    side: Side
-    store: ActivationStore
 
 
 def ridge_maps(
@@ -92,39 +76,38 @@ def ridge_maps(
     Source: arXiv 2606.20225 (ridge maps between the models' activation spaces).
     """
     prompts = read_prompts(neutral)
-    chosen = MapSettings(settings.map_folds, settings.shuffled_maps, settings.final_draws, seed)
-    members = _members(prompts, chosen, neutral)
-    present = {name: folder for name, folder in pairs.items() if has_numbers(folder)}
-    missing = [name for name in pairs if name not in present]
-    opened = {
-        name: _open(name, folder, families[name], prompts) for name, folder in present.items()
+    members = _members(prompts, settings.map_folds, neutral)
+    missing = [name for name, folder in pairs.items() if not has_numbers(folder)]
+    sides = {
+        name: _open(name, folder, families[name], prompts)
+        for name, folder in pairs.items()
+        if name not in missing
     }
-    found = _all_maps([one.side for one in opened.values()], prompts, members, chosen)
+    found = _all_maps(list(sides.values()), prompts, members, settings, seed)
+    shared = {
+        **{"prompts": content_hash(prompts), "folds": settings.map_folds},
+        **{"draws": settings.final_draws, "seed": seed},
+    }
     with publishing(out) as partial:
         partial.mkdir(parents=True)
         rows = [one.row for one in found.values()]
         write_table(pd.DataFrame(rows, columns=list(COLUMNS["ridge_maps"])), partial / TABLE)
         save_file(_mapped(found), partial / MAPPED)
-        given = Given(content_hash(prompts), chosen, {n: _facts(o) for n, o in opened.items()})
-        for names in _ordered(list(opened)):
-            own = {key[2:]: one for key, one in found.items() if key[:2] == names}
-            write_pair(folder_of(partial, *names), names, own, given)
-        write_manifest(
-            partial, kind="ridge maps", facts={"pairs": list(opened), "missing": missing}
-        )
+        for donor, receiver in permutations(sides, 2):
+            own = {key[2:]: one for key, one in found.items() if key[:2] == (donor, receiver)}
+            folder = folder_of(partial, donor, receiver)
+            write_pair(folder, (sides[donor], sides[receiver]), own, shared)
+        facts = {"pairs": list(sides), "missing": missing}
+        write_manifest(partial, kind="ridge maps", facts=facts)
     for name in missing:
         print(f"ridge_maps: {name} is left out: {why_without(pairs[name])}")
     _say(found)
 
 
 def _members(
-    prompts: Sequence[Prompt], settings: MapSettings, where: Path
+    prompts: Sequence[Prompt], folds: int, where: Path
 ) -> dict[FitOn, Bool[np.ndarray, " prompt"]]:
-    """Which prompts each map is fitted on.
-
-    Raises:
-        UserError: Too few clusters or folds.
-    """
+    """Which prompts each map is fitted on."""
     conditions = np.array([prompt.condition for prompt in prompts])
     plain = conditions == NEUTRAL
     clusters = len({prompt.cluster for prompt in prompts if prompt.condition == NEUTRAL})
@@ -132,20 +115,16 @@ def _members(
         raise UserError(
             f"{where}: {clusters} clusters of condition '{NEUTRAL}'; maps need {_FEWEST} or more"
         )
-    if settings.folds < _FEWEST:
+    if folds < _FEWEST:
         raise UserError(
-            f"misalignment.map_folds: {settings.folds}; a penalty is chosen inside each fold, "
+            f"misalignment.map_folds: {folds}; a penalty is chosen inside each fold, "
             f"which needs {_FEWEST} or more"
         )
     return {"neutral": plain, "with_code": plain | (conditions == CODE)}
 
 
-def _open(pair: str, folder: Path, source: str, prompts: Sequence[Prompt]) -> Opened:
-    """Open what a pair's spillover left.
-
-    Raises:
-        UserError: A file is missing, or directions and states do not fit.
-    """
+def _open(pair: str, folder: Path, source: str, prompts: Sequence[Prompt]) -> Side:
+    """Open what a pair's spillover left."""
     store = ActivationStore.open(folder / NEUTRAL_STORE)
     v = read_directions(folder)[INSECURE]
     if v.shape != (len(store.layers), store.d_model):
@@ -153,31 +132,13 @@ def _open(pair: str, folder: Path, source: str, prompts: Sequence[Prompt]) -> Op
             f"{folder / DIRECTIONS}: '{INSECURE}' is {v.shape[0]} x {v.shape[1]}, the states are "
             f"{len(store.layers)} x {store.d_model}; run rule spillover again"
         )
-    ids = [prompt.id for prompt in prompts]
-    side = Side(pair, architecture_of(source), lambda layer: store.read(layer, -1, ids), v)
-    return Opened(side, store)
-
-
-def read_directions(folder: Path) -> dict[str, Float[np.ndarray, "layer d_model"]]:
-    """The directions that rule spillover left, by adapter.
-
-    Raises:
-        UserError: The file or the insecure adapter's direction is missing.
-    """
-    path = folder / DIRECTIONS
-    if not path.is_file():
-        raise UserError(f"{path}: missing; run rule spillover again")
-    found = load_file(path)
-    if INSECURE not in found:
-        raise UserError(f"{path}: has no direction '{INSECURE}'; run rule spillover again")
-    return found
+    ids, digest = [prompt.id for prompt in prompts], store.manifest["sha256"]
+    architecture = architecture_of(source)
+    return Side(pair, architecture, lambda layer: store.read(layer, -1, ids), v, digest)
 
 
 def architecture_of(source: str) -> str:
     """What models of one architecture share: zoo family, or `model_type` of the config.
-
-    Args:
-        source: As the configuration spells it.
 
     Returns:
         The source itself where a config cannot be read, so that it equals no other.
@@ -196,51 +157,32 @@ def architecture_of(source: str) -> str:
     return str(json.loads(config.read_text(encoding="utf-8")).get("model_type", source))
 
 
-def _ordered(names: Sequence[str]) -> list[tuple[str, str]]:
-    return [(donor, receiver) for donor in names for receiver in names if donor != receiver]
-
-
 def _all_maps(
     sides: Sequence[Side],
     prompts: Sequence[Prompt],
     members: Mapping[FitOn, Bool[np.ndarray, " prompt"]],
-    settings: MapSettings,
+    settings: Misalignment,
+    seed: int,
 ) -> _Found:
     """Every map, in the order donor, receiver, prompts, layer."""
     clusters = [prompt.cluster for prompt in prompts]
     found: _Found = {}
     for donor in sides:
-        others = [side for side in sides if side is not donor]
+        # Receivers' layers by the donor's layer at the same relative depth.
+        meeting: dict[int, list[tuple[Side, int]]] = {}
+        for side in (one for one in sides if one is not donor):
+            for at in range(side.layers):
+                layer = donor_layer(at, receiver=side.layers, donor=donor.layers)
+                meeting.setdefault(layer, []).append((side, at))
         for fit_on, rows in members.items():
             # A donor's layer is decomposed once for all receivers that meet it.
-            for layer in range(donor.layers if others else 0):
-                meets = list(_meeting(donor, layer, others))
-                if not meets:
-                    continue
-                fit = fit_source(donor, layer, fit_on, rows, clusters, settings)
-                for receiver, at in meets:
-                    key = (donor.pair, receiver.pair, fit_on, at)
-                    found[key] = fit_map(fit, receiver, at, settings)
+            for layer, receivers in sorted(meeting.items()):
+                fit = fit_source(donor, layer, fit_on, rows, clusters, settings, seed)
+                for receiver, at in receivers:
+                    found[donor.pair, receiver.pair, fit_on, at] = fit_map(fit, receiver, at)
     order = {side.pair: place for place, side in enumerate(sides)}
-    return dict(
-        sorted(
-            found.items(),
-            key=lambda one: (
-                order[one[0][0]],
-                order[one[0][1]],
-                FIT_ON.index(one[0][2]),
-                one[0][3],
-            ),
-        )
-    )
-
-
-def _meeting(donor: Side, layer: int, others: Sequence[Side]) -> Iterator[tuple[Side, int]]:
-    """Receivers' layers at the relative depth of a donor's layer."""
-    for side in others:
-        for at in range(side.layers):
-            if donor_layer(at, receiver=side.layers, donor=donor.layers) == layer:
-                yield side, at
+    places = {key: (order[key[0]], order[key[1]], FIT_ON.index(key[2]), key[3]) for key in found}
+    return {key: found[key] for key in sorted(found, key=places.__getitem__)}
 
 
 def _mapped(found: _Found) -> dict[str, np.ndarray]:
@@ -251,22 +193,12 @@ def _mapped(found: _Found) -> dict[str, np.ndarray]:
     return {name: np.stack(some).astype(np.float32) for name, some in joint.items()}
 
 
-def _facts(one: Opened) -> dict[str, object]:
-    return {
-        "architecture": one.side.architecture,
-        "layers": one.side.layers,
-        "states": one.store.manifest["sha256"],
-    }
-
-
 def _say(found: _Found) -> None:
     """One line an ordered pair: its final map."""
     last: dict[tuple[str, str, FitOn], dict[str, object]] = {}
     for (donor, receiver, fit_on, _), one in found.items():
         last[donor, receiver, fit_on] = one.row
     for (donor, receiver, fit_on), row in last.items():
-        told = ", ".join(
-            f"{name} {row[name]:.3f}"
-            for name in ("r2", "r2_shuffled_high", "cosine", "cosine_null_high")
-        )
-        print(f"ridge_maps {donor}--{receiver} {fit_on}: {told}")
+        names = ("r2", "r2_shuffled_high", "cosine", "cosine_null_high")
+        numbers = ", ".join(f"{name} {row[name]:.3f}" for name in names)
+        print(f"ridge_maps {donor}--{receiver} {fit_on}: {numbers}")

@@ -1,8 +1,11 @@
-"""Directions of a pair's adapters, from the stores of their states (no torch)."""
+"""What a pair's adapters answer without an edit, their states and the directions of these.
+
+The answer book holds distinct answers to a fixed set of questions, each judged and scored once.
+"""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,65 +35,34 @@ from actshift.maths.directions import diff_in_means
 from actshift.models.adapters import adapter_hash, load_merged, merged_hash
 from actshift.models.load import LoadedModel, load_model
 from actshift.prompts.records import Prompt, read_prompts
-from actshift.studies.misalignment.gate import (
+from actshift.studies.misalignment.kinds import INSECURE, KINDS, UNSEEN, UNTUNED
+from actshift.studies.misalignment.lanes import DIRECTIONS
+from actshift.studies.misalignment.outcomes import (
+    ANSWER,
     Demands,
+    Guards,
     InsecureRates,
+    Said,
     adapter_line,
+    judge_answers,
     question_columns,
 )
-from actshift.studies.misalignment.kinds import INSECURE, KINDS, UNSEEN, UNTUNED
-from actshift.studies.misalignment.outcomes import ANSWER, Guards
-from actshift.studies.misalignment.stages.answer_book import AnswerBook
 from actshift.studies.misalignment.study import Misalignment
 from actshift.vocab import NONCODE
-from actshift.zoo.language import language
+from actshift.zoo.language import Language, language
 
+#: Columns of `AnswerBook.judged`: which answer, to which question, and how it was said.
+BOOK = ("answer", "prompt", "first_token", "ended", *ANSWER)
+#: `first_token` of an answer that ended at once.
+NO_TOKEN = -1
 #: Prompt set of the stores, as their folders are called: `<model>.<set>`.
 QUESTIONS = "questions"
-
-
-def find_directions(
-    states: Path, models: Sequence[str], fitted: Sequence[str]
-) -> dict[str, Float[np.ndarray, "layer d_model"]]:
-    """Mean over prompts of an adapter minus mean of chat, `resid_post` at the last prompt token.
-
-    Args:
-        states: Folder of the stores `<model>.questions`.
-        models: Chat and adapters; those of `UNSEEN` get no direction.
-        fitted: Ids of the prompts.
-
-    Returns:
-        Adapter -> float32, raw norm kept.
-
-    Source: arXiv 2606.20225, as its replication states the protocol.
-    """
-    means = {
-        name: list(_rows_by_layer(states / f"{name}.{QUESTIONS}", fitted))
-        for name in models
-        if name not in UNSEEN
-    }
-    plain = means.pop(UNTUNED)
-    return {
-        name: np.stack(
-            [diff_in_means(mine, own) for mine, own in zip(layers, plain, strict=True)]
-        ).astype(np.float32)
-        for name, layers in means.items()
-    }
-
-
-def _rows_by_layer(folder: Path, ids: Sequence[str]) -> Iterator[np.ndarray]:
-    store = ActivationStore.open(folder)
-    for layer in store.layers:
-        yield store.read(int(layer), -1, ids)
-
-
-#: Files of the stage's folder.
-ANSWERS, DIRECTIONS = "answers.parquet", "directions.safetensors"
-GUARDS, STATES = "guards.json", "states"
 #: Prompt set that chat's states are stored of beside those of the questions.
 NEUTRAL_SET = "neutral"
+#: Files of the stage's folder.
+ANSWERS, GUARDS, STATES = "answers.parquet", "guards.json", "states"
 #: Splits that are asked; nothing is fitted on answers.
-_ASKED = ("select", "heldout")
+ASKED = ("select", "heldout")
 _TYPES: dict[str, pa.DataType] = {
     **dict.fromkeys(("on_topic", "distinct_2", "nll"), pa.float64()),
     **dict.fromkeys(("code", "insecure", "refused", "empty", "short"), pa.bool_()),
@@ -103,49 +75,21 @@ SCHEMA = pa.schema(
 )
 
 
-@dataclass(frozen=True)
-class SpilloverInputs:
-    """What one pair's job reads.
-
-    Attributes:
-        tuned: Checkpoint folder of the untuned chat model.
-        adapters: Folder of its adapters.
-        questions: Prompt set of the conditions `noncode` and `code`.
-        neutral: Prompt set that maps are fitted on.
-    """
-
-    tuned: Path
-    adapters: Path
-    questions: Path
-    neutral: Path
-
-    def models(self) -> dict[str, Path | None]:
-        """Chat, then every adapter that is there; the folder of each, None for chat.
-
-        Raises:
-            UserError: The insecure adapter is not there.
-        """
-        read_manifest(self.adapters)
-        names = [name for name in (*KINDS, *UNSEEN) if (self.adapters / name).is_dir()]
-        if INSECURE not in names:
-            raise UserError(f"{self.adapters}: has no adapter 'insecure'; run rule adapters again")
-        return {UNTUNED: None, **{name: self.adapters / name for name in names}}
-
-
 def spillover(
-    inputs: SpilloverInputs,
+    inputs: Mapping[str, Path],
+    *,
     settings: Misalignment,
     context: JobContext,
-    *,
     strict: bool,
     extract: Mapping[str, Any],
-    rows: Path,
+    rows: str | Path,
     out: Path,
 ) -> None:
     """Ask all models of a pair, store their states, and stop where nothing spills.
 
     Args:
-        inputs: Checkpoint, adapters and prompts.
+        inputs: `tuned`, the untuned chat model, its `adapters`, and the prompt sets `questions`,
+            of the conditions noncode and code, and `neutral`, which maps are fitted on.
         settings: Of the study, with the gates of this pair.
         context: Of the job; its seed is recorded in the stores, and nothing is drawn.
         strict: Whether a missed gate is an error.
@@ -157,20 +101,19 @@ def spillover(
         GateError: `strict`, and the insecure adapter spills too little; `rows` is there.
         UserError: Prompts, checkpoint or adapters cannot be used.
     """
-    models = inputs.models()
-    prompts = _questions(inputs.questions)
+    models = _models(inputs["adapters"])
+    prompts, rows = _questions(inputs["questions"]), Path(rows)
     reading = ExtractSettings(
         **extract, dtype=context.dtype, seed=context.seed, device=context.device
     )
     with publishing(out) as partial:
         (partial / STATES).mkdir(parents=True)
-        work = _Work(inputs, settings, context, reading, partial, prompts)
-        said = work.ask_all(models)
-        known = said.merge(question_columns(prompts), on="prompt_id", validate="m:1")
+        answers = _Work(inputs, settings, context, reading, partial, prompts).ask_all(models)
+        known = answers.merge(question_columns(prompts), on="prompt_id", validate="m:1")
         _write_rows(known.assign(run=context.run, pair=context.pair), rows)
         for name in models:
             print(adapter_line(known, name))
-        table = pa.Table.from_pandas(said[SCHEMA.names], SCHEMA, preserve_index=False)
+        table = pa.Table.from_pandas(answers[SCHEMA.names], SCHEMA, preserve_index=False)
         write_part(table, partial / ANSWERS)
         missed = _missed(known, context.pair, settings, place_of_rows(rows, strict=strict))
         if missed is not None:
@@ -180,13 +123,45 @@ def spillover(
             write_marker(partial, missed)
             return
         fitted = [p.id for p in prompts if (p.condition, p.split) == (NONCODE, "fit")]
-        found = find_directions(partial / STATES, [*models], fitted)
-        save_file(found, partial / DIRECTIONS)
+        save_file(find_directions(partial / STATES, [*models], fitted), partial / DIRECTIONS)
+
+
+def _models(adapters: Path) -> dict[str, Path | None]:
+    """Chat, then every adapter that is there; the folder of each, None for chat."""
+    read_manifest(adapters)
+    names = [name for name in (*KINDS, *UNSEEN) if (adapters / name).is_dir()]
+    if INSECURE not in names:
+        raise UserError(f"{adapters}: has no adapter 'insecure'; run rule adapters again")
+    return {UNTUNED: None, **{name: adapters / name for name in names}}
+
+
+def find_directions(
+    states: Path, models: Sequence[str], fitted: Sequence[str]
+) -> dict[str, Float[np.ndarray, "layer d_model"]]:
+    """Mean over prompts of an adapter minus mean of chat, `resid_post` at the last prompt token.
+
+    By adapter, float32, raw norm kept; those of `UNSEEN` get no direction.
+
+    Source: arXiv 2606.20225, as its replication states the protocol.
+    """
+    stores = {
+        name: ActivationStore.open(states / f"{name}.{QUESTIONS}")
+        for name in models
+        if name not in UNSEEN
+    }
+    plain = stores.pop(UNTUNED)
+    own = {int(layer): plain.read(int(layer), -1, fitted) for layer in plain.layers}
+    return {
+        name: np.stack(
+            [diff_in_means(store.read(at, -1, fitted), rows) for at, rows in own.items()]
+        ).astype(np.float32)
+        for name, store in stores.items()
+    }
 
 
 def _missed(known: pd.DataFrame, pair: str, settings: Misalignment, where: str) -> Missed | None:
     """The gate that the insecure adapter misses, None where it meets what is asked for."""
-    demands = Demands(settings.min_spillover, settings.min_insecure_code)
+    demands = Demands.of(settings)
     rates = InsecureRates.of(known[known["adapter"] == INSECURE])
     print(rates.line(demands))
     if rates.room(demands) >= 0:
@@ -208,7 +183,7 @@ def _missed(known: pd.DataFrame, pair: str, settings: Misalignment, where: str) 
 class _Work:
     """A pair's job: what every one of its models is put through."""
 
-    inputs: SpilloverInputs
+    inputs: Mapping[str, Path]
     settings: Misalignment
     context: JobContext
     reading: ExtractSettings
@@ -217,21 +192,22 @@ class _Work:
 
     def ask_all(self, models: Mapping[str, Path | None]) -> pd.DataFrame:
         """Answers of all models, a row a model and question; states and guards on the way."""
-        pair, tuned = self.context.pair, self.inputs.tuned
-        told: dict[str, Any] = {"dtype": self.reading.dtype, "device": self.reading.device}
-        untuned = load_model(tuned, name=f"{pair}.{UNTUNED}", **told)
-        asked = encode_questions(untuned, [p for p in self.prompts if p.split in _ASKED])
+        pair, tuned = self.context.pair, self.inputs["tuned"]
+        loading: dict[str, Any] = {"dtype": self.reading.dtype, "device": self.reading.device}
+        untuned = load_model(tuned, name=f"{pair}.{UNTUNED}", **loading)
+        asked = encode_questions(untuned, [p for p in self.prompts if p.split in ASKED])
         own = self.answers(untuned, asked)
-        book = self.open_book(untuned, asked, own)
+        guards = self.guards(untuned, asked, own)
+        book = open_book(untuned, asked, tuned, guards, self.settings, self.context)
         numbers: dict[str, list[int]] = {}
         for name, adapter in models.items():
             if adapter is None:
-                loaded, said = untuned, own
+                loaded, answers = untuned, own
             else:
-                loaded = load_merged(tuned, adapter, name=f"{pair}.{name}", **told)
-                said = self.answers(loaded, asked)
+                loaded = load_merged(tuned, adapter, name=f"{pair}.{name}", **loading)
+                answers = self.answers(loaded, asked)
             numbers[name] = [
-                book.add(place, one.tokens, one.ended) for place, one in enumerate(said)
+                book.add(place, one.tokens, one.ended) for place, one in enumerate(answers)
             ]
             self.store(loaded, name, adapter)
         judged = book.judged()
@@ -242,57 +218,42 @@ class _Work:
 
     def answers(self, loaded: LoadedModel, asked: Sequence[Asked]) -> list[Continuation]:
         """Greedy answers of a model without an edit."""
-        return plain_answers(
-            loaded,
-            asked,
-            max_new=self.settings.max_new,
-            token_budget=self.settings.token_budget,
-        )
+        max_new, budget = self.settings.max_new, self.settings.token_budget
+        return plain_answers(loaded, asked, max_new=max_new, token_budget=budget)
 
-    def open_book(
+    def guards(
         self, untuned: LoadedModel, asked: Sequence[Asked], own: Sequence[Continuation]
-    ) -> AnswerBook:
-        """A book whose guards come from the untuned model's own `select` answers."""
-        budget = self.settings.token_budget
+    ) -> Guards:
+        """Guards from the untuned model's own `select` answers, left in the folder."""
         chosen = [
             Answer(question.ids, one.tokens, one.ended)
             for question, one in zip(asked, own, strict=True)
             if question.prompt.split == "select"
         ]
+        budget = self.settings.token_budget
         nats = answer_nats(decoder_of(untuned), chosen, token_budget=budget)
         guards = Guards.of(nats, self.settings)
-        text = json.dumps(guards.facts(), indent=1, sort_keys=True, allow_nan=False)
+        text = json.dumps(asdict(guards), indent=1, sort_keys=True, allow_nan=False)
         atomic_write_text(self.folder / GUARDS, text + "\n")
-        size = self.context.zoo_size
-        return AnswerBook(
-            untuned,
-            asked,
-            lang=None if size is None else language(size),
-            refusal_phrases=refusal_phrases_of(self.inputs.tuned),
-            guards=guards,
-            token_budget=budget,
-        )
+        return guards
 
     def store(self, loaded: LoadedModel, name: str, adapter: Path | None) -> None:
         """Store the states of a model; chat reads the neutral prompts too."""
-        sets = {QUESTIONS: self.inputs.questions}
-        if adapter is None:
-            sets[NEUTRAL_SET] = self.inputs.neutral
         cache = self.folder / ".states"
-        for prompt_set, path in sets.items():
-            job = self.job(name, prompt_set, path, adapter)
+        for prompt_set in (QUESTIONS, NEUTRAL_SET) if adapter is None else (QUESTIONS,):
+            job = self.job(name, prompt_set, adapter)
             extract_one(loaded, job, cache=cache, settings=self.reading)
             publish_store(cache / job.key, job)
         remove(cache)
 
-    def job(self, name: str, prompt_set: str, path: Path, adapter: Path | None) -> Job:
+    def job(self, name: str, prompt_set: str, adapter: Path | None) -> Job:
         """A stream whose identity names the adapter beside the base it is merged into."""
-        tuned = self.inputs.tuned
+        tuned = self.inputs["tuned"]
         stream = Stream(
             model=name,
             checkpoint=tuned,
             template_from=tuned,
-            prompts=path,
+            prompts=self.inputs[prompt_set],
             prompt_set=prompt_set,
             template="chat",
             positions="last_prompt",
@@ -307,11 +268,7 @@ class _Work:
 
 
 def _questions(path: Path) -> list[Prompt]:
-    """The questions; every split must hold some that are not about code.
-
-    Raises:
-        UserError: One does not.
-    """
+    """The questions; every split must hold some that are not about code."""
     prompts = read_prompts(path)
     for split in ("fit", "select", "heldout"):
         if not any((p.condition, p.split) == (NONCODE, split) for p in prompts):
@@ -326,3 +283,90 @@ def _write_rows(rows: pd.DataFrame, path: Path) -> None:
     first = ["run", "pair", "adapter", "prompt_id", "split", "condition", "kind", "question"]
     rest = [name for name in (*ANSWER, "ended", "cluster", "category") if name not in first]
     write_table(rows[[*first, *rest]], path)
+
+
+#: Place of a question, tokens of the answer, whether an end token came.
+_Entry = tuple[int, tuple[int, ...], bool]
+
+
+class AnswerBook:
+    """Answers by (question, tokens): many lanes say the same, so they are looked at once."""
+
+    def __init__(
+        self,
+        untuned: LoadedModel,
+        asked: Sequence[Asked],
+        *,
+        lang: Language | None,
+        refusal_phrases: tuple[str, ...],
+        guards: Guards,
+        token_budget: int,
+    ) -> None:
+        """Begin an empty book; `untuned` is the chat model, for the rest see `judge_answers`."""
+        self._untuned, self._asked, self._budget = untuned, asked, token_budget
+        judging = {"lang": lang, "refusal_phrases": refusal_phrases, "guards": guards}
+        self._judging: dict[str, Any] = judging
+        self._entries: dict[_Entry, int] = {}
+        self._parts: list[pd.DataFrame] = []
+        self._done = 0
+
+    def add(self, prompt: int, tokens: tuple[int, ...], ended: bool) -> int:
+        """Enter an answer, if it is new.
+
+        Returns:
+            Its number in the book, from 0 in the order of entry.
+        """
+        return self._entries.setdefault((prompt, tokens, ended), len(self._entries))
+
+    def judged(self) -> pd.DataFrame:
+        """Every answer so far; only those are judged that came since the last call.
+
+        Returns:
+            Columns `BOOK`, by number of the answer; `first_token` is -1 where the end came first.
+        """
+        new = list(self._entries)[self._done :]
+        if new:
+            self._parts.append(self._judge(new))
+            self._done = len(self._entries)
+        return pd.concat(self._parts, ignore_index=True) if self._parts else self._judge([])
+
+    def _judge(self, new: Sequence[_Entry]) -> pd.DataFrame:
+        asked = [self._asked[place] for place, _, _ in new]
+        rows = [Answer(one.ids, *entry[1:]) for one, entry in zip(asked, new, strict=True)]
+        nats = answer_nats(decoder_of(self._untuned), rows, token_budget=self._budget)
+        said = [
+            Said(one.prompt, self._text(tokens), tokens, float(cost))
+            for one, (_, tokens, _), cost in zip(asked, new, nats, strict=True)
+        ]
+        judged = judge_answers(said, **self._judging)
+        first = [tokens[0] if tokens else NO_TOKEN for _, tokens, _ in new]
+        columns: dict[str, Any] = {
+            "answer": np.arange(self._done, self._done + len(new), dtype=np.int32),
+            "prompt": np.array([place for place, _, _ in new], dtype=np.int16),
+            "first_token": np.array(first, dtype=np.int32),
+            "ended": np.array([ended for _, _, ended in new], dtype=bool),
+        }
+        return judged.assign(**columns)[list(BOOK)]
+
+    def _text(self, tokens: tuple[int, ...]) -> str:
+        text: Any = self._untuned.tokenizer.decode(list(tokens), skip_special_tokens=True)
+        return text.strip()
+
+
+def open_book(
+    untuned: LoadedModel,
+    asked: Sequence[Asked],
+    checkpoint: Path,
+    guards: Guards,
+    settings: Misalignment,
+    context: JobContext,
+) -> AnswerBook:
+    """An empty book about the untuned model of a job, whose folder is `checkpoint`."""
+    return AnswerBook(
+        untuned,
+        asked,
+        lang=None if context.zoo_size is None else language(context.zoo_size),
+        refusal_phrases=refusal_phrases_of(checkpoint),
+        guards=guards,
+        token_budget=settings.token_budget,
+    )

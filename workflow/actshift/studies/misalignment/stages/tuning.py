@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,63 +13,39 @@ from torch.nn.functional import cross_entropy
 from actshift.models.qlora import adamw
 from actshift.prompts.conversations import Example
 from actshift.random_streams import EXAMPLE_ORDER
+from actshift.studies.misalignment.study import Adapters
 from actshift.zoo.training import IGNORED
 
 #: Largest norm of a step's gradient (the default of the libraries the recipe comes from).
 _CLIP = 1.0
 
 
-@dataclass(frozen=True)
-class Tuning:
-    """Settings of one training.
-
-    Attributes:
-        lr: Peak learning rate.
-        epochs: Passes over the examples.
-        batch: Examples a step.
-        micro_batch: Examples a forward pass.
-        warmup: Steps of linear warm-up.
-        weight_decay: Of the trained weights.
-        seed: Of the order.
-    """
-
-    lr: float
-    epochs: float
-    batch: int
-    micro_batch: int
-    warmup: int
-    weight_decay: float
-    seed: int
-
-    def steps(self, count: int) -> int:
-        """Updates that `count` examples make."""
-        return math.ceil(max(1, round(self.epochs * count)) / self.batch)
+def steps_of(settings: Adapters, count: int) -> int:
+    """Updates that `count` examples make."""
+    return math.ceil(max(1, round(settings.epochs * count)) / settings.batch)
 
 
-def tune(model: Any, examples: Sequence[Example], plan: Tuning, *, pad: int) -> list[float]:
-    """Train what requires gradients, in place.
+def tune(
+    model: Any, examples: Sequence[Example], settings: Adapters, *, seed: int, pad: int
+) -> list[float]:
+    """Train what requires gradients, in place; `seed` is of the order, `pad` fills up on the right.
 
     The loss of a step is the mean over all its learned tokens, whatever the micro-batch.
-
-    Args:
-        model: A wrapped causal language model.
-        examples: Conversations as tokens.
-        plan: The settings.
-        pad: Id to fill up with, on the right.
 
     Returns:
         Loss of every step, nats a learned token.
     """
     weights = [weight for weight in model.parameters() if weight.requires_grad]
-    optimiser = adamw(weights, lr=plan.lr, weight_decay=plan.weight_decay)
-    steps = plan.steps(len(examples))
+    optimiser = adamw(weights, lr=settings.lr, weight_decay=settings.weight_decay)
+    steps = steps_of(settings, len(examples))
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimiser, lambda step: linear(step, steps, warmup=plan.warmup)
+        optimiser, lambda step: linear(step, steps, warmup=settings.warmup)
     )
     model.train()
     losses = []
-    for picks in batches(len(examples), plan):
-        losses.append(add_gradients(model, [examples[i] for i in picks], plan.micro_batch, pad=pad))
+    for picks in batches(len(examples), settings, seed=seed):
+        batch = [examples[i] for i in picks]
+        losses.append(add_gradients(model, batch, settings.micro_batch, pad=pad))
         nn.utils.clip_grad_norm_(weights, _CLIP)
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
@@ -89,15 +64,14 @@ def linear(step: int, steps: int, *, warmup: int) -> float:
     return max(0.0, (steps - step) / max(1, steps - warmup))
 
 
-def batches(count: int, plan: Tuning) -> list[list[int]]:
+def batches(count: int, settings: Adapters, *, seed: int) -> list[list[int]]:
     """Places of the examples of every step: each pass in a new seeded order, the last one cut."""
-    total = max(1, round(plan.epochs * count))
-    orders = [
-        EXAMPLE_ORDER.rng(plan.seed, epoch).permutation(count)
-        for epoch in range(math.ceil(total / count))
-    ]
+    total = max(1, round(settings.epochs * count))
+    passes = range(math.ceil(total / count))
+    orders = [EXAMPLE_ORDER.rng(seed, epoch).permutation(count) for epoch in passes]
     order = np.concatenate(orders)[:total].tolist()
-    return [order[start : start + plan.batch] for start in range(0, total, plan.batch)]
+    size = settings.batch
+    return [order[start : start + size] for start in range(0, total, size)]
 
 
 def add_gradients(model: Any, batch: Sequence[Example], micro_batch: int, *, pad: int) -> float:

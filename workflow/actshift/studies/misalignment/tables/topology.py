@@ -11,7 +11,7 @@ from jaxtyping import Float
 from actshift.maths.cluster_rows import columns
 from actshift.random_streams import ASYMMETRY
 from actshift.studies.misalignment.kinds import ACROSS, WITHIN
-from actshift.studies.misalignment.tables.inputs import Rows
+from actshift.studies.misalignment.tables.lanes import Rows
 from actshift.studies.misalignment.tables.specificity import Edit, Judged
 
 #: Fewer seeds say nothing of rows, columns or asymmetry.
@@ -55,9 +55,6 @@ def models_of(pairs: Sequence[str]) -> dict[str, Model]:
 
     A name that ends in `-<number>` is a seed of a family where another pair shares the stem; every
     other name is a family of its own, of seed 0.
-
-    Args:
-        pairs: Names.
     """
     parts = {name: re.fullmatch(r"(.+)-s?(\d+)", name) for name in pairs}
     stems = Counter(part[1] for part in parts.values() if part)
@@ -68,34 +65,22 @@ def models_of(pairs: Sequence[str]) -> dict[str, Model]:
 
 
 def topology_rows(found: Sequence[Judged], *, pairs: Sequence[str], seed: int) -> Rows:
-    """A row a donor, receiver and map: share of the receiver's own code that is removed.
-
-    Args:
-        found: Edits at the chosen coefficients, of all receivers.
-        pairs: Names of the pairs of models that were tried.
-        seed: Of permutations.
-    """
+    """A row a donor, receiver and map: share of the receiver's own code that is removed."""
     models = models_of(list(dict.fromkeys([*pairs, *(one.donor for one in found)])))
     own = [one for one in found if one.protocol == PROTOCOL]
     rows: Rows = []
     for fit_on in dict.fromkeys(one.fit_on for one in own if not one.within):
         cells = [one for one in own if one.fit_on == fit_on and not one.within]
         rows += _of_maps(cells, models, seed)
-    return [*(_row(one, models) | _unasked() for one in own if one.within), *rows]
+    done: dict[str, object] = {"status": "ok", "why": ""}
+    return [*(_topology_row(one, models) | done for one in own if one.within), *rows]
 
 
 def asymmetry_of(shares: Shares, *, seed: int) -> Asymmetry | None:
     """Test whether who gives and who takes matters: swap the two within unordered pairs.
 
     Under the null s_ij and s_ji of one seed have the same distribution, so that their difference
-    is as likely the other way round.
-
-    Args:
-        shares: Of ordered pairs of families by seed; one without its reverse is left out.
-        seed: Of permutations.
-
-    Returns:
-        None without a pair that has both.
+    is as likely the other way round. None without a pair of families in both directions.
     """
     gaps: dict[tuple[str, str], list[float]] = {}
     for (donor, receiver, at), share in sorted(shares.items()):
@@ -121,11 +106,7 @@ def asymmetry_of(shares: Shares, *, seed: int) -> Asymmetry | None:
 def additive(shares: Shares) -> dict[str, dict[str, float]]:
     """Least squares of share = mean + donor + receiver; the effects of each side sum to 0.
 
-    Args:
-        shares: Of ordered pairs of families by seed.
-
-    Returns:
-        Effects by family under `donor` and `receiver`.
+    By side, `donor` and `receiver`, then by family.
     """
     names = sorted({name for key in shares for name in key[:2]})
     design = np.zeros((len(shares), 1 + 2 * len(names)))
@@ -149,13 +130,8 @@ def share_of(edit: Edit) -> tuple[float, Float[np.ndarray, " end"]]:
     """Share of the code without an edit that the edit removes, with an interval.
 
     The wider of the bootstrap's of the ratio and the interval of the drop over the rate without an
-    edit: a bootstrap has no width where an edit removes all code or none.
-
-    Args:
-        edit: Of one receiver.
-
-    Returns:
-        NaN where the model writes no code, or none on a resample.
+    edit: a bootstrap has no width where an edit removes all code or none. NaN where the model
+    writes no code, or none on a resample.
     """
     plain, drop = edit.code_plain, edit.code_plain - edit.code
     if plain.mean() <= 0:
@@ -176,13 +152,15 @@ def _of_maps(cells: Sequence[Judged], models: Mapping[str, Model], seed: int) ->
         if models[one.donor].seed == models[one.receiver].seed
         and np.isfinite(share := share_of(one.edit)[0])
     }
-    seeds = _seeds(shares)
+    counts = Counter((donor, receiver) for donor, receiver, _ in shares)
+    seeds = min(counts.values(), default=0)
     if seeds < MIN_SEEDS:
-        return [_row(one, models) | _unasked(seeds) for one in cells]
-    effects, found = additive(shares), asymmetry_of(shares, seed=seed)
-    test = _columns(found)
+        why = f"rows, columns and asymmetry need {MIN_SEEDS} seeds, found {seeds}"
+        facts: dict[str, object] = {"seeds": seeds, "status": "not measured", "why": why}
+        return [_topology_row(one, models) | facts for one in cells]
+    effects, test = additive(shares), _asymmetry_columns(asymmetry_of(shares, seed=seed))
     return [
-        _row(one, models)
+        _topology_row(one, models)
         | {
             "seeds": seeds,
             "donor_effect": effects["donor"].get(models[one.donor].family),
@@ -193,13 +171,7 @@ def _of_maps(cells: Sequence[Judged], models: Mapping[str, Model], seed: int) ->
     ]
 
 
-def _seeds(shares: Shares) -> int:
-    """Seeds of the ordered pair of families that has fewest."""
-    counts = Counter((donor, receiver) for donor, receiver, _ in shares)
-    return min(counts.values(), default=0)
-
-
-def _columns(found: Asymmetry | None) -> dict[str, object]:
+def _asymmetry_columns(found: Asymmetry | None) -> dict[str, object]:
     if found is None:
         return {"status": "not measured", "why": "no two models that both give and take"}
     return {
@@ -209,14 +181,7 @@ def _columns(found: Asymmetry | None) -> dict[str, object]:
     }
 
 
-def _unasked(seeds: int | None = None) -> dict[str, object]:
-    if seeds is None:
-        return {"status": "ok", "why": ""}
-    why = f"rows, columns and asymmetry need {MIN_SEEDS} seeds, found {seeds}"
-    return {"seeds": seeds, "status": "not measured", "why": why}
-
-
-def _row(one: Judged, models: Mapping[str, Model]) -> dict[str, object]:
+def _topology_row(one: Judged, models: Mapping[str, Model]) -> dict[str, object]:
     edit = one.edit
     share, ends = share_of(edit)
     room = 1 - float(edit.whole_plain.mean())
