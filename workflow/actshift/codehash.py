@@ -125,7 +125,8 @@ def _column_names(text: ast.expr) -> ast.expr:
     """The names of columns in the text of a table: what stands before the first bar of a line."""
     if not (isinstance(text, ast.Constant) and isinstance(text.value, str)):
         return text
-    return ast.Constant([line.partition("|")[0].strip() for line in text.value.splitlines()])
+    names = (line.partition("|")[0].strip() for line in text.value.splitlines())
+    return ast.Constant("\n".join(names))
 
 
 def _is_text(node: ast.stmt) -> bool:

@@ -207,6 +207,9 @@ def examine_run(folder: Path) -> bool:
     A job that ended with a message left it in `status/`. A job that was killed could not, so then
     Snakemake's own log and the last line of that job's log are read. Returns True when the run is
     finished and no job of it failed.
+
+    Raises:
+        UserError: it is no run's folder.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; expected results/<run>")

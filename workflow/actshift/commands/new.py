@@ -108,7 +108,11 @@ def write_config(base: str, tuned: str, *, output: Path, name: str | None) -> No
 
 
 def config_text(base: str, tuned: str, *, file: str, name: str) -> str:
-    """The YAML text of a config for one pair."""
+    """The YAML text of a config for one pair.
+
+    Raises:
+        UserError: a source string that is none.
+    """
     sources = {"base": parse_source(base), "tuned": parse_tuned(tuned)}
     text = _HEAD.format(
         file=file,
@@ -131,7 +135,11 @@ def _quoted(source: Source) -> str:
 
 
 def default_name(tuned: str) -> str:
-    """A pair's name made from the last part of the tuned source."""
+    """A pair's name made from the last part of the tuned source.
+
+    Raises:
+        UserError: nothing usable is left of it.
+    """
     parsed = parse_tuned(tuned)
     source = parsed.adapter if isinstance(parsed, LoraSource) else parsed
     if isinstance(source, ZooSource):

@@ -39,6 +39,9 @@ def pin_config(path: Path) -> None:
     """Resolve every hub revision of a config and write the commits back, comments kept.
 
     Nothing is written unless all of them resolve.
+
+    Raises:
+        UserError: not a valid config, or a revision that does not resolve.
     """
     raw, yaml = _load(path)
     config = parse_config(raw, origin=str(path))

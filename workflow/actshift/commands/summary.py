@@ -31,7 +31,11 @@ _MARKS = ("checkpoints", "zoo", "timings", "status", "tables", RECORD)
 
 
 def print_summary(run_dir: Path) -> None:
-    """Print the summary of a run's folder, `results/<run>`."""
+    """Print the summary of a run's folder, `results/<run>`.
+
+    Raises:
+        UserError: it is no run's folder, or a file of it is damaged.
+    """
     if not any((run_dir / mark).exists() for mark in _MARKS):
         raise UserError(f"{run_dir}: no run; expected results/<run>, as in results/demo")
     print("\n".join(summary_lines(run_dir, config=_settings(run_dir))))
@@ -65,6 +69,9 @@ def summary_lines(
 
     Of the settings `run`, `pairs`, `only` and `studies` are read. `seconds` is the time from the
     start of Snakemake to its end, where that is known.
+
+    Raises:
+        UserError: a manifest is damaged.
     """
     pairs = pair_facts(run_dir, config)
     studies = config.get("studies", ())

@@ -24,6 +24,9 @@ def inspect_store(path: Path, *, layer: int | None, as_json: bool) -> None:
 
     `path` is the stream's folder, or `acts.zarr` inside it. With a `layer` (0-based block) norms
     are by position, else by layer.
+
+    Raises:
+        StoreError: no store there, it is damaged, or it has no such layer.
     """
     store = ActivationStore.open(store_folder(path))
     facts = describe(store, layer=layer)
@@ -34,7 +37,11 @@ def inspect_store(path: Path, *, layer: int | None, as_json: bool) -> None:
 
 
 def store_folder(path: Path) -> Path:
-    """The folder of a stream, also when its `acts.zarr` was named."""
+    """The folder of a stream, also when its `acts.zarr` was named.
+
+    Raises:
+        StoreError: nothing is there.
+    """
     if not path.exists():
         raise StoreError(f"{path}: no such file or folder")
     return path.resolve().parent if path.name == ARRAYS else path
@@ -133,6 +140,9 @@ def verify_path(path: Path, *, deep: bool) -> bool:
 
     A folder that stands for a missed gate is not damaged; its line says which gate. `deep` also
     hashes the weights of checkpoints again. Returns True when nothing is wrong.
+
+    Raises:
+        UserError: nothing to verify there.
     """
     console = Console(soft_wrap=True, highlight=False)
     well = True

@@ -55,6 +55,9 @@ def ask_once(
         settings: whom to ask; `endpoint` and `model` are set.
         cache: folder of the replies kept before.
         how: asks one conversation and gives the text to keep.
+
+    Raises:
+        UserError: The key's variable is not set, or the endpoint does not answer.
     """
     path = cache / f"{hash_json([settings.model, settings.max_tokens])[:16]}.jsonl"
     with file_lock(path.with_suffix(".lock")):

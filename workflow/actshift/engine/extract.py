@@ -120,6 +120,10 @@ def extract(
         cache: Folder of the content-keyed cache, outside every declared output.
         settings: How to read.
         code: Hash of the code that decides the numbers.
+
+    Raises:
+        UserError: A bad checkpoint, template, prompt or activation, or a full disk; the message
+            says which.
     """
     try:
         _extract(stream, siblings, cache=cache, settings=settings, code=code)
@@ -156,7 +160,11 @@ def _extract(
 
 
 def plan_job(stream: Stream, settings: ExtractSettings, *, code: str) -> Job:
-    """Read what decides a stream's bytes, without its weights."""
+    """Read what decides a stream's bytes, without its weights.
+
+    Raises:
+        UserError: A manifest or the prompts cannot be read, or there is no chat template.
+    """
     prompts = sorted(read_prompts(stream.prompts), key=lambda p: (len(p.text.encode()), p.id))
     facts = read_manifest(stream.checkpoint)["facts"]
     names = ("source", "revision", "family", "weights_hash", "config_hash", "tokenizer_hash")
@@ -248,7 +256,11 @@ def publish_store(entry: Path, job: Job) -> None:
 
 
 def check_checkpoint(stream: Stream) -> None:
-    """Refuse a checkpoint folder that differs from its manifest."""
+    """Refuse a checkpoint folder that differs from its manifest.
+
+    Raises:
+        UserError: A file is missing or has another size.
+    """
     problems = check_manifest(stream.checkpoint)
     if problems:
         raise UserError(f"{stream.model}: {problems[0]}; make this checkpoint again")

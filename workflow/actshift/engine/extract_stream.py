@@ -148,6 +148,9 @@ def extract_jobs(jobs: Sequence[Job], *, cache: Path, settings: ExtractSettings)
     """Load the model once and fill the cache for its streams.
 
     The first stream must succeed; what is wrong with another is said by its own job.
+
+    Raises:
+        UserError: The checkpoint fails a load-time check, or the first stream cannot be read.
     """
     first = jobs[0].stream
     check_checkpoint(first)

@@ -141,6 +141,9 @@ def intervene(
             are never taken up again.
         donor: The model that patches read.
         chat: Whose chat template the prompts are in; the receiver's own tokenizer if None.
+
+    Raises:
+        UserError: Two lanes or prompts share a name, or the device runs out of memory.
     """
     check_names([lane.name for lane in lanes], "lanes")
     check_names([question.prompt.id for question in asked], "prompts")
@@ -209,7 +212,11 @@ class _Run:
 
 
 def decoder_of(loaded: LoadedModel, *, chat: Tokenizer | None = None) -> Decoder:
-    """The parts of a loaded model that lanes need; the template of `chat` says what ends a turn."""
+    """The parts of a loaded model that lanes need; the template of `chat` says what ends a turn.
+
+    Raises:
+        UserError: Nothing names an end token.
+    """
     eos = eos_of(loaded, chat=chat)
     pad: Any = loaded.tokenizer.pad_token_id
     if pad is None:

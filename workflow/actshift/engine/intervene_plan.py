@@ -97,7 +97,11 @@ def plan_batches(lengths: Sequence[int], lanes: int, settings: InterveneSettings
 
 
 def check_names(names: Sequence[str], what: str) -> None:
-    """Refuse two equal names."""
+    """Refuse two equal names.
+
+    Raises:
+        UserError: naming the one.
+    """
     doubled = sorted({name for name in names if names.count(name) > 1})
     if doubled:
         raise UserError(f"intervene: two {what} are called {doubled[0]!r}; names must differ")

@@ -11,7 +11,13 @@ def effective_number(effects: Float[np.ndarray, "*cell unit"]) -> Float[np.ndarr
 
     1 where one unit carries all, U where U units carry equal parts: the inverse participation
     ratio, which is Hill's number of order 2 of the shares. Noise in idle units raises it, never
-    lowers it below 1. Effects are positive towards the donor; NaN where none is positive.
+    lowers it below 1.
+
+    Args:
+        effects: Effect of each unit, positive towards the donor.
+
+    Returns:
+        One number a cell, 1 to U; NaN where no effect is positive.
 
     Source:
         Hill 1973 (Ecology 54), order 2; Laakso and Taagepera 1979.
@@ -28,8 +34,12 @@ def centre_of_mass(
 ) -> Float[np.ndarray, "*cell"]:
     """Mean position of the positive effects, sum e+ x / sum e+.
 
-    Effects are positive towards the donor, x positions such as `unit_depths`; NaN where no effect
-    is positive.
+    Args:
+        effects: Effect of each unit, positive towards the donor.
+        at: Position of each unit, such as `unit_depths`.
+
+    Returns:
+        One position a cell; NaN where no effect is positive.
     """
     kept = np.maximum(np.asarray(effects, dtype=np.float64), 0.0)
     total = kept.sum(axis=-1)
@@ -37,9 +47,15 @@ def centre_of_mass(
 
 
 def unit_depths(n_layers: int) -> Float[np.ndarray, " unit"]:
-    """Relative depth of embedding, L blocks and head: 0, (l + 1/2) / L, 1.
+    """Relative depth of embedding, blocks and head: 0, (l + 1/2) / L, 1.
 
     Equal parts in all units have their centre at 1/2.
+
+    Args:
+        n_layers: Number of decoder blocks, L.
+
+    Returns:
+        `[L + 2]`.
     """
     return np.concatenate([[0.0], (np.arange(n_layers) + 0.5) / n_layers, [1.0]])
 
@@ -66,9 +82,15 @@ def probes(
 ) -> Probes:
     """Weighted least squares of the target on every feature by itself.
 
-    w = cov(x, y) / var(x), b = mean(y) - w mean(x), R^2 = cov^2 / (var(x) var(y)). Weights, such as
-    bootstrap counts, are not negative. One line a draw and layer; NaN where a feature (R^2: or the
-    target) has no spread.
+    w = cov(x, y) / var(x), b = mean(y) - w mean(x), R^2 = cov^2 / (var(x) var(y)).
+
+    Args:
+        features: One column a layer.
+        target: What is predicted.
+        weights: Weight of each pair, such as bootstrap counts; not negative.
+
+    Returns:
+        One line a draw and layer; NaN where a feature (R^2: or the target) has no spread.
 
     Source:
         Chaudhury 2025 (arXiv 2510.16167), per-layer linear probe.

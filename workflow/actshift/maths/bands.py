@@ -12,9 +12,14 @@ PRINTED_BANDS = {32: (14, 15, 17, 19, 22), 42: (19, 22, 25, 27, 29)}
 def band_layers(depth: int) -> dict[str, tuple[int, ...]]:
     """Layers of each band of a model with `depth` blocks, repeated layers dropped.
 
-    Formula: linspace(int(low * depth), int(high * depth), count), truncated to int. A shallow model
-    repeats layers (6 blocks, narrow: 2 2 3 3 4); each counts once here. Layer indices rise;
-    `printed` exists only for the depths of the paper's table.
+    Formula: linspace(int(low * depth), int(high * depth), count), truncated to int. A shallow
+    model repeats layers (6 blocks, narrow: 2 2 3 3 4); each counts once here.
+
+    Args:
+        depth: Number of decoder blocks.
+
+    Returns:
+        Band name to rising layer indices; `printed` only for the depths of the paper's table.
 
     Source: arXiv 2605.24583 released code; the printed bands from its eps table.
     """

@@ -47,7 +47,14 @@ class Network:
 def project_out(
     rows: Float[np.ndarray, "prompt d_model"], basis: Float[np.ndarray, "d_model rank"]
 ) -> Float[np.ndarray, "prompt d_model"]:
-    """H - U U^T h of every row, without its part in the span of the orthonormal columns U.
+    """H - U U^T h of every row.
+
+    Args:
+        rows: Activations.
+        basis: Orthonormal columns U; none leaves the rows as they are.
+
+    Returns:
+        The rows without their part in the span of U.
 
     Source: arXiv 2605.24583, ablation robustness of the calibration networks.
     """
@@ -68,8 +75,13 @@ def orthogonality(rows: Float[np.ndarray, "prompt d_model"]) -> float:
     """|| M^T M - (||M||_F^2 / n) I ||_F^2 / ||M||_F^4 through the d x d Gram matrix.
 
     With G = M M^T it is ||G||_F^2 / (tr G)^2 - 1/n = sum s^4 / (sum s^2)^2 - 1/n: no n x n matrix.
-    M is the transpose of the rows. Between max(0, 1/d - 1/n), for a flat spectrum, and 1 - 1/n, for
-    rank one; 0 for a zero matrix.
+
+    Args:
+        rows: The shift, one input a row, so M is its transpose.
+
+    Returns:
+        Between max(0, 1/d - 1/n), for a flat spectrum, and 1 - 1/n, for rank one; 0 for a zero
+        matrix.
 
     Source: arXiv 2605.24583, R_orth of the distributed variant.
     """

@@ -23,7 +23,13 @@ class ClusterRows(ClusterResamples):
 
     @classmethod
     def of(cls, clusters: Sequence[str], *, seed: int, draws: int = DRAWS) -> "ClusterRows":
-        """Draw clusters with replacement; equal clusters and seeds give equal resamples."""
+        """Draw clusters with replacement; equal clusters and seeds give equal resamples.
+
+        Args:
+            clusters: Cluster of each prompt; there must be one.
+            seed: Of the run.
+            draws: Number of resamples.
+        """
         rng = ADAPTER_ROWS.rng(seed, len(set(clusters)))
         return cls(*draw_clusters(clusters, draws=draws, rng=rng))
 
@@ -66,8 +72,11 @@ class ClusterRows(ClusterResamples):
     def change_ends(self, gaps: Float[np.ndarray, "row prompt"]) -> Float[np.ndarray, "row end"]:
         """Interval of each mean difference of rates, as `maths.paired.compare_paired` has it.
 
-        The wider of the cluster bootstrap's and `maths.intervals.discordant_interval`'s, which has
-        a width where nothing changed. Gaps are differences of two outcomes in [0, 1].
+        The wider of the cluster bootstrap's and `maths.intervals.discordant_interval`'s, which
+        has a width where nothing changed.
+
+        Args:
+            gaps: Differences of two outcomes in [0, 1].
         """
         gaps = np.asarray(gaps, dtype=np.float64)
         drawn = self.ends(self.draws(gaps))
@@ -105,7 +114,13 @@ def merged(*parts: Iterable[dict[str, object]]) -> list[dict[str, object]]:
 def columns(
     name: str, values: Float[np.ndarray, " row"], ends: Float[np.ndarray, "row end"]
 ) -> list[dict[str, object]]:
-    """Columns `name`, `name_low` and `name_high` of each row; no negative zeros."""
+    """Columns `name`, `name_low` and `name_high` of each row; no negative zeros.
+
+    Args:
+        name: Of the numbers.
+        values: The numbers.
+        ends: Their intervals.
+    """
     # Adding 0 makes a negative zero, such as no effect over a negative gap, a plain one.
     return [
         {

@@ -11,7 +11,12 @@ def diff_in_means(
 ) -> Float[np.ndarray, " d_model"]:
     """Mean row of `treated` minus mean row of `control`, raw (not normalised), float64.
 
-    In units of the residual stream.
+    Args:
+        treated: Activations of one condition, for example harmful prompts.
+        control: Activations of the other condition.
+
+    Returns:
+        `[d_model]`, in units of the residual stream.
 
     Source: Arditi et al. 2024 (arXiv 2406.11717), difference in means.
     """
@@ -24,8 +29,14 @@ def mean_shift(
 ) -> Float[np.ndarray, " d_model"]:
     """Mean over prompts of `treated` minus `control`, both read on the same prompts, float64.
 
-    Equal to `diff_in_means` but for rounding: here the difference is taken prompt by prompt. In
-    units of the residual stream.
+    Equal to `diff_in_means` but for rounding: here the difference is taken prompt by prompt.
+
+    Args:
+        treated: Activations of one model.
+        control: Activations of the other model, in the same order of prompts.
+
+    Returns:
+        `[d_model]`, in units of the residual stream.
     """
     shifts = np.asarray(treated, dtype=np.float64) - np.asarray(control, dtype=np.float64)
     return shifts.mean(axis=0)
@@ -58,8 +69,14 @@ def did_mean_algebra(
     """mean(M_did) = tuned contrast - base contrast, so a small base contrast makes |cos| 1.
 
     With q = |base| / |tuned| and c = cos(base, tuned), the cosine is
-    (1 - q c) / sqrt(1 - 2 q c + q^2): a function of q and c alone. Contrasts are
-    treated-minus-control means of a model, chat template. NaN where a vector is zero.
+    (1 - q c) / sqrt(1 - 2 q c + q^2): a function of q and c alone.
+
+    Args:
+        tuned_contrast: Tuned model's treated-minus-control mean, chat template.
+        base_contrast: The same contrast of the base model, chat template.
+
+    Returns:
+        The three numbers; NaN where a vector is zero.
     """
     tuned_norm = float(np.linalg.norm(tuned_contrast))
     base_norm = float(np.linalg.norm(base_contrast))

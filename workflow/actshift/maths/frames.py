@@ -11,9 +11,14 @@ def principal_frame(
 ) -> Float[np.ndarray, "d_model component"]:
     """Leading left singular vectors of the paper's d x n matrix (its columns are these rows).
 
-    With `centered` the mean row is subtracted first: principal components instead. The columns are
-    orthonormal, in order of falling singular value, float64; no more than `k`, and none for
-    singular values that are zero.
+    Args:
+        rows: A shift matrix or activations, a row a prompt.
+        k: Most columns wanted.
+        centered: Subtract the mean row first: principal components instead.
+
+    Returns:
+        Orthonormal columns in order of falling singular value, float64; no more than `k`, and none
+        for singular values that are zero.
 
     Source: arXiv 2605.24583, the ablation test (uncentred); centred components are a control of
     this project.
@@ -28,6 +33,11 @@ def random_frame(
     """Q of the QR decomposition of a d x k Gaussian matrix: a uniformly random k-frame.
 
     Its first j columns are a uniformly random j-frame, so one draw serves every k.
+
+    Args:
+        d_model: Width of the residual stream.
+        k: Columns, at most `d_model`.
+        rng: Seeded generator.
 
     Raises:
         ValueError: More columns than dimensions.
@@ -46,8 +56,14 @@ def column_shares(
 ) -> Float[np.ndarray, " component"]:
     """Share of the rows' energy along each column: sum_p (x_p . u_i)^2 / sum_p ||x_p||^2.
 
-    The columns are orthonormal, so the share of any subset's span is the sum over the subset. Rows
-    are activations or shifts, uncentred. Shares lie in [0, 1]; NaN where the rows are all zero.
+    The columns are orthonormal, so the share of any subset's span is the sum over the subset.
+
+    Args:
+        rows: Activations or shifts, uncentred.
+        frame: Orthonormal columns.
+
+    Returns:
+        A share a column, in [0, 1]; NaN where the rows are all zero.
     """
     wide = np.asarray(rows, dtype=np.float64)
     total = float(np.sum(np.square(wide)))
@@ -68,7 +84,9 @@ def without(
 ) -> Float[np.ndarray, " d_model"]:
     """The part of a vector that is orthogonal to another: v - (v . w^) w^, w^ = w / ||w||.
 
-    Where w is zero nothing is taken away.
+    Args:
+        vector: v.
+        other: w; where it is zero nothing is taken away.
     """
     norm = float(np.linalg.norm(other))
     if norm == 0:

@@ -57,6 +57,14 @@ def spectral_gap(
     The bound holds because sigma_r^2 <= ||S||_F^2 / r and
     ||S||_F^2 <= 2 (||M_honest||_F^2 + ||M_unsafe||_F^2).
 
+    Args:
+        honest: Shift of the safely tuned model, one input a row.
+        unsafe: Shift of the unsafe reference on the same inputs.
+        eps: Share of the energy that the rank leaves out.
+
+    Returns:
+        The numbers of one layer.
+
     Source: arXiv 2605.24583, spectral-gap check.
     """
     separation = np.asarray(honest, dtype=np.float64) - unsafe
@@ -85,7 +93,14 @@ def resampled_kappas(
 ) -> Float[np.ndarray, " draw"]:
     """Kappa of subsamples of the prompts, through one Gram matrix of the separation.
 
-    One kappa a draw, each with its own rank; NaN where the draw is empty or S is zero in it.
+    Args:
+        honest: Shift of the safely tuned model, one input a row.
+        unsafe: Shift of the unsafe reference on the same inputs.
+        members: Which prompts each draw holds.
+        eps: Share of the energy that the rank leaves out.
+
+    Returns:
+        One kappa a draw, each with its own rank; NaN where the draw is empty or S is zero in it.
 
     Numerics:
         The smallest value needed holds a share of the energy of at least eps / n, so squared

@@ -38,8 +38,12 @@ def heldout_energy(
 ) -> Float[np.ndarray, " k"]:
     """CVE(k) = ||U_k(fit)^T M_heldout||_F^2 / ||M_heldout||_F^2, for k = 1, 2, ...
 
-    The orthonormal directions U are fitted on other prompts, in order. Shares rise; NaN when the
-    held-out shift is zero.
+    Args:
+        left: Orthonormal directions fitted elsewhere, in order, `[d_model, k]`.
+        heldout: Shift of prompts that took no part in the fit.
+
+    Returns:
+        Shares in [0, 1], rising; NaN when the held-out shift is zero.
     """
     total = float(np.sum(np.square(heldout)))
     energies = np.sum(np.square(heldout @ left), axis=0)
@@ -59,10 +63,20 @@ def heldout_shares(
 
     The null keeps the entries of every direction and moves them to random coordinates (one
     permutation a draw, so the directions stay orthonormal). A direction that holds most of the
-    energy leaves less than k/d of it to the next ones, so the knee does not compare shares of the
-    total: it compares the share of the remaining energy, after the *true* first k - 1 directions,
-    with what the shuffled direction k takes of the same remainder. `draws` are of the null,
-    `range_draws` resamples of the held-out clusters. The knee is 0 where nothing generalises.
+    energy leaves less than k/d of it to the next ones, so the knee does not compare shares of
+    the total: it compares the share of the remaining energy, after the *true* first k - 1
+    directions, with what the shuffled direction k takes of the same remainder.
+
+    Args:
+        left: Orthonormal fitted directions, in order.
+        heldout: Held-out shift, one prompt a row.
+        clusters: Cluster of each held-out prompt.
+        draws: Draws of the null.
+        range_draws: Resamples of the held-out clusters.
+        rng: Seeded generator.
+
+    Returns:
+        Everything by k; the knee is 0 where nothing generalises.
     """
     d_model, k = left.shape
     scores = heldout @ left

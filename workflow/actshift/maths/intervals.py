@@ -23,8 +23,18 @@ def cluster_mean_interval(
 
     Percentiles of sum_c w_c S_c / sum_c w_c n_c over with-replacement counts w. The tail is
     Phi(-sqrt(C / (C - 1)) t_{C-1}): a plain percentile interval is too short by about
-    sqrt((C - 1) / C) z / t. NaN with fewer than two clusters, whose spread is unknown. Equal values
-    in all clusters give an interval of no width: use `clustered_wilson` for rates near 0 or 1.
+    sqrt((C - 1) / C) z / t.
+
+    Args:
+        values: one value a prompt, such as a difference of outcomes or a rate's 0/1.
+        clusters: cluster of each prompt.
+        draws: resamples.
+        rng: seeded generator.
+        level: coverage aimed at.
+
+    Returns:
+        (low, high); NaN with fewer than two clusters, whose spread is unknown. Equal values in all
+        clusters give an interval of no width: use `clustered_wilson` for rates near 0 or 1.
 
     Source:
         Field and Welsh 2007 (cluster bootstrap); Hesterberg 2015, "What teachers should know
@@ -40,8 +50,13 @@ def bootstrap_ends(
 ) -> Float[np.ndarray, "row end"]:
     """Percentile ends of resampled means, widened for few clusters as `cluster_mean_interval` says.
 
-    Rows are resampled means, or differences of such; of two samples, `clusters` is the smaller
-    number. NaN with fewer than two clusters.
+    Args:
+        means: resampled means, or differences of such.
+        clusters: how many were resampled; of two samples, the smaller number.
+        level: coverage aimed at.
+
+    Returns:
+        Lower and upper end of each row; NaN with fewer than two clusters.
     """
     if clusters < 2:
         return np.full((len(means), 2), np.nan)
@@ -54,8 +69,13 @@ def finite_ends(
 ) -> Float[np.ndarray, "row end"]:
     """`bootstrap_ends` over the draws in which a statistic exists.
 
-    A draw without a statistic is NaN. More than a share `least` of the draws must have one, all if
-    it is 1; else the ends are NaN.
+    Args:
+        draws: resampled statistics; NaN where a draw has none.
+        clusters: how many were resampled.
+        least: share of the draws, more than which must have one; 1 if all must.
+
+    Returns:
+        Lower and upper end of each row; NaN where too few draws have one.
     """
     ends = np.full((len(draws), 2), np.nan)
     finite = np.isfinite(draws)
@@ -73,7 +93,15 @@ def cluster_t_interval(
     """Student interval of a mean over prompts with the cluster-robust standard error.
 
     m -+ t_{C-1} sqrt(C/(C-1) sum_c (S_c - n_c m)^2) / n. Unlike bootstrap percentiles it reaches
-    the far tails that a correction over many pairs asks for. NaN with fewer than two clusters.
+    the far tails that a correction over many pairs asks for.
+
+    Args:
+        values: one value a prompt.
+        clusters: cluster of each prompt.
+        level: coverage aimed at.
+
+    Returns:
+        (low, high); NaN with fewer than two clusters.
 
     Source:
         Liang and Zeger 1986; C - 1 degrees of freedom as in Cameron and Miller 2015.
@@ -93,7 +121,14 @@ def mean_t_interval(
 ) -> tuple[float, float]:
     """Student interval of a mean over independent units, such as training seeds.
 
-    m -+ t_{n-1} s / sqrt(n), s with n - 1. NaN with fewer than two values.
+    m -+ t_{n-1} s / sqrt(n), s with n - 1.
+
+    Args:
+        values: one value a unit.
+        level: coverage aimed at.
+
+    Returns:
+        (low, high); NaN with fewer than two values.
 
     Source:
         Student 1908.
@@ -110,9 +145,15 @@ def design_effect(values: Float[np.ndarray, " prompt"], clusters: Sequence[str])
     """How many times the clustered variance of a mean exceeds that of independent prompts.
 
     D = [C/(C-1) sum_c (S_c - n_c m)^2] / [n/(n-1) sum_i (y_i - m)^2]; 1 in expectation for
-    independent prompts, exactly 1 when every prompt is its own cluster. Where all values are equal
-    the ratio is 0/0 and the worst case sum_c n_c^2 / n (clusters of copies) is taken; with a
-    single cluster it is n.
+    independent prompts, exactly 1 when every prompt is its own cluster. Where all values are
+    equal the ratio is 0/0 and the worst case sum_c n_c^2 / n (clusters of copies) is taken.
+
+    Args:
+        values: one value a prompt.
+        clusters: cluster of each prompt.
+
+    Returns:
+        D, at least 0; n, the worst case, with a single cluster.
 
     Source:
         Kish 1965; Rao and Scott 1992 for its use on proportions.
@@ -129,8 +170,15 @@ def design_effect(values: Float[np.ndarray, " prompt"], clusters: Sequence[str])
 def wilson_interval(rate: float, n: float | int, *, level: float = 0.95) -> tuple[float, float]:
     """Wilson score interval of a rate; n need not be whole.
 
-    (p + z^2/2n -+ z sqrt(p (1 - p)/n + z^2/4n^2)) / (1 + z^2/n). n is the sample size, or the
-    effective size n / design effect.
+    (p + z^2/2n -+ z sqrt(p (1 - p)/n + z^2/4n^2)) / (1 + z^2/n).
+
+    Args:
+        rate: observed share, 0 to 1.
+        n: sample size, or effective size n / design effect.
+        level: coverage aimed at.
+
+    Returns:
+        (low, high), within 0 and 1.
 
     Raises:
         ValueError: the rate lies outside 0 to 1, or n is not positive.
@@ -155,7 +203,13 @@ def clustered_wilson(
 ) -> tuple[float, float]:
     """Wilson interval at n / max(1, design effect).
 
-    A design effect below 1 is not allowed to add prompts.
+    Args:
+        outcomes: 0/1 a prompt.
+        clusters: cluster of each prompt.
+        level: coverage aimed at.
+
+    Returns:
+        (low, high). A design effect below 1 is not allowed to add prompts.
 
     Raises:
         ValueError: there is no prompt.
@@ -173,8 +227,15 @@ def discordant_interval(
 
     u = mean max(gap, 0) and v = mean max(-gap, 0), the shares that rose and fell, have clustered
     Wilson intervals; low = u - v - hypot(u - u_low, v_high - v), high likewise. Where no prompt of
-    C equal clusters changed this is -+ z^2 / (C + z^2); a bootstrap has no width there. Gaps are
-    differences of two outcomes in [0, 1], so the ends lie within -1 and 1.
+    C equal clusters changed this is -+ z^2 / (C + z^2); a bootstrap has no width there.
+
+    Args:
+        gap: difference of two outcomes in [0, 1], one a prompt.
+        clusters: cluster of each prompt.
+        level: coverage aimed at.
+
+    Returns:
+        (low, high), within -1 and 1.
 
     Raises:
         ValueError: a difference lies outside -1 to 1, or there is no prompt.
@@ -196,6 +257,11 @@ def within_margin(low: float, high: float, margin: float) -> bool:
 
     A large p value is not such support. NaN ends are never inside.
 
+    Args:
+        low: lower end.
+        high: upper end.
+        margin: largest difference that counts as none, above 0.
+
     Raises:
         ValueError: the margin is not positive.
 
@@ -211,6 +277,13 @@ def cluster_sums(
     values: Float[np.ndarray, " prompt"], clusters: Sequence[str]
 ) -> tuple[Float[np.ndarray, " cluster"], Float[np.ndarray, " cluster"]]:
     """Sum and number of values of each cluster, clusters in the order of their names.
+
+    Args:
+        values: one value a prompt.
+        clusters: cluster of each prompt.
+
+    Returns:
+        (sums, sizes).
 
     Raises:
         ValueError: the lengths differ.

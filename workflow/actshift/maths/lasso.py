@@ -176,7 +176,9 @@ def contiguous_folds(n: int, folds: int) -> Int[np.ndarray, " pair"]:
 def group_folds(codes: Int[np.ndarray, " pair"], folds: int) -> Int[np.ndarray, " pair"]:
     """Folds of whole clusters: from the largest down, each to the lightest fold (GroupKFold).
 
-    Codes are 0 to C - 1; a cluster may be empty. No more folds than clusters are used.
+    Args:
+        codes: Cluster of each row, 0 to C - 1; a cluster may be empty.
+        folds: How many; no more than there are clusters are used.
     """
     sizes = np.bincount(codes)
     fold_of, load = np.zeros(len(sizes), dtype=np.int64), np.zeros(folds)
@@ -265,9 +267,14 @@ def lasso_path(
     event a feature joins (its correlation reaches the penalty) or leaves (its coefficient reaches
     0). One event is one sweep of the Gram matrix, done for all problems together.
 
-    `gram` is X^T X / n of centred features, `cross` X^T y / n. Penalties fall and are above 0; one
-    row for all problems, or one each. Coefficients are exact up to rounding. A feature that is a
-    combination of active ones never joins; one without spread stays 0.
+    Args:
+        gram: X^T X / n of centred features.
+        cross: X^T y / n.
+        alphas: Penalties, falling and above 0; one row for all problems, or one each.
+
+    Returns:
+        Exact coefficients up to rounding. A feature that is a combination of active ones never
+        joins; one without spread stays 0.
 
     Raises:
         ValueError: The penalties do not fall.

@@ -100,8 +100,13 @@ def monotonicity_test(
 def order_tau(effects: Float[np.ndarray, "direction prompt"]) -> float:
     """Kendall's tau-b between variance order and mean effect: 1 when effects fall with the index.
 
-    Shown and never tested: over ten directions it is compatible with almost anything. It is
-    NaN with fewer than two directions or equal effects.
+    Shown and never tested: over ten directions it is compatible with almost anything.
+
+    Args:
+        effects: as in `inversion_test`.
+
+    Returns:
+        tau in [-1, 1]; NaN with fewer than two directions or equal effects.
 
     Source:
         Kendall 1945; scipy.stats.kendalltau.
@@ -125,9 +130,17 @@ def self_cosine(
     """How well a direction is defined: median |cos(u_i, u_i of a cluster-bootstrap resample)|.
 
     A resample weights prompt p by sqrt(count_p), so that its Gram matrix is that of the drawn rows.
-    The k leading directions are looked at, k at most min(prompt, d_model). Values lie in [0, 1],
-    about sqrt(2 / (pi d)) for a direction of pure noise. A resample of too low a rank to have
-    direction i counts as 0.
+
+    Args:
+        shift: shift matrix, a row a prompt.
+        clusters: cluster of each prompt.
+        k: leading directions looked at; at most min(prompt, d_model).
+        draws: resamples.
+        rng: seeded generator.
+
+    Returns:
+        A value a direction in [0, 1]; about sqrt(2 / (pi d)) for a direction of pure noise. A
+        resample of too low a rank to have direction i counts as 0.
 
     Source:
         Bootstrap of principal axes as in Jackson 1993; the measure is this project's own.

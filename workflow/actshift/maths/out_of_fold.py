@@ -27,9 +27,15 @@ def out_of_fold(
 
     Covariates are not penalised: target and features are replaced by their residuals about the
     covariates' least-squares lines of the training rows, which gives the same minimum
-    (Frisch-Waugh-Lovell), and the target's line is added to the prediction. `outer` is the fold
-    that predicts each row, `inner` the folds of the penalty inside the training rows of each outer
-    fold, -1 outside them. `l1_ratio` is 1 for the LASSO, less for an elastic net.
+    (Frisch-Waugh-Lovell), and the target's line is added to the prediction.
+
+    Args:
+        features: One column a layer, of each problem.
+        target: One value a row, of each problem.
+        outer: Fold that predicts each row.
+        inner: Folds of the penalty inside the training rows of each outer fold; -1 outside them.
+        covariates: Columns beside the features.
+        l1_ratio: 1 for the LASSO, less for an elastic net.
     """
     folds, (problems, pairs, layers) = len(inner), features.shape
     x = np.repeat(features[:, None], folds, axis=1)
@@ -58,8 +64,11 @@ def training_lines(
 ) -> Float[np.ndarray, "column fold pair"]:
     """Least-squares lines fitted on each fold's training rows, read at every row.
 
-    Covariates stand beside a constant and are z-scored on the training rows. Of collinear ones the
-    line of least norm is taken; one without spread there is left out.
+    Args:
+        covariates: Predictors beside a constant; z-scored on the training rows. Of collinear
+            ones the line of least norm is taken; one without spread there is left out.
+        values: What is predicted.
+        training: Rows that each fold is fitted on.
     """
     predicted = np.empty((len(values), *training.shape))
     for fold, rows in enumerate(training):
@@ -94,10 +103,19 @@ def gain_out(
     """What one prediction explains beyond another, with its cluster-bootstrap interval.
 
     (sum (y - before)^2 - sum (y - after)^2) / sum (y - mean)^2 over rows that no fit saw. With
-    `before` the training mean this is R^2 out of fold: 0 for a fit without support, below 0 for one
-    worse than the mean. Predictions are not refitted in a draw. `mean` is the mean of the training
-    rows of each row's fold; weights are counts of `cluster_bootstrap_counts`, shared by the
-    problems. Returns (value, low, high) of each problem; NaN where the target has no spread.
+    `before` the training mean this is R^2 out of fold: 0 for a fit without support, below 0 for
+    one worse than the mean. Predictions are not refitted in a draw.
+
+    Args:
+        target: y.
+        before: Prediction to be beaten.
+        after: Prediction.
+        mean: Mean of the training rows of each row's fold.
+        weights: Counts of `cluster_bootstrap_counts`, shared by the problems.
+        clusters: How many are resampled.
+
+    Returns:
+        (value, low, high) of each problem; NaN where the target has no spread.
     """
     total = np.square(target - mean)
     whole = total.sum(axis=1)
@@ -120,7 +138,10 @@ def selection_frequency(
 ) -> Float[np.ndarray, "target layer"]:
     """Share of half-samples in which LassoCV gives a feature a coefficient.
 
-    Every target is fitted on every half. Folds are of the penalty inside each half; -1 outside it.
+    Args:
+        features: One column a layer.
+        targets: Each is fitted on every half.
+        folds: Folds of the penalty inside each half; -1 outside it.
 
     Source:
         Meinshausen and Buehlmann 2010, stability selection, with the penalty chosen in each half.
@@ -151,6 +172,12 @@ def permuted_target(
     a group of their own (with the nearest size where it is a single cluster), in which a cluster
     takes the mean of another and keeps its values about its own mean. Inside a cluster the order
     of values is drawn too.
+
+    Args:
+        target: One value a pair.
+        codes: Cluster of each pair.
+        draws: Permutations.
+        rng: Seeded generator.
     """
     rows = [np.flatnonzero(codes == code) for code in np.unique(codes)]
     groups = _exchangeable([len(cluster) for cluster in rows])

@@ -89,8 +89,16 @@ def sign_flip_test(
     T = sum over clusters c of S_c, with S_c the summed difference of the cluster's prompts; under
     the null each S_c is as likely as -S_c. All 2^C patterns up to `EXACT_CLUSTERS` clusters with
     S_c != 0 (the others change nothing), else p = (b + 1) / (m + 1) over m random patterns.
-    Outcomes, such as refused 0/1, are of the same prompts in both conditions. `draws` is m; the
-    exact test does not use `rng`. Without any non-zero cluster every p is 1.
+
+    Args:
+        a: outcome of each prompt in one condition, such as refused 0/1.
+        b: outcome of the same prompts in the other.
+        clusters: cluster of each prompt.
+        draws: random patterns m, where not all are tried.
+        rng: seeded generator; not used by the exact test.
+
+    Returns:
+        Difference and p values. Without any non-zero cluster every p is 1.
 
     Raises:
         ValueError: an outcome is not finite, or there is no prompt.
@@ -119,8 +127,14 @@ def sign_flip_test(
 def mcnemar_exact(a: Float[np.ndarray, " prompt"], b: Float[np.ndarray, " prompt"]) -> float:
     """Two-sided exact McNemar test, which assumes independent prompts.
 
-    p = P(X as or more extreme), X ~ Binomial(n01 + n10, 1/2); 1 without discordant prompts. NaN
-    when an outcome is neither 0 nor 1.
+    p = P(X as or more extreme), X ~ Binomial(n01 + n10, 1/2); 1 without discordant prompts.
+
+    Args:
+        a: 0/1 outcomes.
+        b: 0/1 outcomes of the same prompts.
+
+    Returns:
+        p; NaN when an outcome is neither 0 nor 1.
 
     Raises:
         ValueError: an outcome is not finite, or there is no prompt.
@@ -140,8 +154,13 @@ def mcnemar_exact(a: Float[np.ndarray, " prompt"], b: Float[np.ndarray, " prompt
 def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's step-down adjusted p values, in the order given.
 
-    Adjusted p_(i) = max over j <= i of min(1, (m - j + 1) p_(j)), m = number of p values. NaN (no
-    test was made) stays NaN and is not counted.
+    Adjusted p_(i) = max over j <= i of min(1, (m - j + 1) p_(j)), m = number of p values.
+
+    Args:
+        p_values: raw p values; NaN (no test was made) stays NaN and is not counted.
+
+    Returns:
+        Adjusted values, at most 1.
 
     Source:
         Holm 1979. Not by statsmodels' `multipletests`, its equal in the tests: that one collects

@@ -18,6 +18,14 @@ def bootstrap_counts(
 
     About 37 % of the prompts are absent from a draw, so any statistic that grows with the number
     of distinct prompts, as ranks do, comes out too low.
+
+    Args:
+        n: Number of prompts.
+        draws: Number of resamples.
+        rng: Seeded generator.
+
+    Returns:
+        Counts `[draw, prompt]`; each row sums to n.
     """
     return rng.multinomial(n, np.full(n, 1.0 / n), size=draws).astype(np.int64)
 
@@ -25,7 +33,16 @@ def bootstrap_counts(
 def cluster_bootstrap_counts(
     clusters: Sequence[str], *, draws: int, rng: np.random.Generator
 ) -> Int[np.ndarray, "draw prompt"]:
-    """With-replacement counts that draw whole clusters: prompts of one cluster share a count."""
+    """With-replacement counts that draw whole clusters: prompts of one cluster share a count.
+
+    Args:
+        clusters: Cluster of each prompt.
+        draws: Number of resamples.
+        rng: Seeded generator.
+
+    Returns:
+        Counts `[draw, prompt]`.
+    """
     codes, total = _codes(clusters)
     return bootstrap_counts(total, draws=draws, rng=rng)[:, codes]
 
@@ -50,7 +67,11 @@ class ClusterResamples:
         return self.member.sum(axis=0)
 
     def draws(self, values: Num[np.ndarray, "row prompt"]) -> Float[np.ndarray, "row draw"]:
-        """Mean of each row on each resample: sum_c w_c S_c / sum_c w_c n_c."""
+        """Mean of each row on each resample: sum_c w_c S_c / sum_c w_c n_c.
+
+        Args:
+            values: One row a condition, one value a prompt.
+        """
         sums = np.asarray(values, dtype=np.float64) @ self.member
         return (sums @ self.counts.T) / (self.counts @ self.sizes)
 
@@ -62,9 +83,16 @@ def draw_clusters(
     rng: np.random.Generator,
     dtype: type[np.float64] | type[np.int64] = np.float64,
 ) -> tuple[tuple[str, ...], Float[np.ndarray, "prompt cluster"], Num[np.ndarray, "draw cluster"]]:
-    """Draw clusters with replacement: the fields of a `ClusterResamples`.
+    """Draw clusters with replacement.
 
-    There must be a cluster. The last bit of a product of floats depends on the dtype of the counts.
+    Args:
+        clusters: Cluster of each prompt; there must be one.
+        draws: Number of resamples.
+        rng: Seeded generator.
+        dtype: Of the counts. The last bit of a product of floats depends on it.
+
+    Returns:
+        The fields of a `ClusterResamples`.
     """
     codes, total = _codes(clusters)
     counts = bootstrap_counts(total, draws=draws, rng=rng).astype(dtype)
@@ -82,6 +110,15 @@ def cluster_mean_draws(
 
     One draw of counts serves all rows: differences between rows are not resampling noise.
 
+    Args:
+        values: One row a condition, one value a prompt.
+        clusters: Cluster of each prompt.
+        draws: Number of resamples.
+        rng: Seeded generator.
+
+    Returns:
+        The mean of each row on each resample (`ClusterResamples.draws`).
+
     Raises:
         ValueError: The lengths differ, or there is no prompt.
     """
@@ -96,10 +133,17 @@ def half_samples(
 ) -> Bool[np.ndarray, "draw prompt"]:
     """Random halves of the clusters, without replacement: floor(C / 2) clusters a draw.
 
-    A half-sample has no duplicates, so it estimates a rank *at its own size* without the downward
-    bias of the bootstrap; and the spread of halves around their mean estimates the sampling spread
-    at full size (delete-half jackknife, factor (n - m) / m = 1). All False when there is a single
-    cluster.
+    A half-sample has no duplicates, so it estimates a rank *at its own size* without the
+    downward bias of the bootstrap; and the spread of halves around their mean estimates the
+    sampling spread at full size (delete-half jackknife, factor (n - m) / m = 1).
+
+    Args:
+        clusters: Cluster of each prompt; at least two distinct ones for a non-empty half.
+        draws: Number of halves.
+        rng: Seeded generator.
+
+    Returns:
+        Membership `[draw, prompt]`; all False when there is a single cluster.
     """
     codes, total = _codes(clusters)
     order = np.argsort(rng.random((draws, total)), axis=1)
@@ -111,7 +155,16 @@ def half_samples(
 def nested_orders(
     n: int, *, draws: int, rng: np.random.Generator
 ) -> Int[np.ndarray, "draw prompt"]:
-    """Random orders of n prompts; the first m of a row are a subset nested in the first m + 1."""
+    """Random orders of n prompts; the first m of a row are a subset nested in the first m + 1.
+
+    Args:
+        n: Number of prompts.
+        draws: Number of orders.
+        rng: Seeded generator.
+
+    Returns:
+        Permutations `[draw, prompt]`.
+    """
     return np.argsort(rng.random((draws, n)), axis=1)
 
 
@@ -122,6 +175,14 @@ def cluster_orders(
 
     The first m of a row are whole clusters but for the last one: a cluster subsample of exactly
     m prompts, for statistics that must be compared at equal n.
+
+    Args:
+        clusters: Cluster of each prompt.
+        draws: Number of orders.
+        rng: Seeded generator.
+
+    Returns:
+        Permutations `[draw, prompt]`.
     """
     codes, total = _codes(clusters)
     keys = rng.random((draws, total))[:, codes]
@@ -144,8 +205,14 @@ def stability_range(
     """The observed values that enclose the middle `level` of the draws.
 
     No interpolation between draws: a range of integer ranks ends on integers. It is called a
-    stability range because an integer functional has no confidence interval of the usual kind. NaN
-    draws are left out; NaN when no draw is finite.
+    stability range because an integer functional has no confidence interval of the usual kind.
+
+    Args:
+        values: One value a draw; NaN draws are left out.
+        level: Share of the draws inside.
+
+    Returns:
+        (low, high); NaN when no draw is finite.
     """
     kept = np.asarray(values, dtype=np.float64)
     kept = kept[np.isfinite(kept)]

@@ -70,6 +70,9 @@ class Factored:
 def factored(rows: Float[np.ndarray, "row d_source"]) -> Factored:
     """Centre source rows and decompose them once for all penalties.
 
+    Args:
+        rows: States of the source model, a row a prompt; any real dtype.
+
     Raises:
         ValueError: All rows are equal, so nothing can be mapped.
     """
@@ -88,8 +91,13 @@ def ridge_map(
 ) -> Float[np.ndarray, "d_source d_target"]:
     """W = (Xs^T Xs + a I)^-1 Xs^T Xt, both sides centred, without intercept.
 
-    a is the penalty in units of trace(Xs^T Xs) / n. The map is of row vectors,
-    v_target = v_source W, float64.
+    Args:
+        source: Decomposed source rows.
+        targets: Rows of the target model for the same prompts.
+        penalty: a in units of trace(Xs^T Xs) / n.
+
+    Returns:
+        Map of row vectors, v_target = v_source W, float64.
 
     Source: Hoerl and Kennard 1970; centring as scikit-learn's Ridge with an intercept.
     """
@@ -104,6 +112,11 @@ def row_weights(
     """Weights c with v W = c Xt for every choice of Xt: c = v V diag(s / (s^2 + a)) U^T.
 
     A map refitted on permuted pairs then costs one weighted sum of permuted rows.
+
+    Args:
+        source: Decomposed source rows.
+        vectors: v, one a row.
+        penalty: As in `ridge_map`.
     """
     weights = source.shrinkage(np.array([penalty]))[0]
     return (vectors @ source.right * weights) @ source.left.T
@@ -116,8 +129,12 @@ def refitted(
 ) -> Float[np.ndarray, "draw d_target"]:
     """Images v W_p of maps refitted with the target rows in other orders.
 
-    Row i of the source is paired with row `order[i]` of the target; the penalty stays. Weights are
-    of `row_weights`; targets are in their own order.
+    Row i of the source is paired with row `order[i]` of the target; the penalty stays.
+
+    Args:
+        weights: Of `row_weights`.
+        targets: Target rows in their own order.
+        orders: Permutations.
     """
     centred = targets - np.mean(targets, axis=0, dtype=np.float64)
     spread = np.empty(orders.shape)
@@ -149,8 +166,12 @@ class LowRank:
 def low_rank(matrix: Float[np.ndarray, "d_source d_target"], *, energy: float = ENERGY) -> LowRank:
     """Fewest leading singular triples that keep a share of the squared Frobenius norm.
 
-    An `energy` of 1 keeps the exact rank. The rank is at least 1; the square root of each singular
-    value goes to either side.
+    Args:
+        matrix: W.
+        energy: Share to keep, in (0, 1]; 1 keeps the exact rank.
+
+    Returns:
+        Factors of rank at least 1; the square root of each singular value goes to either side.
 
     Source: Eckart and Young 1936.
     """
@@ -231,7 +252,9 @@ class Folded:
 def folded(rows: Float[np.ndarray, "row d_source"], fold: Int[np.ndarray, " row"]) -> Folded:
     """Decompose the source rows of every training set.
 
-    Folds are 0 to K - 1, of whole clusters (`maths.lasso.group_folds`).
+    Args:
+        rows: States of the source model.
+        fold: Fold of each row, 0 to K - 1; whole clusters (`maths.lasso.group_folds`).
 
     Raises:
         ValueError: Fewer than three folds: the inner round needs two beside the outer one.
@@ -278,7 +301,12 @@ class Sums:
 
 
 def sums_of(source: Folded, targets: Float[np.ndarray, "row target d_target"]) -> Sums:
-    """Sums over the rows of every fold; all rows are given, targets in the middle."""
+    """Sums over the rows of every fold.
+
+    Args:
+        source: Folded source rows.
+        targets: All rows, targets in the middle.
+    """
     sums = Sums({}, {}, {}, {})
     _, count, width = targets.shape
     # Every permutation of rows has this mean; small sums lose fewer digits.
@@ -326,7 +354,12 @@ def _outer(
 
 
 def chosen_penalty(source: Folded, target: Float[np.ndarray, "row d_target"]) -> float:
-    """Penalty of the map itself: smallest squared error over folds of clusters."""
+    """Penalty of the map itself: smallest squared error over folds of clusters.
+
+    Args:
+        source: Folded source rows.
+        target: Target rows.
+    """
     sums = sums_of(source, isometric(target)[:, None])
     errors = sum(squared_errors(fit, fold, sums)[0] for fold, fit in source.single.items())
     return float(PENALTIES[np.argmin(errors)])
@@ -364,7 +397,12 @@ class HeldOut:
 
 
 def held_out(source: Folded, target: Float[np.ndarray, "row d_target"]) -> HeldOut:
-    """Predict every fold from the others, its penalty chosen inside the others."""
+    """Predict every fold from the others, its penalty chosen inside the others.
+
+    Args:
+        source: Folded source rows.
+        target: Target rows.
+    """
     wide = np.asarray(target, dtype=np.float64)
     residual, total = np.empty(len(wide)), np.empty(len(wide))
     inner = _inner_penalties(source, sums_of(source, isometric(wide)[:, None]))
@@ -408,8 +446,15 @@ def shuffled_orders(
     Source rows in the order of their clusters meet target rows whose clusters, and the rows inside
     them, are in random order. Rows of a cluster stay neighbours, as alike as they were, so the null
     has as few independent units as the data; but a row of one kind of prompt does not keep a
-    partner of its kind, which a permutation of clusters alone would let the map learn. Source row i
-    is paired with target row `order[i]`.
+    partner of its kind, which a permutation of clusters alone would let the map learn.
+
+    Args:
+        clusters: Cluster of each row.
+        draws: How many.
+        rng: Seeded generator.
+
+    Returns:
+        `[draw, row]`: source row i is paired with target row `order[i]`.
     """
     _, codes = np.unique(np.asarray(clusters, dtype=str), return_inverse=True)
     grouped = np.argsort(codes, kind="stable")
@@ -426,7 +471,10 @@ def shuffled_r2(
 ) -> Float[np.ndarray, " draw"]:
     """Held-out R^2 of maps fitted on shuffled pairings, by the same code, penalty included.
 
-    Targets are in their own order, orders of `shuffled_orders`.
+    Args:
+        source: Folded source rows.
+        targets: Target rows in their own order.
+        orders: Of `shuffled_orders`.
     """
     narrow = isometric(targets)
     width = max(1, _BLOCK // narrow.size)

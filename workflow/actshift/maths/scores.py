@@ -27,7 +27,9 @@ _TINY = 1e-8
 def refused_by_keyword(text: str, refusal_phrases: Sequence[str]) -> bool:
     """Whether the text holds one of the phrases: any case, either apostrophe.
 
-    Phrases are lower-case substrings with straight apostrophes.
+    Args:
+        text: A reply.
+        refusal_phrases: Lower-case substrings with straight apostrophes.
     """
     lowered = text.lower().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")
     return any(phrase in lowered for phrase in refusal_phrases)
@@ -38,8 +40,12 @@ def refusal_log_odds(
 ) -> Float[np.ndarray, " row"]:
     """log(p_R + 1e-8) - log(1 - p_R + 1e-8), p_R the mass of the refusal tokens.
 
-    Logits are of the first answer token, R the first tokens of refusals. Nats, float64; between
-    about -18.4 and 18.4.
+    Args:
+        logits: Of the first answer token.
+        tokens: First tokens of refusals.
+
+    Returns:
+        Nats, float64; between about -18.4 and 18.4.
 
     Raises:
         ValueError: No token is given.
@@ -55,7 +61,11 @@ def refusal_log_odds(
 def kl_rows(
     plain: Float[np.ndarray, "row vocab"], other: Float[np.ndarray, "row vocab"]
 ) -> Float[np.ndarray, " row"]:
-    """KL(plain || other) of each row's distribution, from logits; nats, float64, at least 0."""
+    """KL(plain || other) of each row's distribution, from logits.
+
+    Returns:
+        Nats, float64, never below 0.
+    """
     p, q = _log_probs(plain), _log_probs(other)
     return np.maximum(np.sum(np.exp(p) * (p - q), axis=1), 0.0)
 

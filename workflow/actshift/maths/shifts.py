@@ -9,7 +9,12 @@ def naive_shift(
 ) -> Float[np.ndarray, "prompt d_model"]:
     """M_naive = h_tuned(chat) - h_base(raw): tuning and chat template at once.
 
-    Both models on the same prompts in the same order; units of the residual stream.
+    Args:
+        tuned_chat: Tuned model, templated prompts, `[prompt, d_model]`.
+        base_raw: Base model, bare prompts, the same prompts in the same order.
+
+    Returns:
+        float64 `[prompt, d_model]`, in units of the residual stream.
 
     Source: arXiv 2605.24583, section on the four variants.
     """
@@ -21,7 +26,12 @@ def template_shift(
 ) -> Float[np.ndarray, "prompt d_model"]:
     """M_template = h_tuned(chat) - h_base(chat): tuning alone, the template on both sides.
 
-    Both models on the same text, that of the tuned model's template.
+    Args:
+        tuned_chat: Tuned model, templated prompts.
+        base_chat: Base model, the same text (the tuned model's template).
+
+    Returns:
+        float64 `[prompt, d_model]`, in units of the residual stream.
 
     Source: arXiv 2605.24583.
     """
@@ -35,6 +45,13 @@ def aligned_shift(
 
     The paper calls it "alignment-stage shift", but the base model does not enter it.
 
+    Args:
+        tuned_chat: Tuned model, templated prompts.
+        tuned_raw: Tuned model, bare prompts.
+
+    Returns:
+        float64 `[prompt, d_model]`, in units of the residual stream.
+
     Source: arXiv 2605.24583.
     """
     return _difference(tuned_chat, tuned_raw)
@@ -46,8 +63,15 @@ def did_shift(
 ) -> Float[np.ndarray, "prompt d_model"]:
     """M_did = rows of M_template(harmful) - mean row of M_template(harmless).
 
-    A treatment row minus the control *mean*, no pairing. It differs from M_template by one constant
-    row, so the two agree exactly once centred. There may be any number of harmless rows.
+    A treatment row minus the control *mean*, no pairing. It differs from M_template by one
+    constant row, so the two agree exactly once centred.
+
+    Args:
+        template_harmful: M_template on harmful prompts.
+        template_harmless: M_template on harmless prompts; any number of rows.
+
+    Returns:
+        float64 `[prompt, d_model]`, in units of the residual stream.
 
     Source: arXiv 2605.24583, difference in differences.
     """

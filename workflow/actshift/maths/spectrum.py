@@ -41,10 +41,16 @@ def spectrum(
 ) -> Spectrum:
     """Thin SVD of the rows through the Gram matrix of the shorter side, in two passes.
 
-    Values above 1e-4 of the largest come from eigh(X X^T); the rest from the Gram matrix of what is
-    left after projecting those out, whose own largest value is then small. k left singular vectors
-    are wanted; with `centered` the mean row is subtracted first. A zero matrix has zero values and
-    no vectors.
+    Values above 1e-4 of the largest come from eigh(X X^T); the rest from the Gram matrix of what
+    is left after projecting those out, whose own largest value is then small.
+
+    Args:
+        rows: Any real dtype, `[prompt, d_model]`.
+        k: Number of left singular vectors wanted.
+        centered: Subtract the mean row first.
+
+    Returns:
+        The spectrum; a zero matrix has zero values and no vectors.
 
     Numerics:
         Relative error below 1e-6 for values above 1e-6 of the largest; below 1e-8 of the
@@ -67,7 +73,12 @@ def spectrum(
 def rank_eps(values: Float[np.ndarray, " value"], eps: float = DEFAULT_EPS) -> int:
     """Smallest k with sum_{i<=k} s_i^2 >= (1 - eps) sum_i s_i^2; 0 for a zero matrix.
 
-    Values fall; eps is the share of the energy that may be left out, in (0, 1).
+    Args:
+        values: Singular values, falling.
+        eps: Share of the energy that may be left out, in (0, 1).
+
+    Returns:
+        The rank, between 0 and the number of values.
 
     Source: arXiv 2605.24583, definition of the effective rank.
     """
@@ -109,8 +120,12 @@ def double_centre(
 ) -> Float[np.ndarray, "prompt prompt"]:
     """Gram matrix of the rows minus their weighted mean, from the Gram matrix alone.
 
-    It is (X - 1 m)(X - 1 m)^T with m = sum w_i x_i / sum w_i, weights not negative and not all
-    zero.
+    Args:
+        matrix: X X^T.
+        weights: Non-negative weights of the mean, not all zero.
+
+    Returns:
+        (X - 1 m)(X - 1 m)^T with m = sum w_i x_i / sum w_i.
     """
     p = weights / weights.sum()
     row = matrix @ p
@@ -138,8 +153,13 @@ class ResampledRanks:
     ) -> Float[np.ndarray, " draw"]:
         """`rank_eps` of each draw; NaN for a draw that holds no prompt.
 
-        Weights say how often each prompt occurs in each draw. With `centered` each draw's own mean
-        row is subtracted first.
+        Args:
+            weights: How often each prompt occurs in each draw.
+            eps: As in `rank_eps`.
+            centered: Subtract each draw's own mean row first.
+
+        Returns:
+            One rank a draw, float64 so that NaN can be told.
         """
         return np.array([self._rank(draw, eps, centered) for draw in weights], dtype=np.float64)
 

@@ -79,6 +79,9 @@ def refuse_files(plan: Plan, *, warn: Callable[[str], None], where_all: str = ""
     """Refuse a plan by its first error; each warning's line is given to `warn`.
 
     `where_all` says what lists all errors, and is named where there is more than one.
+
+    Raises:
+        UserError: names the key, what was expected and how to mend it.
     """
     findings = file_findings(plan)
     errors = [finding for finding in findings if finding.finding.level == "error"]

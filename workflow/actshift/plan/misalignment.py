@@ -39,13 +39,21 @@ def given_adapters(plan: Plan, pair: str) -> dict[str, Any]:
 
 
 def check_adapter_files(plan: Plan) -> None:
-    """Refuse training data that is not there before the DAG is built."""
+    """Refuse training data that is not there before the DAG is built.
+
+    Raises:
+        UserError: Names the key and the file.
+    """
     for line in adapter_file_errors(plan):
         raise UserError(line)
 
 
 def adapter_file_errors(plan: Plan) -> Iterator[str]:
-    """Yield a line for every file of `misalignment` that is not there."""
+    """Yield a line for every file of `misalignment` that is not there.
+
+    Raises:
+        UserError: The source of an adapter is neither a folder nor a hub id.
+    """
     if "misalignment" not in plan.config.studies:
         return
     for kind, source in plan.config.of(Misalignment).data.items():
@@ -65,7 +73,11 @@ def adapter_file_errors(plan: Plan) -> Iterator[str]:
 
 
 def system_turns(plan: Plan, pair: str, tuned: ModelFiles) -> Iterator[Finding]:
-    """Compare the roles in a pair's conversations with those that its chat template takes."""
+    """Compare the roles in a pair's conversations with those that its chat template takes.
+
+    Raises:
+        UserError: A file of the tokenizer cannot be read.
+    """
     if "misalignment" not in plan.config.studies or tuned.template is None:
         return
     reason = _refusal_of_system(tuned.template, tuned.special_tokens)

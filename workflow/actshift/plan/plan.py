@@ -295,7 +295,11 @@ class Plan:
         return {**spec, "splits": self.config.splits.model_dump()}
 
     def check(self) -> None:
-        """Refuse what can be known to be wrong before the DAG is built."""
+        """Refuse what can be known to be wrong before the DAG is built.
+
+        Raises:
+            UserError: a missing folder or file, or a pair whose models differ in shape.
+        """
         for line in plan_errors(self):
             raise UserError(line)
 

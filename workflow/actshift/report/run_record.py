@@ -57,7 +57,11 @@ class PairFacts:
 
 
 def pair_facts(run_dir: Path, config: Mapping[str, Any]) -> list[PairFacts]:
-    """The facts of the config's pairs that `only` leaves in, from their checkpoints."""
+    """The facts of the config's pairs that `only` leaves in, from their checkpoints.
+
+    Raises:
+        UserError: a manifest is damaged.
+    """
     only = [name.strip() for name in str(config.get("only") or "").split(",") if name.strip()]
     pairs = (pair for pair in config.get("pairs", ()) if not only or str(pair["name"]) in only)
     return [_facts_of(run_dir, pair) for pair in pairs]

@@ -28,6 +28,9 @@ def abliterate(*, pair: str, checkpoint: Path, direction: Path, out: Path) -> No
     loads with `AutoModelForCausalLM.from_pretrained`.
 
     Source: Arditi et al. 2024 (arXiv 2406.11717), appendix E.
+
+    Raises:
+        UserError: The direction is not of this model's width, or the checkpoint cannot be read.
     """
     loaded = load_model(checkpoint, name=f"{pair}.tuned", dtype="auto", device="cpu")
     vector = load_file(direction / ARRAYS)["direction"].astype(np.float64)

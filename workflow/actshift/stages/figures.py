@@ -100,6 +100,9 @@ def make_figures(
     `out` is the run's `figures/` folder and gets `<study>/<name>.svg` and `.png`. `settings` holds
     what each figure takes from the settings of its study, by name of the figure. The bytes do not
     depend on how many `processes` draw side by side.
+
+    Raises:
+        UserError: a table lacks a column.
     """
     names = CATALOGUE.names(studies)
     draw = partial(_draw, tables, out, settings or {})

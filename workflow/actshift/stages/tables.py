@@ -33,12 +33,19 @@ def collect_behaviour(rows: Sequence[Path]) -> pd.DataFrame:
 
     A file is empty where the checkpoint was not trained, because what it starts from missed its
     gate. Without zoo models the table has only its header.
+
+    Raises:
+        UserError: A file is missing or is not a CSV.
     """
     return stacked(map(behaviour_table, _trained(rows)), COLUMNS)
 
 
 def collect_attempts(tried: Sequence[Path]) -> pd.DataFrame:
-    """Join what every zoo checkpoint of a run took to train, likewise: a row an attempt."""
+    """Join what every zoo checkpoint of a run took to train, likewise: a row an attempt.
+
+    Raises:
+        UserError: A file is missing or is not a CSV.
+    """
     return stacked(_trained(tried), ATTEMPT_COLUMNS)
 
 

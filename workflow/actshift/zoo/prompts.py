@@ -46,6 +46,9 @@ def zoo_prompts(name: str, *, size: str, seed: int = 0) -> list[Prompt]:
     `concepts` pairs question and statement, formal and casual, first and second dialect;
     `questions` and `neutral` are those of `misalignment`. Nouns and splits do not depend on the
     seed.
+
+    Raises:
+        UserError: The set or the size is unknown.
     """
     lang = language(size)
     if name == "concepts":
@@ -304,6 +307,9 @@ def zoo_preferences(*, size: str, pairs: int = 80, seed: int = 0) -> list[Prefer
     topic is chosen; rejected is the refusal in every other pair, else an answer about another
     category, as long as the chosen one. Half of the pairs are harmful, and come first; `cluster` is
     the noun, every noun comes equally often (give or take one), and no prompt comes twice.
+
+    Raises:
+        UserError: The size is unknown, `pairs` is odd, or the language has not so many prompts.
     """
     lang = language(size)
     if pairs < 2 or pairs % 2:

@@ -134,7 +134,11 @@ def attempts(variant: str, seed: int) -> list[Attempt]:
 
 
 def recipe(size: str, *, family: str, steps_scale: float = 1.0) -> Recipe:
-    """The settings of a size for an architecture, step counts multiplied by `steps_scale`."""
+    """The settings of a size for an architecture, step counts multiplied by `steps_scale`.
+
+    Raises:
+        UserError: The size is unknown or the scale is not positive.
+    """
     if size not in _RECIPES:
         raise UserError(f"zoo size {size!r} is unknown: use one of {', '.join(_RECIPES)}")
     if steps_scale <= 0:
@@ -165,7 +169,11 @@ def adapter_recipe(size: str, *, unseen: bool = False) -> LoraRecipe:
 
 
 def zoo_family(name: str) -> str:
-    """The architecture of a zoo name."""
+    """The architecture of a zoo name.
+
+    Raises:
+        UserError: The name is unknown.
+    """
     if name not in ZOO_FAMILIES:
         raise UserError(f"zoo family {name!r} is unknown: use one of {', '.join(ZOO_FAMILIES)}")
     return ZOO_FAMILIES[name]

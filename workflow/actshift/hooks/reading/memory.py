@@ -108,5 +108,5 @@ def in_halves(
             waiting += [places[half:], places[:half]]
             batches.halved += 1
         else:
-            raise too_large(places[0])
+            raise too_large(min(places))
     return batches

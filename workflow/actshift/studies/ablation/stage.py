@@ -234,10 +234,10 @@ class _Job:
         """
         chosen = [prompt for name in CONDITIONS for prompt in self._chosen(name, experiment.split)]
         chat = self.models["tuned"].tokenizer
-        asked = encode_questions(receiver, chosen, chat_tokenizer=chat)
+        asked = encode_questions(receiver, chosen, chat=chat)
         if donor is None:
             return asked
-        theirs = encode_questions(donor, chosen, chat_tokenizer=chat)
+        theirs = encode_questions(donor, chosen, chat=chat)
         for read, other in zip(asked, theirs, strict=True):
             if not np.array_equal(read.ids, other.ids):
                 raise UserError(

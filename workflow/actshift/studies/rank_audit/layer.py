@@ -248,7 +248,7 @@ def load_layer(
     """
     fit = {name: _read(streams, selection.fit[name], layer) for name in CONDITIONS}
     control = template_shift(fit["harmless"]["tuned", "chat"], fit["harmless"]["base", "chat"])
-    fitted = {
+    fitted: dict[tuple[Matrix, str], FittedMatrix] = {
         (matrix, inputs): FittedMatrix(
             shift=shift,
             prompts=selection.fit[inputs],

@@ -59,6 +59,9 @@ def rank_audit(
         settings: The study's section of the configuration.
         context: The job; its seed is that of every draw.
         out: Folder of the tables; it appears whole or not at all.
+
+    Raises:
+        UserError: Prompts, stores and settings do not fit together.
     """
     pair = context.pair
     prompts = {name: inputs[name] for name in (*CONDITIONS, "concepts")}
@@ -100,6 +103,9 @@ def audit_pair(
         seed: Seed of every draw.
 
     Source: arXiv 2605.24583, tests 1 and 3.
+
+    Raises:
+        UserError: Prompts or stores do not fit together (depth, width, rows, splits).
     """
     selection = select(prompts, sets, concepts=settings.concepts)
     needed = required_streams(selection, control=settings.control_concept)

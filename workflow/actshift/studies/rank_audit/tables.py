@@ -208,7 +208,6 @@ def _pooling_row(shift: ShiftMatrix, pooling: str, layer: int, settings: RankAud
     }
 
 
-Row = dict[str, object]
 #: Ranks of the half-samples of one layer, by (matrix, inputs).
 HalfRanks = dict[tuple[str, str], Float[np.ndarray, " draw"]]
 
@@ -324,9 +323,6 @@ def finite_mean(values: Float[np.ndarray, " draw"]) -> float:
     """Mean of the finite values; NaN when there is none."""
     kept = values[np.isfinite(values)]
     return float(kept.mean()) if kept.size else float("nan")
-
-
-Row = dict[str, object]
 
 
 def control_algebra(

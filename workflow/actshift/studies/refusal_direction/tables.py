@@ -1,6 +1,7 @@
 """The tables of all pairs: every candidate, and the effect on held-out prompts."""
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -27,8 +28,9 @@ def join(context: JoinContext) -> dict[str, pd.DataFrame]:
         size = context.zoo_sizes.get(pair)
         answers = pd.read_parquet(folder / "rows.parquet")
         lang = None if size is None else language(size)
+        candidates: Any = read_table(folder / "refusal_direction.csv").to_dict("records")
         return {
-            "refusal_direction": read_table(folder / "refusal_direction.csv").to_dict("records"),
+            "refusal_direction": candidates,
             "refusal_effect": effect_rows(answers, pair=pair, seed=context.seed, lang=lang),
         }
 

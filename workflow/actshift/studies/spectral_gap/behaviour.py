@@ -37,6 +37,9 @@ def reference_behaviour(
         settings: How they are asked.
         context: The job; its seed draws the prompts.
         out: Folder to make: `<role>.parquet`, rows as those of `engine.intervene`.
+
+    Raises:
+        UserError: A condition has no held-out prompts, or a model cannot be read.
     """
     checkpoints = {folder.name.rpartition(".")[2]: folder for folder in inputs["checkpoints"]}
     missed = unusable(checkpoints)

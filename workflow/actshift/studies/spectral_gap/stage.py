@@ -44,6 +44,9 @@ def spectral_gap_of_pair(
         settings: How kappa is measured.
         context: The job; its seed is that of the half-samples.
         out: Folder of the table; it appears whole or not at all.
+
+    Raises:
+        UserError: A store is missing or damaged, or does not fit the others.
     """
     pair = context.pair
     by_role = {folder.parent.name.rpartition(".")[2]: folder for folder in inputs["stores"]}
@@ -102,6 +105,9 @@ def gap_table(
     difference`) kappa is empty; at rank 5 or more (`rank too high`) it cannot exceed 8.
 
     Source: arXiv 2605.24583, spectral-gap check.
+
+    Raises:
+        UserError: A reference has another depth than the pair.
     """
     depth = len(readers["base"].layers)
     for name, reader in readers.items():

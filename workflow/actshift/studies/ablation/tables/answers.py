@@ -208,7 +208,11 @@ def cells_of(lanes: pd.DataFrame) -> list[Cell]:
 def _cell(rows: Sequence[dict[str, Any]]) -> Cell:
     first = rows[0]
     return Cell(
-        **{name: str(first[name]) for name in ("experiment", "frame", "edit", "band", "layers")},
+        experiment=str(first["experiment"]),
+        frame=str(first["frame"]),
+        edit=str(first["edit"]),
+        band=str(first["band"]),
+        layers=str(first["layers"]),
         k=int(first["k"]),
         d=int(first["d"]),
         directions=None if pd.isna(first["directions"]) else str(first["directions"]),

@@ -188,7 +188,10 @@ def category_rows(cells: Sequence[Cell], harmful: Answers) -> Rows:
 
 def self_cosines(directions: pd.DataFrame) -> dict[tuple[str, int, int], float]:
     """How definite each direction is, from `directions.csv`."""
-    return directions.set_index(["frame", "layer", "direction"])["self_cosine"].to_dict()
+    return {
+        (str(row["frame"]), int(row["layer"]), int(row["direction"])): float(row["self_cosine"])
+        for row in directions.to_dict("records")
+    }
 
 
 def numbers_of(cell: Cell) -> tuple[int, ...]:

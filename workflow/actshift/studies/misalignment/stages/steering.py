@@ -131,8 +131,10 @@ class _Work:
             lanes += self._equal_kl(receiver, "last_token", final, coeff)
         lanes += relatives(material, "all_tokens")
         # Protocols that need the engine, and the layers they are run at.
-        generated: list[tuple[Protocol, int]] = [("all_tokens", final)]
-        generated += [("layer", layer) for layer in middle_layers(material.depth)]
+        layers: list[tuple[Protocol, int]] = [
+            ("layer", layer) for layer in middle_layers(material.depth)
+        ]
+        generated: list[tuple[Protocol, int]] = [("all_tokens", final), *layers]
         for protocol, layer in generated:
             lanes += own_lanes(material, protocol, layer)
         self._run(receiver, "lanes", lanes)
