@@ -216,7 +216,7 @@ def examine_run(folder: Path) -> bool:
     paths = RunPaths(folder.name)
     root = folder.resolve().parents[1]
     failures = read_failures(folder / paths.status.name, by_time=True)
-    reasons = [f"{f['rule']} {f['job']}: {f['message']}" for f in failures]
+    reasons = [f"{' '.join(filter(None, (f['rule'], f['job'])))}: {f['message']}" for f in failures]
     cause = reasons[0] if reasons else _killed(root, paths)
     if cause is not None:
         typer.echo(f"first cause: {cause}")
