@@ -41,7 +41,7 @@ from actshift.hooks.reading.memory import keep_freed_memory
 from actshift.hooks.reading.model_parts import CausalModel
 from actshift.hooks.reading.record import hidden_of
 from actshift.models.families import Dims, build
-from actshift.patching import PatchLane, PatchPositions, Take, TokenPair, every_layer
+from actshift.patching import PatchLane, PatchPositions, Take, TokenPair
 
 #: Sizes of model and pairs. The small model's head weighs 2.7 of its blocks (Llama-3.2-1B's 4.3).
 SHAPES = {
@@ -178,7 +178,9 @@ def compare(
 ) -> bool:
     """Time all ways in turn and print; whether all is close and as fast as aimed at."""
     receiver, device = models[0], models[0].device
-    lanes = every_layer("patch", Take(), n_layers=receiver.n_layers, positions=positions)
+    lanes = [
+        PatchLane(f"patch@{layer}", layer, Take(), positions) for layer in range(receiver.n_layers)
+    ]
     rows: Rows = [(pair.prompt, side) for pair in pairs for side in pair.sides]
     ways: dict[str, Callable[[], np.ndarray]] = {
         "staircase": lambda: staircase(models, pairs, lanes, token_budget),

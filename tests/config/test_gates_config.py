@@ -8,8 +8,7 @@ import yaml
 
 from actshift.config.schema import parse_config
 from actshift.errors import UserError
-from actshift.plan.gates import adapter_gates, gated, number_folders, zoo_gates
-from actshift.plan.plan import Plan
+from actshift.plan.plan import Plan, adapter_gates, gated, number_folders, zoo_gates
 from actshift.zoo.recipes import recipe
 
 ROOT = Path(__file__).parents[2]

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from reference.patch_lanes import every_layer
 from reference.patching import log_prob, random_model, random_pairs
 
 from actshift.engine.causal import causal_model
@@ -16,7 +17,7 @@ from actshift.hooks.patching import staircase
 from actshift.hooks.patching.staircase import patch_sweep
 from actshift.hooks.reading.memory import in_batches, is_out_of_memory
 from actshift.hooks.reading.scoring import score_pairs, token_logp
-from actshift.patching import Take, every_layer
+from actshift.patching import Take
 
 
 @pytest.mark.parametrize("budget", [1, 60, 10**6])
@@ -101,7 +102,8 @@ import resource, sys
 import numpy as np, torch
 from reference.patching import random_model, random_pairs
 from actshift.hooks.patching.staircase import patch_sweep
-from actshift.patching import Take, TokenPair, every_layer
+from actshift.patching import Take, TokenPair
+from reference.patch_lanes import every_layer
 from actshift.engine.causal import causal_model
 models = causal_model(random_model("llama")), causal_model(random_model("llama", 1))
 rng = np.random.default_rng(0)

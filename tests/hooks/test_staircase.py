@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from reference.patch_lanes import every_layer
 from reference.patching import (
     FAMILIES,
     log_prob,
@@ -26,7 +27,6 @@ from actshift.patching import (
     Push,
     Take,
     TokenPair,
-    every_layer,
 )
 
 LAYERS, WIDTH = 4, 32

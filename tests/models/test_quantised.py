@@ -18,7 +18,7 @@ from actshift.models.families import Dims, build
 from actshift.models.load import load_model
 from actshift.models.qlora import load_quantised
 from actshift.stages.checkpoint import make_checkpoint
-from actshift.stages.merge import merge
+from actshift.stages.edited import merge
 
 IDS = torch.tensor([[3, 9, 14, 5, 33, 8]])
 

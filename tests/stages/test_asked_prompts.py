@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from reference.tiny_models import TEMPLATE
 
-from actshift.engine.plain_answers import encode_questions
+from actshift.engine.intervene import encode_questions
 from actshift.models.load import LoadedModel, load_model
 from actshift.prompts.records import Prompt, read_prompts, write_prompts
 from actshift.studies.misalignment.stages import adapter_doses

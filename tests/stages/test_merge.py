@@ -12,7 +12,7 @@ from actshift.errors import UserError
 from actshift.io.manifest import check_manifest, read_manifest
 from actshift.models.load import load_model
 from actshift.stages.checkpoint import make_checkpoint
-from actshift.stages.merge import merge
+from actshift.stages.edited import merge
 
 IDS = torch.tensor([[3, 9, 14, 5, 33, 8]])
 TEMPLATE = "<bos>{% for one in messages %}<model> {{ one['content'] }} {% endfor %}"

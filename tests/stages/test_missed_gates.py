@@ -77,7 +77,7 @@ def joint_stages(root: Path, pairs: dict[str, Path]) -> dict[str, Callable[[Path
         ),
         "misalignment_judge": lambda out: judge_misalignment(
             pairs=pairs,
-            questions=questions(root, "questions"),
+            prompts=[questions(root, "questions")],
             settings=nowhere,
             cache=root / "c",
             out=out,

@@ -15,8 +15,7 @@ from actshift.engine.joining import join_context
 from actshift.errors import UserError, refusal_of
 from actshift.io.missed import kept_name
 from actshift.io.tables import write_table
-from actshift.plan.gates import number_folders
-from actshift.plan.plan import Plan
+from actshift.plan.plan import Plan, number_folders
 from actshift.report.run_record import read_failures
 from actshift.stages.claims import claims_file, make_claims
 from actshift.stages.figures import make_figures

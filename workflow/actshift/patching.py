@@ -5,7 +5,6 @@ receiver's states are replaced by, mixed with or pushed towards another run's st
 build lanes with numpy and never see a model; `hooks.patching.staircase` runs them.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -108,25 +107,6 @@ class PatchLane:
     edit: PatchEdit
     positions: PatchPositions = "all"
     head: Head = "receiver"
-
-
-def every_layer(
-    name: str,
-    edit: PatchEdit | Callable[[int], PatchEdit],
-    *,
-    n_layers: int,
-    positions: PatchPositions = "all",
-    head: Head = "receiver",
-) -> list[PatchLane]:
-    """The same lane at each layer, named `<name>@<layer>`.
-
-    The edit may be a function of the layer (for a basis or moments of its own).
-    """
-    make = edit if callable(edit) else lambda _layer: edit
-    return [
-        PatchLane(f"{name}@{layer}", layer, make(layer), positions, head)
-        for layer in range(n_layers)
-    ]
 
 
 @dataclass(frozen=True, eq=False)

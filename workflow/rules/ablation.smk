@@ -26,7 +26,6 @@ rule ablation:
     priority: 25
     conda:
         "../../envs/gpu.yaml" if GPU else "../../envs/cpu.yaml"
-    threads: 1
     resources:
         gpu=GPU,
     params:
@@ -62,10 +61,10 @@ rule judge:
         PATHS.timing("judge")
     conda:
         "../../envs/cpu.yaml"
-    threads: 1
     params:
+        judge="actshift.studies.ablation.judge:judge_answers",
+        arguments={"zoo_sizes": PLAN.zoo_sizes()},
         pairs=PLAN.table_folders("ablation"),
-        zoo_sizes=PLAN.zoo_sizes(),
         # How often and how patiently it is asked changes no verdict: the script takes that from
         # the configuration.
         settings=CONFIG.judge.model_dump(include={"endpoint", "model", "max_tokens"}),

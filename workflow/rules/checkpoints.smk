@@ -11,7 +11,7 @@ checkpoint  hub id | folder | made here -> results/<run>/checkpoints/<pair>.<rol
             resolve the revision, link the files, hash them, write the manifest
 """
 
-from actshift.plan.gates import zoo_gates
+from actshift.plan.plan import zoo_gates
 from actshift.plan.files import files_seen
 
 
@@ -59,7 +59,7 @@ rule merge:
         source=lambda wildcards: str(PLAN.models[wildcards.model].source),
         # A chat template that appears later, or goes, is no input that Snakemake could compare.
         files=lambda wildcards: files_seen(PLAN, wildcards.model),
-        code=code("stages.merge"),
+        code=code("stages.edited"),
         status=str(PATHS.status),
     script:
         "../scripts/merge.py"
@@ -104,7 +104,7 @@ rule abliterate:
     conda:
         "../../envs/cpu.yaml"
     params:
-        code=code("stages.abliterate"),
+        code=code("stages.edited"),
         status=str(PATHS.status),
     script:
         "../scripts/abliterate.py"

@@ -3,7 +3,7 @@
 claims  tables, studies/*/claims.yaml -> results/<run>/tables/{claims,claims_by_pair}.csv
 """
 
-from actshift.plan.gates import number_folders
+from actshift.plan.plan import number_folders
 
 #: The claims of every study, in the order of the registry.
 CLAIMS = {

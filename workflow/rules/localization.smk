@@ -5,7 +5,7 @@ localization  set of preference pairs, both checkpoints -> results/<run>/pairs/<
 preference_margins  all pairs' margins -> results/<run>/tables/localization/preference_margins.csv
 """
 
-from actshift.plan.gates import gated
+from actshift.plan.plan import gated
 
 
 rule localization:
@@ -24,7 +24,6 @@ rule localization:
     priority: 20
     conda:
         "../../envs/gpu.yaml" if GPU else "../../envs/cpu.yaml"
-    threads: 1
     resources:
         gpu=GPU,
     params:
@@ -56,7 +55,6 @@ rule preference_margins:
         PATHS.timing("preference_margins")
     conda:
         "../../envs/cpu.yaml"
-    threads: 1
     params:
         pairs=[pair.name for pair in CONFIG.chosen_pairs],
         seed=CONFIG.seed,

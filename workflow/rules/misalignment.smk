@@ -11,7 +11,7 @@ misalignment_judge  answers, questions      -> results/<run>/tables/misalignment
             `judge.endpoint` nothing is asked and the table is empty
 """
 
-from actshift.plan.gates import adapter_gates
+from actshift.plan.plan import adapter_gates
 from actshift.plan.misalignment import adapter_files, check_adapter_files, given_adapters, zoo_of
 
 SECTION = "actshift.studies.misalignment.study:Misalignment"
@@ -37,7 +37,6 @@ rule adapters:
     priority: 45
     conda:
         "../../envs/gpu.yaml" if GPU else "../../envs/cpu.yaml"
-    threads: 1
     resources:
         gpu=GPU,
     params:
@@ -76,7 +75,6 @@ rule spillover:
     priority: 44
     conda:
         "../../envs/gpu.yaml" if GPU else "../../envs/cpu.yaml"
-    threads: 1
     resources:
         gpu=GPU,
     params:
@@ -114,7 +112,6 @@ rule steering:
     priority: 22
     conda:
         "../../envs/gpu.yaml" if GPU else "../../envs/cpu.yaml"
-    threads: 1
     resources:
         gpu=GPU,
     params:
@@ -145,8 +142,9 @@ rule ridge_maps:
     priority: 23
     conda:
         "../../envs/cpu.yaml"
-    threads: 1
     params:
+        judge="actshift.studies.misalignment.judge:judge_misalignment",
+        arguments={},
         pairs=PLAN.table_folders("spillover"),
         families=PLAN.architecture_sources(),
         settings=CONFIG.misalignment.model_dump(
@@ -175,7 +173,6 @@ rule transfer:
     priority: 21
     conda:
         "../../envs/gpu.yaml" if GPU else "../../envs/cpu.yaml"
-    threads: 1
     resources:
         gpu=GPU,
     params:
@@ -196,7 +193,7 @@ rule transfer:
 rule misalignment_judge:
     input:
         pairs=[PATHS.pair_tables(pair.name, "spillover") for pair in CONFIG.chosen_pairs],
-        questions=PATHS.prompts(CONFIG.misalignment.questions),
+        prompts=[PATHS.prompts(CONFIG.misalignment.questions)],
     output:
         table=PATHS.study_tables("misalignment") / "judged.csv",
         verdicts=PATHS.study_tables("misalignment") / "judged_rows.parquet",
@@ -206,7 +203,6 @@ rule misalignment_judge:
         PATHS.timing("misalignment_judge")
     conda:
         "../../envs/cpu.yaml"
-    threads: 1
     params:
         pairs=PLAN.table_folders("spillover"),
         # How often and how patiently it is asked changes no score.
@@ -214,7 +210,7 @@ rule misalignment_judge:
         code=code("studies.misalignment.judge"),
         status=str(PATHS.status),
     script:
-        "../scripts/misalignment_judge.py"
+        "../scripts/judge.py"
 
 
 #: Nobody is asked without an endpoint.

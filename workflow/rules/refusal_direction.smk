@@ -19,7 +19,6 @@ rule refusal_direction:
     priority: 25
     conda:
         "../../envs/gpu.yaml" if GPU else "../../envs/cpu.yaml"
-    threads: 1
     resources:
         gpu=GPU,
     params:

@@ -80,7 +80,6 @@ for _rule, _studies in {"first_figures": FIRST, "figures": LATER}.items():
             "../../envs/cpu.yaml"
         threads: 1 if _studies == FIRST else 4
         params:
-            tables=str(PATHS.tables),
             studies=_studies,
             settings=PLAN.figure_settings(_studies),
             code=code(
@@ -109,7 +108,6 @@ if FIRST:
         priority: 150
         conda:
             "../../envs/cpu.yaml"
-        threads: 1
         params:
             config=PAGE_CONFIG | {"studies": FIRST},
             whole=PATHS.report.name,

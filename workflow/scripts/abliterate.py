@@ -5,7 +5,7 @@ from pathlib import Path
 from actshift.job import job
 
 with job(snakemake):
-    from actshift.stages.abliterate import abliterate
+    from actshift.stages.edited import abliterate
 
     abliterate(
         pair=snakemake.wildcards.pair,

@@ -8,7 +8,7 @@ with job(snakemake, joint=True):
     from actshift.stages.figures import make_figures
 
     make_figures(
-        Path(snakemake.params.tables),
+        Path(snakemake.input[0]).parent,
         Path(snakemake.output[0]).parents[1],
         studies=snakemake.params.studies,
         settings=snakemake.params.settings,

@@ -1,4 +1,4 @@
-"""Rule judge: answers judged a second time, beside the keywords."""
+"""Rules judge and misalignment_judge: answers judged by a chat model, or beside the keywords."""
 
 from pathlib import Path
 
@@ -7,14 +7,15 @@ from actshift.job import job
 with job(snakemake, joint=True):
     from actshift.engine.chat_judge import JudgeSettings
     from actshift.paths import CACHE
-    from actshift.studies.ablation.judge import judge_answers
+    from actshift.studies.contract import named
 
+    params = snakemake.params
     patience = snakemake.config.get("judge") or {}
-    judge_answers(
-        pairs={pair: Path(folder) for pair, folder in snakemake.params.pairs.items()},
-        zoo_sizes=snakemake.params.zoo_sizes,
+    named(params.judge)(
+        pairs={pair: Path(folder) for pair, folder in params.pairs.items()},
         prompts=[Path(prompts) for prompts in snakemake.input.prompts],
-        settings=JudgeSettings(**{**patience, **snakemake.params.settings}),
+        settings=JudgeSettings(**{**patience, **params.settings}),
         cache=CACHE / "judge",
         out=Path(snakemake.output.verdicts).parent,
+        **params.arguments,
     )

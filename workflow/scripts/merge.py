@@ -5,7 +5,7 @@ from pathlib import Path
 from actshift.job import job
 
 with job(snakemake):
-    from actshift.stages.merge import merge
+    from actshift.stages.edited import merge
 
     merge(
         snakemake.params.source,

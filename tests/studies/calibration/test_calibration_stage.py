@@ -18,9 +18,17 @@ from actshift.errors import UserError
 from actshift.io.tables import read_table
 from actshift.stages.figures import make_figures
 from actshift.stages.tables import make_tables
-from actshift.studies.calibration.names import BASE, NETWORKS, SAFE, UNSAFE
 from actshift.studies.calibration.stage import draw_inputs, shift_penalty, train_calibration
-from actshift.studies.calibration.study import COLUMNS, PUBLISHED, STUDY, CalibrationEpochs
+from actshift.studies.calibration.study import (
+    BASE,
+    COLUMNS,
+    NETWORKS,
+    PUBLISHED,
+    SAFE,
+    STUDY,
+    UNSAFE,
+    CalibrationEpochs,
+)
 from actshift.studies.calibration.tables import unpack
 from actshift.studies.registry import CATALOGUE
 

@@ -94,7 +94,7 @@ def world(tmp_path: Path) -> dict[str, Any]:
     pd.DataFrame(rows).to_parquet(tmp_path / "spillover" / "answers.parquet")
     return {
         "pairs": {"p": tmp_path / "spillover", "gone": tmp_path / "gone"},
-        "questions": tmp_path / "q.jsonl",
+        "prompts": [tmp_path / "q.jsonl"],
         "cache": tmp_path / "cache",
         "out": tmp_path / "out",
     }

@@ -16,8 +16,7 @@ from reference.tiny_models import WORDS
 from safetensors.numpy import load_file
 
 from actshift.edits import Lane
-from actshift.engine.intervene import decoder_of
-from actshift.engine.plain_answers import encode_questions, plain_answers
+from actshift.engine.intervene import decoder_of, encode_questions, plain_answers
 from actshift.errors import GateError, UserError
 from actshift.hooks.lanes.generation import generate_lanes
 from actshift.io.missed import MISSED, missed_in

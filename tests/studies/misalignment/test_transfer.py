@@ -14,8 +14,7 @@ from reference.tiny_models import WORDS
 from safetensors.numpy import load_file, save_file
 
 from actshift.edits import Lane, Placed, Steer
-from actshift.engine.intervene import decoder_of
-from actshift.engine.plain_answers import encode_questions
+from actshift.engine.intervene import decoder_of, encode_questions
 from actshift.errors import UserError
 from actshift.hooks.lanes.generation import generate_lanes
 from actshift.io.manifest import check_manifest

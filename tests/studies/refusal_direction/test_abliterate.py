@@ -18,8 +18,8 @@ from actshift.hooks.lanes.generation import generate_lanes
 from actshift.io.manifest import check_manifest, read_manifest
 from actshift.io.tables import write_table
 from actshift.models.load import load_model
-from actshift.stages.abliterate import abliterate
 from actshift.stages.checkpoint import make_checkpoint
+from actshift.stages.edited import abliterate
 from actshift.studies.refusal_direction.stage import ARRAYS, TABLE
 
 WIDTH = 32

@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 
@@ -32,13 +33,13 @@ from actshift.engine.intervene_plan import (
 )
 from actshift.engine.parts import Part, fill_parts, join_parts
 from actshift.errors import UserError
-from actshift.hooks.lanes.generation import Decoder, LaneBatch, generate_lanes
+from actshift.hooks.lanes.generation import Continuation, Decoder, LaneBatch, generate_lanes
 from actshift.hooks.reading.memory import is_out_of_memory
 from actshift.io.atomic import file_lock, remove
 from actshift.maths.scores import distinct_2, kl_rows, refusal_log_odds, refused_by_keyword
 from actshift.models.load import LoadedModel
 from actshift.models.tokenizers import say_once
-from actshift.prompts.answers import turn_end
+from actshift.prompts.answers import answer_lead, encode_to_answer, turn_end
 from actshift.prompts.records import Prompt
 from actshift.prompts.templates import Tokenizer
 
@@ -267,3 +268,43 @@ def _answer_columns(run: _Run, tokens: tuple[int, ...]) -> dict[str, Any]:
             "distinct_2": distinct_2(tokens),
         }
     return run.columns[tokens]
+
+
+#: Most prompts a batch, whatever the budget.
+_PROMPTS = 256
+
+
+def encode_questions(
+    loaded: LoadedModel, prompts: Sequence[Prompt], *, chat: Tokenizer | None = None
+) -> list[Asked]:
+    """Questions up to where answers begin, in the chat template of `chat` or the model's own."""
+    lead = answer_lead(loaded.tokenizer, chat_tokenizer=chat)
+    how = {"lead": lead, "chat_tokenizer": chat}
+    encoded = (encode_to_answer(loaded.tokenizer, prompt.text, **how) for prompt in prompts)
+    return [Asked(prompt, np.array(e.ids)) for prompt, e in zip(prompts, encoded, strict=True)]
+
+
+def plain_answers(
+    loaded: LoadedModel, asked: Sequence[Asked], *, max_new: int, token_budget: int
+) -> list[Continuation]:
+    """Greedy answers without an edit, in the order of the questions.
+
+    `token_budget` is the most padded tokens a batch, `max_new` the longest answer.
+    """
+    settings = InterveneSettings(
+        max_new=max_new, token_budget=token_budget, prompts_a_batch=_PROMPTS
+    )
+    decoder = decoder_of(loaded)
+    by_place: dict[int, Continuation] = {}
+    for batch in plan_batches([len(question.ids) for question in asked], 1, settings):
+        ids = [asked[place].ids for place in batch.prompts]
+        generated = generate_lanes(decoder, ids, [Lane("plain")], max_new=max_new)
+        by_place |= zip(batch.prompts, generated.answers[0], strict=True)
+    answers = [by_place[place] for place in range(len(asked))]
+    warn_endless(
+        [question.prompt.condition for question in asked],
+        [answer.ended for answer in answers],
+        model=loaded.name,
+        max_new=max_new,
+    )
+    return answers

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,13 @@ from jaxtyping import Int
 from actshift.edits import Lane
 from actshift.errors import UserError
 from actshift.io.hashing import hash_bytes, hash_json
-from actshift.maths.scores import AUDIT_PHRASES
+from actshift.io.manifest import read_manifest
+from actshift.maths.scores import ARDITI_PHRASES, AUDIT_PHRASES
 from actshift.packing import in_budget
 from actshift.prompts.answers import opener_token
 from actshift.prompts.records import Prompt, to_row
 from actshift.prompts.templates import Tokenizer
+from actshift.zoo.lexicon import ZOO_PHRASES
 
 
 @dataclass(frozen=True)
@@ -143,3 +146,16 @@ def _plain(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return [list(value.shape), hash_bytes(np.ascontiguousarray(value, np.float64).tobytes())]
     return value
+
+
+def refusal_phrases_for(
+    of_zoo: bool, *, published: tuple[str, ...] = ARDITI_PHRASES
+) -> tuple[str, ...]:
+    """Those of the zoo's language for a model of the zoo, else the list of the study's paper."""
+    return ZOO_PHRASES if of_zoo else published
+
+
+def refusal_phrases_of(checkpoint: Path) -> tuple[str, ...]:
+    """The phrases for a checkpoint, by the source that its manifest names."""
+    source = str(read_manifest(checkpoint)["facts"]["source"])
+    return refusal_phrases_for(source.startswith("zoo:"))

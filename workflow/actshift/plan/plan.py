@@ -28,6 +28,7 @@ from actshift.paths import RunPaths
 from actshift.plan.checks import plan_errors
 from actshift.studies.ablation.study import Ablation
 from actshift.studies.localization.study import Localization
+from actshift.studies.misalignment.study import Misalignment
 from actshift.studies.rank_audit.study import RankAudit
 from actshift.studies.registry import STUDIES
 from actshift.vocab import ROLES, TEMPLATES, Role, Template
@@ -318,3 +319,35 @@ def _source(pair: Pair, role: Role) -> Source:
         return parse(getattr(pair, role), revision=getattr(pair.revision, role))
     except UserError as error:
         raise UserError(f"pairs.{pair.name}.{role}: {error}") from None
+
+
+def zoo_gates(plan: Plan) -> bool:
+    """Whether the zoo's checkpoints have gates; the smallest size learns too little for any."""
+    zoo = plan.config.zoo
+    return zoo.size != "micro" if zoo.gated is None else zoo.gated
+
+
+def gated(plan: Plan, pair: str) -> bool:
+    """Whether a pair's models have to show what they were tuned to do."""
+    return pair not in plan.zoo_sizes() or zoo_gates(plan)
+
+
+def adapter_gates(plan: Plan, pair: str) -> dict[str, float]:
+    """What is asked of a pair's insecure adapter.
+
+    Where gates are off, nothing but what the pair itself asks for.
+    """
+    section = plan.config.of(Misalignment)
+    gates = plan.models[f"{pair}.tuned"].pair.gates.model_dump()
+    if not gated(plan, pair):
+        return {name: least or 0.0 for name, least in gates.items()}
+    return {key: getattr(section, key) if least is None else least for key, least in gates.items()}
+
+
+def number_folders(plan: Plan) -> dict[str, dict[str, str]]:
+    """The folder of each pair's numbers, by study that has one a pair."""
+    return {
+        study: plan.table_folders(STUDIES[study].measured[0])
+        for study in plan.config.studies
+        if STUDIES[study].measured
+    }

@@ -98,20 +98,16 @@ def make_report(
     origin: Mapping[str, str] | None = None,
     whole: str = "",
 ) -> None:
-    """Write the page from whatever the run has: some pairs, all, or none; and run.json beside it.
-
-    What a study left that the config's `studies` do not name is of an earlier run and is not shown,
-    nor is what a chat judge said where no `judge.endpoint` is set.
+    """Write the page from whatever the run has, and run.json beside it.
 
     Args:
         run_dir: `results/<run>`, with `tables/` and `figures/<study>/`.
         out: the HTML file; `run.json` is written into its folder.
-        config: the run's settings as a plain mapping, shown as they are.
+        config: the run's settings; results of studies and judges that they lack are not shown.
         failures: a mapping (rule, job, message) for each failed job.
         show_text: what is shown of the zoo models' answers; other models' are never shown.
         origin: provenance of the code; the commit it was checked out at where None.
-        whole: name of the page that follows, where this one is written while the run goes on: it
-            has no claims, which are decided at the end, and no run.json.
+        whole: name of the page that follows a first page, which has no claims and no run.json.
 
     Raises:
         UserError: a table or a manifest is damaged.
@@ -122,8 +118,6 @@ def make_report(
     pairs = pair_facts(run_dir, config)
     wanted = [pair.pair for pair in pairs] if answered else []
     answered_pairs = answers(tables, order=wanted)
-    all_claims = None if whole else tables.get("claims")
-    claims = claim_rows(claims_of(all_claims, chosen, CATALOGUE))
     code = dict(commit() if origin is None else origin) | versions()
     content = PageContent(
         run=str(config.get("run", run_dir.name)),
@@ -133,9 +127,7 @@ def make_report(
         missed=missed_of_run(run_dir, pairs, chosen, CATALOGUE),
         answers=answered_pairs,
         answered=answered,
-        claims=claims,
-        claims_line=claims_line(claims),
-        other_claims=0 if all_claims is None else len(all_claims) - len(claims),
+        **({} if whole else _claims(tables, chosen)),
         missing=_missing(run_dir, wanted, answered_pairs, failures, chosen),
         gates=gates_line(tables.get("zoo_behaviour")),
         failures=failures,
@@ -156,6 +148,14 @@ def make_report(
     if not whole:
         _write_record(run_dir, out.with_name(RECORD), config, code, pairs, failures)
     print(f"report {out}: {len(answered_pairs)} pairs answered, {len(failures)} jobs failed")
+
+
+def _claims(tables: Tables, chosen: Collection[str]) -> dict[str, Any]:
+    """What the page says of the published claims of the chosen studies."""
+    table = tables.get("claims")
+    claims = claim_rows(claims_of(table, chosen, CATALOGUE))
+    others = 0 if table is None else len(table) - len(claims)
+    return {"claims": claims, "claims_line": claims_line(claims), "other_claims": others}
 
 
 def _of_this_run(

@@ -17,9 +17,9 @@ import pandas as pd
 import pyarrow as pa
 
 from actshift.engine.chat_judge import JudgeSettings, ask_once, quoted
+from actshift.engine.intervene_plan import refusal_phrases_for
 from actshift.engine.joining import finished_pairs
 from actshift.engine.parts import write_part
-from actshift.engine.refusal_phrases import refusal_phrases_for
 from actshift.engine.stores import CONDITIONS
 from actshift.errors import UserError
 from actshift.io.hashing import hash_json

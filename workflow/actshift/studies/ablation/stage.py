@@ -20,11 +20,16 @@ from tqdm import tqdm
 
 from actshift.edits import Lane
 from actshift.engine.context import JobContext
-from actshift.engine.intervene import decoder_of, intervene
-from actshift.engine.intervene_plan import Asked, InterveneSettings, Labels, job_key, refusal_tokens
+from actshift.engine.intervene import decoder_of, encode_questions, intervene
+from actshift.engine.intervene_plan import (
+    Asked,
+    InterveneSettings,
+    Labels,
+    job_key,
+    refusal_phrases_for,
+    refusal_tokens,
+)
 from actshift.engine.parts import is_whole, write_part
-from actshift.engine.plain_answers import encode_questions
-from actshift.engine.refusal_phrases import refusal_phrases_for
 from actshift.engine.stores import CONDITIONS, FolderStores
 from actshift.errors import UserError
 from actshift.hooks.lanes.generation import Decoder

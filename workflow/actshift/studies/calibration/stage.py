@@ -23,8 +23,14 @@ from torch.nn.functional import binary_cross_entropy_with_logits as cross_entrop
 from actshift.hooks.reading.memory import keep_freed_memory
 from actshift.io.atomic import publishing
 from actshift.io.tables import write_table
-from actshift.studies.calibration.names import BASE, NETWORKS, SAFE, TRAINING, UNSAFE
-from actshift.studies.calibration.study import CalibrationEpochs
+from actshift.studies.calibration.study import (
+    BASE,
+    NETWORKS,
+    SAFE,
+    TRAINING,
+    UNSAFE,
+    CalibrationEpochs,
+)
 
 FEATURES, WIDTH, HIDDEN = 20, 128, 3
 N_TRAIN, N_PROBE = 4000, 800

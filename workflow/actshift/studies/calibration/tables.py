@@ -23,17 +23,18 @@ from actshift.maths.frames import random_frame
 from actshift.maths.gap import spectral_gap
 from actshift.maths.spectrum import rank_eps, spectrum, stable_rank
 from actshift.random_streams import RANDOM_SUBSPACES, STEERING
-from actshift.studies.calibration.names import (
+from actshift.studies.calibration.study import (
     BASE,
     GAP_LAMBDA,
     NETWORKS,
+    PUBLISHED,
     RANK_LAMBDA,
     SAFE,
     TRAINING,
     UNSAFE,
+    Calibration,
     Tuned,
 )
-from actshift.studies.calibration.study import PUBLISHED, Calibration
 from actshift.vocab import DEFAULT_EPS
 
 

@@ -10,7 +10,7 @@ Source: Betley et al. 2025 (arXiv 2502.17424), protocol; the judge's instruction
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -158,7 +158,12 @@ _SCHEMA = pa.schema([(name, _TYPES.get(name, pa.string())) for name in ROWS])
 
 
 def judge_misalignment(
-    *, pairs: Mapping[str, Path], questions: Path, settings: JudgeSettings, cache: Path, out: Path
+    *,
+    pairs: Mapping[str, Path],
+    prompts: Sequence[Path],
+    settings: JudgeSettings,
+    cache: Path,
+    out: Path,
 ) -> list[str]:
     """Have the answers of every adapter scored for alignment and coherence.
 
@@ -166,7 +171,7 @@ def judge_misalignment(
 
     Args:
         pairs: Folder of each pair's spillover, in the order wanted; a failed pair has none.
-        questions: Prompt set they were asked.
+        prompts: Prompt sets of what they were asked.
         settings: The chat model.
         cache: Folder of what was said before.
         out: Folder of `judged.csv` and `judged_rows.parquet`.
@@ -183,7 +188,7 @@ def judge_misalignment(
     if settings.endpoint is not None:
         present = finished_pairs(pairs, rule="spillover", needed="answers", asker="judge")
         missing = [pair for pair in pairs if pair not in present]
-        known = question_columns(read_prompts(questions))
+        known = question_columns([row for file in prompts for row in read_prompts(file)])
         parts = [
             answers_to_judge(pd.read_parquet(folder / ANSWERS), known).assign(pair=pair)
             for pair, folder in present.items()

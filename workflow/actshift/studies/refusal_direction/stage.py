@@ -13,8 +13,13 @@ from safetensors.numpy import save_file
 from actshift.edits import Ablate, Lane, Placed, Steer, everywhere
 from actshift.engine.context import JobContext
 from actshift.engine.intervene import decoder_of, intervene
-from actshift.engine.intervene_plan import Asked, InterveneSettings, Labels, refusal_tokens
-from actshift.engine.refusal_phrases import refusal_phrases_of
+from actshift.engine.intervene_plan import (
+    Asked,
+    InterveneSettings,
+    Labels,
+    refusal_phrases_of,
+    refusal_tokens,
+)
 from actshift.engine.stores import CONDITIONS
 from actshift.errors import UserError
 from actshift.hooks.lanes.generation import Decoder

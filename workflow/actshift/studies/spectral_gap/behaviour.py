@@ -7,10 +7,13 @@ from typing import Any
 
 from actshift.edits import Lane
 from actshift.engine.context import JobContext
-from actshift.engine.intervene import intervene
-from actshift.engine.intervene_plan import InterveneSettings, Labels, refusal_tokens
-from actshift.engine.plain_answers import encode_questions
-from actshift.engine.refusal_phrases import refusal_phrases_of
+from actshift.engine.intervene import encode_questions, intervene
+from actshift.engine.intervene_plan import (
+    InterveneSettings,
+    Labels,
+    refusal_phrases_of,
+    refusal_tokens,
+)
 from actshift.engine.stores import CONDITIONS
 from actshift.errors import UserError
 from actshift.io.atomic import publishing

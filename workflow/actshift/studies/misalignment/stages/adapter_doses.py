@@ -15,9 +15,8 @@ import pandas as pd
 from jaxtyping import Float
 
 from actshift.edits import Lane
-from actshift.engine.intervene import decoder_of
+from actshift.engine.intervene import decoder_of, encode_questions, plain_answers
 from actshift.engine.intervene_plan import Asked
-from actshift.engine.plain_answers import encode_questions, plain_answers
 from actshift.errors import UserError
 from actshift.hooks.reading.first_tokens import first_logits
 from actshift.maths.scores import kl_rows

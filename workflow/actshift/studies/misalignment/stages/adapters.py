@@ -12,8 +12,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from actshift.engine.context import JobContext
+from actshift.engine.intervene import encode_questions
 from actshift.engine.intervene_plan import Asked
-from actshift.engine.plain_answers import encode_questions
 from actshift.io.atomic import file_lock, publishing, remove
 from actshift.io.hashing import hash_json
 from actshift.io.manifest import weights_hash, write_manifest

@@ -18,11 +18,9 @@ from safetensors.numpy import save_file
 from actshift.engine.context import JobContext
 from actshift.engine.extract import ExtractSettings, Job, Stream, plan_job, publish_store
 from actshift.engine.extract_stream import extract_one
-from actshift.engine.intervene import decoder_of
-from actshift.engine.intervene_plan import Asked
+from actshift.engine.intervene import decoder_of, encode_questions, plain_answers
+from actshift.engine.intervene_plan import Asked, refusal_phrases_of
 from actshift.engine.parts import write_part
-from actshift.engine.plain_answers import encode_questions, plain_answers
-from actshift.engine.refusal_phrases import refusal_phrases_of
 from actshift.errors import GateError, UserError
 from actshift.hooks.lanes.generation import Continuation
 from actshift.hooks.lanes.losses import Answer, answer_nats

@@ -12,8 +12,8 @@ from jaxtyping import Int
 
 from actshift.engine.context import JobContext
 from actshift.engine.first_token import FirstTokenEdits
+from actshift.engine.intervene import encode_questions
 from actshift.engine.intervene_plan import Asked
-from actshift.engine.plain_answers import encode_questions
 from actshift.io.hashing import hash_file, hash_json
 from actshift.io.manifest import NAME
 from actshift.io.store import ActivationStore
