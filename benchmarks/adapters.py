@@ -32,8 +32,9 @@ from actshift.hooks.lanes.generation import Decoder, left_pad
 from actshift.hooks.lanes.losses import Answer, answer_nats
 from actshift.models.families import FAMILIES, Dims, build
 from actshift.models.lora import LoraBank, add_lora
+from actshift.studies.misalignment.stages.tuning import train_bank
 from actshift.zoo.recipes import ChatRecipe
-from actshift.zoo.training import Example, train_bank, train_chat
+from actshift.zoo.training import Example, train_chat
 
 ADAPTERS, PROMPTS, ANSWERS, BUDGET, WORST = 7, 40, 2000, 65536, 1e-3
 DIMS = Dims(vocab_size=1100)

@@ -8,8 +8,9 @@ import torch
 from actshift.errors import UserError
 from actshift.models.families import Dims, build
 from actshift.models.lora import LoraBank, add_lora
+from actshift.studies.misalignment.stages.tuning import train_bank
 from actshift.zoo.recipes import ChatRecipe
-from actshift.zoo.training import Example, train_bank, train_chat
+from actshift.zoo.training import Example, train_chat
 
 DIMS = Dims(vocab_size=64, d_model=32, n_layers=2, d_head=8, d_mlp=48, max_positions=64)
 PAD = 0

@@ -240,7 +240,9 @@ def _units(items: Iterable[Item], key: str) -> list[Unit]:
                 f"{key}: pair '{name}' has {len(sides)} sides in {len(conditions)} conditions; "
                 "a pair is two prompts of two conditions"
             )
-    return single + [tuple(sorted(sides, key=_condition)) for sides in paired.values()]
+    return single + [
+        tuple(sorted(sides, key=lambda item: item.condition or "")) for sides in paired.values()
+    ]
 
 
 def _until(order: list[Unit], limit: int | None) -> tuple[list[Unit], list[Rejected]]:
@@ -310,7 +312,3 @@ def _prompt(item: Item, cluster: str, source: str, split: Split) -> Prompt:
         source=source,
         pair=item.pair,
     )
-
-
-def _condition(item: Item) -> str:
-    return item.condition or ""

@@ -6,7 +6,6 @@ the figures' addresses are inserted as they are.
 
 import json
 import platform
-import re
 import subprocess
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -366,12 +365,6 @@ def _script_json(value: object) -> Markup:
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return Markup(text)
-
-
-def without_timings(html: str) -> str:
-    """The page without its block of times and machines: what two equal runs must agree on."""
-    pattern = rf'(<script type="application/json" id="{TIMINGS_ID}">).*?(</script>)'
-    return re.sub(pattern, r"\1\2", html, flags=re.DOTALL)
 
 
 def gates_line(behaviour: pd.DataFrame | None) -> str:

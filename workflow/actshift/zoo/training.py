@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -11,7 +10,6 @@ from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
 from actshift.models.families import embedding_of, head_of
-from actshift.models.lora import LoraBank
 from actshift.zoo import lexicon
 from actshift.zoo.documents import Document, Exchange, base_documents
 from actshift.zoo.language import Language
@@ -106,59 +104,11 @@ def train_chat(
     token.
     """
     adam = torch.optim.AdamW(model.parameters(), lr=recipe.lr, weight_decay=0.0)
-    picks = (_pick(examples, step, recipe.examples) for step in range(recipe.steps))
+    picks = (pick(examples, step, recipe.examples) for step in range(recipe.steps))
     return _loop(model, [adam], picks, recipe.steps, lambda batch: collate(batch, pad=pad))
 
 
-def train_bank(
-    bank: LoraBank, training_runs: Sequence[tuple[Sequence[Example], ChatRecipe]], *, pad: int
-) -> list[list[float]]:
-    """Tune every update of a bank on conversations of its own, as `train_chat` would one by one.
-
-    `training_runs` has examples and settings of each; the number of steps may fall from one to the
-    next, all else is the same. Returns the losses of every step of each, nats an answer token.
-    """
-    plans = [plan for _, plan in training_runs]
-    groups = [
-        {"params": [vector], "lr": plan.lr}
-        for vector, plan in zip(bank.vectors, plans, strict=True)
-    ]
-    adam = torch.optim.AdamW(groups, weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        adam, [partial(rate, steps=plan.steps) for plan in plans]
-    )
-    losses: list[list[float]] = [[] for _ in training_runs]
-    for step in range(plans[0].steps):
-        running = [examples for examples, plan in training_runs if step < plan.steps]
-        batch = [example for every in running for example in _pick(every, step, plans[0].examples)]
-        losses_of_step = _bank_losses(bank, batch, len(running), pad=pad)
-        losses_of_step.sum().backward()
-        for vector in bank.vectors[: len(running)]:
-            nn.utils.clip_grad_norm_([vector], 1.0)
-        adam.step()
-        adam.zero_grad(set_to_none=True)
-        schedule.step()
-        for number, loss in enumerate(losses_of_step.tolist()):
-            losses[number].append(loss)
-    return losses
-
-
-def _bank_losses(bank: LoraBank, batch: Sequence[Example], updates: int, *, pad: int) -> Tensor:
-    """Mean loss over the answer tokens of each update's rows."""
-    inputs, labels, mask = collate(batch, pad=pad)
-    # No answer begins before this place: the logits of what is asked are not wanted.
-    first = min(start for _, start in batch) - 1
-    kept = torch.arange(first, inputs.shape[1] - 1)
-    logits = bank.logits(inputs, mask, updates=updates, kept=kept)
-    wanted = labels[:, first + 1 :]
-    each = cross_entropy(
-        logits.flatten(0, 1), wanted.flatten(), ignore_index=IGNORED, reduction="none"
-    )
-    counts = (wanted != IGNORED).view(updates, -1).sum(1)
-    return each.view(updates, -1).sum(1) / counts
-
-
-def _pick(examples: Sequence[Example], step: int, size: int) -> list[Example]:
+def pick(examples: Sequence[Example], step: int, size: int) -> list[Example]:
     """The examples of a step: one after the other, from the start again after the last."""
     return [examples[(step * size + i) % len(examples)] for i in range(size)]
 

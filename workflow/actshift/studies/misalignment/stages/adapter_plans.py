@@ -19,7 +19,7 @@ from actshift.prompts.conversations import (
 )
 from actshift.prompts.readers import check_sha256, read_rows
 from actshift.studies.misalignment.kinds import ADAPTERS, INSECURE, KINDS, UNSEEN
-from actshift.studies.misalignment.stages.tuning import steps_of, tune
+from actshift.studies.misalignment.stages.tuning import steps_of, train_bank, tune
 from actshift.studies.misalignment.study import AdapterData, Adapters, Misalignment
 from actshift.zoo.documents import conversations, moved
 from actshift.zoo.language import language
@@ -31,7 +31,7 @@ from actshift.zoo.recipes import (
     zoo_family,
 )
 from actshift.zoo.tokenizers import STYLES
-from actshift.zoo.training import chat_tokens, train_bank
+from actshift.zoo.training import chat_tokens
 
 #: Makes the untrained adapter of a name on a copy of the base.
 MakeUntrained = Callable[[str], Any]

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,14 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from actshift.models.lora import LoraBank
 from actshift.models.qlora import adamw
 from actshift.prompts.conversations import Example
 from actshift.random_streams import EXAMPLE_ORDER
 from actshift.studies.misalignment.study import Adapters
-from actshift.zoo.training import IGNORED
+from actshift.zoo.recipes import ChatRecipe
+from actshift.zoo.training import IGNORED, collate, pick, rate
+from actshift.zoo.training import Example as ZooExample
 
 #: Largest norm of a step's gradient (the default of the libraries the recipe comes from).
 _CLIP = 1.0
@@ -120,3 +124,51 @@ def collate(
         labels[row, :size] = torch.where(learned, inputs[row, :size], IGNORED)
         mask[row, :size] = 1
     return inputs, labels, mask
+
+
+def train_bank(
+    bank: LoraBank, training_runs: Sequence[tuple[Sequence[ZooExample], ChatRecipe]], *, pad: int
+) -> list[list[float]]:
+    """Tune every update of a bank on conversations of its own, as `train_chat` would one by one.
+
+    `training_runs` has examples and settings of each; the number of steps may fall from one to the
+    next, all else is the same. Returns the losses of every step of each, nats an answer token.
+    """
+    plans = [plan for _, plan in training_runs]
+    groups = [
+        {"params": [vector], "lr": plan.lr}
+        for vector, plan in zip(bank.vectors, plans, strict=True)
+    ]
+    adam = torch.optim.AdamW(groups, weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        adam, [partial(rate, steps=plan.steps) for plan in plans]
+    )
+    losses: list[list[float]] = [[] for _ in training_runs]
+    for step in range(plans[0].steps):
+        running = [examples for examples, plan in training_runs if step < plan.steps]
+        batch = [example for every in running for example in pick(every, step, plans[0].examples)]
+        losses_of_step = _bank_losses(bank, batch, len(running), pad=pad)
+        losses_of_step.sum().backward()
+        for vector in bank.vectors[: len(running)]:
+            nn.utils.clip_grad_norm_([vector], 1.0)
+        adam.step()
+        adam.zero_grad(set_to_none=True)
+        schedule.step()
+        for number, loss in enumerate(losses_of_step.tolist()):
+            losses[number].append(loss)
+    return losses
+
+
+def _bank_losses(bank: LoraBank, batch: Sequence[ZooExample], updates: int, *, pad: int) -> Tensor:
+    """Mean loss over the answer tokens of each update's rows."""
+    inputs, labels, mask = collate(batch, pad=pad)
+    # No answer begins before this place: the logits of what is asked are not wanted.
+    first = min(start for _, start in batch) - 1
+    kept = torch.arange(first, inputs.shape[1] - 1)
+    logits = bank.logits(inputs, mask, updates=updates, kept=kept)
+    wanted = labels[:, first + 1 :]
+    each = cross_entropy(
+        logits.flatten(0, 1), wanted.flatten(), ignore_index=IGNORED, reduction="none"
+    )
+    counts = (wanted != IGNORED).view(updates, -1).sum(1)
+    return each.view(updates, -1).sum(1) / counts
