@@ -17,8 +17,9 @@ from actshift.prompts.conversations import Example
 from actshift.random_streams import EXAMPLE_ORDER
 from actshift.studies.misalignment.study import Adapters
 from actshift.zoo.recipes import ChatRecipe
-from actshift.zoo.training import IGNORED, collate, pick, rate
+from actshift.zoo.training import IGNORED, pick, rate
 from actshift.zoo.training import Example as ZooExample
+from actshift.zoo.training import collate as zoo_collate
 
 #: Largest norm of a step's gradient (the default of the libraries the recipe comes from).
 _CLIP = 1.0
@@ -161,7 +162,7 @@ def train_bank(
 
 def _bank_losses(bank: LoraBank, batch: Sequence[ZooExample], updates: int, *, pad: int) -> Tensor:
     """Mean loss over the answer tokens of each update's rows."""
-    inputs, labels, mask = collate(batch, pad=pad)
+    inputs, labels, mask = zoo_collate(batch, pad=pad)
     # No answer begins before this place: the logits of what is asked are not wanted.
     first = min(start for _, start in batch) - 1
     kept = torch.arange(first, inputs.shape[1] - 1)
