@@ -27,7 +27,7 @@ class Calibration(Section):
     """The calibration networks: small nets whose base, safe and unsafe versions are known."""
 
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(
-        default=(0, 1, 2), min_length=1, description="one training job each; published: 0 to 4"
+        default=(0, 1, 2), min_length=1, description="seeds, each a training job; published: 0 to 4"
     )
     ablation_ranks: tuple[Annotated[int, Field(ge=0, le=128)], ...] = Field(
         default=(0, 1, 3, 5, 10, 20, 40, 80, 120),

@@ -15,7 +15,7 @@ class Localization(Section):
     preferences: str = Field(
         default="preferences", description="prompt set of kind preferences that is scored"
     )
-    n_pairs: Count = Field(default=80, description="pairs, where the set has no limit of its own")
+    n_pairs: Count = Field(default=80, description="preference pairs, if the set has no limit")
     random_draws: Count = Field(default=20, description="random directions of matched norm")
     noise_draws: Count = Field(default=3, description="draws of Gaussian noise")
     ranks: Annotated[tuple[Count, ...], Rising] = Field(

@@ -25,14 +25,14 @@ class RankAudit(Section):
     n_sweep: tuple[Count, ...] = Field(
         default=(50, 100, 200), description="sizes of the nested subsets"
     )
-    n_sweep_draws: Count = Field(default=50, description="random nested subsets a size")
+    n_sweep_draws: Count = Field(default=50, description="random nested subsets of each size")
     null_draws: Count = Field(
         default=200, description="heldout_rank.csv: draws of the shuffled-coordinates null"
     )
     heldout_k: Count = Field(default=20, description="heldout_rank.csv: largest k")
     cumulative_k: Count = Field(default=64, description="cumulative_variance.csv: largest k")
     concept_n: Count = Field(
-        default=50, description="concept_baseline.csv: pairs of the baseline as published"
+        default=50, description="concept_baseline.csv: concept pairs of the published baseline"
     )
     control_concept: str = Field(
         default="question_statement", description="concept of cosine.csv's control contrast"

@@ -14,11 +14,9 @@ class RefusalDirection(Section):
     openers: tuple[str, ...] = Field(
         default=("I",), min_length=1, description="how a refusal opens; their first tokens count"
     )
-    n_fit: Count = Field(default=128, description="prompts a condition that directions are made of")
-    n_select: Count = Field(default=32, description="prompts a condition that they are chosen on")
-    n_heldout: Count = Field(
-        default=100, description="prompts a condition that effects are seen on"
-    )
+    n_fit: Count = Field(default=128, description="prompts per condition for computing directions")
+    n_select: Count = Field(default=32, description="prompts per condition for the choice")
+    n_heldout: Count = Field(default=100, description="prompts per condition for measuring effects")
     max_kl: Annotated[float, Field(gt=0)] = Field(
         default=0.1, description="filter: KL on harmless prompts when ablated, nats"
     )
@@ -30,7 +28,7 @@ class RefusalDirection(Section):
     )
     max_new: Count = Field(default=64, description="longest answer, tokens")
     token_budget: Count = Field(
-        default=32768, description="padded tokens a batch of prompts x lanes"
+        default=32768, description="padded tokens in a batch of prompts x lanes"
     )
 
 
