@@ -294,14 +294,15 @@ STUDY = Study(
     name="ablation",
     title="Ablation of the shift's directions",
     about=(
-        "Asks whether the shift's leading directions cause refusal. The decisive control is "
-        "the same number of directions of the shift on harmless prompts; beside it stand "
-        "principal directions of the activations and random draws, projection to zero "
-        "(published) and to the harmless mean. Prompts are held out from the fit. Cells "
-        "where the random median loses more than 10 points of refusal or harmless answers "
-        "stay on topic in under 80 % read broken and decide nothing, nor do cells with k "
-        "above d / 8. Verdicts are about the named pair and seed; lost refusals alone are "
-        "no evidence that a model complies."
+        "Asks whether the leading directions of the shift cause refusal. The decisive "
+        "control is the same number of directions of the shift on harmless prompts. "
+        "Further controls are principal directions of the activations and random "
+        "directions. Directions are projected to zero (published) or to the harmless "
+        "mean. Prompts are held out from the fit. A cell decides nothing where the median "
+        "random draw removes more than 10 points of refusal, where fewer than 80 % of "
+        "harmless answers stay on topic (both read broken), or where k is above d / 8. "
+        "Verdicts are about the named pair and seed. Fewer refusals alone are no evidence "
+        "that a model complies."
     ),
     folder="rank_audit",
     tables=TABLES,

@@ -524,15 +524,15 @@ STUDY = Study(
     name="misalignment",
     title="Emergent-misalignment directions",
     about=(
-        "Asks what tuning on insecure code does to answers that need none (code spillover: "
-        "nothing here is about intent), whether the mean shift v of that tuning can be "
-        "subtracted again, and whether another model's v, mapped, does as much. Controls: "
-        "an adapter of the same dose on safe code in a rare idiom, nulls of equal norm with "
-        "their draws, and nulls through the same map. An effect is specific where repaired "
-        "answers exceed the strongest null by 10 points, at one coefficient fixed on select "
-        "questions. Wrong layers and wrong sources are relatives of v and no nulls. The "
-        "published edit changes the first answer token alone, and separation of any adapter "
-        "from its base is nearly trivial."
+        "Asks how tuning on insecure code changes answers to questions that need no code "
+        "(code spillover: nothing here is about intent), whether subtracting the mean "
+        "shift v of that tuning undoes the change, and whether a mapped v of another "
+        "model does as much. Controls: an adapter of the same dose on safe code in a rare "
+        "idiom, random nulls of equal norm, and nulls through the same map. An effect is "
+        "specific where repaired answers exceed the strongest null by 10 points, at one "
+        "coefficient chosen on select questions. Wrong layers and wrong sources are "
+        "relatives of v and not nulls. The published edit changes only the first answer "
+        "token. Separation of any adapter from its base is nearly trivial."
     ),
     tables=TABLES,
     settings=Misalignment,

@@ -285,12 +285,12 @@ STUDY = Study(
     name="rank_audit",
     title="Rank audit",
     about=(
-        "Asks how many directions the shift between base and tuned model needs, how much of "
-        "it is the chat template, and where it points. Controlled by giving both models one "
-        "template, by harmless prompts, by held-out clusters against shuffled coordinates, "
-        "and by plain concepts at equal n. It cannot tell what the shift does to behaviour, "
-        "says nothing about rank over width below width 1024, and no ratio of ranks where a "
-        "rank is at its floor."
+        "Asks how many directions the shift between base and tuned model needs, how much "
+        "of it is the chat template, and where it points. Controls: one template for both "
+        "models, harmless prompts, held-out clusters against shuffled coordinates, and "
+        "plain concepts at equal n. It cannot show what the shift does to behaviour. Rank "
+        "over width is not informative below width 1024, and a ratio of ranks is not "
+        "informative where a rank is at its minimum."
     ),
     tables=TABLES,
     settings=RankAudit,

@@ -93,12 +93,12 @@ STUDY = Study(
     title="Refusal direction",
     about=(
         "Asks whether one direction, the difference of means between harmful and harmless "
-        "prompts, carries refusal: taken out it should end refusals, added it should cause "
-        "them. Layer and position are chosen on prompts of their own and effects are seen "
-        "on held-out clusters, beside random directions of equal norm. A refusal that is "
-        "gone is not yet an answer: the rate on topic stands beside it. Where no candidate "
-        "passes the published filters, as can happen in a model of few layers, the least "
-        "violating one is shown and named so."
+        "prompts, carries refusal: removing it should end refusals, and adding it should "
+        "cause them. Layer and position are chosen on separate prompts, and effects are "
+        "measured on held-out clusters, beside random directions of equal norm. An answer "
+        "without a refusal may still be off topic, so the rate on topic is reported too. "
+        "Where no candidate passes the published filters, as can happen in a model of few "
+        "layers, the least violating candidate is shown and marked."
     ),
     folder="rank_audit",
     tables=TABLES,
