@@ -47,7 +47,7 @@ class PromptSource(Section):
     )
     extract: bool = Field(
         default=True,
-        description="whether base and tuned get stores of the set; false if a study reads it",
+        description="whether base and tuned get stores of it; false where a study reads it itself",
     )
 
     @model_validator(mode="after")
