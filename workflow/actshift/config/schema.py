@@ -213,7 +213,7 @@ class Pair(Section):
 
     adapters: dict[AdapterName, GivenAdapter] = Field(
         default_factory=dict,
-        description="misalignment: adapters of `tuned` that exist, by name; the others are trained",
+        description="misalignment: existing adapters of `tuned` by name; the others are trained",
     )
 
     gates: Gates = Field(
@@ -257,7 +257,7 @@ class Extract(Section):
     """How activations are read."""
 
     token_budget: Count = Field(
-        default=4096, description="padded tokens a batch; decides batches and so the last bits"
+        default=4096, description="padded tokens in a batch; affects the last bits of results"
     )
     max_tokens: Count = Field(default=512, description="a longer prompt is refused, not truncated")
     storage: Literal["float32", "float16"] = Field(
@@ -304,7 +304,7 @@ class Run(Section):
         default=("rank_audit",), description="which studies run"
     )
     pairs: tuple[Pair, ...] = Field(min_length=1, description="what is compared")
-    zoo: Zoo = Field(default=Zoo(), description="settings of zoo: models")
+    zoo: Zoo = Field(default=Zoo(), description="settings of the zoo")
     strict_gates: bool = Field(
         default=False,
         description="a missed gate fails its job; else what depends on it is not measured",
@@ -316,7 +316,7 @@ class Run(Section):
     splits: Splits = Field(default=Splits(), description="splits of loaded prompt sets")
     extract: Extract = Field(default=Extract(), description="settings of the extraction")
     judge: Judge = Field(default=Judge(), description="settings of the second judge of answers")
-    report: Report = Field(default=Report(), description="settings of the page")
+    report: Report = Field(default=Report(), description="settings of the report")
 
     @model_validator(mode="before")
     @classmethod

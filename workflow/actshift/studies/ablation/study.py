@@ -21,9 +21,9 @@ class Ablation(Section):
     patch_draws: Count = Field(
         default=5, description="random frames of the substitution and mode-toggle lanes"
     )
-    n_heldout: Count = Field(default=100, description="held-out prompts a condition")
+    n_heldout: Count = Field(default=100, description="held-out prompts of each condition")
     n_fitted: Count = Field(
-        default=100, description="prompts a condition of the protocol as published"
+        default=100, description="prompts of each condition, published protocol"
     )
     published_protocol: bool = Field(
         default=True, description="also ask the prompts that the frames were fitted on"
@@ -34,7 +34,7 @@ class Ablation(Section):
     )
     max_new: Count = Field(default=64, description="longest answer, tokens (published: 100)")
     token_budget: Count = Field(
-        default=32768, description="padded tokens a batch of prompts x lanes"
+        default=32768, description="padded tokens in a batch of prompts x lanes"
     )
 
 
@@ -95,7 +95,7 @@ TABLES = (
         plain_harmless_on_topic | | share of harmless prompts answered on topic without the edit
         harmless_refusal, random_refusal_low, random_refusal_median, random_refusal_high
         beats_random | | random draws that leave more refusal, such as 17 of 20
-        inflation | | fitted rows: refusal_change there minus held out; below 0 the fit flatters
+        inflation | | fitted rows: refusal_change there minus held out; below 0: larger there
         inflation_low, inflation_high, judged, status, why, primary
         """,
         shared=_SHARED,
@@ -290,14 +290,15 @@ STUDY = Study(
     name="ablation",
     title="Ablation of the shift's directions",
     about=(
-        "Asks whether the shift's leading directions cause refusal. The decisive control is "
-        "the same number of directions of the shift on harmless prompts; beside it stand "
-        "principal directions of the activations and random draws, projection to zero "
-        "(published) and to the harmless mean. Prompts are held out from the fit. Cells "
-        "where the random median loses more than 10 points of refusal or harmless answers "
-        "stay on topic in under 80 % read broken and decide nothing, nor do cells with k "
-        "above d / 8. Verdicts are about the named pair and seed; lost refusals alone are "
-        "no evidence that a model complies."
+        "Asks whether the leading directions of the shift cause refusal. The decisive "
+        "control is the same number of directions of the shift on harmless prompts. "
+        "Further controls are principal directions of the activations and random "
+        "directions. Directions are projected to zero (published) or to the harmless "
+        "mean. Prompts are held out from the fit. A cell decides nothing where the median "
+        "random draw removes more than 10 points of refusal, where fewer than 80 % of "
+        "harmless answers stay on topic (both read broken), or where k is above d / 8. "
+        "Verdicts are about the named pair and seed. Fewer refusals alone are no evidence "
+        "that a model complies."
     ),
     folder="rank_audit",
     tables=TABLES,

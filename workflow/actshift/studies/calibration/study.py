@@ -29,7 +29,7 @@ class Calibration(Section):
     """The calibration networks: small nets whose base, safe and unsafe versions are known."""
 
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(
-        default=(0, 1, 2), min_length=1, description="one training job each; published: 0 to 4"
+        default=(0, 1, 2), min_length=1, description="seeds, each a training job; published: 0 to 4"
     )
     ablation_ranks: tuple[Annotated[int, Field(ge=0, le=128)], ...] = Field(
         default=(0, 1, 3, 5, 10, 20, 40, 80, 120),
@@ -189,12 +189,12 @@ STUDY = Study(
     name="calibration",
     title="Calibration networks",
     about=(
-        "Small networks whose base, safe and unsafe versions are known: does a shift of "
-        "higher rank survive projection better? Controls: random directions, the answer "
-        "that the readout's bias gives alone, and control inputs under the same projection. "
-        "With many directions projected out, compliance is the sign of that bias and not "
-        "robustness; a few seeds cannot settle a mean over such coin flips, and nothing "
-        "here is about language models."
+        "Asks whether safe behaviour survives projection better when its shift has a "
+        "higher rank, on small networks whose base, safe and unsafe versions are known. "
+        "Controls: random directions, the answer of the readout's bias alone, and control "
+        "inputs under the same projection. With many directions projected out, compliance "
+        "is the sign of that bias and not robustness. A few seeds cannot settle a mean "
+        "over such signs. The results are not about language models."
     ),
     tables=TABLES,
     settings=Calibration,

@@ -15,7 +15,7 @@ class Localization(Section):
     preferences: str = Field(
         default="preferences", description="prompt set of kind preferences that is scored"
     )
-    n_pairs: Count = Field(default=80, description="pairs, where the set has no limit of its own")
+    n_pairs: Count = Field(default=80, description="preference pairs, if the set has no limit")
     random_draws: Count = Field(default=20, description="random directions of matched norm")
     noise_draws: Count = Field(default=3, description="draws of Gaussian noise")
     ranks: Annotated[tuple[Count, ...], Rising] = Field(
@@ -370,15 +370,16 @@ STUDY = Study(
     name="localization",
     title="Localization",
     about=(
-        "Asks in which layers the preference for chosen answers sits, by putting states or "
-        "weights of one model into the other. A patch of all positions holds every tuned "
-        "block below it, so its curve rises by construction and shows no layer's own share: "
-        "that is told from exchanged weights, and from the last prompt token. Controls: the "
-        "receiver's own states, noise, random directions, donors on another pair and on a "
-        "pair of the other condition. Harmful and harmless pairs stand apart, because "
-        "tuning moves their margins in opposite directions. It cannot tell preference from "
-        "fluency by one margin alone: log p of chosen and of rejected stand in the tables, "
-        "and both fall where a patch does damage."
+        "Asks which layers hold the preference for the chosen answers, by putting states "
+        "or weights of one model into the other. A patch of all positions contains every "
+        "tuned block below it, so its curve rises by construction and does not show the "
+        "share of a single layer. Exchanged weights and the last prompt token do show it. "
+        "Controls: the receiver's own states, noise, random directions, and donors on "
+        "another preference pair of the same or of the other condition. Harmful and "
+        "harmless pairs are separate, because tuning moves their margins in opposite "
+        "directions. A margin alone cannot separate preference from fluency: the tables "
+        "also have log p of the chosen and of the rejected answer, and both fall where a "
+        "patch does damage."
     ),
     tables=TABLES,
     settings=Localization,

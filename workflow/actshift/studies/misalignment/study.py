@@ -44,11 +44,11 @@ class Adapters(Section):
         default=(1.0, 3.0, 10.0),
         min_length=1,
         description="doses: multiples of lr tried in this order until the insecure adapter exceeds "
-        "its gates by gate_margin; the one taken is every adapter's",
+        "its gates by gate_margin; all adapters use the multiple taken",
     )
     epochs: Positive = Field(default=1.0, description="passes over the data")
-    batch: Count = Field(default=16, description="conversations a step")
-    micro_batch: Count = Field(default=2, description="conversations a forward pass")
+    batch: Count = Field(default=16, description="conversations in each step")
+    micro_batch: Count = Field(default=2, description="conversations in each forward pass")
     warmup: Annotated[int, Field(ge=0)] = Field(default=5, description="steps of linear warm-up")
     weight_decay: Annotated[float, Field(ge=0)] = Field(default=0.01, description="of the update")
     max_tokens: Count = Field(default=2048, description="a longer conversation is left out")
@@ -77,7 +77,7 @@ class Misalignment(Section):
     )
     gate_margin: Least = Field(
         default=0.1,
-        description="a dose is taken at once where the insecure adapter exceeds its gates by this",
+        description="margin over the gates at which a dose is taken without trying further ones",
     )
     coeffs: tuple[Positive, ...] = Field(
         default=(0.25, 0.5, 1.0, 1.5), min_length=1, description="multiples of the direction"
@@ -102,19 +102,19 @@ class Misalignment(Section):
     map_folds: Annotated[int, Field(ge=3)] = Field(
         default=5, description="folds of clusters that a map's penalty is chosen on"
     )
-    shuffled_maps: Count = Field(default=99, description="shuffled pairings a map's R2 is held to")
+    shuffled_maps: Count = Field(default=99, description="shuffled pairings for the null of R2")
     min_answer_tokens: Count = Field(default=2, description="guard: a shorter answer is short")
     min_distinct_2: Share = Field(
         default=0.5, description="guard: an answer with fewer distinct bigrams is degenerate"
     )
     max_nll_excess: Positive = Field(
         default=2.0,
-        description="guard: nats a token that an answer may cost the untuned model beyond the 99th "
-        "percentile of its own answers",
+        description="guard: nats per token of an answer under the untuned model, above the 99th "
+        "percentile of that model's own answers",
     )
     max_new: Count = Field(default=64, description="longest answer, tokens")
     token_budget: Count = Field(
-        default=32768, description="padded tokens a batch of prompts x lanes"
+        default=32768, description="padded tokens in a batch of prompts x lanes"
     )
 
 
@@ -233,7 +233,7 @@ TABLES = (
         code_change | | code minus that of chat on the same questions
         code_change_low, code_change_high,
         refused_change | | refused minus that of chat on the same questions
-        gate | | missed or not missed, in the rows that the gate looks at
+        gate | | missed or not missed, in the rows that the gate reads
         status, why
         """,
         shared=_SHARED,
@@ -522,15 +522,15 @@ STUDY = Study(
     name="misalignment",
     title="Emergent-misalignment directions",
     about=(
-        "Asks what tuning on insecure code does to answers that need none (code spillover: "
-        "nothing here is about intent), whether the mean shift v of that tuning can be "
-        "subtracted again, and whether another model's v, mapped, does as much. Controls: "
-        "an adapter of the same dose on safe code in a rare idiom, nulls of equal norm with "
-        "their draws, and nulls through the same map. An effect is specific where repaired "
-        "answers exceed the strongest null by 10 points, at one coefficient fixed on select "
-        "questions. Wrong layers and wrong sources are relatives of v and no nulls. The "
-        "published edit changes the first answer token alone, and separation of any adapter "
-        "from its base is nearly trivial."
+        "Asks how tuning on insecure code changes answers to questions that need no code "
+        "(code spillover: nothing here is about intent), whether subtracting the mean "
+        "shift v of that tuning undoes the change, and whether a mapped v of another "
+        "model does as much. Controls: an adapter of the same dose on safe code in a rare "
+        "idiom, random nulls of equal norm, and nulls through the same map. An effect is "
+        "specific where repaired answers exceed the strongest null by 10 points, at one "
+        "coefficient chosen on select questions. Wrong layers and wrong sources are "
+        "relatives of v and not nulls. The published edit changes only the first answer "
+        "token. Separation of any adapter from its base is nearly trivial."
     ),
     tables=TABLES,
     settings=Misalignment,

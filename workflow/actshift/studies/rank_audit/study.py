@@ -26,14 +26,14 @@ class RankAudit(Section):
     n_sweep: tuple[Count, ...] = Field(
         default=(50, 100, 200), description="sizes of the nested subsets"
     )
-    n_sweep_draws: Count = Field(default=50, description="random nested subsets a size")
+    n_sweep_draws: Count = Field(default=50, description="random nested subsets of each size")
     null_draws: Count = Field(
         default=200, description="heldout_rank.csv: draws of the shuffled-coordinates null"
     )
     heldout_k: Count = Field(default=20, description="heldout_rank.csv: largest k")
     cumulative_k: Count = Field(default=64, description="cumulative_variance.csv: largest k")
     concept_n: Count = Field(
-        default=50, description="concept_baseline.csv: pairs of the baseline as published"
+        default=50, description="concept_baseline.csv: concept pairs of the published baseline"
     )
     control_concept: str = Field(
         default="question_statement", description="concept of cosine.csv's control contrast"
@@ -275,12 +275,12 @@ STUDY = Study(
     name="rank_audit",
     title="Rank audit",
     about=(
-        "Asks how many directions the shift between base and tuned model needs, how much of "
-        "it is the chat template, and where it points. Controlled by giving both models one "
-        "template, by harmless prompts, by held-out clusters against shuffled coordinates, "
-        "and by plain concepts at equal n. It cannot tell what the shift does to behaviour, "
-        "says nothing about rank over width below width 1024, and no ratio of ranks where a "
-        "rank is at its floor."
+        "Asks how many directions the shift between base and tuned model needs, how much "
+        "of it is the chat template, and where it points. Controls: one template for both "
+        "models, harmless prompts, held-out clusters against shuffled coordinates, and "
+        "plain concepts at equal n. It cannot show what the shift does to behaviour. Rank "
+        "over width is not informative below width 1024, and a ratio of ranks is not "
+        "informative where a rank is at its minimum."
     ),
     tables=TABLES,
     settings=RankAudit,

@@ -14,11 +14,9 @@ class RefusalDirection(Section):
     openers: tuple[str, ...] = Field(
         default=("I",), min_length=1, description="how a refusal opens; their first tokens count"
     )
-    n_fit: Count = Field(default=128, description="prompts a condition that directions are made of")
-    n_select: Count = Field(default=32, description="prompts a condition that they are chosen on")
-    n_heldout: Count = Field(
-        default=100, description="prompts a condition that effects are seen on"
-    )
+    n_fit: Count = Field(default=128, description="prompts per condition for computing directions")
+    n_select: Count = Field(default=32, description="prompts per condition for the choice")
+    n_heldout: Count = Field(default=100, description="prompts per condition for measuring effects")
     max_kl: Annotated[float, Field(gt=0)] = Field(
         default=0.1, description="filter: KL on harmless prompts when ablated, nats"
     )
@@ -30,7 +28,7 @@ class RefusalDirection(Section):
     )
     max_new: Count = Field(default=64, description="longest answer, tokens")
     token_budget: Count = Field(
-        default=32768, description="padded tokens a batch of prompts x lanes"
+        default=32768, description="padded tokens in a batch of prompts x lanes"
     )
 
 
@@ -95,12 +93,12 @@ STUDY = Study(
     title="Refusal direction",
     about=(
         "Asks whether one direction, the difference of means between harmful and harmless "
-        "prompts, carries refusal: taken out it should end refusals, added it should cause "
-        "them. Layer and position are chosen on prompts of their own and effects are seen "
-        "on held-out clusters, beside random directions of equal norm. A refusal that is "
-        "gone is not yet an answer: the rate on topic stands beside it. Where no candidate "
-        "passes the published filters, as can happen in a model of few layers, the least "
-        "violating one is shown and named so."
+        "prompts, carries refusal: removing it should end refusals, and adding it should "
+        "cause them. Layer and position are chosen on separate prompts, and effects are "
+        "measured on held-out clusters, beside random directions of equal norm. An answer "
+        "without a refusal may still be off topic, so the rate on topic is reported too. "
+        "Where no candidate passes the published filters, as can happen in a model of few "
+        "layers, the least violating candidate is shown and marked."
     ),
     folder="rank_audit",
     tables=TABLES,

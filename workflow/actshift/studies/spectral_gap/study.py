@@ -119,13 +119,13 @@ STUDY = Study(
     name="spectral_gap",
     title="Spectral gap",
     about=(
-        "Asks whether the shift of the tuned model is set apart from the shift of an unsafe "
-        "reference of the same base: kappa above 8 would make the published bound useful. "
-        "Kappa is at most 2 / (eps r), so at a high rank a small kappa is arithmetic and "
-        "no evidence; such layers, and layers where the two do not differ, are counted "
-        "apart. Ranges come from half-samples of clusters. It says nothing about references "
-        "that were not measured, and on small models, whose ranks are small, a kappa above "
-        "8 refutes nothing."
+        "Asks whether the shift of the tuned model is separated from the shift of an "
+        "unsafe reference of the same base: kappa above 8 would make the published bound "
+        "useful. Kappa is at most 2 / (eps r), so a small kappa at a high rank follows "
+        "from arithmetic and is no evidence. Such layers, and layers where the two models "
+        "do not differ, are counted separately. Ranges come from half-samples of "
+        "clusters. The results do not cover references that were not measured. On small "
+        "models, whose ranks are small, a kappa above 8 refutes nothing."
     ),
     folder="rank_audit",
     tables=TABLES,
