@@ -1,4 +1,4 @@
-"""Row files of study C made by hand, for tests of its attribution."""
+"""Row files of localization made by hand, for tests of its attribution."""
 
 from collections.abc import Iterable, Mapping, Sequence
 

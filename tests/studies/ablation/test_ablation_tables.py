@@ -1,4 +1,4 @@
-"""Tables of Test 2 on made-up rows whose truth is known."""
+"""Tables of ablation on made-up rows whose truth is known."""
 
 from dataclasses import replace
 

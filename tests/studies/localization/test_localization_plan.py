@@ -1,4 +1,4 @@
-"""What study C plans before a model runs: folds, partners, held-out bases, lanes, the gate."""
+"""What localization plans before a model runs: folds, partners, held-out bases, lanes, the gate."""
 
 from collections.abc import Sequence
 

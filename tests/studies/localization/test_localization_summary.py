@@ -1,4 +1,4 @@
-"""Curves, swaps and the summary of study C: planted truths and slow references."""
+"""Curves, swaps and the summary of localization: planted truths and slow references."""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -46,7 +46,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         ) from None
     except ValueError:
         raise UserError(f"{path}: not readable as JSON; rerun the job that makes it") from None
-    if not isinstance(manifest, dict) or manifest.get("sha256") != _own_hash(manifest):
+    content = dict(manifest) if isinstance(manifest, dict) else {}
+    if content.pop("sha256", None) != hash_json(content):
         raise UserError(f"{path}: does not carry its own sha256, so it was damaged or edited")
     return manifest
 
@@ -79,10 +80,6 @@ def check_files(folder: Path, names: list[str]) -> list[str]:
     files = read_manifest(folder)["files"]
     damage = [_check_file(folder / name, files[name], deep=True) for name in names]
     return [problem for problem in damage if problem]
-
-
-def _own_hash(manifest: Mapping[str, Any]) -> str:
-    return hash_json({key: value for key, value in manifest.items() if key != "sha256"})
 
 
 def _describe(path: Path) -> dict[str, Any]:
