@@ -120,6 +120,7 @@ def study(package: Path) -> Path:
     file.write_text(DECLARED)
     take = "from actshift.studies.rank.study import Ranks\n"
     (package / "stages/run.py").write_text(take)
+    (package / "studies/contract.py").write_text("")
     (package / "studies/registry.py").write_text("from actshift.studies.rank.study import STUDY\n")
     (package / "stages/other.py").write_text("from actshift.studies.registry import STUDY\n")
     return file
@@ -165,6 +166,16 @@ def test_settings_and_columns_of_a_study_count_for_its_stages(study: Path, old: 
     assert fresh_hash() != before
 
 
+def test_a_script_that_finds_its_stage_by_name_counts_for_every_study(study: Path) -> None:
+    scripts = study.parents[2] / "scripts"
+    (scripts / "general.py").write_text("from actshift.studies.contract import named\nnamed('a')\n")
+    before = fresh_hash(), codehash.code("studies.rank.study")
+    (scripts / "general.py").write_text("from actshift.studies.contract import named\nnamed('b')\n")
+    after = fresh_hash(), codehash.code("studies.rank.study")
+    assert after[0] == before[0]
+    assert after[1] != before[1]
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_closure_holds_what_importing_the_stage_loads(stage: str) -> None:
     program = (
@@ -184,8 +195,8 @@ def test_closure_holds_what_importing_the_stage_loads(stage: str) -> None:
 def test_all_that_a_script_imports_is_within_the_hash_of_its_rule(rule: str) -> None:
     (named,) = re.findall(r"code=code\(([^)]*)\)", RULES[rule])
     (script,) = re.findall(r"\.\./scripts/(\w+\.py)", RULES[rule])
-    # The general script is told its stage by the rule.
-    told = re.findall(r'stage="actshift\.([^:"]+):', RULES[rule])
+    # The rule names the stage that a general script calls.
+    told = re.findall(r'(?:stage|judge)="actshift\.([^:"]+):', RULES[rule])
     stages = re.findall(r'"([^"]+)"', named)
     within = set().union(*(codehash.closure(stage) for stage in stages))
     imported = {*codehash._imports(codehash.SCRIPTS / script), *told}

@@ -17,7 +17,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent
 SCRIPTS = PACKAGE.parent / "scripts"
-REGISTRY = "studies.registry"
+REGISTRY, CONTRACT = "studies.registry", "studies.contract"
 #: Modules that declare a study.
 DECLARATION = re.compile(r"studies\.\w+\.study")
 
@@ -37,8 +37,10 @@ def code(*modules: str) -> str:
     for name in names:
         worded = composes or not DECLARATION.fullmatch(name)
         digest.update(f"{name}\n{_dump(_file(name), worded=worded)}\n".encode())
+    # A script that finds its stage by name calls the stages of any study.
+    called = {*modules, *(CONTRACT for name in modules if name.startswith("studies."))}
     for script in sorted(SCRIPTS.glob("*.py")):
-        if set(modules) & set(_imports(script)):
+        if called & set(_imports(script)):
             digest.update(f"scripts/{script.name}\n{_dump(script)}\n".encode())
     return digest.hexdigest()[:16]
 
