@@ -143,8 +143,6 @@ rule ridge_maps:
     conda:
         "../../envs/cpu.yaml"
     params:
-        judge="actshift.studies.misalignment.judge:judge_misalignment",
-        arguments={},
         pairs=PLAN.table_folders("spillover"),
         families=PLAN.architecture_sources(),
         settings=CONFIG.misalignment.model_dump(
@@ -204,6 +202,8 @@ rule misalignment_judge:
     conda:
         "../../envs/cpu.yaml"
     params:
+        judge="actshift.studies.misalignment.judge:judge_misalignment",
+        arguments={},
         pairs=PLAN.table_folders("spillover"),
         # How often and how patiently it is asked changes no score.
         settings=CONFIG.judge.model_dump(include={"endpoint", "model", "max_tokens"}),
