@@ -79,8 +79,8 @@ def test_what_is_seen_follows_the_tables(tables: dict[str, pd.DataFrame]) -> Non
     own = (table["donor"] == "b") & (table["receiver"] == "b")
     table.loc[own, "verdict"] = "inconclusive"
     assert "1 of 2 within" in caption("topology", tables)
-    assert "; behind chat's own first token 0." in caption("steering_dose", tables)
-    assert "6 nulls of 8 reach v's KL, at 3 times" in caption("steering_equal_kl", tables)
+    assert "; after chat's own first token 0." in caption("steering_dose", tables)
+    assert "6 of 8 nulls reach v's KL, at 3 times" in caption("steering_equal_kl", tables)
     tables["ridge_maps"]["cosine_null_high"] = 0.9
     assert "beyond its null in 0 of 2 ordered pairs of arch" in caption("ridge_maps", tables)
 
@@ -99,6 +99,6 @@ def test_models_of_one_architecture_are_a_sentence_of_their_own(
     assert "another architecture's removes 0.3 of its spillover, that of another model" in text
     assert "over 3 seeds" not in text
     tables["topology"] = tables["topology"].assign(seeds=3, asymmetry=0.08, asymmetry_p=0.74)
-    assert "over 3 seeds shares depend on who gives and who takes by 0.08" in caption(
+    assert "over 3 seeds, exchanging donor and receiver changes the share by 0.08" in caption(
         "topology", tables
     )

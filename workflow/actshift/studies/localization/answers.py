@@ -282,8 +282,9 @@ def _patched(direction: str) -> Callable[[pd.DataFrame], str]:
         last = _last(select(rows, direction=direction))
         whole, token = (select(last, positions=name) for name in ("all", "last_prompt"))
         return (
-            f"At the last layer all positions move {spread(whole['effect'])} nats, the last prompt "
-            f"token {spread(token['effect'])}; the gap between the models is {spread(rows['gap'])}"
+            f"At the last layer, the effect is {spread(whole['effect'])} nats for all positions "
+            f"and {spread(token['effect'])} for the last prompt token; the gap between the models "
+            f"is {spread(rows['gap'])}"
         )
 
     return say
@@ -298,8 +299,8 @@ def _controls(rows: pd.DataFrame) -> str:
             for name in ("shuffled", "other_condition", "noise")
         )
         parts.append(
-            f"at {where} of the last layer donors on another pair do {shuffled} of the patch, "
-            f"donors on the other condition {other} and noise {noise}"
+            f"at {where} of the last layer, donors on another pair have {shuffled} of the patch's "
+            f"effect, donors on the other condition {other} and noise {noise}"
         )
     text = "; ".join(parts)
     return text[0].upper() + text[1:]
@@ -309,7 +310,7 @@ def _interpolation(rows: pd.DataFrame) -> str:
     steps = _pooled(select(rows, positions="all", **_FORWARD)).dropna(subset=["step"])
     smallest = steps.groupby("pair")["step"].min()
     return (
-        f"Averaged over layers the tuned states' effect rises with every step in "
+        f"Averaged over layers, the tuned states' effect rises with every step in "
         f"{_of_pairs(steps, steps['step_low'] > 0)}; the smallest step is {spread(smallest)} nats"
     )
 
@@ -321,8 +322,9 @@ def _sources(rows: pd.DataFrame) -> str:
         for name in ("donor", "chosen", "rejected", "contrast")
     )
     return (
-        f"At the last layer states read on the chosen answer do {chosen} nats, on the rejected "
-        f"one {rejected}, their difference {contrast}, and each side's own {donor}"
+        f"At the last layer, the effect is {chosen} nats for states read on the chosen answer, "
+        f"{rejected} for the rejected answer, {contrast} for their difference, and {donor} "
+        f"for each answer's own states"
     )
 
 
@@ -333,10 +335,10 @@ def _low_rank(rows: pd.DataFrame) -> str:
         spread(select(kept, basis=name)["of_full"]) for name in ("shift", "states", "random")
     )
     return (
-        f"Four directions carry, of the full patch, {shift} (shift), {states} (tuned states) and "
-        f"{random} (random) with the rest kept; the tuned part alone does "
-        f"{spread(select(alone, basis='states')['of_full'])} times as much as the full patch, and "
-        f"Gaussian noise {spread(four['noise_of_full'])} times"
+        f"With the rest kept, four directions have {shift} (shift), {states} (tuned states) and "
+        f"{random} (random) of the full patch's effect; the tuned part alone has "
+        f"{spread(select(alone, basis='states')['of_full'])} times that effect, and Gaussian noise "
+        f"{spread(four['noise_of_full'])} times"
     )
 
 
@@ -344,9 +346,9 @@ def _positions(rows: pd.DataFrame) -> str:
     token = select(rows, positions="last_prompt", **_FORWARD)
     inside = _of_pairs(token, token["interior"] == 1)
     return (
-        f"At the last prompt token the tuned states do at most {spread(token['peak_share'])} of "
-        f"the gap, at an interior layer in {inside}, and the last layer does "
-        f"{spread(token['edge_over_peak'])} of that"
+        f"At the last prompt token, the largest effect of the tuned states is "
+        f"{spread(token['peak_share'])} of the gap, at an interior layer in {inside}; the last "
+        f"layer has {spread(token['edge_over_peak'])} of that effect"
     )
 
 
@@ -372,8 +374,8 @@ def _distances(rows: pd.DataFrame) -> str:
     first_norm = select(low, position="last_chosen").set_index("pair")["norm"]
     growth = chosen.set_index("pair")["norm"] / first_norm
     return (
-        f"At the last chosen token the two models' states are {spread(chosen['norm'])} apart at "
-        f"the last layer, {spread(growth)} times the first layer's"
+        f"At the last chosen token, the two models' states are {spread(chosen['norm'])} apart at "
+        f"the last layer, {spread(growth)} times the distance at the first layer"
     )
 
 
@@ -381,8 +383,8 @@ def _lasso(rows: pd.DataFrame) -> str:
     cell = {"position": "last_chosen", "target": "gap", "model": "lasso", "folds": "cluster"}
     fits = select(rows, **cell).drop_duplicates("pair")
     return (
-        f"For the gap the lasso keeps {spread(fits['support'])} layers; its R² on unseen clusters "
-        f"is {spread(fits['r2_out'])}, above zero with its interval in "
+        f"For the gap, the lasso keeps {spread(fits['support'])} layers; its R² on unseen clusters "
+        f"is {spread(fits['r2_out'])}, with an interval above zero in "
         f"{_of_pairs(fits, fits['r2_out_low'] > 0)}"
     )
 
@@ -390,8 +392,8 @@ def _lasso(rows: pd.DataFrame) -> str:
 def _stability(rows: pd.DataFrame) -> str:
     cells = select(rows, position="last_chosen", target="gap").drop_duplicates("pair")
     return (
-        f"For the gap {spread(cells['stable_layers'])} layers are chosen beyond chance, "
-        f"{spread(cells['distance_to_peak'])} layers from the largest patch"
+        f"For the gap, {spread(cells['stable_layers'])} layers are chosen beyond chance, "
+        f"{spread(cells['distance_to_peak'])} layers from the layer of the largest patch"
     )
 
 

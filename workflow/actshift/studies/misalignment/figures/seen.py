@@ -98,8 +98,8 @@ def _dose(rows: pd.DataFrame, _tables: Tables) -> str:
 def _separation(rows: pd.DataFrame, _tables: Tables) -> str:
     on = select(_last(rows), projected_on=INSECURE)
     return (
-        "At the last layer, projected on v_insecure, adapters part from chat with a balanced "
-        f"accuracy of: {_by_adapter(on, 'balanced_accuracy')}"
+        "At the last layer, projected on v_insecure, adapters are separated from chat with a "
+        f"balanced accuracy of: {_by_adapter(on, 'balanced_accuracy')}"
     )
 
 
@@ -144,9 +144,9 @@ def _steering(rows: pd.DataFrame, tables: Tables) -> str:
         return ""
     strongest = against.groupby("pair")["draws_high"].max() if len(against) else pd.Series()
     forced = select(rows, protocol="forced_token")
-    other = f"; behind chat's own first token {spread(forced['repaired'])}" if len(forced) else ""
+    other = f"; after chat's own first token {spread(forced['repaired'])}" if len(forced) else ""
     return (
-        f"At the chosen coefficient ({spread(v['coeff'])}) v takes repaired answers from "
+        f"At the chosen coefficient ({spread(v['coeff'])}) v changes repaired answers from "
         f"{spread(v['repaired_plain'])} to {spread(v['repaired'])}; the gain is "
         f"{spread(v['gain'])}, the strongest null's 95th percentile {spread(strongest)}{other}"
     )
@@ -179,9 +179,10 @@ def _equal_kl(rows: pd.DataFrame, tables: Tables) -> str:
         return ""
     reached = matched[matched["status"] != "unmatched"]
     return (
-        f"{counted(len(reached), 'null')} of {len(matched)} reach v's KL, at "
-        f"{spread(reached['scale'])} times its norm; they repair {spread(reached['repaired'])}, v "
-        f"{spread(own(select(subset, norm_rule='norm'))['repaired'])}"
+        f"{len(reached)} of {counted(len(matched), 'null')} reach v's KL, at "
+        f"{spread(reached['scale'])} times its norm; the share of repaired answers is "
+        f"{spread(reached['repaired'])} under them and "
+        f"{spread(own(select(subset, norm_rule='norm'))['repaired'])} under v"
     )
 
 
@@ -211,8 +212,9 @@ def _maps(rows: pd.DataFrame, _tables: Tables) -> str:
         if subset.any()
     ]
     return (
-        f"At the last layer maps of neutral prompts explain {spread(last['r2'])} of held-out "
-        f"variance (shuffled pairs at most {spread(last['r2_shuffled_high'].round(2) + 0.0)}); the "
+        f"At the last layer, maps fitted on neutral prompts explain {spread(last['r2'])} of "
+        "held-out variance (shuffled pairs at most "
+        f"{spread(last['r2_shuffled_high'].round(2) + 0.0)}); the "
         f"mapped v has a cosine of {spread(last['cosine'])} with the receiver's own, beyond its "
         f"null in {' and '.join(phrases)}"
     )
@@ -236,7 +238,7 @@ def _topology(rows: pd.DataFrame, tables: Tables) -> str:
     if rows["asymmetry_p"].notna().any():
         one = neutral(select(rows, scope=ACROSS)).iloc[0]
         parts.append(
-            f"over {int(one['seeds'])} seeds shares depend on who gives and who takes by "
+            f"over {int(one['seeds'])} seeds, exchanging donor and receiver changes the share by "
             f"{one['asymmetry']:.2f} (root mean square; p {one['asymmetry_p']:.2g})"
         )
     judged = neutral(select(tables.get("specificity"), protocol=PUBLISHED))
@@ -258,8 +260,8 @@ def _sides(rows: pd.DataFrame, tables: Tables) -> str:
     if code.empty:
         return ""
     return (
-        f"With v at the chosen coefficient {spread(code['code'])} of code questions are still "
-        f"answered with code, {spread(code['code_plain'])} without it"
+        f"Under v at the chosen coefficient, {spread(code['code'])} of code questions are still "
+        f"answered with code, compared with {spread(code['code_plain'])} without the edit"
     )
 
 
