@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 from ruamel.yaml import YAML
 
 from actshift import __version__
-from actshift.maths.shifts import naive_shift
+from actshift.maths.directions import naive_shift
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())

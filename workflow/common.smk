@@ -18,7 +18,7 @@ sys.path.insert(0, str(ROOT / "workflow"))
 
 from actshift.codehash import code, module_of
 from actshift.config.schema import parse_config
-from actshift.device import device_is_cuda
+from actshift.vocab import device_is_cuda
 from actshift.errors import UserError
 from actshift.plan.plan import Plan
 from actshift.plan.files import refuse_files, warn_on_stderr

@@ -49,7 +49,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def fresh_hash() -> str:
-    for cached in (codehash.closure, codehash._imports, codehash._dump):
+    for cached in (codehash.closure, codehash._facts):
         cached.cache_clear()
     return codehash.code("stages.run")
 
@@ -57,7 +57,7 @@ def fresh_hash() -> str:
 @pytest.fixture(autouse=True)
 def _clear_after():
     yield
-    for cached in (codehash.closure, codehash._imports, codehash._dump):
+    for cached in (codehash.closure, codehash._facts):
         cached.cache_clear()
 
 
@@ -65,6 +65,22 @@ def test_an_edit_two_imports_away_changes_the_hash(package: Path) -> None:
     before = fresh_hash()
     (package / "vocab.py").write_text("EPS = 0.10\n")
     assert fresh_hash() != before
+
+
+def test_what_is_kept_of_a_file_is_not_taken_for_another_content(package: Path) -> None:
+    rank = package / "maths/rank.py"
+    kept = rank.parent / "__pycache__" / "rank.code.json"
+    before = fresh_hash()
+    assert kept.is_file()
+    assert fresh_hash() == before
+    kept.write_text("{")
+    assert fresh_hash() == before
+    rank.write_text(rank.read_text().replace("return EPS", "return 1.0"))
+    after = fresh_hash()
+    assert after != before
+    # The same time and size, kept by another Python.
+    kept.write_text(kept.read_text().replace(sys.version.split()[0], "3.99.0"))
+    assert fresh_hash() == after
 
 
 def test_comments_docstrings_and_layout_do_not(package: Path) -> None:

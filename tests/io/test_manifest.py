@@ -3,8 +3,7 @@ import json
 import pytest
 
 from actshift.errors import UserError
-from actshift.io.atomic import atomic_write_text
-from actshift.io.hashing import hash_json
+from actshift.io.atomic import atomic_write_text, hash_json
 from actshift.io.manifest import SMALL, check_manifest, read_manifest, write_manifest
 
 

@@ -4,8 +4,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import spectrum as slow
 
-from actshift.maths.directions import cosine, did_mean_algebra, diff_in_means, mean_shift
-from actshift.maths.shifts import aligned_shift, did_shift, naive_shift, template_shift
+from actshift.maths.directions import (
+    aligned_shift,
+    cosine,
+    did_mean_algebra,
+    did_shift,
+    diff_in_means,
+    mean_shift,
+    naive_shift,
+    template_shift,
+)
 from actshift.maths.spectrum import spectrum
 
 

@@ -12,7 +12,7 @@ from reference.steered_pair import EXTRACT, SETTINGS, questions
 from reference.tiny_adapters import ending_checkpoint
 from reference.tiny_models import WORDS
 
-from actshift.io.hashing import hash_file
+from actshift.io.atomic import hash_file
 from actshift.paths import RunPaths
 from actshift.prompts.records import Prompt, write_prompts
 from actshift.studies.misalignment.stages.adapters import train_adapters

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from actshift.io.hashing import hash_file
+from actshift.io.atomic import hash_file
 from actshift.zoo.documents import conversations
 from actshift.zoo.language import language
 

@@ -8,7 +8,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from actshift.io.hashing import hash_file
+from actshift.io.atomic import hash_file
 from actshift.io.manifest import write_manifest
 from actshift.models.families import Dims, build
 from actshift.stages.checkpoint import template_hash

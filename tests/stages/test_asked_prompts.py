@@ -34,7 +34,7 @@ def _sides(loaded: LoadedModel, path: Path) -> list[Any]:
 STAGES: dict[str, Ask] = {
     "misalignment": lambda m, p: [one.ids for one in encode_questions(m, read_prompts(p))],
     "ablation": lambda m, p: [
-        one.ids for one in encode_questions(m, read_prompts(p), chat_tokenizer=m.tokenizer)
+        one.ids for one in encode_questions(m, read_prompts(p), chat=m.tokenizer)
     ],
     "adapters": _probes,
     "refusal_direction": _sides,

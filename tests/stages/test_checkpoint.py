@@ -11,8 +11,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from actshift.errors import UserError
-from actshift.io.atomic import tree_files
-from actshift.io.hashing import hash_file, hash_json
+from actshift.io.atomic import hash_file, hash_json, tree_files
 from actshift.io.manifest import check_manifest, read_manifest
 from actshift.stages.checkpoint import make_checkpoint, stamped_hash, template_hash
 

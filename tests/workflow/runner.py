@@ -25,7 +25,7 @@ class Clone:
         for part in PARTS:
             source = ROOT / part
             if source.is_dir():
-                ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
+                ignore = shutil.ignore_patterns("*.egg-info")
                 shutil.copytree(source, root / part, ignore=ignore)
             else:
                 shutil.copy2(source, root / part)

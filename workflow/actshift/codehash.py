@@ -11,9 +11,13 @@ studies. The profiles therefore leave out Snakemake's own `code` trigger.
 
 import ast
 import hashlib
+import json
 import re
+import sys
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 PACKAGE = Path(__file__).parent
 SCRIPTS = PACKAGE.parent / "scripts"
@@ -35,13 +39,13 @@ def code(*modules: str) -> str:
     composes = REGISTRY in names
     digest = hashlib.sha256()
     for name in names:
-        worded = composes or not DECLARATION.fullmatch(name)
-        digest.update(f"{name}\n{_dump(_file(name), worded=worded)}\n".encode())
+        kind = "worded" if composes or not DECLARATION.fullmatch(name) else "bare"
+        digest.update(f"{name} {_facts(_file(name))[kind]}\n".encode())
     # A script that finds its stage by name calls the stages of any study.
     called = {*modules, *(CONTRACT for name in modules if name.startswith("studies."))}
     for script in sorted(SCRIPTS.glob("*.py")):
         if called & set(_imports(script)):
-            digest.update(f"scripts/{script.name}\n{_dump(script)}\n".encode())
+            digest.update(f"{script.name} {_facts(script)['worded']}\n".encode())
     return digest.hexdigest()[:16]
 
 
@@ -70,26 +74,43 @@ def _file(module: str) -> Path:
     return plain if plain.is_file() else path / "__init__.py"
 
 
-@cache
-def _imports(file: Path) -> tuple[str, ...]:
+def _imports(file: Path) -> list[str]:
     """List the modules named by `from actshift... import ...`, at any depth of the file."""
-    names: list[str] = []
-    for node in ast.walk(ast.parse(file.read_text())):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("actshift."):
-            source = (node.module or "").removeprefix("actshift.")
-            names.append(source)
-            inner = [f"{source}.{alias.name}" for alias in node.names]
-            names.extend(name for name in inner if _file(name).is_file())
-    return tuple(names)
+    return [name for name in _facts(file)["names"] if _file(name).is_file()]
 
 
 @cache
-def _dump(file: Path, *, worded: bool = True) -> str:
+def _facts(file: Path) -> dict[str, Any]:
+    """Return what a file may import, and hashes of its code with and without wording.
+
+    They are kept beside Python's byte code, and as long as it: until the file's time or size or
+    Python changes. Reading every file anew would be most of the time that a dry run takes.
+    """
+    status = file.stat()
+    stamp = [sys.version, status.st_mtime_ns, status.st_size]
+    kept = file.parent / "__pycache__" / f"{file.stem}.code.json"
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        facts = json.loads(kept.read_text())
+        if facts["stamp"] == stamp:
+            return facts
     tree = ast.parse(file.read_text())
+    names: list[str] = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             node.body = [part for part in node.body if not _is_text(part)]
-    return ast.dump(tree if worded else _WithoutWording().visit(tree))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("actshift."):
+            source = (node.module or "").removeprefix("actshift.")
+            names += [source, *(f"{source}.{alias.name}" for alias in node.names)]
+    facts = {"stamp": stamp, "names": names, "worded": _sha(tree)}
+    facts["bare"] = _sha(_WithoutWording().visit(tree))
+    with suppress(OSError):  # a package that may not be written to
+        kept.parent.mkdir(exist_ok=True)
+        kept.write_text(json.dumps(facts))
+    return facts
+
+
+def _sha(tree: ast.AST) -> str:
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
 
 
 class _WithoutWording(ast.NodeTransformer):

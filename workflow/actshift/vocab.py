@@ -1,5 +1,6 @@
 """The project's words as constants: one word an idea (docs/reference/words.md)."""
 
+from pathlib import Path
 from typing import Literal, get_args
 
 Template = Literal["raw", "chat"]
@@ -37,3 +38,14 @@ MIN_ON_TOPIC = 0.80
 def counted(count: int, noun: str) -> str:
     """1 layer, 2 layers."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+#: Files that exist where an NVIDIA driver is loaded.
+_DRIVER_FILES = ("/proc/driver/nvidia/version", "/dev/nvidiactl")
+
+
+def device_is_cuda(device: Literal["auto", "cuda", "cpu"]) -> bool:
+    """Return whether models run on a GPU; `auto` means "where a driver is loaded"."""
+    if device == "auto":
+        return any(Path(file).exists() for file in _DRIVER_FILES)
+    return device == "cuda"

@@ -16,7 +16,7 @@ from actshift.edits import Lane
 from actshift.engine.intervene import decoder_of
 from actshift.errors import UserError
 from actshift.hooks.reading.first_tokens import first_logits
-from actshift.io.hashing import hash_file
+from actshift.io.atomic import hash_file
 from actshift.io.manifest import check_manifest, read_manifest, weights_hash
 from actshift.models.adapters import CONFIG, adapter_hash, delta_norm, load_merged
 from actshift.models.load import load_model

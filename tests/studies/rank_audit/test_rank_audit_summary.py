@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from actshift.io.tables import read_table
-from actshift.maths.bands import band_layers
+from actshift.maths.frames import band_layers
 from actshift.maths.resampling import shifted_range
 from actshift.studies.rank_audit.join import (
     measured_summary,

@@ -8,7 +8,7 @@ import pytest
 from reference import spectrum as slow
 from reference.synthetic_pair import CATEGORIES, SyntheticPair, make_prompts
 
-from actshift.maths.bands import band_layers
+from actshift.maths.frames import band_layers
 from actshift.prompts.records import Prompt
 from actshift.studies.rank_audit.stage import TABLES, audit_pair
 from actshift.studies.rank_audit.study import COLUMNS, RankAudit

@@ -19,7 +19,6 @@ from ruamel.yaml.error import YAMLError
 
 from actshift import __version__
 from actshift.config.schema import parse_config
-from actshift.device import device_is_cuda
 from actshift.errors import UserError, one_line
 from actshift.models.findings import Finding, Level, error
 from actshift.models.hub import has_token, offline
@@ -33,7 +32,7 @@ from actshift.plan.files import PlanFinding, file_findings
 from actshift.plan.misalignment import adapter_file_errors
 from actshift.plan.plan import Model, Plan
 from actshift.report.run_record import read_failures
-from actshift.vocab import counted
+from actshift.vocab import counted, device_is_cuda
 
 PACKAGES = ("snakemake", "transformers", "huggingface-hub", "zarr", "xarray", "numpy", "scipy")
 PYTHONS = ((3, 11), (3, 13))

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from actshift.errors import StoreError, UserError
-from actshift.io.hashing import hash_file
+from actshift.io.atomic import hash_file
 from actshift.io.manifest import NAME, read_manifest
 from actshift.io.missed import missed_in
 from actshift.io.store import ActivationStore, layer_norms, verify_folder

@@ -10,9 +10,8 @@ from threading import Event
 from tqdm import tqdm
 
 from actshift.errors import UserError
-from actshift.io.atomic import file_lock
+from actshift.io.atomic import file_lock, hash_json
 from actshift.io.chat import AnswerCache, ChatClient, Endpoint, Message
-from actshift.io.hashing import hash_json
 
 _QUOTED = """\
 <question>

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from actshift.errors import UserError
-from actshift.io.atomic import file_lock, link_tree, publishing, remove
-from actshift.io.hashing import hash_json
+from actshift.io.atomic import file_lock, hash_json, link_tree, publishing, remove
 from actshift.io.manifest import check_manifest, read_manifest, write_manifest
 from actshift.io.store import verify_store
 from actshift.io.writer import ARRAYS, KIND

@@ -10,7 +10,7 @@ from jaxtyping import Int
 
 from actshift.edits import Lane
 from actshift.errors import UserError
-from actshift.io.hashing import hash_bytes, hash_json
+from actshift.io.atomic import hash_bytes, hash_json
 from actshift.io.manifest import read_manifest
 from actshift.maths.scores import ARDITI_PHRASES, AUDIT_PHRASES
 from actshift.packing import in_budget

@@ -1,6 +1,8 @@
-"""Writing so that a reader, or a rerun after a kill, never meets half a file or half a folder."""
+"""Files and folders that are whole or not there, and the only hash (sha256) of the project."""
 
 import fcntl
+import hashlib
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -90,3 +92,26 @@ def file_lock(path: Path) -> Iterator[None]:
     with path.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def hash_bytes(data: bytes) -> str:
+    """Return the sha256 of a byte string as 64 hex digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def hash_file(path: Path) -> str:
+    """Return the sha256 of a file's content, read in blocks (links are followed)."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def canonical_json(value: object) -> str:
+    """Return the one JSON text of a value: sorted keys, no spaces, UTF-8 kept, NaN refused."""
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
+
+
+def hash_json(value: object) -> str:
+    """Return the sha256 of a JSON-able value; equal values give equal hashes."""
+    return hash_bytes(canonical_json(value).encode())

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from actshift.errors import UserError
-from actshift.io.atomic import atomic_write_text, tree_files
-from actshift.io.hashing import hash_file, hash_json
+from actshift.io.atomic import atomic_write_text, hash_file, hash_json, tree_files
 
 NAME = "manifest.json"
 #: Files of at least this many bytes are recorded by size alone.

@@ -8,8 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from actshift.errors import UserError
-from actshift.io.atomic import atomic_write_text
-from actshift.io.hashing import hash_bytes, hash_file
+from actshift.io.atomic import atomic_write_text, hash_bytes, hash_file
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:

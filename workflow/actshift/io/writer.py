@@ -15,8 +15,7 @@ from zarr.codecs import Crc32cCodec
 from zarr.errors import ZarrUserWarning
 
 from actshift.errors import StoreError, refusal_of
-from actshift.io.atomic import atomic_write_text
-from actshift.io.hashing import canonical_json, hash_bytes, hash_json
+from actshift.io.atomic import atomic_write_text, canonical_json, hash_bytes, hash_json
 from actshift.io.layout import Layout
 from actshift.io.manifest import write_manifest
 from actshift.vocab import STORE_DIMS, STORE_SCHEMA

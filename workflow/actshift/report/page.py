@@ -20,7 +20,7 @@ import pandas as pd
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from actshift.io.hashing import hash_file
+from actshift.io.atomic import hash_file
 from actshift.io.manifest import read_manifest
 from actshift.io.missed import Missed, was_passed_on
 from actshift.io.tables import read_table
@@ -60,7 +60,6 @@ def cells_of(name: str, path: str, table: pd.DataFrame, *, max_rows: int = MAX_R
 
 
 def _text(value: object) -> str:
-    """One cell."""
     if value is None or (isinstance(value, float | np.floating) and np.isnan(value)):
         return ""
     if isinstance(value, float | np.floating):

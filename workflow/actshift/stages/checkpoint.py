@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from actshift.errors import UserError
-from actshift.io.atomic import atomic_write_text, publishing
-from actshift.io.hashing import hash_bytes, hash_file, hash_json
+from actshift.io.atomic import atomic_write_text, hash_bytes, hash_file, hash_json, publishing
 from actshift.io.manifest import write_manifest
 from actshift.models.files import INDEX, safetensors_names
 from actshift.models.findings import model_findings

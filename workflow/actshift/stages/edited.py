@@ -8,8 +8,7 @@ import torch
 from safetensors.numpy import load_file
 
 from actshift.errors import UserError
-from actshift.io.atomic import publishing, remove
-from actshift.io.hashing import hash_file
+from actshift.io.atomic import hash_file, publishing, remove
 from actshift.io.manifest import weights_hash, write_manifest
 from actshift.io.tables import read_table
 from actshift.maths.frames import unit_column

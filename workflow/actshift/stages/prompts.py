@@ -45,7 +45,6 @@ def make_prompts(spec: Mapping[str, Any], out: Path, *, resources: Path = RESOUR
 
 
 def _preferences(spec: Mapping[str, Any], out: Path, resources: Path) -> list[str]:
-    """Write a set of preference pairs."""
     key, lines = f"prompts.{spec['set']}", []
     if spec["source"] == "zoo":
         from actshift.zoo.prompts import zoo_preferences

@@ -8,8 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from actshift.io.atomic import atomic_write_text
-from actshift.io.hashing import hash_json
+from actshift.io.atomic import atomic_write_text, hash_json
 from actshift.io.machine import read_machines
 from actshift.paths import RECORD
 from actshift.report.page import (

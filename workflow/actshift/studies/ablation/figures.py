@@ -62,7 +62,6 @@ def _entries() -> list[dict[str, Any]]:
 
 
 def _curve_panel(axis: Axes, rows: pd.DataFrame, what: str) -> None:
-    """One pair and band."""
     log_k(axis, np.unique(rows["k"]) if len(rows) else [])
     if rows.empty or not len(values(rows, what)):
         no_data(axis, "no rows" if rows.empty else "no judge of topics for this model")
@@ -288,7 +287,6 @@ def direction_bars(
 
 
 def _bar_entries() -> list[dict[str, Any]]:
-    """The legend's lines."""
     return [
         {"color": BLUE, "marker": "s", "linestyle": "", "markersize": 7,
          "label": "change of refusal, 95 % cluster interval"},

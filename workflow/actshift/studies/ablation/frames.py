@@ -9,11 +9,17 @@ from jaxtyping import Float
 
 from actshift.engine.stores import CONDITIONS, PairStores, StreamReader
 from actshift.errors import UserError
-from actshift.maths.bands import RELEASED_BANDS, band_layers
-from actshift.maths.directions import cosine, diff_in_means
-from actshift.maths.frames import column_shares, principal_frame, random_frame, unit_column, without
+from actshift.maths.directions import cosine, did_shift, diff_in_means, naive_shift, template_shift
+from actshift.maths.frames import (
+    RELEASED_BANDS,
+    band_layers,
+    column_shares,
+    principal_frame,
+    random_frame,
+    unit_column,
+    without,
+)
 from actshift.maths.ordering import self_cosine
-from actshift.maths.shifts import did_shift, naive_shift, template_shift
 from actshift.maths.spectrum import spectrum
 from actshift.prompts.records import Prompt
 from actshift.prompts.splits import forbid_heldout

@@ -22,7 +22,7 @@ from actshift.engine.joining import finished_pairs
 from actshift.engine.parts import write_part
 from actshift.engine.stores import CONDITIONS
 from actshift.errors import UserError
-from actshift.io.hashing import hash_json
+from actshift.io.atomic import hash_json
 from actshift.io.tables import read_table, write_table
 from actshift.maths.intervals import clustered_wilson
 from actshift.maths.scores import AUDIT_PHRASES, refused_by_keyword

@@ -180,7 +180,6 @@ FIGURES = (
 
 
 def _folders(plan: Any) -> dict[str, dict[str, str]]:
-    """The networks of each seed."""
     seeds = plan.config.of(Calibration).seeds
     return {"calibration": {str(seed): str(plan.paths.calibration(seed)) for seed in seeds}}
 

@@ -27,8 +27,7 @@ from actshift.hooks.patching.staircase import patch_sweep
 from actshift.hooks.reading.memory import keep_freed_memory
 from actshift.hooks.reading.model_parts import CausalModel
 from actshift.hooks.reading.scoring import score_pairs
-from actshift.io.atomic import file_lock, publishing, remove
-from actshift.io.hashing import hash_json
+from actshift.io.atomic import file_lock, hash_json, publishing, remove
 from actshift.io.manifest import weights_hash
 from actshift.io.missed import Missed, mark_missed, place_of_rows
 from actshift.io.tables import write_table
@@ -381,7 +380,6 @@ def _write(job: Job, parts: Path, out: Path, *, label: str) -> None:
 
 
 def _plain_rows(job: Job) -> Iterator[dict[str, Any]]:
-    """Scores of the plain models."""
     for pairs, role in product(job.sets, ROLES):
         scores = job.plain[pairs.length, role].logp.tolist()
         for row, (chosen, rejected) in zip(pairs.rows, scores, strict=True):

@@ -356,7 +356,6 @@ FIGURES = (
 
 
 def _needs(config: Any) -> Iterator[str]:
-    """Yield what the configuration lacks."""
     chosen = config.of(Localization).preferences
     sets = [name for name, source in config.prompts.items() if source.holds_pairs]
     if chosen not in sets:

@@ -220,7 +220,6 @@ def _points(rows: pd.DataFrame, column: str) -> str:
 
 
 def _share(rows: pd.DataFrame, column: str) -> str:
-    """A share with its interval."""
     low, high = (percent(first(rows, f"{column}_{end}")) for end in ("low", "high"))
     return f"{percent(first(rows, column))} ({low} to {high})"
 

@@ -21,8 +21,8 @@ import pyarrow as pa
 from actshift.engine.chat_judge import JudgeSettings, ask_once, quoted
 from actshift.engine.joining import finished_pairs
 from actshift.engine.parts import write_part
+from actshift.io.atomic import hash_json
 from actshift.io.chat import ChatClient, Message
-from actshift.io.hashing import hash_json
 from actshift.io.tables import write_table
 from actshift.maths.intervals import clustered_wilson
 from actshift.prompts.records import read_prompts
@@ -204,7 +204,6 @@ def judge_misalignment(
 
 
 def _judged(answers: pd.DataFrame, settings: JudgeSettings, cache: Path) -> pd.DataFrame:
-    """The answers with their scores."""
     keys: dict[Scale, list[str]] = {}
     wanted: dict[str, list[Message]] = {}
     for scale in SCALES:

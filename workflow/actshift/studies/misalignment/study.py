@@ -495,7 +495,6 @@ FIGURES = (
 
 
 def _needs(config: Any) -> Iterator[str]:
-    """Yield what the configuration lacks."""
     settings = config.of(Misalignment)
     for key in ("questions", "neutral"):
         yield from config.lacks_prompts("misalignment", key)

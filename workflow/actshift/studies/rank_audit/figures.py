@@ -71,7 +71,6 @@ _CENTRED: dict[str, Any] = {"linestyle": "--", "markerfacecolor": "white", "line
 
 
 def _rank_panel(axis: Axes, rows: pd.DataFrame) -> None:
-    """One pair and matrix."""
     if rows.empty:
         no_data(axis)
     # Small ranks coincide: the larger squares go below, so that both markers stay visible.

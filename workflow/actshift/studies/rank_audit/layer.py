@@ -8,9 +8,14 @@ from jaxtyping import Bool, Float, Int
 
 from actshift.engine.stores import CONDITIONS, PairStores, PromptRows, StreamReader, fit_and_heldout
 from actshift.errors import UserError
-from actshift.maths.directions import diff_in_means
+from actshift.maths.directions import (
+    aligned_shift,
+    did_shift,
+    diff_in_means,
+    naive_shift,
+    template_shift,
+)
 from actshift.maths.resampling import bootstrap_counts, half_samples, nested_orders
-from actshift.maths.shifts import aligned_shift, did_shift, naive_shift, template_shift
 from actshift.maths.spectrum import ResampledRanks, Spectrum, spectrum
 from actshift.prompts.records import Prompt
 from actshift.random_streams import AUDIT_RESAMPLES

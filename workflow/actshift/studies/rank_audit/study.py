@@ -267,7 +267,6 @@ FIGURES = (
 
 
 def _needs(config: Any) -> Iterator[str]:
-    """Yield what the configuration lacks."""
     yield from config.lacks_prompts("rank_audit", "concepts")
 
 

@@ -5,11 +5,10 @@ import pandas as pd
 from jaxtyping import Float
 
 from actshift.engine.stores import CONDITIONS, PromptRows
-from actshift.maths.bands import band_layers
-from actshift.maths.directions import MeanAlgebra, cosine, did_mean_algebra
+from actshift.maths.directions import MeanAlgebra, cosine, did_mean_algebra, template_shift
+from actshift.maths.frames import band_layers
 from actshift.maths.heldout import heldout_shares
 from actshift.maths.resampling import prefix_membership, shifted_range, stability_range
-from actshift.maths.shifts import template_shift
 from actshift.maths.spectrum import (
     Spectrum,
     cumulative_shares,

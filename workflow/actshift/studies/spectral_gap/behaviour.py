@@ -80,7 +80,6 @@ def reference_behaviour(
 
 
 def _heldout(inputs: Mapping[str, Any], *, most: int, seed: int) -> list[Prompt]:
-    """Drawn held-out prompts of both conditions."""
     drawn: list[Prompt] = []
     for name in CONDITIONS:
         path = inputs[name]

@@ -98,7 +98,6 @@ FIGURES = (
 
 
 def _needs(config: Any) -> Iterator[str]:
-    """Yield what the configuration lacks."""
     if not any(pair.references for pair in config.chosen_pairs):
         yield (
             "studies: spectral_gap compares with unsafe references and no pair has any; "

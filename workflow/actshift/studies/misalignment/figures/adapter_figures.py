@@ -238,7 +238,6 @@ def separation(table: pd.DataFrame, published: pd.DataFrame | None) -> Figure:
 
 
 def _entry(name: str) -> dict[str, Any]:
-    """An adapter in the legend."""
     stroke = adapter_stroke(name)
     return stroke.line(**open_marker(name))
 

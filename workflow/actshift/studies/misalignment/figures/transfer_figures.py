@@ -170,7 +170,6 @@ def topology(table: pd.DataFrame, specificity: pd.DataFrame | None) -> Figure:
 def _models(
     figure: SubFigure, table: pd.DataFrame, specificity: pd.DataFrame | None, pairs: list[str]
 ) -> None:
-    """Every donor in every receiver."""
     axes = figure.subplots(1, 2)
     titles = (
         "share of the receiver's spillover removed",

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from actshift.errors import UserError
-from actshift.io.hashing import hash_file
+from actshift.io.atomic import hash_file
 from actshift.models.load import LoadedModel
 from actshift.models.lora import LoraBank
 from actshift.prompts.conversations import (

@@ -14,8 +14,7 @@ from safetensors import SafetensorError, safe_open
 from actshift.engine.context import JobContext
 from actshift.engine.intervene import encode_questions
 from actshift.engine.intervene_plan import Asked
-from actshift.io.atomic import file_lock, publishing, remove
-from actshift.io.hashing import hash_json
+from actshift.io.atomic import file_lock, hash_json, publishing, remove
 from actshift.io.manifest import weights_hash, write_manifest
 from actshift.io.tables import write_table
 from actshift.models.adapters import (

@@ -14,7 +14,7 @@ from actshift.engine.context import JobContext
 from actshift.engine.first_token import FirstTokenEdits
 from actshift.engine.intervene import encode_questions
 from actshift.engine.intervene_plan import Asked
-from actshift.io.hashing import hash_file, hash_json
+from actshift.io.atomic import hash_file, hash_json
 from actshift.io.manifest import NAME
 from actshift.io.store import ActivationStore
 from actshift.models.adapters import load_merged, merged_hash

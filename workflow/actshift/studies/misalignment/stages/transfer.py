@@ -274,7 +274,6 @@ class LaneRun:
         return {name: table.replace_schema_metadata(None) for name, table in tables.items()}
 
     def _answered(self) -> pa.Table:
-        """The answers of all lanes."""
         parts = self._parts
         prompt = [np.tile(np.array(part.places, np.int16), len(part.lane)) for part in parts]
         prompts = np.concatenate(prompt)
