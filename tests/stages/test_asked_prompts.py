@@ -13,7 +13,6 @@ from actshift.prompts.records import Prompt, read_prompts, write_prompts
 from actshift.studies.misalignment.stages import adapter_doses
 from actshift.studies.refusal_direction import stage as refusal_direction
 from actshift.studies.refusal_direction.study import RefusalDirection
-from actshift.studies.spectral_gap import behaviour as reference_behaviour
 
 #: As a thought that was left empty: two words between the generation prompt and an answer.
 LEAD = TEMPLATE.replace("'<model>'", "'<model> tell me'")
@@ -33,14 +32,11 @@ def _sides(loaded: LoadedModel, path: Path) -> list[Any]:
 
 STAGES: dict[str, Ask] = {
     "misalignment": lambda m, p: [one.ids for one in encode_questions(m, read_prompts(p))],
-    "ablation": lambda m, p: [
+    "ablation, reference_behaviour": lambda m, p: [
         one.ids for one in encode_questions(m, read_prompts(p), chat=m.tokenizer)
     ],
     "adapters": _probes,
     "refusal_direction": _sides,
-    "reference_behaviour": lambda m, p: [
-        one.ids for one in reference_behaviour._asked(read_prompts(p), m.tokenizer, m.tokenizer)
-    ],
 }
 
 
