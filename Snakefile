@@ -47,6 +47,10 @@ rule all:
     localrule: True
 
 
+onstart:
+    lift_default_limit()
+
+
 onsuccess:
     end_summary(failed=False)
 

@@ -37,13 +37,6 @@ PATHS = PLAN.paths
 GPU = int(device_is_cuda(CONFIG.device))
 STARTED = time.time()
 
-# Snakemake's default limit of 100 job starts a second makes its scheduler look again a second after
-# every event, and each of these looks starts the next one: after a hundred jobs that is sixty looks
-# a second, 15 % of a core for the rest of the run. Jobs here take seconds; no limit is needed.
-limit = workflow.scheduling_settings and workflow.scheduling_settings.max_jobs_per_timespan
-if limit and (limit.max_jobs, limit.timespan) == (100, 1):
-    workflow.scheduling_settings.max_jobs_per_timespan = None
-
 
 wildcard_constraints:
     model=r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+",
@@ -52,6 +45,17 @@ wildcard_constraints:
     recipe=r"[A-Za-z0-9_-]+",
     variant=r"[a-z_]+",
     template="raw|chat",
+
+
+def lift_default_limit() -> None:
+    """Lift Snakemake's default limit of 100 job starts a second; one that the user sets stays.
+
+    It makes the scheduler look again a second after every look: after a hundred jobs these are sixty
+    looks a second, 15 % of a core for the rest of the run. Jobs here take seconds.
+    """
+    limit = workflow.scheduling_settings.max_jobs_per_timespan
+    if limit and (limit.max_jobs, limit.timespan) == (100, 1):
+        workflow.scheduler.job_rate_limiter = None
 
 
 def partial_report() -> None:

@@ -271,3 +271,24 @@ def test_conversations_that_are_not_there_end_in_one_line(clone: Clone) -> None:
     assert done.returncode != 0
     assert len(ours) == 1
     assert "misalignment.data.insecure.path: no file 'no/such.jsonl'" in ours[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "limited"), [((), False), (("--max-jobs-per-timespan", "5/1s"), True)]
+)
+def test_only_a_limit_of_job_starts_that_the_user_sets_is_kept(
+    clone: Clone, options: tuple[str, ...], limited: bool
+) -> None:
+    """Snakemake's default one makes its scheduler poll itself."""
+    snakefile = clone.root / "Snakefile"
+    text = snakefile.read_text()
+    shown = "onsuccess:\n    print('limiter', workflow.scheduler.job_rate_limiter)\n"
+    config = clone.write_config("limit.yaml", micro_config() | {"run": f"limit{limited}"})
+    snakefile.write_text(f"{text.split('onsuccess:')[0]}{shown}")
+    try:
+        target = f"results/limit{limited}/prompts/harmful.jsonl"
+        done = clone.run(target, "--configfile", config, *options)
+    finally:
+        snakefile.write_text(text)
+    assert done.returncode == 0, done.stdout
+    assert ("limiter None" in done.stdout) is not limited
