@@ -3,7 +3,6 @@
 import pandas as pd
 import pytest
 
-from actshift.models.sources import ZOO_VARIANTS
 from actshift.zoo.behaviour import behaviour_table, gate_result
 from actshift.zoo.recipes import GATE_MARGIN, NEXT_SEED, attempts
 
@@ -118,18 +117,14 @@ def test_a_base_has_to_know_the_categories() -> None:
 
 def test_the_first_attempt_is_the_recipe_itself_and_later_ones_are_longer() -> None:
     assert 0 < GATE_MARGIN < 0.05
-    for variant in ZOO_VARIANTS:
-        tries = attempts(variant, 7)
-        assert [one.number for one in tries] == [1, 2, 3]
-        assert (tries[0].schedule, tries[0].seed) == (1.0, 7)
-        assert all(one.schedule > 1 for one in tries[1:])
-        assert [one.schedule for one in tries] == sorted(one.schedule for one in tries)
-        # What starts from a checkpoint keeps its seed: another one would not mend that checkpoint.
-        seeds = {7, 7 + NEXT_SEED} if variant == "base" else {7}
-        assert {one.seed for one in tries} == seeds
-        assert tries == attempts(variant, 7)
+    tries = attempts(7)
+    assert [one.number for one in tries] == [1, 2, 3]
+    assert (tries[0].schedule, tries[0].seed) == (1.0, 7)
+    assert all(one.schedule > 1 for one in tries[1:])
+    assert [one.seed for one in tries] == [7, 7, 7 + NEXT_SEED]
+    assert tries == attempts(7)
 
 
-def test_no_two_attempts_of_a_base_or_of_two_seeds_are_the_same_training() -> None:
-    pairs = [(one.schedule, one.seed) for seed in range(3) for one in attempts("base", seed)]
+def test_no_two_attempts_or_seeds_are_the_same_training() -> None:
+    pairs = [(one.schedule, one.seed) for seed in range(3) for one in attempts(seed)]
     assert len(set(pairs)) == len(pairs)

@@ -127,8 +127,8 @@ def test_every_attempt_is_a_row_and_the_first_of_equals_is_taken(missing: Path) 
     table = pd.read_csv(missing / "chat.attempts.csv")
     assert tuple(table.columns) == ATTEMPT_COLUMNS
     assert table["attempt"].tolist() == [1, 2, 3]
-    assert table["schedule"].tolist() == [1.0, 1.5, 2.25]
-    assert table["seed"].tolist() == [3, 3, 3]
+    assert table["schedule"].tolist() == [1.0, 1.5, 1.5]
+    assert table["seed"].tolist() == [3, 3, 1003]
     assert (table["room"] == -0.95).all()
     assert table["taken"].tolist() == [True, False, False]
     assert (table["nearest_gate"] == "refused harmful/howto (chat)").all()

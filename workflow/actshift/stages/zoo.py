@@ -110,7 +110,7 @@ def _until_clear(
 ) -> list[Trained]:
     """Train by the rule, until a checkpoint clears its gates or the attempts are over."""
     trained: list[Trained] = []
-    for attempt in attempts(who.variant, who.seed):
+    for attempt in attempts(who.seed):
         trained.append(_attempt(who, attempt, base, steps_scale))
         gates = trained[-1].gates
         print(f"{who.model} attempt {attempt.number}: nearest gate {gates.what} {gates.words}")

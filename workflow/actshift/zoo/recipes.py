@@ -105,7 +105,7 @@ UNSEEN_SHARE = 2 / 3
 ADAPTER_LADDER = (1.0, 1.4, 2.0, 2.8)
 #: By how much a checkpoint's rates on `select` have to clear their gates, or it is trained again.
 GATE_MARGIN = 0.02
-#: What a base that falls short adds to its seed at its last attempt.
+#: What is added to the seed of a checkpoint that falls short at its last attempt.
 NEXT_SEED = 1000
 #: Gemma learns the categories later: at 600 steps of `tiny` both seeds tried missed their gates.
 _BASE_PACE = {"gemma2": 1.2}
@@ -120,16 +120,13 @@ class Attempt:
     seed: int
 
 
-def attempts(variant: str, seed: int) -> list[Attempt]:
+def attempts(seed: int) -> list[Attempt]:
     """The trainings of a checkpoint that may be made, in order; most need the first alone.
 
-    A base is trained half as long again and then from the next seed; the others, which start from
-    one that is there, get longer schedules.
+    First half as long again, then from the next seed: of the weights of a base, of the order of the
+    examples of the others.
     """
-    if variant == "base":
-        tries = [(1.0, seed), (1.5, seed), (1.5, seed + NEXT_SEED)]
-    else:
-        tries = [(1.0, seed), (1.5, seed), (2.25, seed)]
+    tries = [(1.0, seed), (1.5, seed), (1.5, seed + NEXT_SEED)]
     return [Attempt(number, *training) for number, training in enumerate(tries, start=1)]
 
 
