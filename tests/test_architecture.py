@@ -22,7 +22,7 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 #: From the bottom up. A part imports itself and what lies below; words import each other too.
 LEVELS: tuple[set[str], ...] = (
     {
-        *("vocab", "errors", "validation", "paths", "device", "codehash", "edits", "patching"),
+        *("vocab", "errors", "validation", "paths", "codehash", "edits", "patching"),
         *("packing", "random_streams", "studies/contract"),
     },
     {"maths", "io", "prompts", "models", "hooks"},
@@ -58,7 +58,7 @@ TORCH_FREE = (
     "studies.localization.gate",
 )
 #: Modules that the Snakefile imports; `snakemake -n` must stay quick.
-PARSE_TIME = ("codehash", "config.schema", "device", "errors", "paths", "studies.registry")
+PARSE_TIME = ("codehash", "config.schema", "errors", "paths", "studies.registry")
 #: The one module that is handed the injected object: what all scripts do around their stage.
 TAKES_SNAKEMAKE = PACKAGE / "job.py"
 #: Imported inside a function: a job that finds its store in the cache loads no model.
